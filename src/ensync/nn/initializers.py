@@ -1,0 +1,46 @@
+"""Start values of weights."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...], int, int], np.ndarray]
+
+
+def glorot_uniform(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)); Glorot and Bengio 2010, equation 16."""
+    bound = math.sqrt(6.0 / (fan_in + fan_out))
+    return random.uniform(-bound, bound, shape)
+
+
+def glorot_normal(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
+    """Normal with variance 2 / (fan_in + fan_out); Glorot and Bengio 2010, equation 12."""
+    return random.normal(0.0, math.sqrt(2.0 / (fan_in + fan_out)), shape)
+
+
+def he_uniform(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in +-sqrt(6 / fan_in); He et al. 2015."""
+    bound = math.sqrt(6.0 / fan_in)
+    return random.uniform(-bound, bound, shape)
+
+
+def he_normal(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
+    """Normal with variance 2 / fan_in; He et al. 2015, equation 10."""
+    return random.normal(0.0, math.sqrt(2.0 / fan_in), shape)
+
+
+def uniform_0_1(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in [0, 1), as C programs write rand() / RAND_MAX."""
+    return random.uniform(0.0, 1.0, shape)
+
+
+def uniform_pm_half(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in [-0.5, 0.5), as C programs write rand() / RAND_MAX - 0.5."""
+    return random.uniform(-0.5, 0.5, shape)
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    f.__name__: f for f in (glorot_uniform, glorot_normal, he_uniform, he_normal, uniform_0_1, uniform_pm_half)
+}
+BIASES_TOO = ("uniform_0_1", "uniform_pm_half")  # the C programs draw biases like weights

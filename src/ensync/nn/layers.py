@@ -1,0 +1,159 @@
+"""Layers: each declares its arrays, is bound to views of the network's flat vectors, and fills buffers allocated once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensync.kernels import activations, matmul
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named array of a layer: its shape, fans for the initialiser, and how it starts (weights, bias, zeros, ones)."""
+
+    name: str
+    shape: Shape
+    fan_in: int = 1
+    fan_out: int = 1
+    start: str = "weights"
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape))
+
+
+@dataclass
+class Step:
+    """What a layer may need to know of the step at hand."""
+
+    training: bool = False
+    key: int = 0            # 64 random bits of this step, the same on every rank
+    first_row: int = 0      # position in the global batch of the first local row
+
+
+class Layer:
+    """One stage of a network. Shapes are without the batch axis; buffers hold up to `rows` samples."""
+
+    parameters: tuple[Parameter, ...] = ()   # trained
+    statistics: tuple[Parameter, ...] = ()   # kept, saved and averaged, not trained
+
+    def build(self, shape: Shape) -> Shape:
+        """Declare parameters and statistics for inputs of this shape and return the shape of the outputs."""
+        raise NotImplementedError(type(self).__name__)
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        """Take views: values of parameters and statistics by name, gradients of parameters by name."""
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        """Make the buffers; `first` means that nobody asks for the gradient with respect to the inputs."""
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        """Return the outputs `(rows, *shape)`, valid until the next forward."""
+        raise NotImplementedError(type(self).__name__)
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        """Fill the parameters' gradients from the gradient of the outputs (may be overwritten); return that of the inputs."""
+        raise NotImplementedError(type(self).__name__)
+
+    def describe(self) -> str:
+        """The layer in a few words, for the layer table."""
+        return type(self).__name__
+
+
+class Dense(Layer):
+    """outputs = activation(inputs @ weights + bias), with weights `(inputs, units)`."""
+
+    def __init__(self, units: int, activation: str = "identity") -> None:
+        self.units, self.activation = units, activation
+        self.code = activations.ACTIVATIONS[activation]
+
+    def build(self, shape: Shape) -> Shape:
+        width = int(np.prod(shape))
+        self.width = width
+        self.parameters = (
+            Parameter("weights", (width, self.units), width, self.units),
+            Parameter("bias", (self.units,), width, self.units, "bias"),
+        )
+        return (self.units,)
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        self.weights, self.bias = values["weights"], values["bias"]
+        self.weights_gradient, self.bias_gradient = gradients["weights"], gradients["bias"]
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs = np.empty((rows, self.units), dtype)
+        self.inputs_gradient = None if first else np.empty((rows, self.width), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        rows = inputs.shape[0]
+        self.inputs, self.current = inputs.reshape(rows, self.width), self.outputs[:rows]
+        matmul.dense_forward(self.inputs, self.weights, self.bias, self.code, self.current)
+        return self.current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        if self.code:
+            activations.activation_gradient(self.code, self.current, gradient)
+        matmul.dense_weight_gradient(self.inputs, gradient, self.weights_gradient, self.bias_gradient)
+        if self.inputs_gradient is None:
+            return None
+        out = self.inputs_gradient[: gradient.shape[0]]
+        matmul.dense_input_gradient(gradient, self.weights, out)
+        return out
+
+    def describe(self) -> str:
+        return f"Dense {self.units}" + (f", {self.activation}" if self.code else "")
+
+
+class Softmax(Layer):
+    """outputs = exp(inputs) / sum of exp(inputs), for networks trained with a squared error."""
+
+    def build(self, shape: Shape) -> Shape:
+        self.width = shape[0]
+        return shape
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs = np.empty((rows, self.width), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.current = self.outputs[: inputs.shape[0]]
+        activations.softmax(inputs, self.current)
+        return self.current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        activations.softmax_gradient(self.current, gradient)
+        return gradient
+
+
+class Dropout(Layer):
+    """Zero a share `rate` of the values while training and scale the others by 1 / (1 - rate) (Srivastava et al. 2014, inverted)."""
+
+    def __init__(self, rate: float, index: int) -> None:
+        self.rate, self.index = rate, index  # index: this layer's number, so that two dropouts differ
+
+    def build(self, shape: Shape) -> Shape:
+        self.width = int(np.prod(shape))
+        return shape
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs = np.empty((rows, self.width), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        if not step.training:
+            return inputs
+        rows = inputs.shape[0]
+        activations.dropout(inputs.reshape(rows, self.width), self.rate, self._key(step), step.first_row, self.outputs[:rows])
+        return self.outputs[:rows].reshape(inputs.shape)
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        flat = gradient.reshape(gradient.shape[0], self.width)
+        activations.dropout(flat, self.rate, self._key(step), step.first_row, flat)
+        return gradient
+
+    def _key(self, step: Step) -> np.uint64:
+        return np.uint64((step.key + 0x9E3779B97F4A7C15 * self.index) & 0xFFFFFFFFFFFFFFFF)
+
+    def describe(self) -> str:
+        return f"Dropout {self.rate:g}"

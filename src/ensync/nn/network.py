@@ -1,0 +1,129 @@
+"""A network on one rank: layers in a row over one flat vector of parameters and one of gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensync.kernels import activations, losses
+from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
+from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.seeds import Purpose, generator
+
+LOSS_SUM, CORRECT, STOP, SPARE = range(4)   # what travels behind the gradient in the same allreduce
+TAIL = 4
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a sample: cross_entropy of softmax(outputs), or a squared error with these targets."""
+
+    name: str = "cross_entropy"
+    smoothing: float = 0.0
+    low: float = 0.0
+    high: float = 1.0
+
+    def factor(self, classes: int) -> float:
+        """What multiplies the sum of squares: 1/classes for the mean, 1/2 for the half."""
+        return 1.0 / classes if self.name == "mean_squared_error" else 0.5
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether the outputs are logits."""
+        return self.name == "cross_entropy"
+
+
+class Network:
+    """Layers over flat `parameters`, `gradient` and `statistics`; buffers for up to `rows` samples, allocated once.
+
+    The gradient is the front of `reduced`, whose last TAIL values are sums that travel in the same allreduce.
+    """
+
+    def __init__(self, layers: Sequence[Layer], shape: Shape, loss: Loss, rows: int, dtype: np.dtype | type = np.float32,
+                 initializer: str = "glorot_uniform") -> None:
+        self.layers, self.shape, self.loss, self.rows, self.dtype = list(layers), shape, loss, rows, np.dtype(dtype)
+        self.shapes: list[Shape] = []
+        for layer in self.layers:
+            shape = layer.build(shape)
+            self.shapes.append(shape)
+        (self.classes,) = shape
+        self.initializer = initializer
+        self.layout = [(f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.parameters]
+        self.statistics_layout = [(f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.statistics]
+        self._allocate()
+
+    def _allocate(self) -> None:
+        size = sum(p.size for _, p in self.layout)
+        self.parameters = np.zeros(size, self.dtype)
+        self.reduced = np.zeros(size + TAIL, self.dtype)
+        self.gradient, self.tail = self.reduced[:size], self.reduced[size:]
+        self.statistics = np.zeros(sum(p.size for _, p in self.statistics_layout), self.dtype)
+        values = {**_views(self.parameters, self.layout), **_views(self.statistics, self.statistics_layout)}
+        gradients = _views(self.gradient, self.layout)
+        for i, layer in enumerate(self.layers):
+            layer.bind(_own(values, i), _own(gradients, i))
+            layer.allocate(self.rows, self.dtype, first=i == 0)
+        self.inputs = np.empty((self.rows, int(np.prod(self.shape))), self.dtype)
+        self.scores = np.empty((self.rows, self.classes), self.dtype)
+        self.outputs_gradient = np.empty((self.rows, self.classes), self.dtype)
+
+    def initialize(self, seed: int, member: int = 0) -> None:
+        """Draw the start values; every array has a stream of its own from (seed, member, its number)."""
+        for index, (view, parameter) in enumerate(zip(_views(self.parameters, self.layout).values(), (p for _, p in self.layout), strict=True)):
+            view[...] = self._start(generator(seed, Purpose.START, member, index), parameter)
+        for view, (_, parameter) in zip(_views(self.statistics, self.statistics_layout).values(), self.statistics_layout, strict=True):
+            view[...] = 1.0 if parameter.start == "ones" else 0.0
+
+    def _start(self, random: np.random.Generator, p: Parameter) -> np.ndarray | float:
+        if p.start == "weights" or (p.start == "bias" and self.initializer in BIASES_TOO):
+            return INITIALIZERS[self.initializer](random, p.shape, p.fan_in, p.fan_out)
+        return 1.0 if p.start == "ones" else 0.0
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        """Return the outputs `(rows, classes)` (logits under cross-entropy) of inputs `(rows, features)`."""
+        values = inputs.reshape(inputs.shape[0], *self.shape)
+        for layer in self.layers:
+            values = layer.forward(values, step)
+        return values
+
+    def backward(self, inputs: np.ndarray, labels: np.ndarray, global_batch: int, step: Step) -> None:
+        """Fill `reduced`: the gradient of the loss summed over these rows and divided by the global batch, loss sum and correct count."""
+        if len(labels) == 0:
+            self.reduced[:] = 0.0
+            return
+        outputs = self.forward(inputs, step)
+        gradient = self.outputs_gradient[: len(labels)]
+        loss_sum, correct = self._loss(outputs, labels, 1.0 / global_batch, gradient)
+        self.tail[:] = 0.0
+        self.tail[LOSS_SUM], self.tail[CORRECT] = loss_sum, correct
+        for layer in reversed(self.layers):
+            gradient = layer.backward(gradient, step)
+
+    def _loss(self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray) -> tuple[float, int]:
+        if self.loss.is_cross_entropy:
+            return losses.softmax_cross_entropy(outputs, labels, scale, self.loss.smoothing, gradient)
+        return losses.squared_error(outputs, labels, self.loss.low, self.loss.high, self.loss.factor(self.classes), scale, gradient)
+
+    def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, int]:
+        """Return scores `(rows, classes)` (probabilities under cross-entropy, else the outputs), loss sum and correct count."""
+        outputs = self.forward(inputs, Step())
+        scores = self.scores[: len(labels)]
+        loss_sum, correct = self._loss(outputs, labels, 1.0, self.outputs_gradient[: len(labels)])
+        if self.loss.is_cross_entropy:
+            activations.softmax(outputs, scores)
+        else:
+            scores[:] = outputs
+        return scores, loss_sum, correct
+
+
+def _views(flat: np.ndarray, layout: Sequence[tuple[str, Parameter]]) -> dict[str, np.ndarray]:
+    views, start = {}, 0
+    for name, parameter in layout:
+        views[name] = flat[start : start + parameter.size].reshape(parameter.shape)
+        start += parameter.size
+    return views
+
+
+def _own(views: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): view for name, view in views.items() if name.startswith(prefix)}

@@ -1,0 +1,142 @@
+"""Every setting of a job file, declared once: name, type, default, meaning. The help, the checks and the dump come from here."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Activation = Literal["relu", "tanh", "logistic", "identity"]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A table of the job file: unknown keys, wrong types and values that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False, validate_default=True)
+
+
+class Data(Section):
+    """Where the prepared dataset lies and how its pixels reach the network."""
+
+    path: str = Field(description="the HDF5 file that `ensync data prepare` wrote")
+    normalization: Literal["standard", "unit", "signed", "none"] = Field(
+        "standard",
+        description="standard: (pixel - mean) / std of each channel of the training set; unit: pixel / 255; signed: pixel / 127.5 - 1; none: 0..255")
+    placement: Literal["auto", "memory", "stream"] = Field(
+        "auto", description="memory: one uint8 copy per node, shared by its ranks; stream: read block by block in a windowed shuffle; auto: memory where it fits")
+
+
+class Network(Section):
+    """Which network: a name of the zoo and its settings."""
+
+    name: Literal["mlp", "oregon-mlp", "roy-mlp"] = Field("mlp", description="mlp; oregon-mlp (784-h1-h2-10, tanh); roy-mlp (784-h-10, logistic)")
+    hidden: list[Positive] | None = Field(None, description="widths of the hidden layers; mlp: [128], oregon-mlp: [100, 100], roy-mlp: [100]")
+    activation: Activation | None = Field(None, description="of the hidden layers; mlp: relu; the others have their own")
+    output_activation: Literal["auto", "softmax", "identity", "tanh", "logistic", "relu"] = Field(
+        "auto", description="auto: softmax with cross_entropy, what the named network has otherwise, identity for mlp")
+    initializer: Literal["auto", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "uniform_0_1", "uniform_pm_half"] = Field(
+        "auto", description="of the weights; auto: he_normal before relu, glorot_uniform elsewhere; biases start at zero (uniform_*: like the weights)")
+    dropout: Rate = Field(0.0, description="share of each hidden layer's outputs set to zero while training")
+
+
+class Training(Section):
+    """The loop: strategy, length, batch, loss, and when to stop."""
+
+    strategy: Literal["synchronous", "ensemble"] = Field("synchronous", description="all ranks train one network, or each its own")
+    epochs: Positive = Field(10, description="passes over the training rows of a network")
+    batch: Positive | Literal["full"] = Field(64, description="samples behind one step of one network, over all its ranks; 1: a step per sample; full: one step per epoch")
+    seed: Annotated[int, Field(ge=0)] = Field(1, description="of start weights, order, dropout and shards")
+    loss: Literal["cross_entropy", "mean_squared_error", "half_squared_error"] = Field(
+        "cross_entropy", description="mean_squared_error: mean over the outputs; half_squared_error: half their sum (textbook programs)")
+    targets: tuple[float, float] = Field((0.0, 1.0), description="targets of the wrong and of the right output, for the squared errors")
+    label_smoothing: Rate = Field(0.0, description="share of the target spread over all classes, for cross_entropy")
+    precision: Literal["float32", "float64"] = Field("float32", description="of parameters and arithmetic; float64 is for tests")
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it")
+    early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
+    best_weights: bool = Field(False, description="evaluate each network with the parameters of its best validation epoch")
+    check_replicas: Annotated[int, Field(ge=0)] = Field(0, description="compare the replicas by hash every so many epochs; 0: only at the end")
+
+
+class Optimizer(Section):
+    """How a gradient becomes a step."""
+
+    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = Field("adam", description="PyTorch's formulas")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="before the schedule's factor")
+    momentum: Rate = Field(0.9, description="momentum, nesterov: share of the velocity kept")
+    beta1: Rate = Field(0.9, description="adam, adamw: decay of the first moment")
+    beta2: Rate = Field(0.999, description="adam, adamw: decay of the second moment")
+    epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="adam, adamw: added to the root of the second moment (PyTorch 1e-8, Keras 1e-7)")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="added to the gradient (adamw: taken off the weights)")
+
+
+class Schedule(Section):
+    """The factor on the learning rate, a function of the step."""
+
+    name: Literal["constant", "step", "cosine"] = Field("constant", description="shape after the warm-up")
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="the factor rises linearly to 1 over so many epochs")
+    step_epochs: Annotated[float, Field(gt=0)] = Field(10.0, description="step: epochs between two reductions")
+    factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step: what each reduction multiplies by")
+    minimum: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="cosine: the factor at the end")
+
+
+class Ensemble(Section):
+    """Members: how many, on which rows, from which start."""
+
+    members: Annotated[int, Field(ge=0)] = Field(0, description="networks; 0: one per rank; fewer than ranks: groups train one member together; more: ranks take turns")
+    data: Literal["shards", "bootstrap", "full", "label_skew"] = Field(
+        "shards", description="shards: disjoint; bootstrap: as many rows as there are, drawn with replacement; full: everything; label_skew: disjoint, classes uneven")
+    skew: Annotated[float, Field(gt=0)] = Field(0.5, description="label_skew: Dirichlet concentration; smaller is more uneven")
+    start: Literal["own", "shared", "synchronous"] = Field(
+        "own", description="own: each member its start weights; shared: the same for all; synchronous: trained together for synchronous_epochs first")
+    synchronous_epochs: Positive = Field(1, description="start = synchronous: epochs trained as one network before the members part")
+
+
+class Fusion(Section):
+    """How rank 0 makes one prediction of the members'."""
+
+    method: Literal["soft_voting", "hard_voting", "weighted_voting", "weight_averaging"] = Field(
+        "soft_voting", description="mean of outputs; majority; mean weighted by validation accuracy; one network with the mean of the parameters (needs a shared start)")
+
+
+class Checkpoint(Section):
+    """What is kept on disk while training."""
+
+    every_epochs: Annotated[int, Field(ge=0)] = Field(1, description="0: only at the end and on a signal")
+    every_steps: Annotated[int, Field(ge=0)] = Field(0, description="also after so many steps within an epoch; 0: never")
+    keep: Positive = Field(2, description="newest checkpoints kept; the best epoch's is kept besides")
+
+
+class Output(Section):
+    """Where results go."""
+
+    directory: str = Field(description="of the run: job.toml, history.jsonl, checkpoints/, result.json")
+
+
+class Job(Section):
+    """A whole experiment."""
+
+    data: Data
+    network: Network = Network()
+    training: Training = Training()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    ensemble: Ensemble = Ensemble()
+    fusion: Fusion = Fusion()
+    checkpoint: Checkpoint = Checkpoint()
+    output: Output
+
+    @model_validator(mode="after")
+    def _together(self) -> "Job":
+        """Refuse settings that contradict each other."""
+        apart = self.training.strategy == "ensemble" and self.ensemble.start == "own"
+        if apart and self.fusion.method == "weight_averaging":
+            raise ValueError(
+                "fusion.method = 'weight_averaging' with ensemble.start = 'own'"
+                "|members with a common start, since the mean of unrelated weights is no network"
+                "|set ensemble.start = 'shared' or 'synchronous', or choose a voting method")
+        if self.training.loss == "cross_entropy" and self.network.output_activation not in ("auto", "softmax"):
+            raise ValueError(
+                f"network.output_activation = '{self.network.output_activation}' with training.loss = 'cross_entropy'"
+                "|softmax outputs, whose logarithm the loss takes"
+                "|leave output_activation at 'auto' or choose a squared error")
+        return self
