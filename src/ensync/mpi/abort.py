@@ -1,0 +1,87 @@
+"""One failing rank ends the job, with its number, its node and the reason, once."""
+
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mpi4py import MPI
+
+from ensync.errors import EnsyncError
+from ensync.mpi.world import Comm, patient_barrier
+
+# How long a failed rank waits for the others to fail as well, before it ends the job over their heads.
+_GRACE = 1.0
+
+
+@contextmanager
+def guard(comm: Comm) -> Iterator[None]:
+    """Run the whole program of every rank inside this. Collective: all ranks enter it together.
+
+    A rank that fails waits a moment. When all ranks leave (a mistake in the job file, found by each of them) the reason is
+    told once and they exit with its code. When others are still at work, or wait for this one in a collective that
+    will never end, the rank tells its number, node and reason and aborts the job. Code 2: a mistake told in a sentence;
+    1: a bug, with traceback; 130: interrupted; that of sys.exit.
+    """
+    exit_comm = comm.Dup()
+    try:
+        yield
+    except BaseException as error:
+        code, reason = _outcome(error)
+        if not _all_leave(exit_comm):
+            _end_job(comm, code, reason)
+    else:
+        code, reason = 0, ""
+        patient_barrier(exit_comm)
+    outcomes = exit_comm.gather((code, reason))
+    if exit_comm.rank == 0:
+        _tell(outcomes)
+    code = exit_comm.allreduce(code, op=MPI.MAX)
+    if code:
+        raise SystemExit(code)
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    """Return the exit code of an exception and what a person should read about it, "" when nothing."""
+    if isinstance(error, EnsyncError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if isinstance(error, SystemExit):
+        known = isinstance(error.code, int | None)
+        return (int(error.code or 0), "") if known else (1, str(error.code))
+    return 1, "".join(traceback.format_exception(error)).rstrip()
+
+
+def _all_leave(comm: Comm) -> bool:
+    """Return whether all ranks leave the program now; a higher rank waits longer, so that of several the lowest speaks."""
+    limit = time.monotonic() + _GRACE + min(0.1 * comm.rank, _GRACE)
+    request = comm.Ibarrier()
+    while not request.Test():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _end_job(comm: Comm, code: int, reason: str) -> None:
+    """Tell why and abort all ranks."""
+    reason = reason or f"left with exit code {code} while other ranks went on"
+    _write(f"[rank {comm.rank} of {comm.size} on {MPI.Get_processor_name()}] {reason}")
+    comm.Abort(code or 1)
+
+
+def _tell(outcomes: list[tuple[int, str]]) -> None:
+    """Write each different reason once: plainly when all ranks have the same, otherwise with the first rank that has it."""
+    reasons = [reason for _, reason in outcomes]
+    for rank, reason in enumerate(reasons):
+        if reason and reason not in reasons[:rank]:
+            everywhere = reasons.count(reason) == len(reasons)
+            _write(reason if everywhere else f"[rank {rank} of {len(reasons)}] {reason}")
+
+
+def _write(text: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,111 @@
+"""Ranks and nodes: the communicator of the whole job, who sits where, and decisions that all ranks take together."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mpi4py import MPI
+
+from ensync.errors import EnsyncError
+
+Comm = MPI.Comm
+T = TypeVar("T")
+
+# Variables in which launchers say how many ranks they started: mpirun of Open MPI, of MPICH and its kin (and srun
+# --mpi=pmi2), ranks on this node by MPICH, srun. The first one set decides: under mpirun inside a Slurm allocation
+# the last describes mpirun's own daemons.
+_COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
+
+
+def world() -> Comm:
+    """Return the communicator of all ranks of this job. Collective.
+
+    Raises EnsyncError when the launcher started more ranks than MPI knows of: each would train the whole job alone.
+    """
+    comm = MPI.COMM_WORLD
+    check_launcher(os.environ, comm.size)
+    return comm
+
+
+def check_launcher(environment: Mapping[str, str], size: int) -> None:
+    """Refuse a launcher that does not fit the MPI library: it started more ranks than the communicator's size."""
+    name = next((name for name in _COUNTS if environment.get(name, "").isdigit()), None)
+    if name and int(environment[name]) > size:
+        raise EnsyncError(
+            f"the launcher started {environment[name]} ranks ({name}) but {mpi_description()} sees {size}",
+            "a launcher that belongs to this MPI library",
+            f"start with the mpirun that came with it, or in Slurm with srun --mpi={_slurm_plugin()}",
+        )
+
+
+def _slurm_plugin() -> str:
+    return "pmix" if MPI.get_vendor()[0] == "Open MPI" else "pmi2"
+
+
+def mpi_description() -> str:
+    """Return the name and version of the MPI library, such as "MPICH 5.0.2"."""
+    name, version = MPI.get_vendor()
+    return f"{name} {'.'.join(map(str, version))}"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Where the ranks sit: `nodes` machines named in order of their first rank, `ranks_on_node` of them here, `local_rank` among these."""
+
+    size: int
+    rank: int
+    nodes: int
+    node_names: list[str]
+    ranks_on_node: int
+    local_rank: int
+
+
+def topology(comm: Comm) -> Topology:
+    """Return where the ranks of `comm` sit. Collective."""
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    try:
+        first = MPI.Get_processor_name() if node.rank == 0 else None
+        names = [name for name in comm.allgather(first) if name is not None]
+        return Topology(comm.size, comm.rank, len(names), names, node.size, node.rank)
+    finally:
+        node.Free()
+
+
+def on_root(comm: Comm, function: Callable[[], T]) -> T:
+    """Call `function` on rank 0 and return its (picklable) result on every rank. Collective.
+
+    An EnsyncError is raised on all ranks alike; of any other exception the others hear as a RuntimeError.
+    """
+    result, failure = None, None
+    if comm.rank == 0:
+        try:
+            result = function()
+        except EnsyncError as error:
+            failure = error
+        except BaseException as error:
+            comm.bcast((None, RuntimeError(f"rank 0 failed: {error!r}")))
+            raise
+    result, failure = comm.bcast((result, failure))
+    if failure is not None:
+        raise failure
+    return result
+
+
+def agree_any(comm: Comm, flag: bool) -> bool:
+    """Return on every rank whether any rank passed a true flag. Collective."""
+    return comm.allreduce(bool(flag), op=MPI.LOR)
+
+
+def patient_barrier(comm: Comm, longest_sleep: float = 0.02) -> None:
+    """Wait for all ranks, asleep between looks: a barrier's spinning would take the cores of the ranks that still work. Collective."""
+    request, pause = comm.Ibarrier(), 1e-5
+    while not request.Test():
+        time.sleep(pause)
+        pause = min(2 * pause, longest_sleep)
+
+
+def split(comm: Comm, color: int, key: int = 0) -> Comm:
+    """Return the communicator of the ranks with the same colour, ordered by key, then rank. Collective."""
+    return comm.Split(color, key)
