@@ -1,0 +1,143 @@
+"""A file appears whole or not at all: temporary beside it, write, fsync, rename, fsync of the directory.
+
+Plain system calls, because each of them reports a full disk, a quota or a vanished directory when it happens, in one way (OSError).
+"""
+
+import errno
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ensync.errors import EnsyncError
+
+FOREIGN_AGE = 900.0  # seconds after which a temporary of another node counts as abandoned: its writer cannot be asked
+WRITE_PIECE = 1 << 24  # bytes per write call, so that a signal is never deferred for long
+
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)-(?P<pid>\d+)-(?P<start>\d+)\.[0-9a-f]{8}\.tmp")
+_REASONS = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.ENOENT: "the directory does not exist (any more)",
+    errno.ENOTDIR: "the directory does not exist (any more)",
+    errno.ESTALE: "the directory does not exist (any more)",
+    errno.EISDIR: "a directory of that name is in the way",
+    errno.EFBIG: "the file system or a limit (ulimit -f) refuses a file of this size",
+    errno.EIO: "the device reports an input/output error",
+}
+
+
+def reason(error: OSError) -> str:
+    """Return what an operating-system error means, in words."""
+    return _REASONS.get(error.errno or 0, error.strerror or str(error))
+
+
+def write_atomically(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:
+    """Write the pieces as one file that replaces `path` at once, safe against a crash at any moment.
+
+    Errors: EnsyncError when the operating system refuses any step; then `path` is as it was before and no temporary stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{_writer()}.{secrets.token_hex(4)}.tmp")
+    try:
+        _write_and_rename(path, temporary, pieces)
+    except OSError as error:
+        raise EnsyncError(
+            f"{path} cannot be written because {reason(error)}",
+            "a writable directory with room for the file",
+            f"make room in {path.parent} or choose another directory; files written before are intact",
+        ) from error
+
+
+def clean_temporaries(directory: str | os.PathLike[str]) -> list[Path]:
+    """Remove the temporaries that dead writers left in `directory`, and return their paths.
+
+    A writer on this node is dead when its process is; one on another node when its file has not grown for FOREIGN_AGE seconds.
+    """
+    removed = []
+    for path in sorted(Path(directory).glob(".*.tmp")):
+        if _abandoned(path):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def _write_and_rename(path: Path, temporary: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            for piece in pieces:
+                _write_all(descriptor, memoryview(piece).cast("B"))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)  # NFS reports a full disk only here
+        os.replace(temporary, path)
+    except BaseException:
+        _unlink_quietly(temporary)
+        raise
+    _sync_directory(path.parent)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data[:WRITE_PIECE]) :]
+
+
+def _unlink_quietly(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # the directory is gone or read-only: the first error is the one to tell
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, and order renames themselves
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _writer() -> str:
+    """Name this process as host-pid-start: the start time tells a later process with the same number apart."""
+    return f"{socket.gethostname()}-{os.getpid()}-{_start_time(os.getpid())}"
+
+
+def _start_time(pid: int) -> str:
+    """Return the start time of a living process in clock ticks since boot, "" when it is dead, "0" where there is no /proc."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "" if Path("/proc/self/stat").exists() or not _alive(pid) else "0"
+    return "" if state in "ZX" else fields[18]  # field 22 of proc_pid_stat(5)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _abandoned(path: Path) -> bool:
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return False
+    if match["stem"].endswith("." + socket.gethostname()):
+        return _start_time(int(match["pid"])) != match["start"]
+    try:
+        return time.time() - path.stat().st_mtime > FOREIGN_AGE
+    except OSError:
+        return False  # gone meanwhile
