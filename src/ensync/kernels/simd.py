@@ -1,0 +1,305 @@
+"""Vector microkernels written as LLVM code: one register tile serves every heavy operation, because only its strides change.
+
+A tile computes, for `rows` rows and `columns` columns of C,
+
+    C[p, j] = max(floor, bias[j] + (C[p, j] if accumulate) + sum_o sum_i A[o, p, i] * B[o, i, j])
+
+with the sums held in registers: `tile(rows, vectors)` has rows x vectors accumulators of `lanes` columns each.
+The tile's form follows the host (AVX-512, AVX2, NEON, plain); the environment variable ENSYNC_SIMD forces one of them.
+"""
+
+import functools
+import os
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ensync.errors import EnsyncError
+
+# Bytes of a vector, and whether the hardware loads and stores part of a vector at full speed.
+VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "plain": 16}
+NATIVE_MASKS = {"avx512"}
+# Rows and vectors of the tile for wide results: it fills the registers (32, 16, 32, 16 of them) with sums.
+WIDE_TILE = {"avx512": (8, 3), "avx2": (4, 3), "neon": (8, 3), "plain": (4, 2)}
+
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
+
+
+def detect() -> str:
+    """Return the widest form this host executes: "avx512", "avx2", "neon" or "plain"."""
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f") and features.get("avx512vl") and features.get("avx512dq"):
+        return "avx512"
+    if features.get("avx2") and features.get("fma"):
+        return "avx2"
+    return "neon" if "aarch64" in llvmlite.binding.get_process_triple() or features.get("neon") else "plain"
+
+
+def choose(forced: str | None) -> str:
+    """Return the form to compile for: `forced` when given, else what the host has.
+
+    Raises EnsyncError when `forced` is not a form. A form the host lacks still computes correctly: LLVM splits its vectors.
+    """
+    if forced and forced not in VECTOR_BYTES:
+        raise EnsyncError(f"ENSYNC_SIMD={forced}", f"one of {', '.join(VECTOR_BYTES)}", "unset it or choose one of them")
+    return forced or detect()
+
+
+SIMD = choose(os.environ.get("ENSYNC_SIMD"))
+
+
+def lanes_of(itemsize: int, simd: str = SIMD) -> int:
+    """Return how many elements of `itemsize` bytes a vector holds."""
+    return VECTOR_BYTES[simd] // itemsize
+
+
+@intrinsic
+def lanes(typing_context, array):
+    """Return the number of elements of `array`'s type in a vector, a constant of the compiled code."""
+    count = lanes_of(array.dtype.bitwidth // 8)
+
+    def generate(context, builder, signature, arguments):
+        return context.get_constant(types.int64, count)
+
+    return types.int64(array), generate
+
+
+@intrinsic
+def pointer(typing_context, array, offset):
+    """Return the address of the element `offset` of a C-contiguous array counted flat; no bounds are checked."""
+
+    def generate(context, builder, signature, arguments):
+        array_struct = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.gep(array_struct.data, [arguments[1]])
+
+    return types.CPointer(array.dtype)(array, types.int64), generate
+
+
+@functools.cache
+def tile(rows: int, vectors: int, simd: str = SIMD):
+    """Return the microkernel of at most `rows` rows and `vectors` vectors of columns, to be called in compiled code.
+
+    kernel(a, b, c, bias, outer, inner, a_outer, a_row, a_group, a_inner, b_outer, b_inner, c_row,
+           row_count, group, column_count, has_bias, accumulate, floor)
+    a, b, c, bias: from `pointer`, all of one type, float32 or float64; bias is read only when has_bias, give any address otherwise.
+    outer, inner: lengths of the two sums, at least 1 (with 0 nothing is defined).
+    a_outer, a_inner, b_outer, b_inner: elements from one term to the next. Columns of B and C are adjacent.
+    a_row: elements from one row of A to the next within a group of `group` rows (pixels of one image line);
+    a_group: from one group's first row to the next one's. A plain matrix is one group: group = row_count.
+    c_row: elements from one row of C to the next.
+    row_count, column_count: the part of the tile that exists, at least 1; nothing beyond it is read or written.
+    accumulate: add to C. floor: 0 is ReLU, -inf is none; NaN passes through.
+    """
+
+    @intrinsic
+    def kernel(typing_context, a, b, c, bias, outer, inner, a_outer, a_row, a_group, a_inner, b_outer, b_inner, c_row,
+               row_count, group, column_count, has_bias, accumulate, floor):
+        element = a.dtype
+        signature = types.void(a, b, c, bias, *[types.int64] * 14, element)
+
+        def generate(context, builder, signature, arguments):
+            function = tile_function(builder.module, context.get_value_type(element), rows, vectors, simd)
+            builder.call(function, arguments)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+class Vectors:
+    """Vector operations on one element type and width, written through an LLVM builder."""
+
+    def __init__(self, module: ir.Module, builder: ir.IRBuilder, element: ir.Type, lane_count: int) -> None:
+        self.module, self.builder, self.element, self.lanes = module, builder, element, lane_count
+        self.type = ir.VectorType(element, lane_count)
+        self.suffix = f"v{lane_count}f{32 if isinstance(element, ir.FloatType) else 64}"
+        self.zero = ir.Constant(self.type, [0.0] * lane_count)
+
+    def call(self, name: str, result: ir.Type, arguments: list):
+        """Call the LLVM intrinsic `name`."""
+        declared = self.module.globals.get(name)
+        if declared is None:
+            declared = ir.Function(self.module, ir.FunctionType(result, [x.type for x in arguments]), name)
+        return self.builder.call(declared, arguments)
+
+    def splat(self, scalar):
+        """Return a vector whose lanes all hold `scalar`."""
+        vector_type = ir.VectorType(scalar.type, self.lanes)
+        undefined = ir.Constant(vector_type, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes))
+
+    def mask(self, count, first: int):
+        """Return the lanes whose column `first` + lane lies below `count`."""
+        columns = ir.Constant(ir.VectorType(INT64, self.lanes), [first + lane for lane in range(self.lanes)])
+        return self.builder.icmp_signed("<", columns, self.splat(count))
+
+    def load(self, address, mask=None):
+        """Load a vector; lanes outside `mask` become 0 and are not read."""
+        address = self.builder.bitcast(address, self.type.as_pointer())
+        if mask is None:
+            loaded = self.builder.load(address)
+            loaded.align = self.element_bytes
+            return loaded
+        alignment = ir.Constant(INT32, self.element_bytes)
+        return self.call(f"llvm.masked.load.{self.suffix}.p0", self.type, [address, alignment, mask, self.zero])
+
+    def store(self, value, address, mask=None) -> None:
+        """Store a vector; lanes outside `mask` are not written."""
+        address = self.builder.bitcast(address, self.type.as_pointer())
+        if mask is None:
+            self.builder.store(value, address).align = self.element_bytes
+        else:
+            alignment = ir.Constant(INT32, self.element_bytes)
+            self.call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [value, address, alignment, mask])
+
+    @property
+    def element_bytes(self) -> int:
+        return 4 if isinstance(self.element, ir.FloatType) else 8
+
+    def multiply_add(self, x, y, z):
+        """Return x * y + z, fused where the host can."""
+        return self.call(f"llvm.fmuladd.{self.suffix}", self.type, [x, y, z])
+
+    def at_least(self, x, floor):
+        """Return max(x, floor), x where x is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", x, floor), floor, x)
+
+
+def tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int, simd: str) -> ir.Function:
+    """Return the module's function of a tile, written at the first call: one body however many places call it."""
+    name = f"ensync_tile_{element}_{rows}x{vectors}_{simd}"
+    if name in module.globals:
+        return module.globals[name]
+    address = element.as_pointer()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [address] * 4 + [INT64] * 14 + [element]), name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    lane_count = lanes_of(4 if isinstance(element, ir.FloatType) else 8, simd)
+    writer = TileWriter(Vectors(module, builder, element, lane_count), function, rows, vectors)
+    if simd in NATIVE_MASKS:
+        writer.write(masked=True)
+        return function
+    with builder.if_else(builder.icmp_signed("<", writer.column_count, ir.Constant(INT64, vectors * lane_count))) as (part, whole):
+        for branch, masked in ((part, True), (whole, False)):
+            with branch:
+                writer.write(masked)
+    builder.unreachable()
+    return function
+
+
+class TileWriter:
+    """Writes the body of one tile's function."""
+
+    def __init__(self, vector: Vectors, function: ir.Function, rows: int, vectors: int) -> None:
+        self.vector, self.builder, self.function, self.rows, self.vectors = vector, vector.builder, function, rows, vectors
+        (self.a, self.b, self.c, self.bias, self.outer, self.inner, self.a_outer, self.a_row, self.a_group, self.a_inner,
+         self.b_outer, self.b_inner, self.c_row, self.row_count, self.group, self.column_count,
+         self.has_bias, self.accumulate, self.floor) = function.args
+
+    def write(self, masked: bool) -> None:
+        """Write rows, sums and stores, and return from the function."""
+        width = self.vector.lanes
+        self.masks = [self.vector.mask(self.column_count, v * width) if masked else None for v in range(self.vectors)]
+        self.store(self.sums(self.row_offsets()))
+
+    def row_offsets(self) -> list:
+        """Return the offset of each row of A; rows beyond row_count repeat the last one, so that they read what exists."""
+        builder, one = self.builder, ir.Constant(INT64, 1)
+        offset = start = line = ir.Constant(INT64, 0)
+        offsets = [offset]
+        for row in range(1, self.rows):
+            next_line = builder.add(line, one)
+            wraps = builder.icmp_signed("==", next_line, self.group)
+            exists = builder.icmp_signed("<", ir.Constant(INT64, row), self.row_count)
+            start = builder.select(wraps, builder.add(start, self.a_group), start)
+            line = builder.select(wraps, ir.Constant(INT64, 0), next_line)
+            advanced = builder.select(wraps, start, builder.add(offset, self.a_row))
+            offset = builder.select(exists, advanced, offset)
+            offsets.append(offset)
+        return offsets
+
+    def loop(self, count, pointers_and_steps: list, sums: list, body):
+        """Write a loop of `count` >= 1 rounds that carries pointers and sums through `body`; return the last sums."""
+        builder, before = self.builder, self.builder.block
+        block = self.function.append_basic_block("loop")
+        builder.branch(block)
+        builder.position_at_end(block)
+        carried = [(ir.Constant(INT64, 0), ir.Constant(INT64, 1)), *pointers_and_steps]
+        states = [builder.phi(start.type) for start, _ in carried]
+        held = [builder.phi(self.vector.type) for _ in sums]
+        for state, (start, _) in zip(states + held, carried + [(x, None) for x in sums], strict=True):
+            state.add_incoming(start, before)
+        updated = body(states[1:], held)
+        following = [builder.add(states[0], carried[0][1])]
+        following += [builder.gep(state, [step]) for state, (_, step) in zip(states[1:], pointers_and_steps, strict=True)]
+        for state, value in zip(states + held, following + updated, strict=True):
+            state.add_incoming(value, builder.block)
+        finished = self.function.append_basic_block("after")
+        builder.cbranch(builder.icmp_signed("<", following[0], count), block, finished)
+        builder.position_at_end(finished)
+        return updated
+
+    def sums(self, offsets: list) -> list:
+        """Write both sums; return the accumulators, row by row."""
+        builder, vector = self.builder, self.vector
+
+        def term(pointers, sums):
+            a, b = pointers
+            columns = [vector.load(builder.gep(b, [ir.Constant(INT64, v * vector.lanes)]), mask) for v, mask in enumerate(self.masks)]
+            updated = []
+            for row, offset in enumerate(offsets):
+                factor = vector.splat(builder.load(builder.gep(a, [offset])))
+                updated += [vector.multiply_add(factor, x, sums[row * self.vectors + v]) for v, x in enumerate(columns)]
+            return updated
+
+        def stretch(pointers, sums):
+            a, b = pointers
+            return self.loop(self.inner, [(a, self.a_inner), (b, self.b_inner)], sums, term)
+
+        zeros = [vector.zero] * (self.rows * self.vectors)
+        return self.loop(self.outer, [(self.a, self.a_outer), (self.b, self.b_outer)], zeros, stretch)
+
+    def store(self, sums: list) -> None:
+        """Write the epilogue and the stores, with and without accumulation."""
+        builder, width = self.builder, self.vector.lanes
+        columns = [ir.Constant(INT64, v * width) for v in range(self.vectors)]
+        with builder.if_else(self.true(self.has_bias)) as (given, missing):
+            with given:
+                loaded = [self.vector.load(builder.gep(self.bias, [column]), mask) for column, mask in zip(columns, self.masks, strict=True)]
+                given_end = builder.block
+            with missing:
+                missing_end = builder.block
+        bias = [builder.phi(self.vector.type) for _ in loaded]
+        for term, value in zip(bias, loaded, strict=True):
+            term.add_incoming(value, given_end)
+            term.add_incoming(self.vector.zero, missing_end)
+        floor = self.vector.splat(self.floor)
+        with builder.if_then(self.true(self.accumulate)):
+            self.store_rows(sums, bias, floor, columns, accumulate=True)
+        self.store_rows(sums, bias, floor, columns, accumulate=False)
+
+    def store_rows(self, sums: list, bias: list, floor, columns: list, accumulate: bool) -> None:
+        """Write the stores of the rows that exist, then return from the function."""
+        builder, vector = self.builder, self.vector
+        c = self.c
+        for row in range(self.rows):
+            for v, mask in enumerate(self.masks):
+                address = builder.gep(c, [columns[v]])
+                value = builder.fadd(sums[row * self.vectors + v], bias[v])
+                if accumulate:
+                    value = builder.fadd(value, vector.load(address, mask))
+                vector.store(vector.at_least(value, floor), address, mask)
+            if row + 1 < self.rows:
+                with builder.if_then(builder.icmp_signed("<=", self.row_count, ir.Constant(INT64, row + 1))):
+                    builder.ret_void()
+                c = builder.gep(c, [self.c_row])
+        builder.ret_void()
+
+    def true(self, flag):
+        """Return whether an integer flag is set."""
+        return self.builder.icmp_signed("!=", flag, ir.Constant(INT64, 0))
