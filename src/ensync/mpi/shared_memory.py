@@ -1,0 +1,86 @@
+"""One copy of an array for all ranks of a node, in MPI shared memory."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+from mpi4py import MPI
+
+from ensync.errors import EnsyncError
+from ensync.mpi.world import Comm, patient_barrier
+
+# Where MPICH and Open MPI keep shared windows on Linux, and what they need beside them. A container often has 64 MiB
+# there; writing past the end kills the rank with SIGBUS and no reason, so the space is looked at first.
+_SHARED_DIRECTORY = "/dev/shm"
+_MARGIN = 16 << 20
+
+# The window and node communicator behind each array handed out, by the address of its data.
+_open: dict[int, tuple[MPI.Win, Comm]] = {}
+
+
+def node_shared(comm: Comm, shape: tuple[int, ...], dtype: np.dtype | type, fill: Callable[[np.ndarray], None]) -> np.ndarray:
+    """Return an array that all ranks of a node share, filled by the node's first rank. Collective.
+
+    Where shared memory is short every rank fills a copy of its own and rank 0 warns with the reason. The array is to
+    be read only. An EnsyncError of `fill` is raised on all ranks. `release` gives the memory back.
+    """
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    dtype = np.dtype(dtype)
+    nbytes = prod(shape) * dtype.itemsize
+    reasons = comm.allgather(_obstacle(nbytes) if node.rank == 0 and node.size > 1 else "")
+    window = None
+    if any(reasons) or node.size == 1 or nbytes == 0:
+        array = np.empty(shape, dtype)
+    else:
+        window = MPI.Win.Allocate_shared(nbytes if node.rank == 0 else 0, dtype.itemsize, comm=node)
+        array = np.frombuffer(window.Shared_query(0)[0], dtype, prod(shape)).reshape(shape)
+    if comm.rank == 0 and any(reasons):
+        warnings.warn(f"each rank keeps its own copy of the data: {next(filter(None, reasons))}", stacklevel=2)
+    _fill_together(comm, node, window, array, fill)
+    return array
+
+
+def _obstacle(nbytes: int) -> str:
+    """Return why nbytes cannot be shared on this node, or ""."""
+    if not os.path.isdir(_SHARED_DIRECTORY):
+        return f"{MPI.Get_processor_name()} has no {_SHARED_DIRECTORY}"
+    free = shutil.disk_usage(_SHARED_DIRECTORY).free
+    if free >= nbytes + _MARGIN:
+        return ""
+    return (
+        f"{_SHARED_DIRECTORY} on {MPI.Get_processor_name()} has {free / 1e6:.0f} MB free "
+        f"of the {(nbytes + _MARGIN) / 1e6:.0f} MB needed"
+    )
+
+
+def _fill_together(comm: Comm, node: Comm, window: MPI.Win | None, array: np.ndarray, fill: Callable[[np.ndarray], None]) -> None:
+    """Fill the array where this rank is to, wait asleep for the others, and raise any rank's EnsyncError everywhere."""
+    failure = None
+    if window is not None:
+        window.Fence()
+        _open[array.ctypes.data] = window, node
+    if window is None or node.rank == 0:
+        try:
+            fill(array)
+        except EnsyncError as error:
+            failure = error
+    patient_barrier(comm)
+    if window is None:
+        node.Free()
+    else:
+        window.Fence()
+    failures = [failure for failure in comm.allgather(failure) if failure is not None]
+    if failures:
+        release(array)
+        raise failures[0]
+
+
+def release(array: np.ndarray) -> None:
+    """Give back the memory of an array of `node_shared`, which must not be touched again. Collective over the node's ranks."""
+    window, node = _open.pop(array.ctypes.data, (None, None))
+    if window is not None:
+        window.Free()
+        node.Free()

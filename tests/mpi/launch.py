@@ -1,0 +1,82 @@
+"""Start `mpirun -n N python ...` from a serial test, with a time limit and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+# What launchers leave in the environment of their ranks: a run started from one of them must not inherit it.
+_LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDI_", "MPIR_CVAR", "SLURM_", "GFORTRAN_")
+
+_OPENMPI = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_btl": "^ofi",  # sleeps a second in MPI_Init
+    "OMPI_MCA_osc": "^ucx",  # prints an error for shared windows
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+    "PMIX_MCA_psec": "native",
+}
+
+
+@dataclass
+class Run:
+    """How a run ended: exit code, what it wrote, seconds it took, and whether the time limit ended it."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    timed_out: bool
+
+
+def mpirun() -> list[str]:
+    """Return the command of the mpirun that belongs to this Python's environment, or else the first on PATH."""
+    own = Path(sys.executable).parent / "mpirun"
+    return [str(own) if own.exists() else "mpirun"]
+
+
+def environment() -> dict[str, str]:
+    """Return this environment without a launcher's traces, with what Open MPI needs where that is used (MPICH ignores it)."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_PREFIXES)}
+    return kept | _OPENMPI
+
+
+def start(ranks: int, *arguments: str, **options) -> subprocess.Popen:
+    """Start `python arguments` on that many ranks in a process group of its own; the caller ends it with `stop`."""
+    return subprocess.Popen(
+        [*mpirun(), "-n", str(ranks), sys.executable, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **{"env": environment(), **options},
+    )
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Kill the process group of `start`, if any of it is left."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def run(ranks: int, *arguments: str, limit: float = 30, **options) -> Run:
+    """Run `python arguments` on that many ranks for at most `limit` seconds."""
+    begin, process, timed_out = time.monotonic(), start(ranks, *arguments, **options), False
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        stop(process)
+        out, err = process.communicate()
+    finally:
+        stop(process)
+    return Run(process.returncode, out, err, time.monotonic() - begin, timed_out)
