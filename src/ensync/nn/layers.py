@@ -11,13 +11,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named array of a layer: its shape, fans for the initialiser, and how it starts (weights, bias, zeros, ones)."""
+    """A named array of a layer: its shape, fans and following activation for the initialiser, and how it starts (weights, bias, zeros, ones)."""
 
     name: str
     shape: Shape
     fan_in: int = 1
     fan_out: int = 1
     start: str = "weights"
+    before: str = "identity"
 
     @property
     def size(self) -> int:
@@ -74,7 +75,7 @@ class Dense(Layer):
         width = int(np.prod(shape))
         self.width = width
         self.parameters = (
-            Parameter("weights", (width, self.units), width, self.units),
+            Parameter("weights", (width, self.units), width, self.units, before=self.activation),
             Parameter("bias", (self.units,), width, self.units, "bias"),
         )
         return (self.units,)

@@ -8,7 +8,7 @@ import numpy as np
 from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers import Layer, Parameter, Shape, Step
-from ensync.seeds import Purpose, generator
+from ensync.sharding import Purpose, generator
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)   # what travels behind the gradient in the same allreduce
 TAIL = 4
@@ -40,7 +40,7 @@ class Network:
     """
 
     def __init__(self, layers: Sequence[Layer], shape: Shape, loss: Loss, rows: int, dtype: np.dtype | type = np.float32,
-                 initializer: str = "glorot_uniform") -> None:
+                 initializer: str = "auto") -> None:
         self.layers, self.shape, self.loss, self.rows, self.dtype = list(layers), shape, loss, rows, np.dtype(dtype)
         self.shapes: list[Shape] = []
         for layer in self.layers:
@@ -70,13 +70,16 @@ class Network:
     def initialize(self, seed: int, member: int = 0) -> None:
         """Draw the start values; every array has a stream of its own from (seed, member, its number)."""
         for index, (view, parameter) in enumerate(zip(_views(self.parameters, self.layout).values(), (p for _, p in self.layout), strict=True)):
-            view[...] = self._start(generator(seed, Purpose.START, member, index), parameter)
+            view[...] = self._start(generator(seed, Purpose.INITIAL, member, index), parameter)
         for view, (_, parameter) in zip(_views(self.statistics, self.statistics_layout).values(), self.statistics_layout, strict=True):
             view[...] = 1.0 if parameter.start == "ones" else 0.0
 
     def _start(self, random: np.random.Generator, p: Parameter) -> np.ndarray | float:
         if p.start == "weights" or (p.start == "bias" and self.initializer in BIASES_TOO):
-            return INITIALIZERS[self.initializer](random, p.shape, p.fan_in, p.fan_out)
+            name = self.initializer
+            if name == "auto":
+                name = "he_normal" if p.before == "relu" else "glorot_uniform"
+            return INITIALIZERS[name](random, p.shape, p.fan_in, p.fan_out)
         return 1.0 if p.start == "ones" else 0.0
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:

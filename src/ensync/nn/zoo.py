@@ -44,10 +44,7 @@ def build(job: Job, shape: Shape, classes: int, rows: int) -> Network:
     t = job.training
     loss = Loss(t.loss, t.label_smoothing, *t.targets)
     layers = NETWORKS[job.network.name](job.network, classes, _output(job))
-    initializer = job.network.initializer
-    if initializer == "auto":
-        initializer = "he_normal" if any(isinstance(x, Dense) and x.activation == "relu" for x in layers) else "glorot_uniform"
-    return Network(layers, shape, loss, rows, np.dtype(t.precision), initializer)
+    return Network(layers, shape, loss, rows, np.dtype(t.precision), job.network.initializer)
 
 
 def _output(job: Job) -> str | None:

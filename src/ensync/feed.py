@@ -1,0 +1,59 @@
+"""How images reach a network: rows of a split, from memory or from the file, normalised on the way into the batch."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from ensync.kernels import inputs
+from ensync.sharding import Window
+
+BLOCK = Window(rows=1024, blocks=16)   # streamed datasets: 16 blocks of 1,024 neighbouring rows are shuffled together
+
+
+class Reader(Protocol):
+    """What reads a split that does not fit into memory (storage.dataset.BlockReader)."""
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images uint8 `(m, features)` and the place int64 of each row among them."""
+        ...
+
+
+class Feed:
+    """One split: labels int64 `(n,)`, and images uint8 `(n, features)` either at hand or behind a reader."""
+
+    def __init__(self, images: np.ndarray | Reader, labels: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+        self.mean, self.inverse_std = mean, inverse_std
+        self.in_memory = isinstance(images, np.ndarray)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def window(self) -> Window | None:
+        """How the order of an epoch must be blocked so that each block is read once."""
+        return None if self.in_memory else BLOCK
+
+    def raw(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return uint8 images `(m, features)` and the places int64 `(len(rows),)` of these rows in them."""
+        return (self.images, rows) if self.in_memory else self.images.batch(rows)
+
+    def load(self, rows: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normalise the images of rows int64 `(n,)` into `out[:n]`; return that and the labels `(n,)`."""
+        images, places = self.raw(rows)
+        filled = out[: len(rows)]
+        inputs.gather_normalize(images, places, self.mean, self.inverse_std, filled)
+        return filled, self.labels[rows]
+
+
+def normalization(name: str, mean: np.ndarray, std: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return (mean, 1/std) `(channels,)` in units of 0..255 pixels for a normalisation of the job file."""
+    pairs: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
+        "standard": lambda: (mean, 1.0 / np.maximum(std, 1e-6)),
+        "unit": lambda: (np.zeros_like(mean), np.full_like(std, 1 / 255)),
+        "signed": lambda: (np.full_like(mean, 127.5), np.full_like(std, 1 / 127.5)),
+        "none": lambda: (np.zeros_like(mean), np.ones_like(std)),
+    }
+    shift, scale = pairs[name]()
+    return shift.astype(dtype), scale.astype(dtype)

@@ -1,0 +1,145 @@
+"""A run's state on disk and back: members gathered on rank 0, one file, any number of ranks."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensync import __version__
+from ensync.errors import EnsyncError
+from ensync.job import Job, job_from_dict
+from ensync.mpi.exchange import arrays_from_root, arrays_to_root
+from ensync.mpi.world import Comm, on_root
+from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
+from ensync.strategies.plan import Plan
+from ensync.training import Position, Trainee
+
+
+@dataclass
+class RunState:
+    """What rank 0 knows of a run besides the members' vectors; the same on all ranks after loading."""
+
+    job: Job
+    members: int
+    fingerprint: str                                     # of the dataset
+    history: list[dict[str, Any]] = field(default_factory=list)
+    elapsed: float = 0.0                                 # seconds of the run before this start
+    best_checkpoint: str = ""
+    best_accuracy: float = -1.0
+
+    def attributes(self) -> dict[str, Any]:
+        """Plain values for the checkpoint's attributes."""
+        return {
+            "kind": "run", "creator": f"ensync {__version__}", "job": self.job.model_dump(mode="json", exclude_none=True), "members": self.members,
+            "fingerprint": self.fingerprint, "history": self.history, "elapsed": self.elapsed,
+            "best_checkpoint": self.best_checkpoint, "best_accuracy": self.best_accuracy,
+        }
+
+
+def vectors(trainee: Trainee) -> dict[str, np.ndarray]:
+    """Return every vector of a member by name, as views: parameters, statistics, optimiser slots, best parameters."""
+    named = {"parameters": trainee.network.parameters, "statistics": trainee.network.statistics}
+    named |= {f"optimizer/{name}": slot for name, slot in trainee.optimizer.slots.items()}
+    return named | {f"best/{name}": values for name, values in trainee.best.items()}
+
+
+def gather_members(comm: Comm, plan: Plan, trainees: dict[int, Trainee]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Return on rank 0 all members' vectors as "members/0000/name" and their positions; empty elsewhere. Collective."""
+    mine = {m: t.position.as_dict() | {"updates": t.optimizer.steps} for m, t in trainees.items() if plan.owners[m] == comm.rank}
+    gathered = comm.gather(mine)
+    arrays: dict[str, np.ndarray] = {}
+    for member, owner in enumerate(plan.owners):
+        part = arrays_to_root(comm, owner, vectors(trainees[member]) if comm.rank == owner else None)
+        if comm.rank == 0 and part is not None:
+            arrays |= {f"members/{member:04d}/{name}": values for name, values in part.items()}
+    if gathered is None:
+        return {}, []
+    positions = {member: position for part in gathered for member, position in part.items()}
+    return arrays, [positions[member] for member in range(plan.members)]
+
+
+def save(comm: Comm, directory: Path, state: RunState, plan: Plan, trainees: dict[int, Trainee]) -> str:
+    """Write the run's checkpoint and remove the oldest ones; return its file name. Collective: all ranks hear of a full disk."""
+    arrays, positions = gather_members(comm, plan, trainees)
+
+    def write() -> str:
+        name = checkpoint_name(min(p["epoch"] for p in positions), sum(p["updates"] for p in positions))
+        if state.history:
+            _note_best(state, name)
+        save_checkpoint(directory / name, state.attributes() | {"positions": positions}, arrays)
+        prune(directory, state.job.checkpoint.keep, [state.best_checkpoint] if state.best_checkpoint else [])
+        return name
+
+    return on_root(comm, write)
+
+
+def _note_best(state: RunState, name: str) -> None:
+    """The best checkpoint is that of the best mean validation accuracy at the end of an epoch."""
+    last = max(record["epoch"] for record in state.history)
+    found = [r["validation_accuracy"] for r in state.history if r["epoch"] == last and r["validation_accuracy"] is not None]
+    if len(found) == state.members and sum(found) / len(found) > state.best_accuracy:
+        state.best_accuracy, state.best_checkpoint = sum(found) / len(found), name
+
+
+@dataclass
+class Loaded:
+    """A checkpoint as read: attributes on every rank, arrays on rank 0."""
+
+    path: Path
+    attributes: dict[str, Any]
+    arrays: dict[str, np.ndarray] | None
+    rejected: list[tuple[str, str]]
+
+    @property
+    def state(self) -> RunState:
+        """The run's state, checked."""
+        a = self.attributes
+        try:
+            return RunState(job_from_dict(a["job"], str(self.path)), a["members"], a["fingerprint"], a["history"], a["elapsed"], a["best_checkpoint"], a["best_accuracy"])
+        except (KeyError, TypeError) as error:
+            raise EnsyncError(f"{self.path} lacks {error}", "a checkpoint of a training run", "use one that `ensync train` wrote") from None
+
+    def member(self, comm: Comm, member: int) -> dict[str, np.ndarray]:
+        """Return a member's vectors by name on every rank. Collective."""
+        prefix = f"members/{member:04d}/"
+        part = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)} if self.arrays is not None else None
+        return arrays_from_root(comm, part)
+
+    def restore(self, trainee: Trainee, found: dict[str, np.ndarray]) -> None:
+        """Fill a like-built trainee, position included."""
+        best = {k.removeprefix("best/"): v for k, v in found.items() if k.startswith("best/")}
+        trainee.best = {}
+        fill_arrays(self.path, {k: v for k, v in found.items() if not k.startswith("best/")}, vectors(trainee))
+        trainee.best = best
+        values = dict(self.attributes["positions"][trainee.member])
+        trainee.optimizer.steps = values.pop("updates")
+        trainee.position = Position.from_dict(values)
+
+
+def load_newest(comm: Comm, run: Path) -> Loaded:
+    """Load the newest valid checkpoint of a run directory (or the checkpoint file itself). Collective."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def read() -> tuple[Path, dict[str, Any], list[tuple[str, str]]]:
+        path, rejected = (run, []) if run.is_file() else _find(run)
+        attributes, loaded = load_checkpoint(path)
+        arrays.update(loaded)
+        return path, attributes, [(str(p), why) for p, why in rejected]
+
+    path, attributes, rejected = on_root(comm, read)
+    return Loaded(path, attributes, arrays if comm.rank == 0 else None, rejected)
+
+
+def _find(run: Path) -> tuple[Path, list[tuple[Path, str]]]:
+    path, rejected = newest_valid(run / "checkpoints")
+    if path is None:
+        why = f" ({json.dumps(rejected[0][1])})" if rejected else ""
+        raise EnsyncError(f"'{run}' holds no valid checkpoint{why}", "the output.directory of a run", "give the directory of a run that was started, or train again")
+    return path, rejected
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run directory holds any checkpoint, valid or not."""
+    return any((run / "checkpoints").glob("checkpoint-*.h5"))
