@@ -1,0 +1,157 @@
+"""What rank 0 says while it works: a live bar on a terminal, plain lines in a log, silence on the other ranks."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+import numpy as np
+
+from ensync.report import tables, text
+from ensync.report.progress import BarProgress, LogProgress, Pace
+from ensync.report.terminal import Output, Terminal, find_terminal
+
+NEVER = float("inf")
+LOG_SECONDS = 30.0  # between two progress lines of a log
+
+
+def make_console(rank: int, verbose: bool = False) -> "Console":
+    """Return the console of a rank: rank 0 speaks; the others are silent, or with `verbose` write plain lines with their number."""
+    if rank == 0:
+        return Console()
+    return Console(prefix=f"[rank {rank}] ", terminal=None) if verbose else SilentConsole()
+
+
+class Console:
+    """Lines, tables and progress of one rank; each call writes its whole lines at once.
+
+    stream: where to (standard output); prefix: before each line; terminal: what the lines end up on, "ask" finds out, None is a log.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, prefix: str = "", terminal: Terminal | None | str = "ask",
+        log_seconds: float = LOG_SECONDS, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._output, self._prefix, self._clock, self._log_seconds = Output(stream), prefix, clock, log_seconds
+        terminal = find_terminal(self._output.stream) if terminal == "ask" else terminal
+        self._rich = _rich_console(self._output, terminal) if terminal else None
+        self._progress: BarProgress | LogProgress | None = None
+        self._due, self._epochs, self._members_shown = NEVER, 0, 0
+
+    def lines(self, lines: Sequence[str], style: str = "") -> None:
+        """Write lines of plain text, above the bar when there is one. style: rich's, for terminals ("bold", "yellow")."""
+        whole = "\n".join(self._prefix + line for line in lines)
+        if self._rich is None:
+            self._output.write(whole + "\n")
+        else:
+            self._rich.print(whole, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        if isinstance(self._progress, LogProgress):
+            self._due = self._clock() + self._log_seconds
+
+    def line(self, line: str = "", style: str = "") -> None:
+        """Write one line."""
+        self.lines([text.printable(line)], style)
+
+    def warn(self, message: str) -> None:
+        """Write what may be wrong."""
+        self.line(f"warning: {message}", "yellow")
+
+    def advise(self, message: str) -> None:
+        """Write what would be better."""
+        self.line(f"advice: {message}", "cyan")
+
+    def header(
+        self, *, versions: Mapping[str, str], mpi: str, ranks: int, threads: int, nodes: Sequence[str], shards: str,
+        network: str, layers: int, parameters: int, dataset: str, strategy: str, more: Mapping[str, object] | None = None,
+    ) -> None:  # fmt: skip
+        """Write what runs where. versions: by name, Ensync's first; nodes: their names; shards, network, dataset, strategy: a phrase each."""
+        self.lines(tables.pairs({
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+            "MPI": mpi,
+            "running on": tables.places(ranks, threads, nodes),
+            "dataset": dataset,
+            "shards": shards,
+            "network": f"{network}: {text.plural(layers, 'layer')}, {text.plural(parameters, 'parameter')}",
+            "strategy": strategy,
+            **(more or {}),
+        }) + [""])  # fmt: skip
+
+    @contextmanager
+    def training(self, epochs: int, steps_per_epoch: int, step: int = 0) -> Iterator[None]:
+        """Show progress inside the block: of `epochs` of so many steps (or samples: what `step` will count), `step` of them done before."""
+        pace = Pace(epochs, steps_per_epoch, step, self._clock)
+        self._epochs, self._members_shown = epochs, 0
+        if self._rich is None:
+            self._progress = LogProgress(pace, self.line, self._log_seconds)
+        else:
+            self._progress = BarProgress(pace, self._rich)
+        self._due = self._clock() + self._progress.interval
+        try:
+            yield
+        finally:
+            self._progress.close()
+            self._progress, self._due = None, NEVER
+
+    def step(self, step: int, loss: float) -> None:
+        """Tell that so many steps of the whole run are done; costs a look at the clock when it is too early to show."""
+        if self._clock() < self._due:
+            return
+        self._progress.show(step, loss)
+        self._due = self._clock() + self._progress.interval
+
+    def epoch(self, records: Mapping | Sequence[Mapping], epochs: int | None = None) -> None:
+        """Write the line of an epoch from its history record, or from those of all members; `epochs` of the run when outside `training`."""
+        records = [records] if isinstance(records, Mapping) else list(records)
+        epochs = epochs or self._epochs
+        if self._members_shown != len(records):
+            self.line(tables.epoch_heads(epochs, len(records)), "bold")
+            self._members_shown = len(records)
+        self.line(tables.epoch_line(records, epochs))
+
+    def test(
+        self, name: str, counts: np.ndarray, class_names: Sequence[str], loss: float | None = None, top_k: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the test result `name` from its confusion counts int64 (classes, classes); top_k: {"k": 5, "accuracy": 0.99}."""
+        self.lines(["", *tables.test_lines(name, counts, class_names, loss, top_k)])
+
+    def comparison(self, comparison: Mapping) -> None:
+        """Write the table of a comparison (see report/page.py), its notes and the verdict."""
+        self.lines(["", *tables.comparison_lines(comparison)])
+
+    def sweep(self, sweep: Mapping) -> None:
+        """Write the table of a sweep (see report/page.py)."""
+        self.lines(["", *tables.sweep_lines(sweep)])
+
+    def files(self, paths: Mapping[str, object]) -> None:
+        """Write where files are: what each is, and its path."""
+        self.lines(["", *tables.pairs(paths)])
+
+
+class SilentConsole(Console):
+    """The console of the other ranks: every method is there and says nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    @contextmanager
+    def training(self, *args: object, **kwargs: object) -> Iterator[None]:
+        """Show nothing."""
+        yield
+
+    def _nothing(self, *args: object, **kwargs: object) -> None:
+        """Say nothing."""
+
+    lines = line = warn = advise = header = step = epoch = test = comparison = sweep = files = _nothing
+
+
+def _rich_console(output: Output, terminal: Terminal) -> object:
+    """Return rich's console for a terminal, colours as the terminal has them and NO_COLOR allows."""
+    from rich.console import Console as RichConsole
+
+    class SteadyConsole(RichConsole):
+        """Never hides the cursor: a run that is aborted could not bring it back."""
+
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
+
+    return SteadyConsole(file=output, force_terminal=True, width=terminal.columns, legacy_windows=False)

@@ -1,0 +1,41 @@
+"""Reports on disk: whole or not at all, and JSON that every reader takes."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ensync.errors import EnsyncError
+
+
+def finite(value: object) -> object:
+    """Return the value with each float that is not finite as None, in any depth, numpy's numbers as Python's: JSON knows no NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def refuse_write(path: Path, error: OSError) -> EnsyncError:
+    """Return the error for a file that could not be written."""
+    return EnsyncError(f"{path} could not be written ({error.strerror})", "a directory with room and the right to write", "free space, or set output.directory elsewhere")
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Put a file in its place whole or not at all: a temporary one beside it, flushed to disk, renamed. EnsyncError when the disk refuses.
+
+    The temporary name is always the same, so what a killed run left behind is overwritten by the next.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise refuse_write(path, error) from error

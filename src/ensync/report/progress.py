@@ -1,0 +1,73 @@
+"""The live line of a training run: how far, how fast, how long still."""
+
+from collections.abc import Callable
+
+from ensync.report import text
+
+
+class Pace:
+    """Where a run stands and how fast it goes, from its step counter alone."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, step: int, clock: Callable[[], float]) -> None:
+        self.epochs, self.steps_per_epoch, self.total = epochs, max(1, steps_per_epoch), epochs * max(1, steps_per_epoch)
+        self._clock, self._first = clock, (clock(), step)
+        self._last, self.rate = self._first, None
+
+    def at(self, step: int) -> None:
+        """Take the rate of the steps since the last call."""
+        now = self._clock()
+        if now > self._last[0] and step > self._last[1]:
+            self.rate = (step - self._last[1]) / (now - self._last[0])
+            self._last = now, step
+
+    def left(self, step: int) -> float | None:
+        """Return the seconds still to go at the run's mean pace, validation included; None before anything is known."""
+        taken, done = self._clock() - self._first[0], step - self._first[1]
+        return taken / done * max(0, self.total - step) if done > 0 else None
+
+    def words(self, step: int, loss: float) -> tuple[str, str, str]:
+        """Return "epoch 3/20", "12,345 steps/s  loss 0.3456" and "1:02 left"."""
+        epoch = min(self.epochs, step // self.steps_per_epoch + 1)
+        return f"epoch {epoch}/{self.epochs}", f"{text.count(self.rate)} steps/s  loss {text.number(loss)}", f"{text.clock(self.left(step))} left"
+
+
+class LogProgress:
+    """Progress for a log: a plain line once in a while, in long epochs only."""
+
+    def __init__(self, pace: Pace, line: Callable[[str], None], interval: float) -> None:
+        self.pace, self.line, self.interval = pace, line, interval
+
+    def show(self, step: int, loss: float) -> None:
+        """Write one line."""
+        self.pace.at(step)
+        epoch, speed, left = self.pace.words(step, loss)
+        self.line(f"  {epoch}  step {step:,} of {self.pace.total:,}  {speed}  {left}")
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+class BarProgress:
+    """Progress on a terminal: rich's bar at the lower end, drawn by our calls alone (no thread beside the kernels')."""
+
+    interval = 0.25
+
+    def __init__(self, pace: Pace, console: object) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}")
+        self.pace = pace
+        self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self._task = self._bar.add_task("", total=pace.total, completed=0, speed="", left="", visible=False)
+        self._bar.start()
+
+    def show(self, step: int, loss: float) -> None:
+        """Draw the bar anew."""
+        self.pace.at(step)
+        epoch, speed, left = self.pace.words(step, loss)
+        self._bar.update(self._task, completed=step, description=epoch, speed=speed, left=left, visible=True)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()

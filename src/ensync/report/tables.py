@@ -1,0 +1,161 @@
+"""The tables of the console as lines of plain text: header, epochs, test, comparison."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ensync import metrics
+from ensync.report import text
+from ensync.report.verdict import interval_of, notes_of, verdict
+from ensync.statistics import accuracy_interval
+
+WIDEST_CONFUSION = 20
+Record = Mapping[str, float | None]
+
+
+def pairs(items: Mapping[str, object]) -> list[str]:
+    """Return two aligned columns, name and value; what is None or empty is left out."""
+    shown = {text.printable(name): text.printable(str(value)) for name, value in items.items() if value not in (None, "")}
+    width = max(map(text.cells, shown), default=0)
+    return [f"  {text.pad(name, width, left=True)}  {value}" for name, value in shown.items()]
+
+
+def places(ranks: int, threads: int, nodes: Sequence[str]) -> str:
+    """Return "4 ranks x 2 threads on 2 nodes (a, b)"."""
+    listed = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
+    return f"{text.plural(ranks, 'rank')} x {text.plural(threads, 'thread')} on {text.plural(len(nodes), 'node')} ({listed})"
+
+
+# name of the column, key of the record, how one value is written, width alone, width with the members' range
+EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float | None], str], int, int], ...] = (
+    ("loss", "train_loss", text.number, 9, 23),
+    ("train", "train_accuracy", text.percent, 9, 22),
+    ("val. loss", "validation_loss", text.number, 9, 23),
+    ("validation", "validation_accuracy", text.percent, 10, 22),
+    ("learning rate", "learning_rate", text.setting, 13, 13),
+    ("samples/s", "samples_per_second", text.count, 11, 11),
+    ("seconds", "seconds", text.seconds, 8, 8),
+)
+
+
+def epoch_heads(epochs: int, members: int) -> str:
+    """Return the heads above the epoch lines."""
+    heads = [text.pad("epoch", _epoch_width(epochs))]
+    return "  ".join(heads + [text.pad(head, wide if members > 1 else narrow) for head, _, _, narrow, wide in EPOCH_COLUMNS])
+
+
+def _epoch_width(epochs: int) -> int:
+    return max(5, 2 * len(str(epochs)) + 1)
+
+
+def epoch_line(records: Sequence[Record], epochs: int) -> str:
+    """Return the line of one epoch: of one network, or mean (least-most) over the members' records.
+
+    samples/s is the members' sum, seconds and learning rate the largest. A member without a finite loss is counted at the line's end.
+    """
+    sound = [record for record in records if not text.missing(record.get("train_loss"))] or list(records)
+    start = f"{text.printable(str(records[0]['epoch']))}/{epochs}"
+    cells = [text.pad(start, _epoch_width(epochs))]
+    for _, key, form, narrow, wide in EPOCH_COLUMNS:
+        values = [record.get(key) for record in sound]
+        cells.append(text.pad(_over_members(key, values, form), wide if len(records) > 1 else narrow))
+    lost = len(records) - len(sound)
+    return "  ".join(cells) + (f"  ({text.plural(lost, 'member')} diverged)" if lost else "")
+
+
+def _over_members(key: str, values: Sequence[float | None], form: Callable[[float | None], str]) -> str:
+    known = [value for value in values if not text.missing(value)]
+    if not known:
+        return text.DASH
+    if key == "samples_per_second":
+        return form(math.fsum(known))
+    if key in ("seconds", "learning_rate"):
+        return form(max(known))
+    mean = form(math.fsum(known) / len(known))
+    return mean if len(values) == 1 else f"{mean} ({_bare(form(min(known)))}-{_bare(form(max(known)))})"
+
+
+def _bare(shown: str) -> str:
+    return shown.removesuffix(" %")
+
+
+def test_lines(
+    name: str, counts: np.ndarray, class_names: Sequence[str], loss: float | None = None, top_k: Mapping[str, float] | None = None
+) -> list[str]:
+    """Return the test result of a network or fusion from its confusion counts (classes, classes)."""
+    rows, right = int(counts.sum()), int(np.trace(counts))
+    if rows == 0:
+        return [f"Test, {name}: no images"]
+    interval = accuracy_interval(right, rows)
+    sure = f"95 % interval {100 * interval.low:.2f} to {text.percent(interval.high)}"
+    first = f"Test, {text.printable(name)}: {text.percent(interval.value)} of {text.plural(rows, 'image')} right ({sure})"
+    more = [f"loss {text.number(loss)}"] * (not text.missing(loss))
+    more += [f"among the {top_k['k']} likeliest {text.percent(top_k['accuracy'])}"] * bool(top_k)
+    return [", ".join([first, *more]), "", *class_lines(counts, class_names), "", *confusion_lines(counts, class_names)]
+
+
+def class_lines(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Return precision, recall and F1 of each class, then their plain and weighted means."""
+    scores = np.stack([metrics.precision(counts), metrics.recall(counts), metrics.f1(counts)], axis=1)
+    images = counts.sum(axis=1)
+    rows = [[name, *map(text.percent, row), f"{n:,}", _confused(counts[i], i, class_names)] for i, (name, row, n) in enumerate(zip(class_names, scores, images))]
+    seen = (images + counts.sum(axis=0)) > 0
+    weighted = (images @ scores) / images.sum()
+    rows.append(["mean of classes", *map(text.percent, [*scores[seen].mean(axis=0)[:2], metrics.macro_f1(counts)]), "", ""])
+    rows.append(["weighted by images", *map(text.percent, [*weighted[:2], metrics.weighted_f1(counts)]), f"{images.sum():,}", ""])
+    return text.table(["class", "precision", "recall", "F1", "images", "most often taken for"], rows, left=(0, 5))
+
+
+def _confused(row: np.ndarray, label: int, class_names: Sequence[str]) -> str:
+    """Return the class that this class's images are most often mistaken for."""
+    others = row.copy()
+    others[label] = 0
+    return f"{class_names[int(others.argmax())]} ({others.max():,})" if others.any() else ""
+
+
+def confusion_lines(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Return the confusion counts, row = true class, column = predicted class; nothing above 20 classes."""
+    if len(counts) > WIDEST_CONFUSION:
+        return []
+    rows = [[str(i), name, *[str(n) if n else "." for n in counts[i]]] for i, name in enumerate(class_names)]
+    return ["true class by row, predicted by column", *text.table(["", "", *map(str, range(len(counts)))], rows, left=(1,))]
+
+
+COMPARISON_HEADS = ("", "ranks", "accuracy", "95 % interval", "macro F1", "loss", "seconds", "speed-up", "efficiency", "sent")
+
+
+def comparison_cells(comparison: Mapping, row: Mapping) -> list[str]:
+    """Return the cells of one row of the comparison table, in the order of COMPARISON_HEADS; "-" for what is missing."""
+    interval = interval_of(comparison, row)
+    return [
+        str(row["name"]), text.setting(row.get("ranks")), text.percent(row.get("test_accuracy")),
+        f"{100 * interval.low:.2f} to {text.percent(interval.high)}" if interval else text.DASH,
+        text.percent(row.get("macro_f1")), text.number(row.get("test_loss")), text.seconds(row.get("seconds")),
+        text.factor(row.get("speedup")), text.percent(row.get("efficiency"), 0), text.size(row.get("bytes_sent")),
+    ]  # fmt: skip
+
+
+def comparison_lines(comparison: Mapping) -> list[str]:
+    """Return the comparison as a table, the rows' notes below it, and the verdict."""
+    heads = list(COMPARISON_HEADS)
+    rows = [comparison_cells(comparison, row) for row in comparison["rows"]]
+    lines = text.table(heads, rows)
+    lines += [f"  {text.printable(name)}: {text.printable(note)}" for name, note in notes_of(comparison)]
+    return [*lines, "", *verdict(comparison)]
+
+
+SWEEP_HEADS = ("test accuracy", "validation", "seconds", "samples/s")
+
+
+def sweep_cells(row: Mapping) -> list[str]:
+    """Return the cells of one row of a sweep: the value, then in the order of SWEEP_HEADS."""
+    return [
+        text.setting(row["value"]), text.percent(row.get("test_accuracy")), text.percent(row.get("validation_accuracy")),
+        text.seconds(row.get("seconds")), text.count(row.get("samples_per_second")),
+    ]  # fmt: skip
+
+
+def sweep_lines(sweep: Mapping) -> list[str]:
+    """Return a sweep as a table."""
+    return text.table([str(sweep["key"]), *SWEEP_HEADS], [sweep_cells(row) for row in sweep["rows"]], left=())

@@ -1,0 +1,130 @@
+"""Where rank 0's lines really end up: a terminal or a log, asked of the launcher when there is one."""
+
+import io
+import os
+import select
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "hydra_pmi_proxy", "prted", "prte", "orted")
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal that shows what this process prints."""
+
+    columns: int
+
+
+def find_terminal(stream: TextIO) -> Terminal | None:
+    """Return the terminal behind the stream, None when its lines go into a file or a pipe.
+
+    The stream itself does not know: MPICH's launcher reads its ranks through pipes and forwards to the terminal, Open MPI's
+    gives them a pseudo-terminal and forwards to a log. So the launcher's own output is asked where the launcher is an ancestor.
+    """
+    if os.environ.get("TERM", "dumb") == "dumb" or not _is_process_output(stream):
+        return None
+    launcher = _launcher()
+    if launcher is None:
+        return Terminal(_columns(stream.fileno())) if stream.isatty() else None
+    try:
+        return _terminal_of(launcher)
+    except OSError:
+        return None
+
+
+def _terminal_of(process: int) -> Terminal | None:
+    """Return the terminal that another process's standard output is. OSError when it may not be looked at."""
+    path = f"/proc/{process}/fd/1"
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        return None
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY)
+    try:
+        return Terminal(_columns(descriptor)) if os.isatty(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def _is_process_output(stream: TextIO) -> bool:
+    """Return whether the stream is this process's standard output or a terminal, not a file or a test's buffer."""
+    try:
+        return stream.fileno() == 1 or stream.isatty()
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _columns(descriptor: int) -> int:
+    """Return the width of the terminal, 80 when it will not say."""
+    try:
+        return os.get_terminal_size(descriptor).columns or 80
+    except OSError:
+        return 80
+
+
+def _launcher() -> int | None:
+    """Return the process number of the outermost MPI launcher right above this process, None without one (or without /proc)."""
+    found, process = None, os.getppid()
+    while process > 1:
+        try:
+            name, parent = _name_and_parent(process)
+        except (OSError, ValueError):
+            return found
+        if name in LAUNCHERS:
+            found = process
+        elif found:
+            return found
+        process = parent
+    return found
+
+
+def _name_and_parent(process: int) -> tuple[str, int]:
+    """Return the name (at most 15 letters, as the kernel keeps it) and the parent of a process."""
+    text = Path(f"/proc/{process}/stat").read_text()
+    name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :]
+    return name, int(rest.split()[1])
+
+
+class Output:
+    """A text stream whose every write is one system call, so that the lines of several ranks do not mix.
+
+    When nobody reads any more (a closed pipe, a full disk) it falls silent: training is worth more than its log.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        self.open = True
+
+    def write(self, text: str) -> int:
+        """Write the text at once; what the stream's encoding lacks is shown as "?"."""
+        if self.open and text:
+            try:
+                self._write(text)
+            except (OSError, ValueError):
+                self.open = False
+        return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            descriptor = self.stream.fileno()
+        except (AttributeError, io.UnsupportedOperation):
+            self.stream.write(text)
+            self.stream.flush()
+            return
+        self.stream.flush()
+        data = text.encode(self.encoding, "replace")
+        while data:
+            try:
+                data = data[os.write(descriptor, data) :]
+            except BlockingIOError:  # a launcher may have made the shared terminal non-blocking
+                select.select([], [descriptor], [])
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        """Return whether the stream says it is a terminal (rich asks)."""
+        return self.open and self.stream.isatty()

@@ -1,0 +1,100 @@
+"""Figures and tables as plain text, the same on the console and on the page."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+DASH = "-"
+
+
+def missing(value: object) -> bool:
+    """Return whether there is no figure to show: None, or a float that is not finite."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Return a share of 1 as "97.21 %", "-" when missing."""
+    return DASH if missing(value) else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a figure with fixed digits after the point, in powers of ten when they would not show it."""
+    if missing(value):
+        return DASH
+    shown = value == 0 or 10.0**-digits <= abs(value) < 1e5
+    return f"{value:.{digits}f}" if shown else f"{value:.{digits - 1}e}"
+
+
+def setting(value: object) -> str:
+    """Return a setting's value in short: floats with six digits at most."""
+    return DASH if missing(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def count(value: float | None) -> str:
+    """Return a whole number as "12,345"; a small one that is not whole keeps a digit or two."""
+    if missing(value):
+        return DASH
+    digits = 0 if value == int(value) or abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def seconds(value: float | None) -> str:
+    """Return a measured time in seconds with three significant digits, without the unit."""
+    if missing(value):
+        return DASH
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4}f}"
+
+
+def clock(value: float | None) -> str:
+    """Return a remaining time in seconds as "0:42", "12:05" or "3:12:05"."""
+    if missing(value):
+        return DASH
+    minutes, rest = divmod(math.ceil(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(value: float | None) -> str:
+    """Return bytes as "0 B", "12.3 MB" (powers of 1000)."""
+    if missing(value):
+        return DASH
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:.{0 if unit == 'B' or value >= 99.95 else 1}f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def factor(value: float | None) -> str:
+    """Return a ratio as "1.85x"."""
+    return DASH if missing(value) else f"{value:.{2 if value < 10 else 1}f}x"
+
+
+def plural(amount: int, one: str, many: str | None = None) -> str:
+    """Return "1 rank" or "4 ranks"."""
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters replaced, so that a name from a file cannot steer the terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter)[0] == "C" else letter for letter in text)
+
+
+def cells(text: str) -> int:
+    """Return how many columns of a terminal the text takes (wide letters two, combining ones none)."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def pad(text: str, columns: int, left: bool = False) -> str:
+    """Return the text filled with blanks to so many columns, on the right side when left-aligned."""
+    blanks = " " * max(0, columns - cells(text))
+    return text + blanks if left else blanks + text
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Return the lines of an aligned table, its heads first; the columns named in `left` start at the left, figures end at the right."""
+    lines = [[printable(cell) for cell in line] for line in (heads, *rows)]
+    widths = [max(cells(line[column]) for line in lines) for column in range(len(heads))]
+    return ["  ".join(pad(cell, widths[column], column in left) for column, cell in enumerate(line)).rstrip() for line in lines]

@@ -1,0 +1,109 @@
+"""What a comparison says, in words computed from its figures, with what these figures cannot show."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ensync.report import text
+from ensync.statistics import Interval, accuracy_interval, mcnemar
+
+LIKELY = 0.05  # a difference that luck makes more often than this is not called one
+ALIKE = 1.05  # times within this factor of each other are not called faster
+
+
+def interval_of(comparison: Mapping, row: Mapping) -> Interval | None:
+    """Return a row's test accuracy with its 95 % interval, None when its confusion counts are missing."""
+    counts = comparison.get("confusions", {}).get(row["name"])
+    if not counts or text.missing(row.get("test_accuracy")):
+        return None
+    counts = np.asarray(counts)
+    return accuracy_interval(int(np.trace(counts)), int(counts.sum()))
+
+
+def notes_of(comparison: Mapping) -> list[tuple[str, str]]:
+    """Return (row name, note) of the rows that have a note."""
+    return [(str(row["name"]), str(row["note"])) for row in comparison["rows"] if row.get("note")]
+
+
+def together_and_apart(comparison: Mapping) -> tuple[Mapping | None, Mapping | None, Mapping | None]:
+    """Return the rows of one rank alone, of the synchronous strategy and of the best fusion; None for one without a result."""
+    sound = [row for row in comparison["rows"] if not text.missing(row.get("test_accuracy"))]
+    apart = [row for row in sound if row.get("strategy") == "ensemble"]
+    others = [row for row in sound if row.get("strategy") != "ensemble"]
+    alone = [row for row in others if row["name"] == "one rank"]
+    together = [row for row in others if row not in alone]
+    best = max(apart, key=lambda row: row["test_accuracy"], default=None)
+    return alone[0] if alone else None, together[0] if together else None, best
+
+
+def verdict(comparison: Mapping) -> list[str]:
+    """Return the verdict's sentence, then what must be said beside it, each a line.
+
+    Different accuracy decides; where the test images cannot tell the two apart, time does.
+    """
+    alone, together, apart = together_and_apart(comparison)
+    if together is None or apart is None:
+        lacking = "synchronous training" if together is None else "the ensemble"
+        return [f"There is nothing to compare: {lacking} has no result."]
+    sentence = f"Synchronous training reached {_reached(together)}; the ensemble ({_kind(apart)}) {_reached(apart)}: "
+    difference = together["test_accuracy"] - apart["test_accuracy"]
+    shown, reason = _tell_apart(comparison, together, apart)
+    if shown:
+        advice = "train together" if difference > 0 else "train apart"
+        winner, other = (together, apart) if difference > 0 else (apart, together)
+        return [sentence + advice + ".", reason, *_price(winner, other), *_alone(comparison, alone, winner)]
+    faster = _faster(together, apart)
+    advice = {None: "either will do", "together": "train together, which is faster", "apart": "train apart, which is faster"}[faster]
+    return [sentence + advice + ".", reason, *_alone(comparison, alone, apart if faster == "apart" else together)]
+
+
+def _reached(row: Mapping) -> str:
+    time = "" if text.missing(row.get("seconds")) else f" in {text.seconds(row['seconds'])} s"
+    return text.percent(row["test_accuracy"]) + time
+
+
+def _kind(row: Mapping) -> str:
+    fusion = str(row.get("fusion") or "fused").replace("_", " ")
+    return f"{fusion}, {text.plural(row['members'], 'member')}" if row.get("members") else fusion
+
+
+def _tell_apart(comparison: Mapping, first: Mapping, second: Mapping) -> tuple[bool, str]:
+    """Return whether the test images show a difference between two rows, and the sentence that says why (not)."""
+    points = f"{100 * abs(first['test_accuracy'] - second['test_accuracy']):.2f} points"
+    for pair in comparison.get("paired", []):
+        if set(pair["rows"]) == {first["name"], second["name"]}:
+            p_value = mcnemar(pair["only_first"], pair["only_second"]).p_value
+            chance = "less than 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+            judged = "more than luck gives" if p_value < LIKELY else "no more than luck may give"
+            return p_value < LIKELY, f"The difference of {points} on the same test images is {judged} (McNemar's test, p {'' if p_value < 0.001 else '= '}{chance})."
+    one, two = interval_of(comparison, first), interval_of(comparison, second)
+    if one is None or two is None:
+        return True, f"The difference is {points}; how sure it is cannot be told without the confusion counts."
+    if one.low > two.high or two.low > one.high:
+        return True, f"The difference of {points} is larger than chance explains: the 95 % intervals do not overlap."
+    return False, f"The 95 % intervals overlap, so these test images do not show that the difference of {points} is real."
+
+
+def _faster(together: Mapping, apart: Mapping) -> str | None:
+    one, two = together.get("seconds"), apart.get("seconds")
+    if text.missing(one) or text.missing(two) or max(one, two) < ALIKE * min(one, two):
+        return None
+    return "together" if one < two else "apart"
+
+
+def _price(winner: Mapping, other: Mapping) -> list[str]:
+    """Return the sentence on time when the better one was the slower one."""
+    ours, theirs = winner.get("seconds"), other.get("seconds")
+    if text.missing(ours) or text.missing(theirs) or ours < ALIKE * theirs:
+        return []
+    return [f"It takes {text.factor(ours / theirs)} the time; where seconds count more than accuracy, choose the other."]
+
+
+def _alone(comparison: Mapping, alone: Mapping | None, winner: Mapping) -> list[str]:
+    """Return the sentence on one rank alone when it was neither slower nor shown to be worse than the winner."""
+    if alone is None or text.missing(alone.get("seconds")) or text.missing(winner.get("seconds")):
+        return []
+    worse = winner["test_accuracy"] > alone["test_accuracy"] and _tell_apart(comparison, winner, alone)[0]
+    if worse or alone["seconds"] > winner["seconds"]:
+        return []
+    return [f"One rank alone reached {_reached(alone)}: more ranks do not pay for this job on this machine."]
