@@ -9,7 +9,8 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ensync.errors import EnsyncError
@@ -44,15 +45,39 @@ def write_atomically(path: str | os.PathLike[str], pieces: Iterable[bytes | memo
     Errors: EnsyncError when the operating system refuses any step; then `path` is as it was before and no temporary stays.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{_writer()}.{secrets.token_hex(4)}.tmp")
     try:
-        _write_and_rename(path, temporary, pieces)
+        _write_and_rename(path, _temporary_name(path), pieces)
     except OSError as error:
-        raise EnsyncError(
-            f"{path} cannot be written because {reason(error)}",
-            "a writable directory with room for the file",
-            f"make room in {path.parent} or choose another directory; files written before are intact",
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+@contextmanager
+def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the name of a new, empty file beside `path`; what is left of it after the block is removed.
+
+    For files that are written here and there, as HDF5 does; `put_in_place` makes the file `path` before the block ends.
+    Errors: EnsyncError in place of any OSError in the block; then `path` is as it was before and no temporary stays.
+    """
+    path = Path(path)
+    temporary = _temporary_name(path)
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        yield temporary
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        _unlink_quietly(temporary)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Flush `temporary` to the disk and let it replace `path` at once. Errors: OSError."""
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    _sync_directory(path.parent)
 
 
 def clean_temporaries(directory: str | os.PathLike[str]) -> list[Path]:
@@ -66,6 +91,18 @@ def clean_temporaries(directory: str | os.PathLike[str]) -> list[Path]:
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_writer()}.{secrets.token_hex(4)}.tmp")
+
+
+def _cannot_write(path: Path, error: OSError) -> EnsyncError:
+    return EnsyncError(
+        f"{path} cannot be written because {reason(error)}",
+        "a writable directory with room for the file",
+        f"make room in {path.parent} or choose another directory; files written before are intact",
+    )
 
 
 def _write_and_rename(path: Path, temporary: Path, pieces: Iterable[bytes | memoryview]) -> None:
