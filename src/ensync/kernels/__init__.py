@@ -1,1 +1,5 @@
 """Array kernels compiled by numba: outputs are passed in, nothing is allocated, no policy; the only home of numba."""
+
+from ensync.kernels.threads import prepare_environment
+
+prepare_environment()

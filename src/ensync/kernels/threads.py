@@ -1,0 +1,102 @@
+"""The threads of this rank, and the process's environment that numba reads before it is imported."""
+
+import atexit
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ensync.errors import EnsyncError
+
+SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def prepare_environment() -> None:
+    """Choose numba's cache directory and keep other libraries from starting threads of their own; call before numba is imported.
+
+    Settings of the user's are kept. A cache that cannot be written becomes a temporary one, with a warning.
+    The OpenMP wait policy stays the library's own: threads spin for under a millisecond, then sleep (fork and join
+    of two threads 1.1 us; 9-30 us with OMP_WAIT_POLICY=passive), and numba passes its own thread count.
+    """
+    for name in SINGLE_THREADED:
+        os.environ.setdefault(name, "1")
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
+    directory = cache_directory()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        directory = Path(tempfile.mkdtemp(prefix="ensync-numba-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        warnings.warn(f"compiled kernels cannot be kept ({error}), so each start compiles again; set NUMBA_CACHE_DIR", stacklevel=2)
+    os.environ["NUMBA_CACHE_DIR"] = str(directory)
+    if "numba.core.config" in sys.modules:
+        sys.modules["numba.core.config"].CACHE_DIR = str(directory)
+
+
+def cache_directory() -> Path:
+    """Return the directory of this host's compiled kernels: one per CPU, versions, form of vectors and shared sources.
+
+    numba notices an edit of the file that holds a kernel, not of a file that this one imports: those are in the name.
+    """
+    import llvmlite.binding as llvm
+
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    machine = llvm.get_host_cpu_features().flatten() + os.environ.get("ENSYNC_SIMD", "")
+    versions = [platform.python_version(), *(importlib.metadata.version(name) for name in ("numba", "llvmlite"))]
+    parts = [f"{llvm.get_host_cpu_name()}-{digest(machine)}", *versions, digest(*map(Path.read_text, shared_sources()))]
+    return Path(home, "ensync", "numba", "-".join(parts))
+
+
+def shared_sources() -> list[Path]:
+    """Return the files of this package that others of its files import."""
+    files = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.py"))}
+    pattern = re.compile(r"^from ensync\.kernels(?:\.(\w+))? import (.*)$", re.MULTILINE)
+    named = set()
+    for path in files.values():
+        for module, names in pattern.findall(path.read_text()):
+            named.update([module] if module else re.findall(r"\w+", names))
+    return [files[name] for name in sorted(named & files.keys())]
+
+
+def digest(*texts: str) -> str:
+    """Return twelve hexadecimal digits that differ when a text differs."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def thread_budget(affinity: set[int], neighbours: Sequence[set[int]]) -> int:
+    """Return how many threads a rank that may run on `affinity` should use, at least 1.
+
+    neighbours: the affinity of every rank on this node, this one included. A CPU that several ranks may use counts
+    as a share for each, so that bound ranks use their own CPUs and unbound ranks divide the node's.
+    """
+    share = sum(1 / max(1, sum(cpu in other for other in neighbours)) for cpu in affinity)
+    return max(1, int(share + 1e-9))
+
+
+def set_threads(count: int) -> None:
+    """Let kernels use `count` threads, at least 1 and at most the CPUs this process may run on."""
+    import numba
+
+    if not 1 <= count <= numba.config.NUMBA_NUM_THREADS:
+        raise EnsyncError(f"{count} threads", f"1 to {numba.config.NUMBA_NUM_THREADS}, the CPUs this process may run on",
+                          "choose a number in this range, or set NUMBA_NUM_THREADS before the start")
+    numba.set_num_threads(count)
+    get_threads.cache_clear()
+
+
+@functools.cache
+def get_threads() -> int:
+    """Return how many threads kernels use."""
+    import numba
+
+    return numba.get_num_threads()
