@@ -6,6 +6,7 @@ import sys
 import pytest
 
 
+@pytest.hookimpl(trylast=True)  # after the reporter, which the silent ranks redirect, and pytest-mpi
 def pytest_configure(config):
     """Make the ranks of a run with --with-mpi or --only-mpi fail as one."""
     if config.getoption("--with-mpi", False) or config.getoption("--only-mpi", False):

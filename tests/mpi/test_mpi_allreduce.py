@@ -1,0 +1,86 @@
+"""Sums over ranks against numpy, on any number of ranks."""
+
+import numpy as np
+import pytest
+
+from ensync.mpi import allreduce as sums
+from ensync.mpi.world import split, world
+
+pytestmark = pytest.mark.mpi
+
+LENGTHS = [0, 1, 2, 3, 5, 17, 1000, 4097, 535_818, 3_000_001]
+
+
+@pytest.fixture
+def comm():
+    return world()
+
+
+def share(rank, n, dtype):
+    return np.random.default_rng(rank).normal(size=n).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_every_rank_gets_the_sum(comm, n, dtype):
+    vector = share(comm.rank, n, dtype)
+    expected = np.sum([share(rank, n, np.float64) for rank in range(comm.size)], axis=0)
+    sums.Allreduce(comm)(vector)
+    np.testing.assert_allclose(vector, expected, rtol=1e-5 if dtype == np.float32 else 1e-12, atol=1e-5 if dtype == np.float32 else 1e-12)
+    assert sums.replicas_equal(comm, vector)
+
+
+def test_many_sums_in_a_row_keep_their_order_and_their_bits(comm):
+    allreduce = sums.Allreduce(comm)
+    results = []
+    for n in [1000, 3, 40_000, 999, 0, 40_000, 200_001] * 30:
+        vector = share(comm.rank, n, np.float32)
+        allreduce(vector)
+        results.append(vector)
+    per_round = len(results) // 30
+    for index, vector in enumerate(results):
+        assert np.array_equal(vector, results[index % per_round])
+    assert sums.replicas_equal(comm, np.concatenate(results))
+
+
+def test_a_view_inside_a_longer_vector_is_summed_alone(comm):
+    whole = np.ones(5000, np.float32)
+    sums.Allreduce(comm)(whole[100:4900])
+    assert whole[:100].sum() == whole[4900:].sum() == 100 and np.all(whole[100:4900] == comm.size)
+
+
+def test_what_it_costs_is_counted(comm):
+    allreduce = sums.Allreduce(comm)
+    for _ in range(3):
+        allreduce(np.zeros(1000, np.float32))
+    counted = (allreduce.calls, allreduce.bytes)
+    assert counted == ((3, 12_000) if comm.size > 1 else (0, 0))
+    assert (allreduce.seconds > 0) == (comm.size > 1)
+
+
+def test_groups_sum_apart(comm):
+    group = split(comm, comm.rank % 2, comm.rank)
+    vector = np.full(20_000, comm.rank, np.float32)
+    allreduce = sums.Allreduce(group)
+    allreduce(vector)
+    assert np.all(vector == sum(range(comm.rank % 2, comm.size, 2)))
+
+
+def test_counts_and_arrays_are_summed(comm):
+    counts = np.arange(6, dtype=np.int64).reshape(2, 3) + 2**40
+    total = sums.sum_counts(comm, counts)
+    assert np.array_equal(total, counts * comm.size) and total.dtype == np.int64
+    rooted = sums.reduce_to_root(comm, counts.astype(np.float64)[:, ::2])
+    assert np.array_equal(rooted, counts[:, ::2] * comm.size) if comm.rank == 0 else rooted is None
+
+
+def test_things_are_gathered_in_order_of_rank(comm):
+    assert sums.gather_to_root(comm, f"rank {comm.rank}") == ([f"rank {rank}" for rank in range(comm.size)] if comm.rank == 0 else None)
+
+
+def test_replicas_that_differ_in_one_bit_are_found(comm):
+    vector = np.ones(1000, np.float32)
+    assert sums.replicas_equal(comm, vector)
+    if comm.rank == comm.size - 1:
+        vector[-1] = np.nextafter(np.float32(1), np.float32(2))
+    assert sums.replicas_equal(comm, vector) == (comm.size == 1)
