@@ -44,7 +44,7 @@ class Console:
         if self._rich is None:
             self._output.write(whole + "\n")
         else:
-            self._rich.print(whole, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            self._rich.print(_styled(whole, style), soft_wrap=True)
         if isinstance(self._progress, LogProgress):
             self._due = self._clock() + self._log_seconds
 
@@ -142,6 +142,13 @@ class SilentConsole(Console):
         """Say nothing."""
 
     lines = line = warn = advise = header = step = epoch = test = comparison = sweep = files = _nothing
+
+
+def _styled(lines: str, style: str) -> object:
+    """Return rich's text; the style is the text's own, so that the bar below keeps its colours."""
+    from rich.text import Text
+
+    return Text(lines, style)
 
 
 def _rich_console(output: Output, terminal: Terminal) -> object:

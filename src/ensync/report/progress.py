@@ -56,18 +56,21 @@ class BarProgress:
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}")
-        self.pace = pace
+        self.pace, self._shown = pace, False
         self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
-        self._task = self._bar.add_task("", total=pace.total, completed=0, speed="", left="", visible=False)
-        self._bar.start()
+        self._task = self._bar.add_task("", total=pace.total, speed="", left="")
 
     def show(self, step: int, loss: float) -> None:
         """Draw the bar anew."""
         self.pace.at(step)
         epoch, speed, left = self.pace.words(step, loss)
-        self._bar.update(self._task, completed=step, description=epoch, speed=speed, left=left, visible=True)
+        self._bar.update(self._task, completed=step, description=epoch, speed=speed, left=left)
+        if not self._shown:  # not before: a run shorter than the interval shows no bar at all
+            self._bar.start()
+            self._shown = True
         self._bar.refresh()
 
     def close(self) -> None:
         """Take the bar away."""
-        self._bar.stop()
+        if self._shown:
+            self._bar.stop()

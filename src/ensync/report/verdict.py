@@ -107,3 +107,19 @@ def _alone(comparison: Mapping, alone: Mapping | None, winner: Mapping) -> list[
     if worse or alone["seconds"] > winner["seconds"]:
         return []
     return [f"One rank alone reached {_reached(alone)}: more ranks do not pay for this job on this machine."]
+
+
+def sweep_verdict(sweep: Mapping) -> list[str]:
+    """Return which value of a sweep is best, chosen by validation accuracy, and which is fastest."""
+    key, rows = sweep["key"], sweep["rows"]
+    sound = [row for row in rows if not text.missing(row.get("validation_accuracy"))]
+    if not sound:
+        return [f"No value of {key} gave a result."]
+    best = max(sound, key=lambda row: row["validation_accuracy"])
+    lines = [f"{key} = {text.setting(best['value'])} has the best validation accuracy, {text.percent(best['validation_accuracy'])} (test {text.percent(best.get('test_accuracy'))})."]
+    timed = [row for row in sound if not text.missing(row.get("seconds"))]
+    if timed:
+        fast, slow = min(timed, key=lambda row: row["seconds"]), max(timed, key=lambda row: row["seconds"])
+        lines.append(f"Training took from {text.seconds(fast['seconds'])} s (at {text.setting(fast['value'])}) to {text.seconds(slow['seconds'])} s (at {text.setting(slow['value'])}).")
+    lost = [text.setting(row["value"]) for row in rows if row not in sound]
+    return lines + ([f"No result at {', '.join(lost)}."] if lost else [])

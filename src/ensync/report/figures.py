@@ -1,0 +1,291 @@
+"""The plots of a comparison, a sweep and a scaling run, each a function from plain figures to a matplotlib Figure.
+
+`style.to_svg` and `style.save_png` write them. matplotlib's object interface only: nothing here has a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ensync.report import text
+from ensync.report.style import BLUE, GREEN, GREY, INK, MARKS, NAMED, ORANGE, RIGHT, SERIES, WRONG, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
+SPREAD = 20  # values further apart than this factor get a logarithmic axis
+Records = Sequence[Mapping[str, float]]
+
+
+def _figure(width: float = 6.4, height: float = 4.0) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _percent_axis(axes: Axes) -> None:
+    """Label shares of 1 on the y axis in percent, with the digits that the distance of the ticks asks for."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    def label(value: float, _: int) -> str:
+        ticks = 100 * axes.yaxis.get_majorticklocs()
+        digits = next((digits for digits in range(3) if np.allclose(ticks, ticks.round(digits), rtol=0, atol=1e-6)), 3)
+        return text.percent(value, digits)
+
+    axes.yaxis.set_major_locator(MaxNLocator(6, min_n_ticks=3, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(label))
+
+
+def _whole_axis(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _crosses(axes: Axes, places: Sequence[float], label: str) -> None:
+    """Mark on the x axis, as it stands, what gave no result."""
+    if places:
+        axes.set_ylim(axes.get_ylim())
+        low = axes.get_ylim()[0]
+        axes.plot(places, [low] * len(places), "x", color=INK, markersize=8, markeredgewidth=1.8, clip_on=False, label=label)
+
+
+def colors_of(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each name: the same for the same strategy in every plot, the next free one for others."""
+    free = iter([color for color in SERIES if color not in {NAMED.get(name) for name in names}] * (1 + len(names)))
+    return {name: NAMED.get(name) or next(free) for name in names}
+
+
+def _by_member(records: Records) -> list[Records]:
+    members = sorted({record.get("member", 0) for record in records})
+    return [[record for record in records if record.get("member", 0) == member] for member in members]
+
+
+def _points(records: Records, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y as float64; missing figures are gaps (NaN)."""
+    rows = [(record.get(x), record.get(y)) for record in records]
+    return tuple(np.array([np.nan if value is None else value for value in column], dtype=float) for column in zip(*rows))
+
+
+def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str) -> None:
+    """Draw train dashed and validation solid; several members thin, each its own lines; one rank broad and pale, as others may hide it."""
+    members = _by_member(records)
+    alone, broad = len(members) == 1, name == "one rank"
+    label = name if alone else f"{name}: {text.plural(len(members), 'member')}"
+    look = {"color": color, "marker": "o" if len(members[0]) < 3 else "", "alpha": 0.45 if broad else 0.9 if alone else 0.6}
+    for place, member in enumerate(members):
+        axes.plot(*_points(member, x, "train_accuracy"), "--", linewidth=2.2 if broad else 1.1 if alone else 0.8, **look)
+        axes.plot(*_points(member, x, "validation_accuracy"), "-", linewidth=4 if broad else 1.8 if alone else 1.0, label=label if place == 0 else None, **look)
+
+
+def _learning_figure(histories: Mapping[str, Records], x: str, title: str, xlabel: str) -> tuple[Figure, Axes]:
+    figure = _figure()
+    axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel="accuracy")
+    for name, color in colors_of(list(histories)).items():
+        if histories[name]:
+            _learning_curves(axes, name, histories[name], x, color)
+    _percent_axis(axes)
+    return figure, axes
+
+
+def _legend(axes: Axes, *more: Mapping[str, object]) -> None:
+    """Draw the legend of learning curves: the strategies, then what solid and dashed mean, then `more`."""
+    from matplotlib.lines import Line2D
+
+    kinds = [{"label": "validation", "linewidth": 1.6}, {"label": "training", "linewidth": 1.1, "linestyle": "--"}, *more]
+    axes.legend(handles=axes.get_legend_handles_labels()[0] + [Line2D([], [], color=INK, **kind) for kind in kinds])
+
+
+@styled
+def accuracy_by_epoch(histories: Mapping[str, Records]) -> Figure:
+    """Return accuracy against epochs from history records by strategy."""
+    figure, axes = _learning_figure(histories, "epoch", "Accuracy after each epoch", "epoch")
+    _whole_axis(axes)
+    _legend(axes)
+    return figure
+
+
+@styled
+def accuracy_by_seconds(histories: Mapping[str, Records], results: Mapping[str, tuple[float, float]] | None = None) -> Figure:
+    """Return accuracy against the seconds since training began, from history records by strategy.
+
+    results: by strategy the seconds and the test accuracy in the end, of the fused members for an ensemble; shown as stars.
+    """
+    figure, axes = _learning_figure(histories, "elapsed", "Accuracy against time", "time since training began (s)")
+    star = {"marker": "*", "markersize": 11, "linestyle": "none", "markeredgewidth": 0}
+    for name, color in colors_of(list(histories)).items():
+        if name in (results or {}):
+            axes.plot(*([value] for value in results[name]), color=color, **star)
+    axes.set_xlim(left=0)
+    _legend(axes, *([star | {"label": "test, in the end"}] if results else []))
+    return figure
+
+
+@styled
+def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
+    """Return test accuracy against the number of fused members: for each fusion the accuracies of 1, 2, ... members."""
+    figure = _figure(6.4, 3.6)
+    axes = figure.add_subplot(title="Test accuracy of the first 1, 2, ... members fused", xlabel="members fused", ylabel="test accuracy")
+    for (name, values), color, mark in zip(fusions.items(), SERIES * len(fusions), MARKS * len(fusions)):
+        known = [np.nan if value is None else value for value in values]
+        axes.plot(range(1, len(known) + 1), known, color=color, marker=mark, label=name.replace("_", " "))
+    _percent_axis(axes)
+    _whole_axis(axes)
+    axes.legend(loc="best")
+    return figure
+
+
+@styled
+def confusion_matrix(counts: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """Return the confusion counts (classes, classes) with row = true class; shades are shares of the row.
+
+    Up to 20 classes every count is written; above, it is a heat map.
+    """
+    counts = np.asarray(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    classes = len(counts)
+    side = min(9.0, 1.6 + 0.44 * classes) if classes <= ANNOTATED else 6.4
+    figure = _figure(side + 0.5, side)
+    axes = figure.add_subplot(title=title, xlabel="predicted class", ylabel="true class", aspect="equal")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    (_write_counts if classes <= ANNOTATED else _heat_map)(axes, counts, shares, class_names)
+    return figure
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]) -> None:
+    """Draw shaded cells (blue where right, orange where wrong) with their counts, which need no colour to be read."""
+    from matplotlib.patches import Rectangle
+
+    classes = len(counts)
+    size = 8 if counts.max() < 10_000 else 6.5
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            shade = 0.08 + 0.8 * shares[i, j] if i == j else min(0.9, 0.06 + 3 * shares[i, j])
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=RIGHT if i == j else WRONG, alpha=shade, linewidth=0))
+            axes.text(j, i, f"{count}", ha="center", va="center", fontsize=size, color="white" if shade > 0.55 else INK)
+        else:
+            axes.text(j, i, "\N{MIDDLE DOT}", ha="center", va="center", fontsize=size, color=GREY)
+    axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
+    short = [_short(name) for name in class_names]
+    axes.set_xticks(range(classes), short, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(classes), short)
+    axes.tick_params(length=0)
+
+
+def _heat_map(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]) -> None:
+    """Draw the shares of each row as an image, darker is more (a power below 1, so that mistakes are seen)."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.ticker import MaxNLocator
+
+    image = np.empty((*counts.shape, 4))
+    image[..., :3] = to_rgb(WRONG)
+    image[np.arange(len(counts)), np.arange(len(counts)), :3] = to_rgb(RIGHT)
+    image[..., 3] = shares**0.4
+    axes.imshow(image, interpolation="nearest")
+    axes.set(xlabel="predicted class (number)", ylabel="true class (number)")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(10, integer=True))
+
+
+def _short(name: str, letters: int = 14) -> str:
+    return text.printable(name if len(name) <= letters else name[: letters - 1] + "\N{HORIZONTAL ELLIPSIS}").replace("$", r"\$")
+
+
+@styled
+def sweep(key: str, rows: Sequence[Mapping]) -> Figure:
+    """Return accuracy and seconds, one above the other, against the values of the swept setting `key`."""
+    figure = _figure(6.4, 5.0)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    places, labels = _sweep_places([row["value"] for row in rows])
+    for axes, name, column, color, mark, style in (
+        (upper, "test", "test_accuracy", BLUE, "o", "-"), (upper, "validation", "validation_accuracy", GREEN, "s", "--"),
+        (lower, "seconds", "seconds", ORANGE, "D", "-"),
+    ):  # fmt: skip
+        axes.plot(places, _column(rows, column), linestyle="none" if labels else style, marker=mark, color=color, label=name)
+    _crosses(upper, [place for place, row in zip(places, rows) if row.get("test_accuracy") is None], "no result")
+    _percent_axis(upper)
+    upper.set(title=f"What {key} does to accuracy and time", ylabel="accuracy")
+    lower.set(xlabel=key, ylabel="training time (s)")
+    lower.set_ylim(0, 1.12 * np.nanmax([*_column(rows, "seconds"), 1e-9]))
+    _value_axis(lower, places, labels)
+    upper.legend(loc="best")
+    return figure
+
+
+def _column(rows: Sequence[Mapping], key: str) -> list[float]:
+    return [np.nan if row.get(key) is None else row[key] for row in rows]
+
+
+def _sweep_places(values: Sequence[object]) -> tuple[list[float], list[str] | None]:
+    """Return where the values stand on the axis: numbers where they are, names one after the other with their labels."""
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return list(values), None
+    return list(range(len(values))), [_short(str(value), 24) for value in values]
+
+
+def _value_axis(axes: Axes, places: Sequence[float], labels: Sequence[str] | None) -> None:
+    """Give the swept values their ticks; values more than 20 times apart stand on a logarithmic axis."""
+    if min(places) > 0 and max(places) > SPREAD * min(places) and labels is None:
+        axes.set_xscale("log")
+    if labels is not None:
+        axes.margins(x=0.5 / len(places))
+    if labels is not None or len(places) <= 12:
+        axes.set_xticks(places, labels or [text.setting(place) for place in places])
+        axes.set_xticks([], minor=True)
+
+
+@styled
+def scaling(series: Mapping[str, Sequence[Mapping]]) -> Figure:
+    """Return speed-up and efficiency against ranks, by strategy rows {"ranks", "speedup", "efficiency"}, with the ideal."""
+    figure = _figure(8.0, 3.7)
+    left, right = figure.subplots(1, 2)
+    ranks = sorted({row["ranks"] for rows in series.values() for row in rows})
+    left.plot(ranks, ranks, ":", color=GREY, label="ideal")
+    right.plot(ranks, [1.0] * len(ranks), ":", color=GREY, label="ideal")
+    for (name, color), mark in zip(colors_of(list(series)).items(), MARKS * len(series)):
+        rows = sorted(series[name], key=lambda row: row["ranks"])
+        for axes, column in ((left, "speedup"), (right, "efficiency")):
+            axes.plot([row["ranks"] for row in rows], _column(rows, column), marker=mark, color=color, label=name)
+    left.set(title="Speed-up over one rank", xlabel="ranks", ylabel="times as fast")
+    right.set(title="Efficiency of each rank", xlabel="ranks", ylabel="efficiency")
+    right.set_ylim(0, max(1.05, right.get_ylim()[1]))
+    _percent_axis(right)
+    for axes in (left, right):
+        _value_axis(axes, ranks, None)
+    if left.get_xscale() == "log":
+        left.set_yscale("log")
+        left.set_yticks(ranks, [str(rank) for rank in ranks])
+        left.set_yticks([], minor=True)
+    left.legend(loc="upper left")
+    return figure
+
+
+@styled
+def accuracy_of_members(accuracies: Sequence[float | None], fused: Mapping[str, float] | None = None, title: str = "Accuracy of each member") -> Figure:
+    """Return a point for each member's accuracy (a cross for a lost one) and a line for each fusion of them.
+
+    Points, since bars would have to begin at 0 %, where no difference could be seen.
+    """
+    figure = _figure(6.4, 3.2)
+    axes = figure.add_subplot(title=title, xlabel="member", ylabel="accuracy")
+    known = [np.nan if text.missing(value) else value for value in accuracies]
+    axes.plot(known, "o", color=ORANGE, markersize=8, label="member")
+    if len(known) <= 12:
+        for member, value in enumerate(known):
+            axes.annotate(text.percent(value, 1), (member, value), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    for (name, value), color, line in zip((fused or {}).items(), (BLUE, GREEN, INK) * 2, ("-", "--", ":") * 2):
+        axes.axhline(value, color=color, linestyle=line, linewidth=1.6, label=name.replace("_", " "))
+    axes.margins(x=0.5 / len(known), y=0.25)
+    lost = [member for member, value in enumerate(known) if np.isnan(value)]
+    _crosses(axes, lost, "lost")
+    _percent_axis(axes)
+    _whole_axis(axes)
+    if fused or lost:
+        figure.legend(loc="outside lower center", ncols=6)
+    return figure
