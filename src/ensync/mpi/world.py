@@ -109,3 +109,8 @@ def patient_barrier(comm: Comm, longest_sleep: float = 0.02) -> None:
 def split(comm: Comm, color: int, key: int = 0) -> Comm:
     """Return the communicator of the ranks with the same colour, ordered by key, then rank. Collective."""
     return comm.Split(color, key)
+
+
+def alone() -> Comm:
+    """Return the communicator of this rank only, for work that one rank does by itself."""
+    return MPI.COMM_SELF

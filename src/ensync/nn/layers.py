@@ -59,6 +59,10 @@ class Layer:
         """Fill the parameters' gradients from the gradient of the outputs (may be overwritten); return that of the inputs."""
         raise NotImplementedError(type(self).__name__)
 
+    def operations(self, shape: Shape) -> int:
+        """Multiply-adds of the forward pass of one sample, for outputs of this shape."""
+        return 0
+
     def describe(self) -> str:
         """The layer in a few words, for the layer table."""
         return type(self).__name__
@@ -87,6 +91,7 @@ class Dense(Layer):
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         self.outputs = np.empty((rows, self.units), dtype)
         self.inputs_gradient = None if first else np.empty((rows, self.width), dtype)
+        self.scratch = np.empty(0 if first else matmul.packing_size(self.width, self.units), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         rows = inputs.shape[0]
@@ -101,8 +106,11 @@ class Dense(Layer):
         if self.inputs_gradient is None:
             return None
         out = self.inputs_gradient[: gradient.shape[0]]
-        matmul.dense_input_gradient(gradient, self.weights, out)
+        matmul.dense_input_gradient(gradient, self.weights, out, self.scratch)
         return out
+
+    def operations(self, shape: Shape) -> int:
+        return self.width * self.units
 
     def describe(self) -> str:
         return f"Dense {self.units}" + (f", {self.activation}" if self.code else "")
@@ -150,7 +158,7 @@ class Dropout(Layer):
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         flat = gradient.reshape(gradient.shape[0], self.width)
-        activations.dropout(flat, self.rate, self._key(step), step.first_row, flat)
+        activations.dropout_gradient(flat, self.rate, self._key(step), step.first_row)
         return gradient
 
     def _key(self, step: Step) -> np.uint64:

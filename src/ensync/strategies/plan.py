@@ -22,11 +22,21 @@ class Plan:
     owners: list[int]
 
 
-def count_members(job: Job, ranks: int, together: bool) -> int:
-    """Return how many networks are trained: one when all ranks train together, else what the job says."""
-    if together or job.training.strategy == "synchronous":
-        return 1
-    return job.ensemble.members or ranks
+def starts_together(job: Job) -> bool:
+    """Whether an ensemble's members are one network for the first epochs."""
+    return job.training.strategy == "ensemble" and job.ensemble.start == "synchronous"
+
+
+def settle_members(job: Job, ranks: int) -> Job:
+    """Return the job with the number of members that "one per rank" means here, so that a resumed run keeps it."""
+    if job.training.strategy == "synchronous" or job.ensemble.members:
+        return job
+    return job.model_copy(update={"ensemble": job.ensemble.model_copy(update={"members": ranks})})
+
+
+def first_members(job: Job) -> int:
+    """Return how many networks are trained at the start: one when all ranks train together."""
+    return 1 if job.training.strategy == "synchronous" or starts_together(job) else job.ensemble.members
 
 
 def make_plan(comm: Comm, members: int) -> Plan:
@@ -40,8 +50,8 @@ def make_plan(comm: Comm, members: int) -> Plan:
 
 
 def rows_of(job: Job, labels: np.ndarray, members: int, member: int) -> np.ndarray:
-    """Return the training rows of a member: all of them when there is one network."""
-    if job.training.strategy == "synchronous" or members == 1:
+    """Return the training rows of a member: all of them while the ranks train one network."""
+    if job.training.strategy == "synchronous" or (members == 1 and starts_together(job)):
         return np.arange(len(labels), dtype=np.int64)
     options = {"alpha": job.ensemble.skew} if job.ensemble.data == "label_skew" else {}
     return member_rows(job.ensemble.data, labels, members, member, job.training.seed, **options)

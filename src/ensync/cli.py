@@ -1,0 +1,246 @@
+"""The command line: verbs, their options and help. Decisions are made elsewhere."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ensync import __version__
+from ensync.errors import EnsyncError, nearest
+
+EXIT_CODES = "Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 75 stopped by a signal after a checkpoint, run again to continue; 130 Ctrl-C."
+
+
+class Verbs(click.Group):
+    """A group that names the nearest verb."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the verb, or say which was meant."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(f"no verb '{args[0]}'{nearest(args[0], self.commands)}; expected one of {', '.join(sorted(self.commands))}; see ensync --help.")
+        return super().resolve_command(ctx, args)
+
+
+settings = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting of the job file; may be repeated.")
+verbose = click.option("--verbose", is_flag=True, help="Let every rank speak, not only rank 0.")
+
+
+def on_ranks(run: Callable[[Any], None]) -> None:
+    """Run something collective on all ranks, so that one failing rank ends the job with its reason."""
+    from ensync.mpi.abort import guard
+    from ensync.mpi.world import world
+
+    comm = world()
+    with guard(comm):
+        run(comm)
+
+
+@click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ensync")
+def cli() -> None:
+    """Train image classifiers on CPUs with MPI: one network together, or many networks apart.
+
+    \b
+    A first session:
+      ensync data prepare digits                          a small real dataset, no network needed
+      mpirun -n 2 ensync compare jobs/quickstart.toml     both strategies and the one-rank baseline
+      mpirun -n 4 ensync train jobs/quickstart.toml       one run
+      ensync evaluate runs/quickstart                     from its files, on any number of ranks
+
+    Every verb works without mpirun as one rank. `ensync settings` explains each setting of a job file.
+    """
+
+
+@cli.command()
+@click.argument("job", metavar="JOB.toml")
+@settings
+@click.option("--resume", "resume_if_begun", is_flag=True, help="Continue where output.directory stands, start where it is empty (for batch scripts; also when Slurm restarts the job).")
+@click.option("--overwrite", is_flag=True, help="Start afresh although output.directory holds a run.")
+@verbose
+def train(job: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
+    """Train the network(s) of a job file.
+
+    \b
+      mpirun -n 4 ensync train jobs/quickstart.toml
+      mpirun -n 4 ensync train jobs/quickstart.toml --set training.strategy=ensemble --set training.epochs=5
+
+    Writes into output.directory: job.toml, history.jsonl, checkpoints/ and result.json.
+    """
+    from ensync import verbs
+
+    again = resume_if_begun or int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    on_ranks(lambda comm: verbs.train(comm, job, overrides, again, overwrite, verbose))
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@settings
+@verbose
+def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Continue a run from its newest valid checkpoint, on any number of ranks.
+
+    \b
+      mpirun -n 3 ensync resume runs/quickstart
+      mpirun -n 3 ensync resume runs/quickstart --set training.epochs=40
+    """
+    from ensync import verbs
+
+    on_ranks(lambda comm: verbs.resume(comm, run, overrides, verbose))
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@settings
+def evaluate(run: str, overrides: tuple[str, ...]) -> None:
+    """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion counts."""
+    from ensync import verbs
+
+    on_ranks(lambda comm: verbs.evaluate(comm, run, (), overrides, write=False))
+
+
+METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="Repeat for several; without it, all.")
+@settings
+def fuse(run: str, methods: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Fuse the members of a run from its files and write the result beside it.
+
+    \b
+      ensync fuse runs/quickstart --method hard_voting
+    """
+    from ensync import verbs
+
+    on_ranks(lambda comm: verbs.evaluate(comm, run, methods or METHODS, overrides, write=True))
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--method", type=click.Choice(METHODS), help="Fusion; the job's without it.")
+@settings
+def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]) -> None:
+    """Classify image files (any size and format that Pillow reads) with a trained run."""
+    from ensync import verbs
+
+    on_ranks(lambda comm: verbs.predict(comm, run, images, method, overrides))
+
+
+@cli.command()
+@click.argument("job", metavar="JOB.toml")
+@settings
+@verbose
+def compare(job: str, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Run one job on one rank, synchronously and as an ensemble, and tell which is better.
+
+    \b
+      mpirun -n 2 ensync compare jobs/quickstart.toml
+
+    Ends with a table, and writes comparison.json, .csv and .html into output.directory.
+    """
+    from ensync import verbs
+
+    on_ranks(lambda comm: verbs.compare(comm, job, overrides, verbose))
+
+
+@cli.command()
+@click.argument("job", metavar="JOB.toml")
+@click.option("--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values.")
+@settings
+@verbose
+def sweep(job: str, over: str, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Train a job once for each value of one setting, and plot accuracy and time against it.
+
+    \b
+      ensync sweep jobs/fashion_mnist/roy_mlp.toml --over optimizer.learning_rate=0.05,0.1,0.2,0.4,0.6
+      ensync sweep jobs/fashion_mnist/mlp.toml --over training.threads=1,2
+    """
+    from ensync import verbs
+
+    on_ranks(lambda comm: verbs.sweep(comm, job, over, overrides, verbose))
+
+
+@cli.command()
+@click.argument("thing", metavar="JOB.toml|RUN|DATASET.h5")
+@settings
+def describe(thing: str, overrides: tuple[str, ...]) -> None:
+    """Print what a job, a run or a dataset is: layers and settings, where it stands, what it holds."""
+    from ensync import describing
+
+    click.echo(describing.describe(thing, overrides))
+
+
+@cli.command("settings")
+def explain() -> None:
+    """Explain every setting of a job file: type, default, meaning."""
+    from ensync.job import explain_settings
+
+    click.echo(explain_settings())
+
+
+@cli.group(cls=Verbs)
+def data() -> None:
+    """Prepare and describe datasets; one process, before any training."""
+
+
+@data.command("prepare")
+@click.argument("name", metavar="NAME")
+@click.option("--from", "directory", metavar="DIR", help="Read local files: published archives, a CSV, or a folder of images.")
+@click.option("--download", is_flag=True, help="Fetch the published files and check their checksums.")
+@click.option("--to", "target", metavar="FILE", help="The HDF5 file to write [default: data/NAME.h5].")
+@click.option("--validation", default=0.1, show_default=True, help="Share of the training images cut off for validation, stratified.")
+@click.option("--seed", default=1, show_default=True, help="Of the cut.")
+@click.option("--size", type=int, help="images: pixels of a side after resizing and centre-cropping.")
+@click.option("--greyscale", is_flag=True, help="images: one channel.")
+@click.option("--bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True, help="csv, images: what to do with what cannot be read.")
+def prepare(name: str, directory: str | None, download: bool, target: str | None, validation: float, seed: int,
+            size: int | None, greyscale: bool, bad_rows: str) -> None:
+    """Write a dataset as one HDF5 file: digits, mnist, fashion-mnist, cifar-10, csv or images.
+
+    \b
+      ensync data prepare digits
+      ensync data prepare fashion-mnist --download
+      ensync data prepare csv --from table.csv --bad-rows skip
+      ensync data prepare images --from photos/ --size 64
+    """
+    from ensync import describing
+
+    describing.prepare(name, directory, download, target, validation=validation, seed=seed, size=size, greyscale=greyscale, bad_rows=bad_rows)
+
+
+@data.command("describe")
+@click.argument("file", metavar="FILE.h5")
+def describe_data(file: str) -> None:
+    """Print what a prepared dataset holds."""
+    from ensync import describing
+
+    click.echo(describing.describe_dataset(file))
+
+
+def started_rank() -> int:
+    """Return this process's rank as its launcher says, before MPI is initialised."""
+    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; a mistake costs one sentence, said by rank 0."""
+    try:
+        return cli.main(arguments, prog_name="ensync", standalone_mode=False) or 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        code, reason = 130, "interrupted"
+    except click.ClickException as error:
+        code, reason = 2, error.format_message()
+    except EnsyncError as error:
+        code, reason = error.exit_code, str(error)
+    if started_rank() == 0:
+        sys.stderr.write(f"ensync: {reason}\n")
+    return code

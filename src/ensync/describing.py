@@ -1,0 +1,93 @@
+"""What a job, a run or a dataset is, in words; and the preparation of datasets. One process, no MPI."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensync.errors import EnsyncError, nearest
+from ensync.job import Job, dump_job, job_from_dict, load_job
+from ensync.report import text
+
+
+def describe(thing: str, overrides: tuple[str, ...] = ()) -> str:
+    """Return the description of a job file, a run directory, a checkpoint or a dataset."""
+    path = Path(thing)
+    if path.suffix == ".toml":
+        return describe_job(load_job(path, overrides))
+    if path.is_dir():
+        return describe_run(path)
+    if not path.exists():
+        beside = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise EnsyncError(f"there is no '{thing}'{nearest(thing, beside)}", "a job file, a run's directory, a checkpoint or a dataset", "check the path")
+    with open(path, "rb") as file:
+        is_checkpoint = file.read(6) == b"Ensync"
+    return describe_run(path) if is_checkpoint else describe_dataset(thing)
+
+
+def describe_dataset(file: str) -> str:
+    """Return what a prepared dataset holds."""
+    from ensync.storage.dataset import open_dataset
+
+    dataset = open_dataset(file)
+    try:
+        return dataset.describe()
+    finally:
+        dataset.close()
+
+
+def describe_job(job: Job) -> str:
+    """Return the layer table of the job's network on its dataset, and every setting."""
+    from ensync.storage.dataset import open_dataset
+
+    dataset = open_dataset(job.data.path)
+    try:
+        table = layer_table(job, dataset.shape, dataset.classes)
+    finally:
+        dataset.close()
+    return "\n".join([*table, "", dump_job(job)])
+
+
+def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
+    """Return lines: each layer with output shape, parameters, arithmetic (multiply-adds of the forward pass) and memory of its outputs per sample."""
+    from ensync.nn import zoo
+
+    network = zoo.build(job, shape, classes, 1)
+    rows: list[list[str]] = [["input", " x ".join(map(str, shape)), "", "", ""]]
+    arithmetic = 0
+    for layer, out in zip(network.layers, network.shapes, strict=True):
+        parameters = sum(p.size for p in layer.parameters)
+        operations = layer.operations(out)
+        arithmetic += operations
+        rows.append([layer.describe(), " x ".join(map(str, out)), f"{parameters:,}" if parameters else "", f"{operations:,}" if operations else "",
+                     text.size(int(np.prod(out)) * network.dtype.itemsize)])
+    lines = text.table(["layer", "output", "parameters", "multiply-adds", "output bytes"], rows)
+    trained, kept = len(network.parameters), len(network.statistics)
+    lines.append(f"{trained:,} trainable parameters" + (f", {trained + kept:,} with statistics" if kept else "") +
+                 f"; {6 * arithmetic / 1e6:.2f} MFLOP a sample and training step; {text.size(trained * network.dtype.itemsize)} of weights")
+    return lines
+
+
+def describe_run(path: Path) -> str:
+    """Return where a run stands: its newest valid checkpoint, members, last epoch and test result."""
+    from ensync.storage.checkpoint import load_checkpoint, newest_valid
+
+    found, rejected = (path, []) if path.is_file() else newest_valid(path / "checkpoints")
+    lines = [f"{p} is left aside: {why}" for p, why in rejected]
+    if found is None:
+        raise EnsyncError(f"'{path}' holds no valid checkpoint", "the output.directory of a run", "check the path")
+    attributes, arrays = load_checkpoint(found)
+    job = job_from_dict(attributes["job"], str(found))
+    lines += [f"checkpoint  {found}", f"made by     {attributes['creator']}", f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",
+              f"vectors     {len(arrays)}, {text.size(sum(a.nbytes for a in arrays.values()))}"]
+    for member, p in enumerate(attributes["positions"]):
+        lines.append(f"member {member:<4} epoch {p['epoch']} of {job.training.epochs}, step {p['step']}, {p['updates']:,} updates" + (f", {p['finished']}" if p["finished"] else ""))
+    lines += _last_record(attributes["history"])
+    return "\n".join([*lines, "", dump_job(job)])
+
+
+def _last_record(history: list[dict[str, Any]]) -> list[str]:
+    if not history:
+        return []
+    last = history[-1]
+    return [f"last epoch  train accuracy {text.percent(last['train_accuracy'])}, validation accuracy {text.percent(last['validation_accuracy'])}"]

@@ -1,0 +1,149 @@
+"""One job, both strategies and the one-rank baseline, on the same data and seeds at equal epochs."""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensync.job import Job
+from ensync.mpi.allreduce import sum_counts
+from ensync.mpi.world import Comm, alone, patient_barrier
+from ensync.report.console import Console
+from ensync.signals import StopWish
+from ensync.strategies import launch, results, session
+
+SINGLE = "soft_voting"    # of one member: its own answer
+FUSIONS = {"soft_voting": "soft voting", "hard_voting": "hard voting", "weighted_voting": "weighted voting", "weight_averaging": "weight averaging"}
+
+
+def variant(job: Job, name: str, strategy: str) -> Job:
+    """Return the job with another strategy and a directory of its own below the job's."""
+    directory = str(Path(job.output.directory) / name.replace(" ", "_"))
+    return job.model_copy(update={
+        "training": job.training.model_copy(update={"strategy": strategy}),
+        "output": job.output.model_copy(update={"directory": directory}),
+    })
+
+
+def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str, Any] | None:
+    """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0 (report/page.py). Collective."""
+    console.line("preparing: dataset, kernels of both strategies")
+    place = launch.prepare(comm, job)
+    comparison = _empty(place, job)
+    predictions: dict[str, np.ndarray] = {}
+    if comm.rank == 0:
+        _one(alone(), variant(job, "one rank", "synchronous"), place, console, wish, "one rank", comparison, predictions)
+    patient_barrier(comm)
+    if comm.size > 1:
+        _one(comm, variant(job, "synchronous", "synchronous"), place, console, wish, "synchronous", comparison, predictions)
+    _one(comm, variant(job, "ensemble", "ensemble"), place, console, wish, "ensemble", comparison, predictions)
+    if comm.rank:
+        return None
+    _relate(comparison, predictions, place.feeds.test.labels)
+    return comparison
+
+
+def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: StopWish, name: str,
+         comparison: dict[str, Any], predictions: dict[str, np.ndarray]) -> None:
+    """Train and judge one row (or the ensemble's rows) of the comparison. Collective over comm."""
+    console.line()
+    console.line(f"{name}: {comm.size} rank{'s' * (comm.size > 1)}", "bold")
+    launch.take_directory(comm, job, resume=False, overwrite=True)
+    trained = session.train(session.start(comm, job, place.feeds, console, wish))
+    seconds = trained.elapsed
+    allreduce = next(iter(trained.trainees.values())).allreduce
+    sent = int(sum_counts(comm, np.array([allreduce.bytes]))[0])
+    jury = results.jury_of_session(trained)
+    fused = {method: jury.fuse(method) for method in (FUSIONS if name == "ensemble" else [SINGLE])}
+    growth = _by_members(jury) if name == "ensemble" else {}
+    if comm.rank == 0:
+        comparison["histories"][name] = trained.state.history
+        comparison["accuracy_by_members"] |= growth
+        for method, figures in fused.items():
+            row = name if name != "ensemble" else f"ensemble: {FUSIONS[method]}"
+            comparison["rows"].append(_row(row, trained, jury, method, figures, seconds, sent))
+            if "confusion" in figures:
+                comparison["confusions"][row] = figures["confusion"]
+                predictions[row] = jury.predictions[method]
+
+
+def _row(name: str, trained: session.Session, jury: results.Jury, method: str, figures: Mapping[str, Any], seconds: float, sent: int) -> dict[str, Any]:
+    ensemble = trained.job.training.strategy == "ensemble"
+    left_out = [f"member {m} left out: {why}" for m, why in jury.test.excluded.items()]
+    return {
+        "name": name, "strategy": trained.job.training.strategy, "fusion": method if ensemble else None,
+        "ranks": trained.comm.size, "members": trained.plan.members,
+        "test_accuracy": figures.get("accuracy"), "test_loss": figures.get("loss"),
+        "macro_f1": figures.get("macro_f1"), "weighted_f1": figures.get("weighted_f1"), "top_k": figures.get("top_k"),
+        "seconds": seconds, "speedup": None, "efficiency": None, "bytes_sent": sent + (jury.sent.get(method, 0) if ensemble else 0),
+        "note": "; ".join([figures["refused"]] if "refused" in figures else left_out),
+    }
+
+
+def _by_members(jury: results.Jury) -> dict[str, list[float]]:
+    """Return the test accuracy of the first 1, 2, ... members fused, for each kind of voting; on rank 0. Collective."""
+    growth: dict[str, list[float]] = {}
+    if not jury.test.present:
+        return growth
+    counts = [m + 1 for m in jury.test.present]
+    for method in ("soft_voting", "hard_voting"):
+        found = [jury.fuse(method, upto) for upto in counts]
+        growth[method] = [f["accuracy"] for f in found if f is not None]
+    return growth
+
+
+def _relate(comparison: dict[str, Any], predictions: dict[str, np.ndarray], labels: np.ndarray) -> None:
+    """Fill what relates rows to each other: speed-up over one rank, and who is right where the other is wrong."""
+    base = comparison["rows"][0]["seconds"]
+    for row in comparison["rows"]:
+        row["speedup"] = base / row["seconds"]
+        row["efficiency"] = row["speedup"] / row["ranks"]
+    right = {name: predicted == labels for name, predicted in predictions.items()}
+    names = list(right)
+    comparison["paired"] = [
+        {"rows": [a, b], "only_first": int((right[a] & ~right[b]).sum()), "only_second": int((right[b] & ~right[a]).sum())}
+        for i, a in enumerate(names) for b in names[i + 1 :]
+    ]
+
+
+def _empty(place: launch.Place, job: Job) -> dict[str, Any]:
+    dataset = place.feeds.dataset
+    return {
+        "format": "ensync-comparison", "version": 1, "job": job.model_dump(mode="json", exclude_none=True),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "versions": launch.versions() | {"MPI": launch.mpi_description()},
+        "machine": {"cpu": launch.cpu_name(), "nodes": place.topology.nodes, "ranks": place.topology.size, "threads_per_rank": place.threads},
+        "dataset": {"path": job.data.path, "sizes": dict(dataset.sizes), "shape": list(dataset.shape)}, "class_names": list(dataset.class_names),
+        "rows": [], "histories": {}, "confusions": {}, "accuracy_by_members": {}, "paired": [],
+    }
+
+
+def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, wish: StopWish) -> dict[str, Any] | None:
+    """Train one job per value of a setting, one after the other; return the sweep on rank 0 (report/page.py). Collective."""
+    rows = []
+    for value, job in jobs:
+        console.line()
+        console.line(f"{key} = {value}", "bold")
+        place = launch.prepare(comm, job)
+        launch.take_directory(comm, job, resume=False, overwrite=True)
+        trained = session.train(session.start(comm, job, place.feeds, console, wish))
+        jury = results.jury_of_session(trained)
+        method = job.fusion.method if trained.plan.members > 1 else SINGLE
+        figures = jury.fuse(method)
+        if figures is not None:
+            rows.append(_sweep_row(value, trained, jury, figures))
+    return {"format": "ensync-sweep", "version": 1, "key": key, "rows": rows, "job": jobs[0][1].model_dump(mode="json", exclude_none=True)} if comm.rank == 0 else None
+
+
+def _sweep_row(value: Any, trained: session.Session, jury: results.Jury, figures: Mapping[str, Any]) -> dict[str, Any]:
+    epochs = trained.state.history
+    seconds = sum(r["seconds"] for r in epochs) / max(trained.plan.members, 1)
+    rows = len(jury.validation.feed)
+    return {
+        "value": value, "test_accuracy": figures.get("accuracy"), "validation_accuracy": float(jury.validation.correct.mean() / rows) if rows else None,
+        "seconds": seconds, "samples_per_second": float(np.mean([r["samples_per_second"] for r in epochs])) if epochs else None,
+        "note": figures.get("refused", ""),
+    }
+
+

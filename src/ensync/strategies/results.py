@@ -1,0 +1,163 @@
+"""The test result of a run, from the ranks that trained it or from its checkpoint: each member's answers, fused."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ensync.errors import EnsyncError
+from ensync.feed import Feed
+from ensync.fusion import winners
+from ensync.mpi.world import Comm, on_root
+from ensync.nn.network import Network
+from ensync.settings import Job
+from ensync.strategies.data import Feeds
+from ensync.strategies.scoring import Panel, average, figures, voting_weights
+from ensync.strategies.session import Session, build_network
+from ensync.strategies.state import Loaded
+
+METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
+
+
+@dataclass
+class Voter:
+    """One member as this rank has it: its network, and which block of the rows this rank answers for."""
+
+    member: int
+    network: Network
+    size: int
+    rank: int
+    speaks: bool    # whether this rank hands its parameters to a weight average
+
+
+@dataclass
+class Jury:
+    """All members' answers on the test and the validation split, ready to be fused. The same calls on every rank."""
+
+    comm: Comm
+    job: Job
+    feeds: Feeds
+    test: Panel
+    validation: Panel
+    vectors: list[tuple[int, np.ndarray, np.ndarray]]
+    network: Network                                   # like-built, free to be overwritten
+    sent: dict[str, int] = field(default_factory=dict)              # bytes that a fusion handed to MPI, over all ranks
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)   # on rank 0, labels int64 (rows,) by fusion
+
+    def fuse(self, method: str, upto: int | None = None) -> dict[str, Any] | None:
+        """Return on rank 0 the test figures of a fusion, {"refused": why} where it makes no sense; None elsewhere. Collective."""
+        if why := self._obstacle(method):
+            return {"refused": why} if self.comm.rank == 0 else None
+        weights = voting_weights(method, self.test, self.validation.correct, len(self.validation.feed))
+        if method == "weight_averaging":
+            panel, weights = self._averaged(weights), np.ones(1)
+            votes = panel.votes(self.comm, "soft_voting", weights)
+        else:
+            panel = self.test
+            votes = panel.votes(self.comm, method, weights, upto)
+        self.sent[method] = (self.comm.size - 1) * len(panel.feed) * panel.classes * 8
+        if votes is None:
+            return None
+        self.predictions[method] = winners(votes)
+        return figures(votes, self.test.feed.labels, self.network.loss.is_cross_entropy)
+
+    def _obstacle(self, method: str) -> str:
+        if not self.test.present:
+            return "no member is left: " + "; ".join(f"{m}: {why}" for m, why in self.test.excluded.items())
+        if method == "weight_averaging" and self.test.members > 1 and self.job.ensemble.start == "own":
+            return "the members started from different weights, whose mean is no network; set ensemble.start = 'shared' or 'synchronous'"
+        return ""
+
+    def _averaged(self, weights: np.ndarray) -> Panel:
+        average(self.comm, self.vectors, weights, self.network)
+        panel = Panel(self.test.feed, 1, self.test.classes)
+        panel.ask(0, self.network, self.comm.size, self.comm.rank)
+        return panel
+
+    @property
+    def member_accuracies(self) -> list[float | None]:
+        """Test accuracy of each member, None of those left out."""
+        rows = max(len(self.test.feed), 1)
+        return [None if m in self.test.excluded else self.test.correct[m] / rows for m in range(self.test.members)]
+
+
+def gather_jury(comm: Comm, job: Job, feeds: Feeds, members: int, voters: Iterable[Voter], failed: dict[int, str]) -> Jury:
+    """Let every voter answer on test and validation. Collective."""
+    spare = build_network(job, feeds, comm.size)
+    test, validation = (Panel(feed, members, feeds.dataset.classes) for feed in (feeds.test, feeds.validation))
+    vectors = []
+    for voter in voters:
+        for panel in (test, validation):
+            panel.ask(voter.member, voter.network, voter.size, voter.rank)
+        if voter.speaks:
+            vectors.append((voter.member, voter.network.parameters.copy(), voter.network.statistics.copy()))
+    test.settle(comm, failed)
+    validation.settle(comm, failed)
+    return Jury(comm, job, feeds, test, validation, vectors, spare)
+
+
+def jury_of_session(session: Session) -> Jury:
+    """Return the jury of a trained session; each member answers on the ranks that trained it, with its best weights where kept. Collective."""
+    def voters() -> Iterable[Voter]:
+        group = session.plan.comm
+        for member, trainee in session.trainees.items():
+            trainee.use_best()
+            yield Voter(member, trainee.network, group.size, group.rank, session.plan.owners[member] == session.comm.rank)
+
+    return gather_jury(session.comm, session.job, session.feeds, session.plan.members, voters(), session.failed)
+
+
+def jury_of_files(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequence[int] | None = None) -> Jury:
+    """Return the jury of a checkpoint; each member answers on all ranks of `comm`, whatever trained it. Collective."""
+    state = loaded.state
+    positions = loaded.attributes["positions"]
+    failed = {m: p["finished"] for m, p in enumerate(positions) if p["finished"].startswith("diverged")}
+    if only is not None:
+        failed |= {m: "not asked" for m in range(state.members) if m not in only}
+
+    def voters() -> Iterable[Voter]:
+        network = build_network(job, feeds, comm.size)
+        for member in range(state.members):
+            fill_network(network, loaded, loaded.member(comm, member))
+            yield Voter(member, network, comm.size, comm.rank, comm.rank == 0)
+
+    return gather_jury(comm, job, feeds, state.members, voters(), failed)
+
+
+def fill_network(network: Network, loaded: Loaded, found: dict[str, np.ndarray]) -> None:
+    """Put a member's best (where kept) or last parameters into a like-built network; EnsyncError when they do not fit."""
+    for name, target in (("parameters", network.parameters), ("statistics", network.statistics)):
+        values = found.get(f"best/{name}", found.get(name))
+        if values is None or values.shape != target.shape:
+            shape = "none" if values is None else values.shape
+            raise EnsyncError(f"{loaded.path} has {name} {shape}", f"{target.shape}, as its job describes the network", "use the checkpoint with its own job")
+        target[:] = values
+
+
+def report_of(jury: Jury, methods: Sequence[str], seconds: float) -> dict[str, Any] | None:
+    """Return on rank 0 the result of a run as plain values, for result.json; None elsewhere. Collective."""
+    fused = {method: jury.fuse(method) for method in methods}
+    if jury.comm.rank:
+        return None
+    return {
+        "format": "ensync-result", "version": 1, "job": jury.job.model_dump(mode="json", exclude_none=True), "seconds": seconds,
+        "test": fused, "members": jury.member_accuracies, "excluded": {str(m): why for m, why in jury.test.excluded.items()},
+        "validation_accuracy": [c / max(len(jury.validation.feed), 1) for c in jury.validation.correct.tolist()],
+    }
+
+
+def predict(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, images: Feed, method: str) -> np.ndarray | None:
+    """Return on rank 0 the fused votes float64 `(images, classes)` for images without labels. Collective."""
+    pictures = Feeds(feeds.dataset, feeds.train, feeds.validation, images, feeds.streamed)
+    jury = jury_of_files(comm, loaded, job, pictures)
+    if why := jury._obstacle(method):
+        on_root(comm, lambda: _refuse(method, why))
+    weights = voting_weights(method, jury.test, jury.validation.correct, len(jury.validation.feed))
+    if method == "weight_averaging":
+        return jury._averaged(weights).votes(comm, "soft_voting", np.ones(1))
+    return jury.test.votes(comm, method, weights)
+
+
+def _refuse(method: str, why: str) -> None:
+    raise EnsyncError(f"fusion {method} is not possible ({why})", "members that can be fused", "choose another --method")

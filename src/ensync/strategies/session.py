@@ -1,0 +1,253 @@
+"""A run from start (or checkpoint) to test result: members in groups of ranks, trained leg by leg, decisions taken by all."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensync.errors import EnsyncError
+from ensync.mpi.allreduce import Allreduce, replicas_equal, sum_counts
+from ensync.mpi.world import Comm, agree_any, on_root
+from ensync.nn import zoo
+from ensync.nn.network import Network
+from ensync.nn.optimizers import Optimizer
+from ensync.report.console import Console
+from ensync.report.history import History, truncate_after
+from ensync.settings import Job
+from ensync.sharding import block
+from ensync.signals import AGAIN, StopWish
+from ensync.strategies import state as states
+from ensync.strategies.data import Feeds
+from ensync.strategies.plan import Plan, first_members, make_plan, rows_of, settle_members, starts_together
+from ensync.training import SLICE, Trainee, evaluate_rows
+
+EVALUATED_AT_ONCE = 128   # rows, where the local batch is smaller
+
+
+class Stopped(EnsyncError):
+    """The run was asked to stop; its state is in a checkpoint."""
+
+    def __init__(self, given: str, expected: str, action: str, exit_code: int) -> None:
+        super().__init__(given, expected, action)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Stopped, (self.given, self.expected, self.action, self.exit_code))
+
+    def __str__(self) -> str:
+        return f"{self.given}; {self.action}."
+
+
+@dataclass
+class Session:
+    """Everything of a run on this rank. Build with `start` or `resume`, then `run`, then score (strategies.results)."""
+
+    comm: Comm
+    job: Job
+    feeds: Feeds
+    console: Console
+    wish: StopWish
+    state: states.RunState
+    plan: Plan
+    trainees: dict[int, Trainee]
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def directory(self) -> Path:
+        """The run's output directory."""
+        return Path(self.job.output.directory)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self.state.elapsed + time.perf_counter() - self.begun
+
+    def run(self) -> None:
+        """Train until every member is done. Collective. Raises Stopped after a checkpoint when any rank got a signal."""
+        shown = sum(len(t.rows) for t in self.trainees.values())
+        done = sum(t.position.epoch * len(t.rows) + t.position.samples for t in self.trainees.values())
+        with self.console.training(self.job.training.epochs, max(shown, 1), done):
+            while (target := self._target()) is not None:
+                self._leg(*target)
+        self._check_replicas("at the end")
+
+    def _target(self) -> tuple[int, int] | None:
+        """Return (epoch, step) up to which all members train next, None when all are done. Collective."""
+        mine = [(t.position.epoch, t.position.step) for t in self.trainees.values() if not self._done(t)]
+        least = [p for p in self.comm.allgather(min(mine, default=None)) if p is not None]
+        if not least:
+            return None
+        epoch, step = min(least)
+        every = self.job.checkpoint.every_steps
+        return epoch, (step // every + 1) * every if every else 1 << 62
+
+    def _done(self, trainee: Trainee) -> bool:
+        return bool(trainee.position.finished) or trainee.position.epoch >= self.last_epoch
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch at which this phase ends: members part after the synchronous start."""
+        if self.plan.members < self.job.ensemble.members and starts_together(self.job):
+            return min(self.job.ensemble.synchronous_epochs, self.job.training.epochs)
+        return self.job.training.epochs
+
+    def _leg(self, epoch: int, step: int) -> None:
+        """Train every member up to the target, validate where an epoch ended, save, and stop when asked to."""
+        records, stop, closed = [], 0, False
+        for trainee in self.trainees.values():
+            if self._done(trainee) or trainee.position.epoch > epoch:
+                continue
+            if trainee.position.step < step:
+                stop |= trainee.train(step - trainee.position.step)
+            if trainee.epoch_done and not trainee.position.finished:
+                records.append(self._close_epoch(trainee))
+            closed = closed or trainee.position.epoch > epoch
+        ended = self._note_records(records)
+        stopping = agree_any(self.comm, bool(stop or self.wish.number))
+        self._save_if_due(ended, stopping)
+        if stopping:
+            raise self._stopped()
+
+    def _close_epoch(self, trainee: Trainee) -> dict[str, Any]:
+        """Validate on the ranks of the member and return the epoch's record. Collective over these ranks."""
+        updates, figures = trainee.optimizer.steps, trainee.close_epoch()
+        feed, group = self.feeds.validation, self.plan.comm
+        record = {"event": "epoch", "member": trainee.member, "epoch": trainee.position.epoch, "step": updates, **figures,
+                  "validation_loss": None, "validation_accuracy": None, "elapsed": self.elapsed}
+        if len(feed):
+            _, loss, correct = evaluate_rows(trainee.network, feed, *block(len(feed), group.size, group.rank))
+            loss, correct = sum_counts(group, np.array([loss, correct], np.float64)) / len(feed)
+            record |= {"validation_loss": float(loss), "validation_accuracy": float(correct)}
+            trainee.note_validation(float(loss))
+        every = self.job.training.check_replicas
+        if every and trainee.position.epoch % every == 0:
+            self._check_trainee(trainee, f"after epoch {trainee.position.epoch}")
+        return record
+
+    def _note_records(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Collect the members' records on rank 0, show and append them; return them on every rank. Collective."""
+        mine = records if self.plan.comm.rank == 0 else []
+        gathered = [r for part in self.comm.allgather(mine) for r in part]
+        if gathered and self.comm.rank == 0:
+            self.state.history.extend(gathered)
+            History(self.directory / "history.jsonl").append(*gathered)
+            self.console.epoch(gathered, self.job.training.epochs)
+        return gathered
+
+    def _save_if_due(self, ended: list[dict[str, Any]], stopping: bool) -> None:
+        c = self.job.checkpoint
+        epoch = max((r["epoch"] for r in ended), default=0)
+        last = self._target() is None
+        if stopping or last or (ended and c.every_epochs and epoch % c.every_epochs == 0) or (not ended and c.every_steps):
+            self.save()
+
+    def save(self) -> str:
+        """Write a checkpoint; return its file name. Collective."""
+        before, self.state.elapsed = self.state.elapsed, self.elapsed
+        try:
+            return states.save(self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees)
+        finally:
+            self.state.elapsed = before
+
+    def _stopped(self) -> Stopped:
+        number = max(self.comm.allgather(int(self.wish.number)))
+        position = min((t.position.epoch, t.position.step) for t in self.trainees.values())
+        where = f"{position[0]} epochs" + (f" and {position[1]} steps" if position[1] else "")
+        where = self.comm.bcast(where)
+        return Stopped(f"stopped by signal {number} after {where}, with a checkpoint", "",
+                       f"`ensync resume {self.directory}` continues", 75 if number in AGAIN else 130)
+
+    def _check_replicas(self, when: str) -> None:
+        for trainee in self.trainees.values():
+            self._check_trainee(trainee, when)
+
+    def _check_trainee(self, trainee: Trainee, when: str) -> None:
+        """Refuse replicas that differ by a bit. Collective over the member's ranks."""
+        if not replicas_equal(self.plan.comm, trainee.network.parameters):
+            raise EnsyncError(f"the replicas of member {trainee.member} differ {when}", "the same bits on all its ranks",
+                              "look for ranks of different CPU types or library versions (`ensync doctor`)")
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """The members that diverged, with the reason, on every rank. Collective."""
+        mine = {m: t.position.finished for m, t in self.trainees.items() if t.position.finished.startswith("diverged")}
+        return {m: why for part in self.comm.allgather(mine) for m, why in part.items()}
+
+
+def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
+    """Return the job's network with buffers for this rank's share of a batch; batches above SLICE rows are added up in slices."""
+    batch = len(feeds.train) if job.training.batch == "full" else min(job.training.batch, len(feeds.train))
+    rows = max(min(-(-batch // ranks), SLICE), EVALUATED_AT_ONCE)
+    return zoo.build(job, feeds.dataset.shape, feeds.dataset.classes, rows)
+
+
+def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
+    """Return this rank's members with their start values."""
+    trainees: dict[int, Trainee] = {}
+
+    def progress(trainee: Trainee) -> None:
+        p = trainee.position
+        done = sum(t.position.epoch * len(t.rows) + t.position.samples for t in trainees.values())
+        console.step(done, p.loss_sum / max(p.samples, 1))
+
+    allreduce = Allreduce(plan.comm)
+    for member in plan.mine:
+        network = build_network(job, feeds, plan.comm.size)
+        network.initialize(job.training.seed, member if job.ensemble.start == "own" else 0)
+        optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+        rows = rows_of(job, feeds.train.labels, plan.members, member)
+        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train, rows, wish, progress)
+    return trainees
+
+
+def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) -> Session:
+    """Return a session at epoch 0. Collective."""
+    job = settle_members(job, comm.size)
+    plan = make_plan(comm, first_members(job))
+    state = states.RunState(job, plan.members, feeds.dataset.fingerprint)
+    return Session(comm, job, feeds, console, wish, state, plan, build_trainees(comm, job, feeds, plan, console, wish))
+
+
+def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: Console, wish: StopWish) -> Session:
+    """Return a session that continues from a checkpoint, on any number of ranks. Collective."""
+    state = loaded.state
+    if state.fingerprint != feeds.dataset.fingerprint:
+        raise EnsyncError(f"the dataset {job.data.path} is not the one that {loaded.path} was trained on", f"the file with fingerprint {state.fingerprint}",
+                          "prepare that dataset again or give --set data.path=FILE")
+    state.job = job
+    plan = make_plan(comm, state.members)
+    trainees = build_trainees(comm, job, feeds, plan, console, wish)
+    for member in range(state.members):
+        found = loaded.member(comm, member)
+        if member in trainees:
+            loaded.restore(trainees[member], found)
+    updates = max((r["step"] for r in state.history), default=0)
+    history = Path(job.output.directory) / "history.jsonl"
+    on_root(comm, lambda: truncate_after(history, updates) if history.exists() else None)
+    return Session(comm, job, feeds, console, wish, state, plan, trainees)
+
+
+def part(session: Session) -> Session:
+    """Return the session of the ensemble whose members start from the replica trained so far. Collective."""
+    old = next(iter(session.trainees.values()))
+    plan = make_plan(session.comm, session.job.ensemble.members)
+    trainees = build_trainees(session.comm, session.job, session.feeds, plan, session.console, session.wish)
+    for trainee in trainees.values():
+        for name, values in states.vectors(trainee).items():
+            values[:] = states.vectors(old)[name]
+        trainee.optimizer.steps = old.optimizer.steps
+        trainee.position.epoch = old.position.epoch
+    session.state.members = plan.members
+    return Session(session.comm, session.job, session.feeds, session.console, session.wish, session.state, plan, trainees, session.begun)
+
+
+def train(session: Session) -> Session:
+    """Run a session to its end, through the parting of the members where they start together. Collective."""
+    session.run()
+    if session.last_epoch < session.job.training.epochs:
+        session = part(session)
+        session.run()
+    return session
+

@@ -1,0 +1,182 @@
+"""What each verb that runs on MPI ranks does, given the communicator. Collective throughout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensync.errors import EnsyncError, nearest
+from ensync.job import Job, job_from_dict, load_job, override
+from ensync.mpi.world import Comm, on_root
+from ensync.report.console import Console, make_console
+from ensync.signals import stop_on_signals
+from ensync.storage.atomic import write_atomically
+from ensync.strategies import launch, results, session, state
+from ensync.strategies.compare import FUSIONS, SINGLE
+from ensync.strategies.compare import compare as run_comparison
+from ensync.strategies.compare import sweep as run_sweep
+
+
+def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
+    """Train a job from its start, or where it stands when asked to resume and begun."""
+    job = on_root(comm, lambda: load_job(path, overrides))
+    console = make_console(comm.rank, verbose)
+    if launch.take_directory(comm, job, resume_if_begun, overwrite):
+        console.line(f"resuming {job.output.directory}")
+        resume(comm, job.output.directory, overrides, verbose)
+        return
+    place = launch.prepare(comm, job)
+    with stop_on_signals() as wish:
+        run = session.start(comm, job, place.feeds, console, wish)
+        launch.header(console, place, run)
+        _finish(session.train(run), console)
+
+
+def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Continue a run from its newest valid checkpoint, on any number of ranks."""
+    console = make_console(comm.rank, verbose)
+    loaded = state.load_newest(comm, Path(directory))
+    for path, why in loaded.rejected:
+        console.warn(f"{path} is left aside: {why}")
+    saved = loaded.state.job
+    job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": directory})}), overrides)
+    place = launch.prepare(comm, job)
+    with stop_on_signals() as wish:
+        run = session.resume(comm, loaded, job, place.feeds, console, wish)
+        launch.header(console, place, run)
+        console.line(f"continuing from {loaded.path}")
+        _finish(session.train(run), console)
+
+
+def _finish(run: session.Session, console: Console) -> None:
+    """Test a trained session, show and write its result."""
+    jury = results.jury_of_session(run)
+    for member, why in jury.test.excluded.items():
+        console.warn(f"member {member} is left out: {why}")
+    method = run.job.fusion.method if run.job.training.strategy == "ensemble" else SINGLE
+    report = results.report_of(jury, [method], run.elapsed)
+    on_root(run.comm, lambda: _write_json(run.directory / "result.json", report))
+    _show(console, jury, report)
+    console.files({"result": run.directory / "result.json", "history": run.directory / "history.jsonl", "checkpoints": run.directory / "checkpoints"})
+    if not jury.test.present:
+        why = next(iter(jury.test.excluded.values()))
+        raise EnsyncError(f"training gave no usable network ({why})", "finite losses", "lower optimizer.learning_rate, or look at the data's normalization")
+
+
+def _show(console: Console, jury: results.Jury, report: dict[str, Any] | None) -> None:
+    if report is None:
+        return
+    members = [a for a in report["members"] if a is not None]
+    if len(report["members"]) > 1 and members:
+        console.line()
+        console.line(f"members alone: test accuracy {100 * np.mean(members):.2f} % on average, {100 * min(members):.2f} to {100 * max(members):.2f} %")
+    for method, figures in report["test"].items():
+        name = f"test, {FUSIONS[method]} of {len(members)} members" if len(report["members"]) > 1 else "test"
+        if "refused" in figures:
+            console.warn(f"{FUSIONS[method]}: {figures['refused']}")
+        else:
+            console.test(name, np.array(figures["confusion"]), jury.feeds.dataset.class_names, figures["loss"], figures["top_k"])
+
+
+def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...], write: bool) -> None:
+    """Test a run from its files, with the job's fusion or those named; `write` puts the result beside the run."""
+    console = make_console(comm.rank)
+    loaded, job, place = _open_run(comm, directory, overrides)
+    own = job.fusion.method if loaded.state.members > 1 else SINGLE
+    jury = results.jury_of_files(comm, loaded, job, place.feeds)
+    for member, why in jury.test.excluded.items():
+        console.warn(f"member {member} is left out: {why}")
+    report = results.report_of(jury, methods or (own,), loaded.state.elapsed)
+    _show(console, jury, report)
+    if write:
+        target = Path(directory) / "result.json"
+        on_root(comm, lambda: _write_json(target, report))
+        console.files({"result": target})
+
+
+def predict(comm: Comm, directory: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]) -> None:
+    """Print the class of each image file, with the share of votes."""
+    from ensync.feed import Feed
+    from ensync.storage.sources import read_pictures
+
+    loaded, job, place = _open_run(comm, directory, overrides)
+    dataset, test = place.feeds.dataset, place.feeds.test
+    pixels, names = on_root(comm, lambda: read_pictures(images, dataset.shape))
+    feed = Feed(pixels.reshape(len(pixels), -1), np.zeros(len(pixels), np.int64), test.mean, test.inverse_std)
+    method = method or (job.fusion.method if loaded.state.members > 1 else SINGLE)
+    votes = results.predict(comm, loaded, job, place.feeds, feed, method)
+    if votes is not None:
+        _print_predictions(make_console(0), names, votes, dataset.class_names)
+
+
+def _print_predictions(console: Console, names: list[str], votes: np.ndarray, classes: list[str]) -> None:
+    from ensync.fusion import shares
+
+    width = max(map(len, names))
+    for name, row in zip(names, shares(np.maximum(votes, 0)), strict=True):
+        best = np.argsort(-row, kind="stable")[:3]
+        console.line(f"{name:{width}}  " + "  ".join(f"{classes[c]} {100 * row[c]:.1f} %" for c in best))
+
+
+def compare(comm: Comm, path: str, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Run both strategies and the baseline; write and show the comparison."""
+    from ensync.report.page import write_comparison
+
+    job = on_root(comm, lambda: load_job(path, overrides))
+    console = make_console(comm.rank, verbose)
+    with stop_on_signals() as wish:
+        comparison = run_comparison(comm, job, console, wish)
+    files = on_root(comm, lambda: write_comparison(job.output.directory, comparison))
+    if comparison is not None:
+        console.comparison(comparison)
+        console.files(_named(files) | {"checkpoints": Path(job.output.directory) / "*" / "checkpoints"})
+
+
+def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Train the job once for each value of one setting; write and show the sweep."""
+    from ensync.report.page import write_sweep
+
+    key, equals, values = over.partition("=")
+    if not (equals and key.count(".") == 1 and values):
+        raise EnsyncError(f"--over {over}", "section.key=value,value,...", "write for example --over optimizer.learning_rate=0.05,0.1,0.2")
+
+    def load() -> list[tuple[Any, Job]]:
+        base = load_job(path, overrides).output.directory
+        section, name = key.split(".")
+        found = []
+        for value in values.split(","):
+            job = load_job(path, [*overrides, f"{key}={value}", f"output.directory={json.dumps(f'{base}/{name}_{value}')}"])
+            found.append((getattr(getattr(job, section), name), job))
+        return found
+
+    jobs = on_root(comm, load)
+    console = make_console(comm.rank, verbose)
+    with stop_on_signals() as wish:
+        found = run_sweep(comm, jobs, key, console, wish)
+    files = on_root(comm, lambda: write_sweep(Path(jobs[0][1].output.directory).parent, found))
+    if found is not None:
+        console.sweep(found)
+        console.files(_named(files))
+
+
+def _named(files: Any) -> dict[str, object]:
+    return dict(files) if isinstance(files, dict) else {Path(f).suffix.lstrip("."): f for f in files}
+
+
+def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[state.Loaded, Job, launch.Place]:
+    if not Path(directory).exists():
+        beside = [str(p) for p in Path(directory).parent.glob("*")] if Path(directory).parent.is_dir() else []
+        raise EnsyncError(f"no run at '{directory}'{nearest(directory, beside)}", "the output.directory of a run, or a checkpoint file", "check the path")
+    loaded = state.load_newest(comm, Path(directory))
+    job = _with(comm, loaded.state.job, overrides)
+    return loaded, job, launch.prepare(comm, job)
+
+
+def _with(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:
+    """Return the job with overrides, checked again."""
+    return on_root(comm, lambda: job_from_dict(override(job.model_dump(mode="json", exclude_none=True), overrides), "the run's job"))
+
+
+def _write_json(path: Path, report: dict[str, Any] | None) -> None:
+    write_atomically(path, [json.dumps(report, indent=1).encode()])
