@@ -1,0 +1,216 @@
+"""Depthwise convolution: every channel has its own small filter. Images are (n, h, w, c), channels last.
+
+    outputs[i, y, x, c] = bias[c] + sum over ky, kx of inputs[i, y * stride + ky - top, x * stride + kx - left, c] * weights[ky, kx, c]
+
+These kernels are bound by memory: the sums stay in registers, and a stride of 1 computes four neighbours at once.
+A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left): image, filter and output sizes and the zeros before the image.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from ensync.kernels.simd import lanes, pointer
+from ensync.kernels.vectors import fma, load, store, zeros
+
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
+
+
+@njit(forceinline=True, **OPTIONS)
+def clip_taps(position, stride, padding, taps, size):
+    """Return the first tap, the end of the taps that lie inside the image, and the position of tap 0."""
+    origin = position * stride - padding
+    return max(0, -origin), min(taps, size - origin), origin
+
+
+@njit(forceinline=True, **OPTIONS)
+def _pixel(source, weights, bias, target, step, window, y, x, j, count):
+    """Compute one vector of channels of one output pixel; step -1 turns the filter by 180 degrees."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    first_row, end_row, row = clip_taps(y, stride, top, kh, h)
+    first, end, column = clip_taps(x, stride, left, kw, w)
+    origin = j if step > 0 else (kh * kw - 1) * c + j
+    total = load(bias, j, count)
+    for ky in range(first_row, end_row):
+        for kx in range(first, end):
+            pixel = load(source, ((row + ky) * w + column + kx) * c + j, count)
+            total = fma(pixel, load(weights, origin + step * (ky * kw + kx) * c, count), total)
+    store(target, (y * ow + x) * c + j, total, count)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _four_pixels(source, weights, bias, target, step, window, y, x, j, count):
+    """Compute one vector of channels of four neighbours, all of whose columns lie inside the image, at stride 1."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    first_row, end_row, row = clip_taps(y, 1, top, kh, h)
+    origin = j if step > 0 else (kh * kw - 1) * c + j
+    a = b = d = e = load(bias, j, count)
+    for ky in range(first_row, end_row):
+        at = ((row + ky) * w + x - left) * c + j
+        p, q, r = load(source, at, count), load(source, at + c, count), load(source, at + 2 * c, count)
+        for kx in range(kw):
+            s = load(source, at + (kx + 3) * c, count)
+            factor = load(weights, origin + step * (ky * kw + kx) * c, count)
+            a, b, d, e = fma(p, factor, a), fma(q, factor, b), fma(r, factor, d), fma(s, factor, e)
+            p, q, r = q, r, s
+    at = (y * ow + x) * c + j
+    store(target, at, a, count)
+    store(target, at + c, b, count)
+    store(target, at + 2 * c, d, count)
+    store(target, at + 3 * c, e, count)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _line(source, weights, bias, target, step, window, y):
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    width = lanes(source)
+    first = min(ow, left)
+    last = max(first, min(ow, w + left - kw + 1))
+    end = last if stride == 1 and last - first >= 4 else first
+    for x in range(first, end, 4):  # the last four may overlap those before them
+        for j in range(0, c, width):
+            _four_pixels(source, weights, bias, target, step, window, y, min(x, end - 4), j, min(width, c - j))
+    x = end if first == 0 else 0
+    while x < ow:
+        for j in range(0, c, width):
+            _pixel(source, weights, bias, target, step, window, y, x, j, min(width, c - j))
+        x = end if x + 1 == first else x + 1
+
+
+@njit(**OPTIONS)
+def correlate_line(source, weights, bias, target, step, window, y):
+    """Compute output line y of the image at address `source`; the loops over a 3x3 filter are unrolled."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    if kh == 3 and kw == 3 and stride == 1:
+        _line(source, weights, bias, target, step, (h, w, c, 3, 3, oh, ow, 1, top, left), y)
+    else:
+        _line(source, weights, bias, target, step, window, y)
+
+
+@njit(parallel=True, **OPTIONS)
+def _correlate(inputs, weights, bias, step, stride, padding, outputs):
+    (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, weights.shape, outputs.shape[1:3]
+    for line in prange(n * oh):
+        image, window = line // oh, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1])
+        source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c)
+        correlate_line(source, pointer(weights, 0), pointer(bias, 0), target, step, window, line % oh)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _spread_pixel(gradient, weights, target, window, y, x, j, count):
+    """Sum one vector of the input gradient over the outputs that read this pixel, for any stride."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    total = zeros(gradient)
+    for ky in range((y + top) % stride, kh, stride):
+        row = (y + top - ky) // stride
+        if 0 <= row < oh:
+            for kx in range((x + left) % stride, kw, stride):
+                column = (x + left - kx) // stride
+                if 0 <= column < ow:
+                    given = load(gradient, (row * ow + column) * c + j, count)
+                    total = fma(given, load(weights, (ky * kw + kx) * c + j, count), total)
+    store(target, (y * w + x) * c + j, total, count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _spread(gradient, weights, stride, padding, out):
+    (n, h, w, c), (kh, kw, _), (oh, ow) = out.shape, weights.shape, gradient.shape[1:3]
+    for line in prange(n * h):
+        image, window = line // h, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1])
+        source, target = pointer(gradient, image * oh * ow * c), pointer(out, image * h * w * c)
+        for x in range(w):
+            for j in range(0, c, lanes(out)):
+                _spread_pixel(source, pointer(weights, 0), target, window, line % h, x, j, min(lanes(out), c - j))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _tap_sum(source, gradient, total, window, y, ky, kx, first, end, j, count):
+    """Add the share of the outputs first .. end of line y to one vector of the filter gradient."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    if stride == 1:  # spares the slow divisions
+        first, end = max(first, left - kx), min(end, w + left - kx)
+    else:
+        first, end = max(first, (left - kx + stride - 1) // stride), min(end, (w - 1 + left - kx) // stride + 1)
+    at, given = ((y * stride + ky - top) * w + kx - left) * c + j, y * ow * c + j
+    total_at = (ky * kw + kx) * c + j
+    a = load(total, total_at, count)
+    for x in range(first, end):
+        a = fma(load(source, at + x * stride * c, count), load(gradient, given + x * c, count), a)
+    store(total, total_at, a, count)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _three_tap_sums(source, gradient, total, window, y, ky, first, end, j, count):
+    """As `_tap_sum` for the three taps of a line of a filter at stride 1, where none leaves the image: inputs are read once."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    at, given = ((y + ky - top) * w - left) * c + j, y * ow * c + j
+    total_at = ky * 3 * c + j
+    a, b, d = load(total, total_at, count), load(total, total_at + c, count), load(total, total_at + 2 * c, count)
+    p, q = load(source, at + first * c, count), load(source, at + (first + 1) * c, count)
+    for x in range(first, end):
+        r, g = load(source, at + (x + 2) * c, count), load(gradient, given + x * c, count)
+        a, b, d = fma(p, g, a), fma(q, g, b), fma(r, g, d)
+        p, q = q, r
+    store(total, total_at, a, count)
+    store(total, total_at + c, b, count)
+    store(total, total_at + 2 * c, d, count)
+
+
+@njit(**OPTIONS)
+def add_line_gradient(source, gradient, total, window, y):
+    """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    top_tap, end_tap, _ = clip_taps(y, stride, top, kh, h)
+    inner, inner_end = min(left, ow), max(left, min(ow, w + left - 2))
+    for x in range(0, ow, 8):
+        end = min(x + 8, ow)
+        for j in range(0, c, lanes(source)):
+            count = min(lanes(source), c - j)
+            for ky in range(top_tap, end_tap):
+                if kw == 3 and stride == 1:
+                    first, last = max(x, inner), min(end, inner_end)
+                    _three_tap_sums(source, gradient, total, window, y, ky, first, last, j, count)
+                else:
+                    first = last = end
+                for kx in range(kw if x < first else 0):
+                    _tap_sum(source, gradient, total, window, y, ky, kx, x, first, j, count)
+                for kx in range(kw if last < end else 0):
+                    _tap_sum(source, gradient, total, window, y, ky, kx, last, end, j, count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _filter_gradient(inputs, gradient, stride, padding, partial, out):
+    (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, out.shape, gradient.shape[1:3]
+    for image in prange(n):
+        window = (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1])
+        partial[image] = 0
+        source, given = pointer(inputs, image * h * w * c), pointer(gradient, image * oh * ow * c)
+        for y in range(oh):
+            add_line_gradient(source, given, pointer(partial, image * kh * kw * c), window, y)
+    out[:] = 0
+    for image in range(n):
+        out += partial[image]
+
+
+def depthwise_forward(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, stride: int, padding: tuple[int, int],
+                      outputs: np.ndarray) -> None:
+    """Write the depthwise convolution of inputs (n, h, w, c) with weights (kh, kw, c) and bias (c) to outputs (n, oh, ow, c).
+
+    padding = (top, left): zeros before the first line and column; those behind follow from the outputs' size.
+    """
+    _correlate(inputs, weights, bias, 1, stride, padding, outputs)
+
+
+def depthwise_input_gradient(gradient: np.ndarray, weights: np.ndarray, zero_bias: np.ndarray, stride: int,
+                             padding: tuple[int, int], out: np.ndarray) -> None:
+    """Write the gradient of the inputs to out (n, h, w, c), given that of the outputs (n, oh, ow, c); zero_bias: (c) zeros."""
+    if stride == 1:
+        turned = (weights.shape[0] - 1 - padding[0], weights.shape[1] - 1 - padding[1])
+        _correlate(gradient, weights, zero_bias, -1, 1, turned, out)
+    else:
+        _spread(gradient, weights, stride, padding, out)
+
+
+def depthwise_weight_gradient(inputs: np.ndarray, gradient: np.ndarray, stride: int, padding: tuple[int, int],
+                              partial: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradient of the weights to out (kh, kw, c); partial (n, kh, kw, c) is scratch, one sum per image."""
+    _filter_gradient(inputs, gradient, stride, padding, partial, out)

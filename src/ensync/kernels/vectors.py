@@ -1,0 +1,256 @@
+"""Values as wide as the machine's vector registers, usable as plain variables inside numba kernels.
+
+`load(address, index, count)` reads `count` neighbours into a vector (the other lanes are 0), `+ - * /`, `fma`, `maximum`
+and `choose(mask, a, b)` work on all lanes, `store(address, index, vector, count)` writes `count` lanes. An address comes
+from `simd.pointer`: an array as the argument of an inner function would cost two atomic reference counts per call.
+With a constant `count` of all lanes no mask is emitted.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core.datamodel import models, register_default
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic
+
+from ensync.kernels import simd
+
+INDEX = ir.IntType(64)
+
+
+class Vector(types.Type):
+    """The numba type of `lanes` numbers of type `dtype` in one register; `types.boolean` makes a mask."""
+
+    def __init__(self, dtype: types.Type, lanes: int):
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"Vector({dtype}, {lanes})")
+
+
+@register_default(Vector)
+class VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        super().__init__(manager, vector, ir.VectorType(_element(vector.dtype), vector.lanes))
+
+
+def _element(dtype: types.Type) -> ir.Type:
+    if dtype is types.float32:
+        return ir.FloatType()
+    if dtype is types.float64:
+        return ir.DoubleType()
+    return ir.IntType(1) if dtype is types.boolean else ir.IntType(dtype.bitwidth)
+
+
+def lanes_of(dtype: types.Type) -> int:
+    """How many numbers of this numba type fill one vector register."""
+    return simd.lanes_of(dtype.bitwidth // 8)
+
+
+def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
+    kind = ir.VectorType(scalar.type, lanes)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+
+
+def _lane_numbers(lanes: int) -> ir.Constant:
+    return ir.Constant(ir.VectorType(INDEX, lanes), list(range(lanes)))
+
+
+def _mask(builder: ir.IRBuilder, first: ir.Value, count: ir.Value, lanes: int) -> ir.Value:
+    """Lanes first <= lane < count."""
+    below = builder.icmp_signed("<", _lane_numbers(lanes), _splat(builder, count, lanes))
+    above = builder.icmp_signed(">=", _lane_numbers(lanes), _splat(builder, first, lanes))
+    return builder.and_(below, above)
+
+
+def _call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list) -> ir.Value:
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, arguments)
+
+
+def _suffix(kind: ir.VectorType) -> str:
+    letter = {"float": "f32", "double": "f64"}.get(str(kind.element)) or str(kind.element)
+    return f"v{kind.count}{letter}"
+
+
+def _pointer(builder, address, index, kind):
+    return builder.bitcast(builder.gep(address, [index]), kind.as_pointer())
+
+
+def _load(builder, vector, address, index, first, count):
+    kind = ir.VectorType(_element(vector.dtype), vector.lanes)
+    pointer = _pointer(builder, address, index, kind)
+    mask = _mask(builder, first, count, vector.lanes)
+    align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
+    nothing = ir.Constant(kind, None)
+    return _call(builder, f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, align, mask, nothing])
+
+
+@intrinsic
+def load(context, address, index, count):
+    """Elements index .. index + count of an address, the lanes from `count` on being 0."""
+    vector = Vector(address.dtype, lanes_of(address.dtype))
+
+    def generate(target, builder, sig, arguments):
+        return _load(builder, vector, arguments[0], arguments[1], ir.Constant(INDEX, 0), arguments[2])
+
+    return vector(address, types.int64, types.int64), generate
+
+
+@intrinsic
+def load_between(context, address, index, first, count):
+    """As `load`, with the lanes before `first` 0 and not read either."""
+    vector = Vector(address.dtype, lanes_of(address.dtype))
+
+    def generate(target, builder, sig, arguments):
+        return _load(builder, vector, *arguments)
+
+    return vector(address, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def load_as(context, like, address, index, count):
+    """As `load`, with as many lanes as the vector `like` has: for bytes that go along with floats."""
+    vector = Vector(address.dtype, like.lanes)
+
+    def generate(target, builder, sig, arguments):
+        return _load(builder, vector, arguments[1], arguments[2], ir.Constant(INDEX, 0), arguments[3])
+
+    return vector(like, address, types.int64, types.int64), generate
+
+
+@intrinsic
+def store(context, address, index, vector, count):
+    """Write the first `count` lanes to address[index : index + count]."""
+
+    def generate(target, builder, sig, arguments):
+        kind = arguments[2].type
+        pointer = _pointer(builder, arguments[0], arguments[1], kind)
+        mask = _mask(builder, ir.Constant(INDEX, 0), arguments[3], vector.lanes)
+        align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
+        _call(builder, f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [arguments[2], pointer, align, mask])
+        return target.get_dummy_value()
+
+    return types.void(address, types.int64, vector, types.int64), generate
+
+
+@intrinsic
+def zeros(context, address):
+    """A vector of zeros of the address's type."""
+    vector = Vector(address.dtype, lanes_of(address.dtype))
+
+    def generate(target, builder, sig, arguments):
+        return ir.Constant(ir.VectorType(_element(vector.dtype), vector.lanes), None)
+
+    return vector(address), generate
+
+
+@intrinsic
+def splat(context, address, scalar):
+    """The number in every lane of a vector of the address's type."""
+    vector = Vector(address.dtype, lanes_of(address.dtype))
+
+    def generate(target, builder, sig, arguments):
+        return _splat(builder, arguments[1], vector.lanes)
+
+    return vector(address, address.dtype), generate
+
+
+@intrinsic
+def splat_as(context, like, address, scalar):
+    """The number, of the address's type, in as many lanes as the vector `like` has."""
+    vector = Vector(address.dtype, like.lanes)
+
+    def generate(target, builder, sig, arguments):
+        return _splat(builder, arguments[2], vector.lanes)
+
+    return vector(like, address, address.dtype), generate
+
+
+@intrinsic
+def fma(context, a, b, c):
+    """a * b + c, rounded once."""
+
+    def generate(target, builder, sig, arguments):
+        return _call(builder, f"llvm.fma.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments))
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def square_root(context, a):
+    """The square root of every lane."""
+
+    def generate(target, builder, sig, arguments):
+        return _call(builder, f"llvm.sqrt.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments))
+
+    return a(a), generate
+
+
+@intrinsic
+def power(context, a, b):
+    """a ** b per lane, by the C library: slow."""
+
+    def generate(target, builder, sig, arguments):
+        return _call(builder, f"llvm.pow.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments))
+
+    return a(a, a), generate
+
+
+@intrinsic
+def greater(context, a, b):
+    """The mask a > b."""
+
+    def generate(target, builder, sig, arguments):
+        return builder.fcmp_ordered(">", *arguments)
+
+    return Vector(types.boolean, a.lanes)(a, a), generate
+
+
+@intrinsic
+def equal(context, a, b):
+    """The mask a == b of two integer vectors."""
+
+    def generate(target, builder, sig, arguments):
+        return builder.icmp_unsigned("==", *arguments)
+
+    return Vector(types.boolean, a.lanes)(a, a), generate
+
+
+@intrinsic
+def choose(context, mask, a, b):
+    """a where the mask holds, b elsewhere."""
+
+    def generate(target, builder, sig, arguments):
+        return builder.select(*arguments)
+
+    return a(mask, a, a), generate
+
+
+@intrinsic
+def maximum(context, a, b):
+    """The larger of two numbers per lane, b where a is not a number."""
+
+    def generate(target, builder, sig, arguments):
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return a(a, a), generate
+
+
+def _define(operation, instruction: str) -> None:
+    @infer_global(operation)
+    class _(AbstractTemplate):
+        def generic(self, arguments, keywords):
+            if len(arguments) == 2 and isinstance(arguments[0], Vector) and arguments[0] == arguments[1]:
+                return signature(arguments[0], *arguments)
+
+    @lower_builtin(operation, Vector, Vector)
+    def lower(context, builder, sig, arguments):
+        return getattr(builder, instruction)(*arguments)
+
+
+for _operation, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+    _define(_operation, _instruction)
