@@ -55,13 +55,13 @@ def momentum(parameters: np.ndarray, gradient: np.ndarray, velocity: np.ndarray,
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
-def adam_block(parameters, gradient, first, second, rate, beta1, beta2, root, epsilon, coupled, kept):
+def adam_block(parameters, gradient, first, second, rate, weights, root, epsilon, coupled, kept):
     """First and second moments of g + coupled * p, then p = kept * p - rate * m / (sqrt(v) * root + epsilon)."""
-    one = parameters.dtype.type(1)
+    beta1, rest1, beta2, rest2 = weights
     for i in range(parameters.size):
         slope = gradient[i] + coupled * parameters[i]
-        first[i] = beta1 * first[i] + (one - beta1) * slope
-        second[i] = beta2 * second[i] + (one - beta2) * (slope * slope)
+        first[i] = beta1 * first[i] + rest1 * slope
+        second[i] = beta2 * second[i] + rest2 * (slope * slope)
         parameters[i] = kept * parameters[i] - rate * first[i] / (np.sqrt(second[i]) * root + epsilon)
 
 
@@ -76,13 +76,13 @@ def adam(parameters: np.ndarray, gradient: np.ndarray, first: np.ndarray, second
     rate, root = kind(learning_rate / (1 - beta1**step)), kind(1 / math.sqrt(1 - beta2**step))
     coupled = kind(0 if decoupled else weight_decay)
     kept = kind(1 - learning_rate * weight_decay if decoupled else 1)
-    b1, b2, small = kind(beta1), kind(beta2), kind(epsilon)
+    weights, small = (kind(beta1), kind(1 - beta1), kind(beta2), kind(1 - beta2)), kind(epsilon)
     if parameters.size < SERIAL_BELOW:
-        adam_block(parameters, gradient, first, second, rate, b1, b2, root, small, coupled, kept)
+        adam_block(parameters, gradient, first, second, rate, weights, root, small, coupled, kept)
     else:
         for block in numba.prange((parameters.size + BLOCK - 1) // BLOCK):
             part = slice(block * BLOCK, (block + 1) * BLOCK)
-            adam_block(parameters[part], gradient[part], first[part], second[part], rate, b1, b2, root, small, coupled, kept)
+            adam_block(parameters[part], gradient[part], first[part], second[part], rate, weights, root, small, coupled, kept)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "contract"})
@@ -105,5 +105,5 @@ def sum_of_squares(vector: np.ndarray) -> float:
 
 
 def all_finite(vector: np.ndarray) -> bool:
-    """Return whether no element of a (size,) vector is NaN or infinite."""
+    """Return whether no element of a (size,) vector is NaN or infinite (in float64, beyond 1e154: its square is)."""
     return math.isfinite(sum_of_squares(vector))

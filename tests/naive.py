@@ -1,0 +1,86 @@
+"""Every kernel in obvious numpy: the oracle of the tests. float64 throughout, no speed."""
+
+import numpy as np
+
+# --- dense
+
+
+def activation(name: str, z: np.ndarray) -> np.ndarray:
+    """f(z)."""
+    if name == "relu":
+        return np.where(z < 0, 0, z)
+    if name == "tanh":
+        return np.tanh(z)
+    if name == "logistic":
+        return 1 / (1 + np.exp(-z))
+    return z.copy()
+
+
+def activation_slope(name: str, outputs: np.ndarray) -> np.ndarray:
+    """f'(z), as a function of f(z)."""
+    if name == "relu":
+        return np.where(outputs > 0, 1.0, 0.0)
+    if name == "tanh":
+        return 1 - outputs**2
+    if name == "logistic":
+        return outputs * (1 - outputs)
+    return np.ones_like(outputs)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows of e**z / sum e**z."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def one_hot(labels: np.ndarray, classes: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    """Rows of `low`, with `high` at the label."""
+    return np.where(np.arange(classes) == labels[:, None], high, low)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> float:
+    """Sum over rows of - sum_j t_j log softmax_j, with smoothed targets."""
+    classes = logits.shape[1]
+    target = one_hot(labels, classes, smoothing / classes, 1 - smoothing + smoothing / classes)
+    return float(-(target * np.log(softmax(logits))).sum())
+
+
+def squared_error(outputs: np.ndarray, labels: np.ndarray, low: float, high: float, factor: float) -> float:
+    """Sum over rows of factor * sum_j (o_j - t_j)**2."""
+    return float(factor * ((outputs - one_hot(labels, outputs.shape[1], low, high)) ** 2).sum())
+
+
+def finite_differences(function, point: np.ndarray, step: float = 1e-6) -> np.ndarray:
+    """The gradient of a scalar function, one coordinate at a time, central differences in float64."""
+    gradient = np.empty_like(point)
+    for index in np.ndindex(point.shape):
+        kept = point[index]
+        point[index] = kept + step
+        above = function(point)
+        point[index] = kept - step
+        gradient[index] = (above - function(point)) / (2 * step)
+        point[index] = kept
+    return gradient
+
+
+def sgd(p, g, rate, decay):
+    """Plain steps."""
+    return p - rate * (g + decay * p)
+
+
+def momentum(p, g, v, rate, keep, decay, nesterov):
+    """(p, v) after one step of PyTorch's SGD with momentum."""
+    g = g + decay * p
+    v = keep * v + g
+    return p - rate * (g + keep * v if nesterov else v), v
+
+
+def adam(p, g, m, v, step, rate, beta1, beta2, epsilon, decay, decoupled):
+    """(p, m, v) after one step of PyTorch's Adam or AdamW."""
+    if decoupled:
+        p = p - rate * decay * p
+    else:
+        g = g + decay * p
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    return p - rate * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + epsilon), m, v
