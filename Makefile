@@ -1,0 +1,57 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes a virtual environment with an MPI of its own.
+# MPI=openmpi takes Open MPI instead of MPICH; MPI=site keeps the site's own (load its module first).
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+MPI ?= mpich
+VENV ?= .venv$(if $(filter-out mpich,$(MPI)),-$(MPI))
+BIN := $(VENV)/bin
+EXTRA := $(if $(filter-out site,$(MPI)),$(MPI))
+comma := ,
+
+# As root, with more ranks than cores, without a network card: what Open MPI refuses or delays until it is told.
+ifeq ($(MPI),openmpi)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+export PRTE_MCA_hwloc_default_binding_policy := none
+export OMPI_MCA_btl := ^ofi
+export OMPI_MCA_osc := ^ucx
+export OMPI_MCA_mpi_yield_when_idle := 1
+export PMIX_MCA_psec := native
+endif
+MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
+
+.PHONY: demo test test-mpi bench clean help
+
+help:            ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+demo: $(VENV)/installed   ## install, prepare the embedded digits, compare both strategies on two ranks
+	$(BIN)/ensync data prepare digits
+	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml
+
+test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 1 to 4 ranks
+	$(BIN)/python -m pytest -q
+	$(MAKE) --no-print-directory test-mpi
+
+test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
+	@for n in 1 2 3 4; do echo "== $$n ranks"; $(MPIRUN) -n $$n $(BIN)/python -m pytest -q --color=no --with-mpi --only-mpi || exit 1; done
+
+bench: $(VENV)/installed-test   ## measure, beside PyTorch where it is installed
+	$(BIN)/python tests/bench/run.py
+
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "Ensync needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv); give PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.$(if $(EXTRA),[$(EXTRA)])'
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/made pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))test]'
+	@touch $@ $(VENV)/installed
+
+clean:           ## remove environments, caches and runs; keep data
+	rm -rf .venv* .cache runs build .pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""Job files: what is accepted, what is refused and with which words."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ensync.errors import EnsyncError
+from ensync.job import Job, dump_job, explain_settings, job_from_dict, load_job
+
+SMALLEST = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
+JOBS = sorted((Path(__file__).parents[1] / "jobs").rglob("*.toml"))
+
+
+def write(tmp_path, text):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_and_dump_read_back():
+    job = job_from_dict(SMALLEST)
+    assert job.training.batch == 64 and job.optimizer.name == "adam"
+    assert job_from_dict(tomllib.loads(dump_job(job))) == job
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda p: p.name)
+def test_every_job_file_loads(path):
+    assert isinstance(load_job(path), Job)
+
+
+def test_overrides(tmp_path):
+    path = write(tmp_path, '[data]\npath = "d.h5"\n[output]\ndirectory = "r"\n[training]\nepochs = 3\n')
+    job = load_job(path, ["training.epochs=7", "network.hidden=[3, 4]", "optimizer.name=sgd", "training.batch=full", "optimizer.learning_rate=1e-2"])
+    assert (job.training.epochs, job.network.hidden, job.optimizer.name, job.training.batch, job.optimizer.learning_rate) == (7, [3, 4], "sgd", "full", 0.01)
+
+
+REFUSED = [
+    ({"training": {"epoch": 3}}, ["training.epoch", "did you mean 'epochs'"]),
+    ({"trainin": {}}, ["trainin", "did you mean 'training'"]),
+    ({"training": {"epochs": 0}}, ["training.epochs = 0", "greater than or equal to 1"]),
+    ({"training": {"epochs": "many"}}, ["training.epochs = 'many'", "integer"]),
+    ({"training": {"batch": -1}}, ["training.batch = -1"]),
+    ({"network": {"name": "mpl"}}, ["'mpl'", "did you mean 'mlp'"]),
+    ({"network": {"dropout": 1.0}}, ["network.dropout = 1.0", "less than 1"]),
+    ({"network": {"hidden": [3, 0]}}, ["network.hidden"]),
+    ({"optimizer": {"learning_rate": float("nan")}}, ["learning_rate", "finite"]),
+    ({"training": {"strategy": "ensemble"}, "fusion": {"method": "weight_averaging"}}, ["weight_averaging", "common start", "ensemble.start"]),
+    ({"network": {"output_activation": "tanh"}}, ["tanh", "cross_entropy"]),
+    ({"data": {}}, ["data.path", "ensync data prepare"]),
+    ({"training": 3}, ["training = 3", "section"]),
+]
+
+
+@pytest.mark.parametrize("change,words", REFUSED, ids=lambda x: str(x)[:40])
+def test_refusals_name_key_value_and_remedy(change, words):
+    with pytest.raises(EnsyncError) as caught:
+        job_from_dict({**SMALLEST, **change}, "job.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in [*words, "job.toml"]:
+        assert word in message
+
+
+@pytest.mark.parametrize("text,word", [("a = [", "not TOML"), ("\x00", "not TOML"), ("[" * 5000, "not TOML"), ("data = 1", "data = 1")])
+def test_files_that_are_not_jobs(tmp_path, text, word):
+    with pytest.raises(EnsyncError, match=word):
+        load_job(write(tmp_path, text))
+
+
+def test_absent_file_names_the_nearest(tmp_path):
+    path = write(tmp_path, "")
+    with pytest.raises(EnsyncError, match="job.toml"):
+        load_job(str(path).replace("job", "jbo"))
+    with pytest.raises(EnsyncError, match="cannot be read"):
+        load_job(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["epochs=3", "training.epochs", "training.=3", "=", ".a=1"])
+def test_overrides_that_are_not(tmp_path, text):
+    path = write(tmp_path, '[data]\npath = "d.h5"\n[output]\ndirectory = "r"\n')
+    with pytest.raises(EnsyncError, match="section.key=value"):
+        load_job(path, [text])
+
+
+def test_settings_are_explained():
+    text = explain_settings()
+    for section, field in Job.model_fields.items():
+        for key, setting in field.annotation.model_fields.items():
+            assert setting.description and f"  {key} = " in text, (section, key)
