@@ -39,7 +39,8 @@ def encode(attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> l
     """Return the pieces of the file: header and HDF5 image, made in memory."""
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=HEADER) as file:
-        file.attrs.update(format=FORMAT, version=VERSION, creator=f"ensync {__version__}")
+        for key, value in {"format": FORMAT, "version": str(VERSION), "creator": f"ensync {__version__}"}.items():
+            file.attrs[key] = np.bytes_(value)  # fixed length: HDF5 may loop for ever in a forged heap of variable-length texts
         text = json.dumps(attributes, default=_plain).encode()
         file.create_dataset("attributes", data=np.bytes_(text), dtype=h5py.string_dtype("utf-8", len(text)))
         for name, array in arrays.items():
@@ -113,8 +114,9 @@ def _verify_open(path: str | os.PathLike[str], file: BinaryIO) -> None:
 
 
 def _check_format(path: str | os.PathLike[str], file: h5py.File) -> None:
-    found = [file.attrs.get("format"), file.attrs.get("version")]
-    if found != [FORMAT, VERSION] or set(file) - {"attributes", "arrays"}:
+    types = [file.attrs.get_id(key).dtype.kind for key in ("format", "version") if key in file.attrs]
+    found = [file.attrs[key] for key in ("format", "version")] if types == ["S", "S"] else []
+    if found != [FORMAT.encode(), str(VERSION).encode()] or set(file) - {"attributes", "arrays"}:
         raise refusal(path, "is not laid out as a checkpoint")
 
 
@@ -123,7 +125,10 @@ def _read_attributes(path: str | os.PathLike[str], file: h5py.File, size: int) -
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "S" or dataset.shape != ():
         raise refusal(path, "has attributes that are not one text")
     _check_storage(path, dataset, size)
-    attributes = json.loads(bytes(dataset[()]))
+    try:
+        attributes = json.loads(bytes(dataset[()]))
+    except (ValueError, RecursionError) as error:
+        raise refusal(path, "has attributes that are not JSON") from error
     if not isinstance(attributes, dict):
         raise refusal(path, "has attributes that are not a table")
     return attributes
@@ -143,7 +148,7 @@ def _walk(path: str | os.PathLike[str], file: h5py.File, size: int) -> Iterator[
             seen.add(address)
             if isinstance(entry, h5py.Group) and name.count("/") < DEPTH:
                 waiting.append((name + "/", entry))
-            elif isinstance(entry, h5py.Dataset) and str(entry.dtype) in DTYPES:
+            elif isinstance(entry, h5py.Dataset) and entry.shape is not None and str(entry.dtype) in DTYPES:
                 _check_storage(path, entry, size)
                 yield name, entry
             else:
