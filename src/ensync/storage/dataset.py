@@ -1,0 +1,198 @@
+"""Read a prepared dataset: checked once, then rows come straight from the file, without locks and without a copy of our own."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from ensync.errors import EnsyncError, nearest
+from ensync.storage import layout
+from ensync.storage.atomic import reason
+from ensync.storage.description import describe
+from ensync.storage.layout import FINGERPRINT, SPLITS, Layout, refusal
+
+PIECE = 4 << 20  # bytes looked at together
+
+
+class Dataset:
+    """An open dataset file. Images are uint8 rows of `features` = height * width * channels values, channels last.
+
+    path, name, class_names, fingerprint, counts {split: int64 (classes,)}; shape (height, width, channels);
+    sizes {split: rows}; mean, std float32 (channels,) of the training images in units of 0..255.
+    Any number of processes and threads may read at once; nothing is locked.
+    """
+
+    def __init__(self, path: Path, found: Layout, descriptor: int) -> None:
+        self.path, self.layout, self._descriptor = path, found, descriptor
+        self.name, self.fingerprint = found.texts["name"], found.fingerprint
+        self.shape, self.sizes, self.class_names = found.shape, found.sizes, found.class_names
+        self.mean, self.std = found.mean, found.std
+        self.features = int(np.prod(found.shape))
+        self.classes = len(found.class_names)
+        self.counts = {split: self._count(split) for split in SPLITS}
+
+    def labels(self, split: str) -> np.ndarray:
+        """Return the labels int64 (rows,) of a split."""
+        labels = np.empty(self.sizes[self._known(split)], "<i8")
+        self._fill(labels, f"labels/{split}", 0)
+        return labels.astype(np.int64, copy=False)
+
+    def nbytes(self, split: str) -> int:
+        """Return the bytes that the images of a split take in memory."""
+        return self.sizes[self._known(split)] * self.features
+
+    def read(self, split: str, start: int, stop: int) -> np.ndarray:
+        """Return the images uint8 (stop - start, features) of neighbouring rows."""
+        out = np.empty((stop - start, self.features), np.uint8)
+        self.read_into(split, start, stop, out)
+        return out
+
+    def read_into(self, split: str, start: int, stop: int, out: np.ndarray) -> None:
+        """Fill out, uint8 with (stop - start) * features values in C order, with the images of neighbouring rows."""
+        if not 0 <= start <= stop <= self.sizes[self._known(split)]:
+            raise IndexError(f"rows {start}:{stop} of {self.sizes[split]} {split} rows")
+        if out.nbytes != (stop - start) * self.features or out.dtype != np.uint8:
+            raise ValueError(f"{out.dtype} {out.shape} for {stop - start} rows of {self.features} bytes")
+        self._fill(out, f"images/{split}", start * self.features)
+
+    def rows(self, split: str, rows: np.ndarray) -> np.ndarray:
+        """Return the images uint8 (len(rows), features) of `rows`, which may come in any order and more than once.
+
+        They are read in ascending order, neighbours together: one system call for each run.
+        """
+        rows = np.asarray(rows, np.int64)
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        out = np.empty((len(rows), self.features), np.uint8)
+        for start, stop in _runs(ascending):
+            first = int(ascending[start])
+            self.read_into(split, first, first + stop - start, out[start:stop])
+        if (order[1:] > order[:-1]).all():
+            return out
+        shuffled = np.empty_like(out)
+        shuffled[order] = out
+        return shuffled
+
+    def describe(self) -> str:
+        """Return what the file holds, as plain text of several lines."""
+        return describe(self.path, self.layout, self.counts)
+
+    def verify(self) -> None:
+        """Read the whole file and compare it with its fingerprint. Errors: EnsyncError when they differ."""
+        digest = hashlib.sha256(self.layout.header())
+        for split in SPLITS:
+            for piece in self._pieces(split):
+                digest.update(piece)
+            digest.update(self.labels(split).astype("<i8", copy=False))
+        if FINGERPRINT + digest.hexdigest() != self.fingerprint:
+            raise refusal(self.path, "is damaged: its images or labels do not match its fingerprint")
+
+    def close(self) -> None:
+        """Close the file; reading again is an error."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _known(self, split: str) -> str:
+        if split not in self.sizes:
+            raise EnsyncError(f"the split '{split}'{nearest(split, SPLITS)}", "one of " + ", ".join(SPLITS), "choose one of them")
+        return split
+
+    def _count(self, split: str) -> np.ndarray:
+        """Return how many rows each class has, int64 (classes,). Errors: EnsyncError for a label that is no class."""
+        labels = self.labels(split)
+        outside = (labels < 0) | (labels >= self.classes)
+        if outside.any():
+            row = int(outside.argmax())
+            raise refusal(self.path, f"gives row {row} of {split} the label {labels[row]}, and has {self.classes} classes")
+        return np.bincount(labels, minlength=self.classes)
+
+    def _pieces(self, split: str) -> Iterator[np.ndarray]:
+        step = max(1, PIECE // self.features)
+        for start in range(0, self.sizes[split], step):
+            yield self.read(split, start, min(start + step, self.sizes[split]))
+
+    def _fill(self, out: np.ndarray, name: str, start: int) -> None:
+        """Fill out from byte `start` of a stored array."""
+        if not out.size:
+            return
+        view, place = memoryview(out).cast("B"), (self.layout.offsets[name] or 0) + start
+        while view:
+            try:
+                done = os.preadv(self._descriptor, [view], place)
+            except OSError as error:
+                raise _unreadable(self.path, reason(error)) from error
+            if not done:
+                raise refusal(self.path, "has become shorter while it was read")
+            view, place = view[done:], place + done
+
+
+def open_dataset(path: str | os.PathLike[str]) -> Dataset:
+    """Open the dataset at `path` for reading after checking that it is what data/README.md specifies.
+
+    Errors: EnsyncError with the reason for any other file. Cost: all labels are read, of the images nothing.
+    """
+    path = Path(path)
+    descriptor = -1
+    try:
+        _check_regular(path)
+        with h5py.File(path, "r", locking=False) as file:
+            descriptor = os.dup(file.id.get_vfd_handle())
+            layout.check_format(path, file)
+            return Dataset(path, layout.read(path, file, os.fstat(descriptor).st_size), descriptor)
+    except BaseException as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        if isinstance(error, EnsyncError) or not isinstance(error, Exception):
+            raise
+        raise refusal(path, _what_hdf5_says(error)) from error
+
+
+def _check_regular(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise refusal(path, f"is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise EnsyncError(f"{path} does not exist", "a prepared dataset", "make it with 'ensync data prepare', or correct data.path") from error
+    except OSError as error:
+        raise _unreadable(path, reason(error)) from error
+
+
+def _unreadable(path: Path, why: str) -> EnsyncError:
+    return EnsyncError(f"{path} cannot be read because {why}", "a readable file", "check the file and its permissions")
+
+
+def _what_hdf5_says(error: Exception) -> str:
+    """Return what is wrong with the file; h5py lets many types through, and their texts are about the inside of its library."""
+    text = str(error)
+    if "signature not found" in text:
+        return "is not an HDF5 file"
+    if "truncated" in text or "end of file" in text.lower():
+        return "is cut short"
+    return f"is damaged ({type(error).__name__}: {text.splitlines()[0][:200] if text else ''})"
+
+
+def _runs(ascending: np.ndarray) -> list[tuple[int, int]]:
+    """Return (start, stop) of the stretches of `ascending` whose values follow each other by one."""
+    if not len(ascending):
+        return []
+    breaks = np.flatnonzero(np.diff(ascending) != 1) + 1
+    edges = [0, *breaks.tolist(), len(ascending)]
+    return list(zip(edges[:-1], edges[1:], strict=True))

@@ -1,0 +1,84 @@
+"""`ensync data prepare`: from published or own files to one dataset file."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensync.errors import EnsyncError, nearest
+from ensync.storage import sources
+from ensync.storage.downloads import fetch
+from ensync.storage.published import PUBLISHED
+from ensync.storage.writing import Progress, Written, write_dataset
+
+OPTIONS: dict[str, tuple[str, ...]] = {  # of each dataset, beside those that all have
+    "digits": (),
+    **dict.fromkeys(PUBLISHED, ("from", "download")),
+    "csv": ("from", "bad-rows"),
+    "images": ("from", "bad-rows", "size", "greyscale"),
+}
+BAD_ROWS = ("refuse", "skip")
+SIZE = 32  # pixels on a side of pictures, when --size is not given
+
+
+@dataclass(frozen=True)
+class Prepared(Written):
+    """What `prepare` has done; `notes` are for the user's eyes (rows left out, files that are not the published ones)."""
+
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.path} is written" if self.changed else f"{self.path} is there already and identical: nothing was changed"
+
+
+def default_destination(name: str) -> Path:
+    """Return where `prepare` puts a dataset when it is not told: data/NAME.h5."""
+    return Path("data") / f"{name.replace('-', '_')}.h5"
+
+
+def prepare(
+    name: str,
+    destination: str | os.PathLike[str] | None = None,
+    from_directory: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    validation: float = 0.1,
+    seed: int = 1,
+    size: int | None = None,
+    greyscale: bool = False,
+    bad_rows: str | None = None,
+    progress: Progress = lambda *_: None,
+) -> Prepared:
+    """Write the dataset `name` to `destination` in one piece, from local files or the network. One process, safe to run twice.
+
+    progress(what, done, total) is called now and then. Errors: EnsyncError for every mistake in the arguments, the files, the network
+    or the disk; `destination` is then as it was.
+    """
+    if name not in OPTIONS:
+        raise EnsyncError(f"the dataset '{name}'{nearest(name, OPTIONS)}", "one of " + ", ".join(OPTIONS), "choose one of them")
+    _check(name, {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows})
+    place = fetch(name, progress=progress) if download else Path(from_directory or "")
+    source = _read(name, place, size or SIZE, greyscale, bad_rows or "refuse", progress)
+    written = write_dataset(destination or default_destination(name), source, validation, seed, progress)
+    return Prepared(**vars(written), notes=tuple(source.notes))
+
+
+def _read(name: str, place: Path, size: int, greyscale: bool, bad_rows: str, progress: Progress) -> sources.Source:
+    readers = {
+        "digits": sources.read_digits,
+        "cifar-10": lambda: sources.read_cifar10(place),
+        "csv": lambda: sources.read_csv(place, bad_rows),
+        "images": lambda: sources.read_images(place, size, greyscale, bad_rows, progress),
+    }
+    return readers[name]() if name in readers else sources.read_idx(place, name)
+
+
+def _check(name: str, given: dict[str, Any]) -> None:
+    """Raise EnsyncError unless the options given are those the dataset has, and say where it comes from."""
+    for option, value in given.items():
+        if value not in (None, False) and option not in OPTIONS[name]:
+            raise EnsyncError(f"--{option} with the dataset '{name}'", "an option that this dataset has", f"leave --{option} out")
+    if given["bad-rows"] not in (None, *BAD_ROWS):
+        raise EnsyncError(f"--bad-rows {given['bad-rows']}", "refuse or skip", "choose one of them")
+    ways = " or ".join({"from": "--from DIR", "download": "--download"}[way] for way in OPTIONS[name] if way in ("from", "download"))
+    if ways and bool(given["from"]) + bool(given["download"]) != 1:
+        raise EnsyncError(f"the dataset '{name}' with{'out' if not given['from'] else ' both'} {ways}", ways, "say where its files come from")

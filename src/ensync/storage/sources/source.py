@@ -1,0 +1,77 @@
+"""What every reader of published files returns, and how it reads files it does not trust."""
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ensync.errors import EnsyncError
+from ensync.storage.atomic import reason
+
+LISTED = 5  # how many bad rows or files a sentence names before it only counts
+
+
+class Images(Protocol):
+    """Images uint8 `(rows, height, width, channels)`: an array, or pictures decoded when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset before it is split and stored.
+
+    images: {split: uint8 (rows, height, width, channels)} with "train" and perhaps "test"; labels: {split: int64 (rows,)}, numbers of
+    class_names; checksums: {file: "md5:..." or "sha256:..."}; notes: what a reader of the prepared file must know (rows left out).
+    """
+
+    name: str
+    images: dict[str, Any]
+    labels: dict[str, np.ndarray]
+    class_names: list[str]
+    source: str
+    licence: str
+    checksums: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def regular_file(path: Path) -> Path:
+    """Return `path` when it is a file (a pipe or a device could stop or flood us). Errors: EnsyncError."""
+    with told(path):
+        mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise EnsyncError(f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}", "a file", "give another path")
+    return path
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn an OSError about `path` into the sentence that says so."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise EnsyncError(f"{path} does not exist", "a readable file or directory", "check the path given with --from") from error
+    except OSError as error:
+        raise EnsyncError(
+            f"{path} cannot be read because {reason(error)}", "a readable file or directory", "check the path and its permissions"
+        ) from error
+
+
+def checksum(path: Path, algorithm: str = "md5") -> str:
+    """Return "md5:..." of a file; MD5 because that is what the publishers of these datasets give."""
+    with told(path), path.open("rb") as file:
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+
+
+def first_few(problems: list[str], count: int) -> str:
+    """Return "a; b; c and 7 more" for `problems`, the first of `count` there are."""
+    text = "; ".join(problems[:LISTED])
+    return text + (f" and {count - LISTED} more" if count > LISTED else "")

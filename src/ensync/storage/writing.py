@@ -1,0 +1,204 @@
+"""Write a dataset file: cut the splits, lay out the file, stream the images into it, seal it."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensync import __version__
+from ensync.errors import EnsyncError
+from ensync.sharding import Purpose, generator
+from ensync.storage import layout
+from ensync.storage.atomic import clean_temporaries, put_in_place, reason, temporary_beside
+from ensync.storage.layout import FINGERPRINT, SPLITS, Layout
+from ensync.storage.sources.source import Source
+
+PIECE = 4 << 20       # bytes of images on their way at a time
+LARGEST_PART = 0.9    # of the training images that may be cut away
+SPARE = 1 << 20       # bytes of HDF5's own tables, more than it ever takes
+VALIDATION, TEST = 0, 1  # streams of random numbers
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A dataset file that is in place; `changed` is False when an identical one was there already."""
+
+    path: Path
+    fingerprint: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A split of the file: which rows of which split of the source."""
+
+    origin: str
+    rows: np.ndarray
+
+
+def write_dataset(
+    path: str | os.PathLike[str],
+    source: Source,
+    validation: float = 0.1,
+    seed: int = 1,
+    progress: Progress = lambda *_: None,
+    test: float = 0.2,
+) -> Written:
+    """Write `source` as one dataset file that replaces `path` at once; an identical file is left alone.
+
+    validation, test: parts of the training images to cut, stratified, by `seed`; test only where the source has none.
+    Errors: EnsyncError when the source is unfit, `path` holds something else, or the disk refuses; `path` is then as it was.
+    """
+    path = Path(path)
+    _check(source, validation, test)
+    before = _fingerprint_at(path)
+    parts = cut(source, validation, test, seed)
+    plan = _plan(source, parts, {"validation": validation, "test": "as published" if "test" in source.images else test, "seed": seed})
+    _make_room(path, plan)
+    with temporary_beside(path) as temporary:
+        offsets = layout.create(temporary, plan)
+        fingerprint = _fill(temporary, source, parts, plan, offsets, progress)
+        if fingerprint == before:
+            return Written(path, fingerprint, changed=False)
+        put_in_place(temporary, path)
+    return Written(path, fingerprint, changed=True)
+
+
+def cut(source: Source, validation: float, test: float, seed: int) -> dict[str, _Part]:
+    """Return the rows of each split: train and validation in a random order (of `seed`), test in the order of the source.
+
+    The random order is for sources sorted by class: blocks of neighbouring rows then hold all classes.
+    """
+    labels = source.labels["train"]
+    rows = np.arange(len(labels))
+    tests = _Part("test", np.arange(len(source.labels["test"]))) if "test" in source.labels else None
+    if tests is None:
+        chosen = stratified(labels, test, generator(seed, Purpose.SPLIT, TEST))
+        tests, rows = _Part("train", rows[chosen]), rows[~chosen]
+    random = generator(seed, Purpose.SPLIT, VALIDATION)
+    rows = random.permutation(rows)
+    chosen = stratified(labels[rows], validation, random)
+    return {"train": _Part("train", rows[~chosen]), "validation": _Part("train", rows[chosen]), "test": tests}
+
+
+def stratified(labels: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray:
+    """Return a mask bool (rows,) of round(part * rows) rows with the classes in proportion (largest remainders).
+
+    At least one row of each class stays out of it.
+    """
+    counts = np.bincount(labels)
+    shares = counts * part
+    taken = np.floor(shares).astype(np.int64)
+    short = round(part * len(labels)) - int(taken.sum())
+    taken[np.argsort(taken - shares, kind="stable")[:short]] += 1
+    mask = np.zeros(len(labels), bool)
+    for label, count in enumerate(np.minimum(taken, counts - 1)):
+        if count > 0:
+            mask[random.permutation(np.flatnonzero(labels == label))[:count]] = True
+    return mask
+
+
+def _check(source: Source, validation: float, test: float) -> None:
+    for name, part in (("validation", validation), ("test", test)):
+        if not 0 <= part <= LARGEST_PART:
+            raise EnsyncError(f"--{name} {part}", f"a part from 0 to {LARGEST_PART}", "choose another")
+    if len(source.class_names) < 2 or len(np.unique(source.labels["train"])) < 2:
+        raise EnsyncError(f"{source.name} has training images of one class only", "two classes or more", "add another class")
+    shapes = {images.shape[1:] for images in source.images.values()}
+    if len(shapes) != 1:
+        raise EnsyncError(f"{source.name} has training and test images of different shapes {shapes}", "one shape", "correct the files")
+
+
+def _plan(source: Source, parts: dict[str, _Part], preparation: dict[str, float | int | str]) -> Layout:
+    shape = source.images["train"].shape[1:]
+    texts = {"creator": f"ensync {__version__}", "name": source.name, "source": source.source, "licence": source.licence}
+    tables = {"checksums": source.checksums, "notes": source.notes, "preparation": preparation}
+    return Layout(tuple(map(int, shape)), {split: len(parts[split].rows) for split in SPLITS}, source.class_names, texts, tables)
+
+
+def _make_room(path: Path, plan: Layout) -> None:
+    """Clear what killed runs left beside `path`; raise EnsyncError when the file cannot fit (it may take hours to find out)."""
+    needed = sum(plan.sizes.values()) * (int(np.prod(plan.shape)) + 8) + SPARE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clean_temporaries(path.parent)
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise EnsyncError(f"{path.parent} cannot be used because {reason(error)}", "a writable directory", "choose another with --to") from error
+    if free < needed:
+        raise EnsyncError(
+            f"{path.parent} has {free / 1e6:.0f} MB free", f"{needed / 1e6:.0f} MB for {path.name}", "make room or choose another directory with --to"
+        )
+
+
+def _fingerprint_at(path: Path) -> str | None:
+    """Return the fingerprint of the dataset at `path`, None when nothing is there. Errors: EnsyncError when it is something else."""
+    from ensync.storage.dataset import open_dataset
+
+    if not os.path.lexists(path):
+        return None
+    try:
+        with open_dataset(path) as dataset:
+            return dataset.fingerprint
+    except EnsyncError as error:
+        raise EnsyncError(f"{path} is there and is no dataset that could be replaced ({error.given})", "a free name", "remove it, or choose another with --to") from error
+
+
+def _fill(temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, offsets: dict[str, int | None], progress: Progress) -> str:
+    """Write images, labels, mean, std and fingerprint to their places; return the fingerprint."""
+    digest = hashlib.sha256(plan.header())
+    counts = np.zeros((plan.shape[2], 256), np.int64)
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for split, part in parts.items():
+            _fill_images(descriptor, offsets[f"images/{split}"] or 0, source, split, part, digest, counts, progress)
+            labels = source.labels[part.origin][part.rows].astype("<i8")
+            digest.update(labels)
+            _write(descriptor, offsets[f"labels/{split}"] or 0, labels)
+        mean, std = moments(counts)
+        fingerprint = FINGERPRINT + digest.hexdigest()
+        _write(descriptor, offsets["mean"], mean.astype("<f4"))
+        _write(descriptor, offsets["std"], std.astype("<f4"))
+        _write(descriptor, offsets["fingerprint"], np.frombuffer(fingerprint.encode(), np.uint8))
+    finally:
+        os.close(descriptor)
+    return fingerprint
+
+
+def _fill_images(descriptor, offset, source, split, part, digest, counts, progress) -> None:
+    images = source.images[part.origin]
+    features = int(np.prod(images.shape[1:]))
+    step = max(1, PIECE // features)
+    for start in range(0, len(part.rows), step):
+        piece = np.ascontiguousarray(images[part.rows[start : start + step]])
+        if split == "train":
+            for channel in range(len(counts)):
+                counts[channel] += np.bincount(piece[..., channel].ravel(), minlength=256)
+        digest.update(piece)
+        _write(descriptor, offset + start * features, piece)
+        progress(f"writing {split} images", start + len(piece), len(part.rows))
+
+
+def moments(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation float64 (channels,) from how often each pixel value occurs, int64 (channels, 256).
+
+    Exact, whatever the order. A channel that never changes gets 1, so that dividing by it leaves it as it is.
+    """
+    values = np.arange(256.0)
+    total = counts.sum(axis=1)
+    mean = counts @ values / total
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
+    return mean, np.where(variance > 0, np.sqrt(variance), 1.0)
+
+
+def _write(descriptor: int, offset: int, array: np.ndarray) -> None:
+    view = memoryview(array).cast("B") if array.size else memoryview(b"")
+    while view:
+        done = os.pwrite(descriptor, view, offset)
+        view, offset = view[done:], offset + done
