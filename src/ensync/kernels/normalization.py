@@ -1,0 +1,189 @@
+"""Batch normalisation (Ioffe and Szegedy 2015) and local response normalisation (Krizhevsky et al. 2012), channels last.
+
+    outputs = activation(scale * inputs + shift),   scale = gamma / sqrt(variance + epsilon),   shift = beta - mean * scale
+
+The sums over samples and pixels are separate from their use: (sum, sum of squares) forward and (sum g, sum g x) backward can
+be added over ranks in between, which is synchronised batch normalisation. Values are seen as (rows, c), rows = n * h * w;
+sums are over blocks of BLOCK rows, added in float64 in their order, so that they do not depend on the number of threads.
+The gradient of a ReLU that follows is taken on the way, from the recomputed sign of its argument.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from ensync.kernels.simd import lanes, pointer
+from ensync.kernels.vectors import choose, fma, greater, load, maximum, splat, store, zeros
+
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
+BLOCK = 256
+
+
+def blocks(rows: int) -> int:
+    """Return the number of blocks, the first axis of the scratch `partial` (blocks, 2, c), for this number of rows."""
+    return -(-rows // BLOCK)
+
+
+@njit(**OPTIONS)
+def block_sums(values, partial, c, rows):
+    """Write the sums and sums of squares of `rows` rows at an address to the address `partial` (2, c)."""
+    for j in range(0, c, lanes(values)):
+        count = min(lanes(values), c - j)
+        a = b = p = q = zeros(values)
+        for row in range(0, rows - 1, 2):
+            x, y = load(values, row * c + j, count), load(values, (row + 1) * c + j, count)
+            a, b, p, q = a + x, b + y, fma(x, x, p), fma(y, y, q)
+        if rows % 2:
+            x = load(values, (rows - 1) * c + j, count)
+            a, p = a + x, fma(x, x, p)
+        store(partial, j, a + b, count)
+        store(partial, c + j, p + q, count)
+
+
+@njit(**OPTIONS)
+def add_partial(partial, count, sums):
+    """Add the first `count` partial sums (count, 2, c) in their order to sums (2, c), float64, which are overwritten."""
+    sums[:] = 0
+    for block in range(count):
+        for k in range(2):
+            for j in range(sums.shape[1]):
+                sums[k, j] += partial[block, k, j]
+
+
+@njit(parallel=True, **OPTIONS)
+def _channel_sums(values, partial, sums):
+    rows, c = values.shape
+    count = (rows + BLOCK - 1) // BLOCK
+    for block in prange(count):
+        block_sums(pointer(values, block * BLOCK * c), pointer(partial, block * 2 * c), c, min(BLOCK, rows - block * BLOCK))
+    add_partial(partial, count, sums)
+
+
+@njit(forceinline=True, **OPTIONS)
+def normalize_rows(source, skip, has_skip, scale, shift, floor, target, c, rows):
+    """Write max(floor, scale * source + shift + skip) of `rows` rows, all given by addresses."""
+    low = splat(source, floor)
+    for j in range(0, c, lanes(source)):
+        count = min(lanes(source), c - j)
+        a, b = load(scale, j, count), load(shift, j, count)
+        for at in range(j, rows * c, c):
+            value = fma(load(source, at, count), a, b)
+            if has_skip:
+                value = value + load(skip, at, count)
+            store(target, at, maximum(value, low), count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _normalize(values, scale, shift, skip, has_skip, floor, out):
+    rows, c = values.shape
+    for block in prange((rows + 31) // 32):
+        at = block * 32 * c
+        normalize_rows(pointer(values, at), pointer(skip, at * has_skip), has_skip, pointer(scale, 0), pointer(shift, 0), floor,
+                       pointer(out, at), c, min(32, rows - block * 32))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _gradient_sums(gradient, values, scale, shift, floor, partial, c, rows):
+    """Write the sums of g and g x of a block to `partial` (2, c); g is 0 where a ReLU follows and was closed."""
+    low, nothing = splat(values, floor), zeros(values)
+    for j in range(0, c, lanes(values)):
+        count = min(lanes(values), c - j)
+        a, b = load(scale, j, count), load(shift, j, count)
+        total = products = zeros(values)
+        for at in range(j, rows * c, c):
+            x = load(values, at, count)
+            g = choose(greater(fma(x, a, b), low), load(gradient, at, count), nothing)
+            total, products = total + g, fma(g, x, products)
+        store(partial, j, total, count)
+        store(partial, c + j, products, count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _channel_gradient_sums(gradient, values, scale, shift, floor, partial, sums):
+    rows, c = values.shape
+    count = (rows + BLOCK - 1) // BLOCK
+    for block in prange(count):
+        at = block * BLOCK * c
+        _gradient_sums(pointer(gradient, at), pointer(values, at), pointer(scale, 0), pointer(shift, 0), floor,
+                       pointer(partial, block * 2 * c), c, min(BLOCK, rows - block * BLOCK))
+    add_partial(partial, count, sums)
+
+
+@njit(parallel=True, **OPTIONS)
+def _normalize_backward(gradient, values, scale, shift, floor, coefficients, out):
+    rows, c = values.shape
+    for block in prange((rows + 31) // 32):
+        start, end = block * 32 * c, min(rows, block * 32 + 32) * c
+        g_at, x_at, out_at = pointer(gradient, 0), pointer(values, 0), pointer(out, 0)
+        low, nothing = splat(g_at, floor), zeros(g_at)
+        for j in range(0, c, lanes(values)):
+            count = min(lanes(values), c - j)
+            a, b = load(pointer(scale, 0), j, count), load(pointer(shift, 0), j, count)
+            p, q = load(pointer(coefficients, 0), j, count), load(pointer(coefficients, c), j, count)
+            for at in range(start + j, end, c):
+                x = load(x_at, at, count)
+                g = choose(greater(fma(x, a, b), low), load(g_at, at, count), nothing)
+                store(out_at, at, fma(g, a, fma(x, p, q)), count)
+
+
+@njit(**OPTIONS)
+def _coefficients(sums, count, gamma, beta, epsilon, scale, shift, mean, variance):
+    for j in range(gamma.size):
+        mean[j] = sums[0, j] / count
+        variance[j] = max(0.0, sums[1, j] / count - mean[j] * mean[j])
+        scale[j] = gamma[j] / math.sqrt(variance[j] + epsilon)
+        shift[j] = beta[j] - mean[j] * scale[j]
+
+
+@njit(**OPTIONS)
+def _gradient_coefficients(sums, count, epsilon, mean, variance, scale, gamma_gradient, beta_gradient, coefficients):
+    for j in range(scale.size):
+        inverse = 1.0 / math.sqrt(variance[j] + epsilon)
+        slope = inverse * (sums[1, j] - mean[j] * sums[0, j])
+        gamma_gradient[j], beta_gradient[j] = slope, sums[0, j]
+        coefficients[0, j] = -scale[j] * slope * inverse / count
+        coefficients[1, j] = scale[j] * (slope * inverse * mean[j] - sums[0, j]) / count
+
+
+def channel_sums(values: np.ndarray, partial: np.ndarray, sums: np.ndarray) -> None:
+    """Write (sum, sum of squares) of each channel of values (rows, c) to sums (2, c), float64; partial (blocks(rows), 2, c) is scratch."""
+    _channel_sums(values, partial, sums)
+
+
+def batch_coefficients(sums: np.ndarray, count: int, gamma: np.ndarray, beta: np.ndarray, epsilon: float, scale: np.ndarray,
+                       shift: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> None:
+    """Write scale, shift (c), and mean and biased variance (c) in float64, of channels whose sums (2, c) are over `count` rows."""
+    _coefficients(sums, count, gamma, beta, epsilon, scale, shift, mean, variance)
+
+
+def normalize(values: np.ndarray, scale: np.ndarray, shift: np.ndarray, skip: np.ndarray, relu: bool, out: np.ndarray) -> None:
+    """Write scale * values + shift + skip, made non-negative if `relu`, to out. values, out (rows, c); skip (rows, c), or (0, c) for none."""
+    floor = values.dtype.type(0.0 if relu else -np.inf)
+    _normalize(values, scale, shift, skip, int(skip.shape[0] > 0), floor, out)
+
+
+def channel_gradient_sums(gradient: np.ndarray, values: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool,
+                          partial: np.ndarray, sums: np.ndarray) -> None:
+    """Write (sum of g, sum of g * values) of each channel to sums (2, c), float64. g: gradient (rows, c) behind the ReLU, if one follows."""
+    floor = values.dtype.type(0.0 if relu else -np.inf)
+    _channel_gradient_sums(gradient, values, scale, shift, floor, partial, sums)
+
+
+def gradient_coefficients(sums: np.ndarray, count: int, epsilon: float, mean: np.ndarray, variance: np.ndarray, scale: np.ndarray,
+                          gamma_gradient: np.ndarray, beta_gradient: np.ndarray, coefficients: np.ndarray) -> None:
+    """From gradient sums (2, c) over all `count` rows, write the gradients of gamma and beta (c) and the coefficients (2, c) of `normalize_backward`.
+
+    Under synchronised normalisation the caller scales gamma's and beta's gradients, or gives this rank's sums for them.
+    """
+    _gradient_coefficients(sums, count, epsilon, mean, variance, scale, gamma_gradient, beta_gradient, coefficients)
+
+
+def normalize_backward(gradient: np.ndarray, values: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool,
+                       coefficients: np.ndarray, out: np.ndarray) -> None:
+    """Write scale * g + coefficients[0] * values + coefficients[1], the gradient of the values, to out (rows, c), which may be `gradient`.
+
+    With coefficients of zeros it is the gradient under fixed (moving) statistics.
+    """
+    floor = values.dtype.type(0.0 if relu else -np.inf)
+    _normalize_backward(gradient, values, scale, shift, floor, coefficients, out)

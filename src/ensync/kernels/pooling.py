@@ -1,0 +1,177 @@
+"""Pooling over windows, overlapping or not, and over whole images. Images are (n, h, w, c), channels last.
+
+A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left): image, window and output sizes and the padding before the image.
+Padding never wins a maximum and does not count in an average. The backward kernels gather: each input pixel looks at the
+outputs whose window holds it, so that threads never write to the same place.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from ensync.kernels.depthwise import clip_taps
+from ensync.kernels.simd import lanes, pointer
+from ensync.kernels.vectors import choose, equal, fma, greater, load, load_as, splat, splat_as, store, zeros
+
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
+
+
+@njit(forceinline=True, **OPTIONS)
+def _largest(source, target, chosen, window, y, x, j, count):
+    """Write one vector of maxima and which tap, counted row by row, they came from (the first of equals)."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    first_row, end_row, row = clip_taps(y, stride, top, kh, h)
+    first, end, column = clip_taps(x, stride, left, kw, w)
+    best = load(source, ((row + first_row) * w + column + first) * c + j, count)
+    place = splat_as(best, chosen, np.uint8(first_row * kw + first))
+    for ky in range(first_row, end_row):
+        for kx in range(first, end):
+            value = load(source, ((row + ky) * w + column + kx) * c + j, count)
+            wins = greater(value, best)
+            best = choose(wins, value, best)
+            place = choose(wins, splat_as(best, chosen, np.uint8(ky * kw + kx)), place)
+    store(target, (y * ow + x) * c + j, best, count)
+    store(chosen, (y * ow + x) * c + j, place, count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _max_forward(inputs, size, stride, padding, outputs, chosen):
+    (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
+    for line in prange(n * oh):
+        image, window = line // oh, (h, w, c, size[0], size[1], oh, ow, stride, padding[0], padding[1])
+        source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c)
+        for x in range(ow):
+            for j in range(0, c, lanes(inputs)):
+                _largest(source, target, pointer(chosen, image * oh * ow * c), window, line % oh, x, j, min(lanes(inputs), c - j))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _reaching(position, stride, padding, taps, outputs):
+    """Return first and end of the outputs whose windows hold an input position."""
+    first = (position + padding - taps + stride) // stride
+    return max(0, first), min(outputs, (position + padding) // stride + 1)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _gather_chosen(gradient, chosen, target, window, y, rows, x, columns, j, count):
+    """Add up one vector of the gradients of the outputs that chose this pixel."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    total = zeros(gradient)
+    for row in range(rows[0], rows[1]):
+        for column in range(columns[0], columns[1]):
+            tap = (y + top - row * stride) * kw + x + left - column * stride
+            at = (row * ow + column) * c + j
+            here = equal(load_as(total, chosen, at, count), splat_as(total, chosen, np.uint8(tap)))
+            total = total + choose(here, load(gradient, at, count), zeros(gradient))
+    store(target, (y * w + x) * c + j, total, count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _max_backward(gradient, chosen, size, stride, padding, out):
+    (n, h, w, c), (oh, ow) = out.shape, gradient.shape[1:3]
+    for line in prange(n * h):
+        image, window = line // h, (h, w, c, size[0], size[1], oh, ow, stride, padding[0], padding[1])
+        source, places = pointer(gradient, image * oh * ow * c), pointer(chosen, image * oh * ow * c)
+        rows = _reaching(line % h, stride, padding[0], size[0], oh)
+        for x in range(w):
+            columns = _reaching(x, stride, padding[1], size[1], ow)
+            for j in range(0, c, lanes(out)):
+                _gather_chosen(source, places, pointer(out, image * h * w * c), window, line % h, rows, x, columns, j,
+                               min(lanes(out), c - j))
+
+
+@njit(parallel=True, **OPTIONS)
+def _average_forward(inputs, size, stride, padding, outputs):
+    (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
+    for line in prange(n * oh):
+        image, y = line // oh, line % oh
+        source, target = pointer(inputs, image * h * w * c), pointer(outputs, line * ow * c)
+        first_row, end_row, row = clip_taps(y, stride, padding[0], size[0], h)
+        for x in range(ow):
+            first, end, column = clip_taps(x, stride, padding[1], size[1], w)
+            share = inputs.dtype.type(1) / inputs.dtype.type((end_row - first_row) * (end - first))
+            for j in range(0, c, lanes(inputs)):
+                total, count = zeros(source), min(lanes(inputs), c - j)
+                for ky in range(first_row, end_row):
+                    for kx in range(first, end):
+                        total = total + load(source, ((row + ky) * w + column + kx) * c + j, count)
+                store(target, x * c + j, total * splat(source, share), count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _average_backward(gradient, size, stride, padding, out):
+    (n, h, w, c), (oh, ow) = out.shape, gradient.shape[1:3]
+    for line in prange(n * h):
+        image, y = line // h, line % h
+        source, target = pointer(gradient, image * oh * ow * c), pointer(out, line * w * c)
+        rows = _reaching(y, stride, padding[0], size[0], oh)
+        for x in range(w):
+            columns = _reaching(x, stride, padding[1], size[1], ow)
+            for j in range(0, c, lanes(out)):
+                total, count = zeros(source), min(lanes(out), c - j)
+                for row in range(rows[0], rows[1]):
+                    first_row, end_row, _ = clip_taps(row, stride, padding[0], size[0], h)
+                    for column in range(columns[0], columns[1]):
+                        first, end, _ = clip_taps(column, stride, padding[1], size[1], w)
+                        share = out.dtype.type(1) / out.dtype.type((end_row - first_row) * (end - first))
+                        total = fma(load(source, (row * ow + column) * c + j, count), splat(source, share), total)
+                store(target, x * c + j, total, count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _global_forward(inputs, outputs):
+    n, h, w, c = inputs.shape
+    share = inputs.dtype.type(1) / inputs.dtype.type(h * w)
+    for image in prange(n):
+        source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * c)
+        for j in range(0, c, lanes(inputs)):
+            total, count = zeros(source), min(lanes(inputs), c - j)
+            for at in range(j, h * w * c, c):
+                total = total + load(source, at, count)
+            store(target, j, total * splat(source, share), count)
+
+
+@njit(parallel=True, **OPTIONS)
+def _global_backward(gradient, out):
+    n, h, w, c = out.shape
+    share = out.dtype.type(1) / out.dtype.type(h * w)
+    for image in prange(n):
+        source, target = pointer(gradient, image * c), pointer(out, image * h * w * c)
+        for at in range(0, h * w * c, c):
+            for j in range(0, c, lanes(out)):
+                count = min(lanes(out), c - j)
+                store(target, at + j, load(source, j, count) * splat(source, share), count)
+
+
+def max_pool_forward(inputs: np.ndarray, size: tuple[int, int], stride: int, padding: tuple[int, int], outputs: np.ndarray,
+                     chosen: np.ndarray) -> None:
+    """Write the maxima of windows of inputs (n, h, w, c) to outputs (n, oh, ow, c), and the winning taps to chosen, uint8 of that shape.
+
+    size = (kh, kw) of at most 256 taps; padding = (top, left), less than the size.
+    """
+    _max_forward(inputs, size, stride, padding, outputs, chosen)
+
+
+def max_pool_backward(gradient: np.ndarray, chosen: np.ndarray, size: tuple[int, int], stride: int, padding: tuple[int, int],
+                      out: np.ndarray) -> None:
+    """Write the gradient of the inputs to out (n, h, w, c), given that of the outputs and the winning taps (n, oh, ow, c)."""
+    _max_backward(gradient, chosen, size, stride, padding, out)
+
+
+def average_pool_forward(inputs: np.ndarray, size: tuple[int, int], stride: int, padding: tuple[int, int], outputs: np.ndarray) -> None:
+    """Write the means of windows of inputs (n, h, w, c) to outputs (n, oh, ow, c)."""
+    _average_forward(inputs, size, stride, padding, outputs)
+
+
+def average_pool_backward(gradient: np.ndarray, size: tuple[int, int], stride: int, padding: tuple[int, int], out: np.ndarray) -> None:
+    """Write the gradient of the inputs to out (n, h, w, c), given that of the means (n, oh, ow, c)."""
+    _average_backward(gradient, size, stride, padding, out)
+
+
+def global_average_forward(inputs: np.ndarray, outputs: np.ndarray) -> None:
+    """Write the mean of each channel of inputs (n, h, w, c) to outputs (n, c)."""
+    _global_forward(inputs, outputs)
+
+
+def global_average_backward(gradient: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradient of the inputs to out (n, h, w, c), given that of the means (n, c)."""
+    _global_backward(gradient, out)
