@@ -84,3 +84,36 @@ def adam(p, g, m, v, step, rate, beta1, beta2, epsilon, decay, decoupled):
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     return p - rate * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + epsilon), m, v
+
+# --- online
+
+
+def train_online(parameters, sizes, activations, cross_entropy_loss, inputs, labels, rate, low, high, factor):
+    """Plain SGD, one step per row of `inputs`; `parameters` is flat and changed in place. Return (sum of losses, correct)."""
+    layers, start = [], 0
+    for height, width in zip(sizes[:-1], sizes[1:], strict=True):
+        weights = parameters[start : start + height * width].reshape(height, width)
+        bias = parameters[start + height * width : start + (height + 1) * width]
+        layers.append((weights, bias))
+        start += (height + 1) * width
+    total, correct = 0.0, 0
+    for x, label in zip(inputs, labels, strict=True):
+        values = [x]
+        for (weights, bias), name in zip(layers, activations, strict=True):
+            values.append(activation(name, values[-1] @ weights + bias))
+        outputs, target = values[-1], one_hot(np.array([label]), sizes[-1], low, high)[0]
+        correct += int(outputs.argmax() == label)
+        if cross_entropy_loss:
+            total += cross_entropy(outputs[None], np.array([label]))
+            delta = softmax(outputs[None])[0] - one_hot(np.array([label]), sizes[-1])[0]
+        else:
+            total += factor * ((outputs - target) ** 2).sum()
+            delta = 2 * factor * (outputs - target) * activation_slope(activations[-1], outputs)
+        for index in reversed(range(len(layers))):
+            weights, bias = layers[index]
+            gradient = weights @ delta
+            weights -= rate * np.outer(values[index], delta)
+            bias -= rate * delta
+            if index:
+                delta = gradient * activation_slope(activations[index - 1], values[index])
+    return total, correct

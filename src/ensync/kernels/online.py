@@ -1,0 +1,321 @@
+"""One sample per step: plain stochastic gradient descent on a dense network, one update per sample.
+
+The obvious program reads and writes every weight for every sample. This one lets `BLOCK` updates wait: with W the weights
+at the start of a block, x[s] the inputs and d[s] the deltas (gradient before the activation) of its samples, sample t sees
+
+    weights        W[t] = W - rate * sum over s < t of x[s] d[s]'
+    forward        x[t] W[t] = x[t] W - rate * sum over s < t of (x[t] . x[s]) d[s]
+    backward       W[t] d[t] = W d[t] - rate * sum over s < t of (d[s] . d[t]) x[s]
+
+which is the same sequence of steps, not a batch: only the order of additions differs. The inputs of the first layer are
+known beforehand, so its x[t] W and x[t] . x[s] are matrix products, and the waiting updates of all layers another: one pass
+over the weights applies the last block's updates and computes the next block's products. A bias is the weight of an
+input that is always 1. Calls cut at the same samples give the same bits, whatever the number of threads.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from ensync.kernels.activations import activate_block, gradient_block
+from ensync.kernels.inputs import normalize_row
+from ensync.kernels.losses import cross_entropy_rows, squared_error_rows
+from ensync.kernels.rows import (
+    CHAINS, TILE_ROWS, dots_row, dots_square, row_1, row_2, row_4, row_8, square_of, tile_1, tile_2, tile_3,
+)
+from ensync.kernels.simd import lanes, lanes_of, pointer
+
+# Samples whose updates wait together, and rows of weights that one thread takes at a time.
+BLOCK = 32
+PIECE = 208
+CROSS_ENTROPY = 0
+
+# Per layer: inputs, outputs; both padded (rows: inputs and the bias); activation; offsets of the weights (rows, columns),
+# of the block's inputs (BLOCK, rows) and of its waiting -rate * deltas (BLOCK, columns).
+LAYER = np.dtype([(name, np.int64) for name in "inputs outputs rows columns activation weights values deltas".split()])
+# Offsets of what is shared: per-pixel mean and scale, products (pieces, BLOCK, columns) and inner products
+# (pieces, BLOCK, BLOCK) of the first layer, outputs (width), and vectors of one sample: sums, gradient, delta, factors.
+ROOM = np.dtype([(name, np.int64) for name in "mean scale products inner outputs sums gradient delta factors pieces".split()])
+
+
+def train_online(
+    parameters: np.ndarray, sizes: np.ndarray, codes: np.ndarray, loss: int, images: np.ndarray, labels: np.ndarray,
+    rows: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray, learning_rate: float, low: float, high: float, factor: float,
+) -> tuple[float, int]:
+    """Take one step of plain SGD per sample of `rows`, in that order; return the sum of losses and the number of correct ones.
+
+    parameters: flat, float32 or float64, updated in place; per layer weights (inputs, outputs), then bias (outputs,).
+    sizes: int64 (layers + 1,), widths from the pixels to the classes; codes: int64 (layers,), activations.ACTIVATIONS.
+    loss: 0 softmax and cross-entropy (the last code is not used), 1 factor * sum of squared differences from a target that is
+    `high` at the label and `low` elsewhere. Both are taken before the sample's own update.
+    images: uint8 (N, features), features = height * width * channels; labels: int64 (N,); rows: int64 (n,), n may be 0.
+    mean, inverse_std: (channels,): a pixel enters as (pixel - mean) * inverse_std.
+    """
+    plan, room, elements = _lay_out(sizes, codes, parameters.itemsize)
+    work = _aligned_zeros(elements, parameters.dtype)
+    weights = _views(work, plan)
+    starts = np.concatenate([[0], np.cumsum([view.size for view in weights])])
+    for view, start in zip(weights, starts, strict=False):
+        view[:] = parameters[start : start + view.size].reshape(view.shape)
+    _prepare_inputs(work, plan, room, mean, inverse_std)
+    scalars = np.array([learning_rate, low, high, factor], parameters.dtype)
+    result = _train(work, plan, room, _pieces(plan), images, labels, rows, loss, *scalars)
+    for view, start in zip(weights, starts, strict=False):
+        parameters[start : start + view.size].reshape(view.shape)[:] = view
+    return result
+
+
+def _lay_out(sizes: np.ndarray, codes: np.ndarray, itemsize: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the layers' places in the scratch array, the shared places and the elements in all."""
+    unit = max(lanes_of(itemsize), CHAINS)
+    end = 0
+
+    def take(*shape: int) -> int:
+        nonlocal end
+        start, end = end, end + _padded(int(np.prod(shape)), 16)
+        return start
+
+    plan = np.zeros(len(codes), LAYER)
+    for index, (inputs, outputs, code) in enumerate(zip(sizes[:-1], sizes[1:], codes, strict=True)):
+        rows, columns = _padded(inputs + 1, unit), _padded(outputs, unit)
+        places = take(rows, columns), take(BLOCK, rows), take(BLOCK, columns)
+        plan[index] = (inputs, outputs, rows, columns, code, *places)
+    width = max(plan["rows"].max(), plan["columns"].max())
+    pieces = -(-plan[0]["rows"] // PIECE)
+    room = np.zeros(1, ROOM)
+    room[0] = (
+        take(sizes[0]), take(sizes[0]), take(pieces, BLOCK, plan[0]["columns"]), take(pieces, BLOCK, BLOCK),
+        take(width), take(width), take(width), take(width), take(BLOCK), pieces,
+    )
+    return plan, room, end
+
+
+def _padded(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
+
+
+def _aligned_zeros(elements: int, dtype: np.dtype) -> np.ndarray:
+    """Return zeros that start at a whole cache line."""
+    room = np.zeros(elements + 64 // dtype.itemsize, dtype)
+    start = -room.ctypes.data % 64 // dtype.itemsize
+    return room[start : start + elements]
+
+
+def _views(work: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
+    """Return each layer's weights and bias (inputs + 1, outputs) as views of the scratch array."""
+    return [
+        work[layer["weights"] :][: layer["rows"] * layer["columns"]].reshape(layer["rows"], layer["columns"])[
+            : layer["inputs"] + 1, : layer["outputs"]
+        ]
+        for layer in plan
+    ]
+
+
+def _prepare_inputs(work: np.ndarray, plan: np.ndarray, room: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray) -> None:
+    """Write the bias inputs of 1 and spread mean and scale over the pixels."""
+    for layer in plan:
+        work[layer["values"] + layer["inputs"] :: layer["rows"]][:BLOCK] = 1
+    features = plan[0]["inputs"]
+    work[room[0]["mean"] :][:features] = np.resize(mean, features)
+    work[room[0]["scale"] :][:features] = np.resize(inverse_std, features)
+
+
+def _pieces(plan: np.ndarray) -> np.ndarray:
+    """Return (layer, first row, row behind the last) of each stretch of weights."""
+    return np.array([
+        (index, first, min(first + PIECE, layer["rows"]))
+        for index, layer in enumerate(plan)
+        for first in range(0, layer["rows"], PIECE)
+    ])
+
+
+@njit(parallel=True, cache=True, error_model="numpy", nogil=True)
+def _train(work, plan, room, pieces, images, labels, rows, loss, rate, low, high, factor):
+    loss_sum, correct = 0.0, 0
+    for first in range(0, len(rows) + BLOCK, BLOCK):
+        block = rows[first : first + BLOCK]
+        for index in prange(len(pieces)):
+            _pass(work, plan, room[0], pieces, index, images, block)
+        _begin_block(work, plan, room[0])
+        for t in range(len(block)):
+            sample_loss, hit = _step(work, plan, room[0], t, labels[block[t] : block[t] + 1], loss, rate, low, high, factor)
+            loss_sum += sample_loss
+            correct += hit
+    return loss_sum, correct
+
+
+@njit(error_model="numpy")
+def _pass(work, plan, room, pieces, index, images, block):
+    """Apply the waiting updates to a piece of weights; in the first layer also compute the block's products with it."""
+    layer, first, last = plan[pieces[index, 0]], pieces[index, 1], pieces[index, 2]
+    weights = layer.weights + first * layer.columns
+    values = layer.values + first
+    _add_product(work, values, 1, layer.rows, layer.deltas, layer.columns, weights, last - first, BLOCK, layer.columns)
+    if pieces[index, 0] == 0 and len(block) > 0:
+        _normalize(work, layer, room, first, min(last, layer.inputs), images, block)
+        products = room.products + index * BLOCK * layer.columns
+        work[products : products + BLOCK * layer.columns] = 0
+        _add_product(work, values, layer.rows, 1, weights, layer.columns, products, BLOCK, last - first, layer.columns)
+        _inner_products(work, values, layer.rows, room.inner + index * BLOCK * BLOCK, last - first)
+
+
+@njit(error_model="numpy")
+def _add_product(work, a, a_row, a_inner, b, b_row, c, height, depth, width):
+    """C (height, width) += A (height, depth) B (depth, width), with C and B of the same row length."""
+    lane_count = lanes(work)
+    column = 0
+    while column < width:
+        vectors = (width - column) // lane_count
+        vectors = 3 if vectors == 3 or vectors > 4 else min(vectors, 2)
+        for row in range(0, height, TILE_ROWS):
+            x, y, z = pointer(work, a + row * a_row), pointer(work, b + column), pointer(work, c + row * b_row + column)
+            if vectors == 3:
+                tile_3(x, y, z, a_row, a_inner, b_row, depth)
+            elif vectors == 2:
+                tile_2(x, y, z, a_row, a_inner, b_row, depth)
+            else:
+                tile_1(x, y, z, a_row, a_inner, b_row, depth)
+        column += vectors * lane_count
+
+
+@njit(error_model="numpy")
+def _normalize(work, layer, room, first, last, images, block):
+    """Write the block's inputs, without the bias's, of a stretch of pixels."""
+    mean, scale = work[room.mean + first : room.mean + last], work[room.scale + first : room.scale + last]
+    for t in range(len(block)):
+        values = layer.values + t * layer.rows
+        normalize_row(images[block[t], first:last], mean, scale, work[values + first : values + last])
+
+
+@njit(error_model="numpy")
+def _inner_products(work, values, row, inner, width):
+    """Inner products [t, s] of the block's inputs over a stretch of pixels, for s <= t at least."""
+    take_s, take_t = square_of(lanes(work))
+    for t in range(0, BLOCK, take_t):
+        for s in range(0, t + take_t, take_s):
+            a, b = pointer(work, values + s * row), pointer(work, values + t * row)
+            dots_square(a, b, pointer(work, inner + t * BLOCK + s), row, row, BLOCK, width)
+
+
+@njit(error_model="numpy")
+def _begin_block(work, plan, room):
+    """Add what the pieces computed to the first one's, in order, and forget the updates that have been applied."""
+    _add_pieces(work, room.products, BLOCK * plan[0].columns, room.pieces)
+    _add_pieces(work, room.inner, BLOCK * BLOCK, room.pieces)
+    for layer in plan:
+        work[layer.deltas : layer.deltas + BLOCK * layer.columns] = 0
+
+
+@njit(error_model="numpy")
+def _add_pieces(work, start, size, pieces):
+    total = work[start : start + size]
+    for piece in range(1, pieces):
+        part = work[start + piece * size : start + (piece + 1) * size]
+        for i in range(size):
+            total[i] += part[i]
+
+
+@njit(error_model="numpy")
+def _step(work, plan, room, t, label, loss, rate, low, high, factor):
+    """One step on sample t of the block; its update waits. Return the loss and 1 if it was correct."""
+    _forward_first(work, plan[0], room, t)
+    for index in range(1, len(plan)):
+        _activate(work, plan[index - 1], room, plan[index].values + t * plan[index].rows)
+        _forward(work, plan[index], room, t)
+    result = _loss(work, plan[len(plan) - 1], room, label, loss, low, high, factor)
+    for index in range(len(plan) - 1, 0, -1):
+        layer, below = plan[index], plan[index - 1]
+        _backward(work, layer, room, t, rate)
+        delta = work[room.delta : room.delta + below.outputs]
+        delta[:] = work[room.gradient : room.gradient + below.outputs]
+        values = layer.values + t * layer.rows
+        gradient_block(below.activation, work[values : values + below.outputs], delta)
+    _keep_delta(work, plan[0], room, t, rate)
+    return result
+
+
+@njit(error_model="numpy")
+def _loss(work, layer, room, label, loss, low, high, factor):
+    """Loss of a sample and 1 if it was correct; writes the last layer's delta."""
+    shape = (1, layer.outputs)
+    delta = work[room.delta : room.delta + layer.outputs]
+    if loss == CROSS_ENTROPY:
+        logits = work[room.sums : room.sums + layer.outputs]
+        return cross_entropy_rows(logits.reshape(shape), label, work.dtype.type(1), 0.0, delta.reshape(shape))
+    _activate(work, layer, room, room.outputs)
+    outputs = work[room.outputs : room.outputs + layer.outputs]
+    result = squared_error_rows(outputs.reshape(shape), label, low, high, factor, 1.0, delta.reshape(shape))
+    gradient_block(layer.activation, outputs, delta)
+    return result
+
+
+@njit(error_model="numpy")
+def _forward_first(work, layer, room, t):
+    """Sums of the first layer: the block's products, corrected by the updates that wait."""
+    products = room.products + t * layer.columns
+    work[room.sums : room.sums + layer.columns] = work[products : products + layer.columns]
+    _row_times(work, room.inner + t * BLOCK, layer.deltas, room.sums, layer.columns, t, layer.columns)
+
+
+@njit(error_model="numpy")
+def _forward(work, layer, room, t):
+    """Sums of a later layer: the weights' own, corrected by the updates that wait."""
+    values = layer.values + t * layer.rows
+    work[room.sums : room.sums + layer.columns] = 0
+    _row_times(work, values, layer.weights, room.sums, layer.columns, layer.rows, layer.columns)
+    _dots(work, layer.values, values, room.factors, layer.rows, t, layer.rows)
+    _row_times(work, room.factors, layer.deltas, room.sums, layer.columns, t, layer.columns)
+
+
+@njit(error_model="numpy")
+def _backward(work, layer, room, t, rate):
+    """Gradient of a later layer's inputs, and its update kept for later."""
+    work[room.delta + layer.outputs : room.delta + layer.columns] = 0
+    _dots(work, layer.weights, room.delta, room.gradient, layer.columns, layer.rows, layer.columns)
+    _dots(work, layer.deltas, room.delta, room.factors, layer.columns, t, layer.columns)
+    _row_times(work, room.factors, layer.values, room.gradient, layer.rows, t, layer.rows)
+    _keep_delta(work, layer, room, t, rate)
+
+
+@njit(error_model="numpy")
+def _keep_delta(work, layer, room, t, rate):
+    kept = work[layer.deltas + t * layer.columns :][: layer.outputs]
+    delta = work[room.delta :][: layer.outputs]
+    for j in range(layer.outputs):
+        kept[j] = -rate * delta[j]
+
+
+@njit(error_model="numpy")
+def _activate(work, layer, room, to):
+    outputs = work[to : to + layer.outputs]
+    outputs[:] = work[room.sums : room.sums + layer.outputs]
+    activate_block(layer.activation, outputs)
+
+
+@njit(error_model="numpy")
+def _row_times(work, a, b, c, b_row, depth, width):
+    """c (width) += a (depth) B (depth, width); depth is rounded up to what is padded with zeros."""
+    lane_count = lanes(work)
+    depth = (depth + CHAINS - 1) // CHAINS * CHAINS
+    column = 0
+    while column < width:
+        vectors = (width - column) // lane_count
+        x, y, z = pointer(work, a), pointer(work, b + column), pointer(work, c + column)
+        if vectors >= 8:
+            row_8(x, y, z, 0, 1, b_row, depth)
+            column += 8 * lane_count
+        elif vectors >= 4:
+            row_4(x, y, z, 0, 1, b_row, depth)
+            column += 4 * lane_count
+        elif vectors >= 2:
+            row_2(x, y, z, 0, 1, b_row, depth)
+            column += 2 * lane_count
+        else:
+            row_1(x, y, z, 0, 1, b_row, depth)
+            column += lane_count
+
+
+@njit(error_model="numpy")
+def _dots(work, a, b, c, a_row, count, width):
+    """c (count) = A (count, width) b (width); count is rounded up to whole vectors."""
+    for first in range(0, count, lanes(work)):
+        dots_row(pointer(work, a + first * a_row), pointer(work, b), pointer(work, c + first), a_row, 0, 0, width)
