@@ -54,15 +54,11 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
 
 
-def _lane_numbers(lanes: int) -> ir.Constant:
-    return ir.Constant(ir.VectorType(INDEX, lanes), list(range(lanes)))
-
-
 def _mask(builder: ir.IRBuilder, first: ir.Value, count: ir.Value, lanes: int) -> ir.Value:
     """Lanes first <= lane < count."""
-    below = builder.icmp_signed("<", _lane_numbers(lanes), _splat(builder, count, lanes))
-    above = builder.icmp_signed(">=", _lane_numbers(lanes), _splat(builder, first, lanes))
-    return builder.and_(below, above)
+    numbers = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
+    first, count = (_splat(builder, builder.trunc(bound, ir.IntType(32)), lanes) for bound in (first, count))
+    return builder.and_(builder.icmp_signed("<", numbers, count), builder.icmp_signed(">=", numbers, first))
 
 
 def _call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list) -> ir.Value:
@@ -87,6 +83,16 @@ def _load(builder, vector, address, index, first, count):
     align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
     nothing = ir.Constant(kind, None)
     return _call(builder, f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, align, mask, nothing])
+
+
+@intrinsic
+def advance(context, address, elements):
+    """The address `elements` further on."""
+
+    def generate(target, builder, sig, arguments):
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return address(address, types.int64), generate
 
 
 @intrinsic
