@@ -17,7 +17,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # of each dataset, beside those that al
     "csv": ("from", "bad-rows"),
     "images": ("from", "bad-rows", "size", "greyscale"),
 }
-BAD_ROWS = ("refuse", "skip")
+BAD_ROWS = ("refuse", "skip")  # the first is the default
 SIZE = 32  # pixels on a side of pictures, when --size is not given
 
 
@@ -45,7 +45,7 @@ def prepare(
     seed: int = 1,
     size: int | None = None,
     greyscale: bool = False,
-    bad_rows: str | None = None,
+    bad_rows: str = "refuse",
     progress: Progress = lambda *_: None,
 ) -> Prepared:
     """Write the dataset `name` to `destination` in one piece, from local files or the network. One process, safe to run twice.
@@ -57,7 +57,7 @@ def prepare(
         raise EnsyncError(f"the dataset '{name}'{nearest(name, OPTIONS)}", "one of " + ", ".join(OPTIONS), "choose one of them")
     _check(name, {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows})
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
-    source = _read(name, place, size or SIZE, greyscale, bad_rows or "refuse", progress)
+    source = _read(name, place, size or SIZE, greyscale, bad_rows, progress)
     written = write_dataset(destination or default_destination(name), source, validation, seed, progress)
     return Prepared(**vars(written), notes=tuple(source.notes))
 
@@ -75,9 +75,9 @@ def _read(name: str, place: Path, size: int, greyscale: bool, bad_rows: str, pro
 def _check(name: str, given: dict[str, Any]) -> None:
     """Raise EnsyncError unless the options given are those the dataset has, and say where it comes from."""
     for option, value in given.items():
-        if value not in (None, False) and option not in OPTIONS[name]:
+        if value not in (None, False, BAD_ROWS[0]) and option not in OPTIONS[name]:
             raise EnsyncError(f"--{option} with the dataset '{name}'", "an option that this dataset has", f"leave --{option} out")
-    if given["bad-rows"] not in (None, *BAD_ROWS):
+    if given["bad-rows"] not in BAD_ROWS:
         raise EnsyncError(f"--bad-rows {given['bad-rows']}", "refuse or skip", "choose one of them")
     ways = " or ".join({"from": "--from DIR", "download": "--download"}[way] for way in OPTIONS[name] if way in ("from", "download"))
     if ways and bool(given["from"]) + bool(given["download"]) != 1:

@@ -89,16 +89,16 @@ def _read_array(path: Path, dimensions: int) -> np.ndarray:
 
 
 def _read_shape(path: Path, file: BinaryIO, dimensions: int, largest: int) -> tuple[int, ...]:
-    header = _read(path, file, 4 + 4 * dimensions)
-    magic, *shape = struct.unpack(f">{1 + dimensions}I", header)
+    (magic,) = struct.unpack(">I", _read(path, file, 4))
     if magic != 0x800 + dimensions:
         raise _refusal(path, f"starts with 0x{magic:08x}, not with 0x{0x800 + dimensions:08x}")
+    shape = struct.unpack(f">{dimensions}I", _read(path, file, 4 * dimensions))
     count = 1
     for extent in shape:
         count *= extent  # whole numbers of Python: no overflow
     if count == 0 or count > min(largest, LARGEST):
         raise _refusal(path, f"declares {' x '.join(map(str, shape))} bytes, which it cannot hold")
-    return tuple(shape)
+    return shape
 
 
 def _read_exactly(path: Path, file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,8 +7,10 @@ Each picture is turned as its EXIF note says, cut to its central square and resi
 
 import hashlib
 import os
+import re
+import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def read_images(
         problems, sums[f"{folder.name}/ ({len(files)} pictures)"] = _check(files, f"checking {split} pictures", progress)
         notes += _report(directory, ignored, problems, len(files), bad_rows)
         kept = [place for place in range(len(files)) if place not in problems]
-        images[split] = Pictures([files[place] for place in kept], size, greyscale)
+        images[split] = Pictures([files[place] for place in kept], (size, size, 1 if greyscale else 3))
         labels[split] = np.array([numbers[place] for place in kept], np.int64)
     return Source(
         name="images",
@@ -60,37 +62,65 @@ def read_images(
     )
 
 
-class Pictures:
-    """Pictures that are decoded when their rows are asked for: `pictures[rows]` is uint8 (len(rows), size, size, channels)."""
+def read_pictures(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
+    """Return pictures as images uint8 (n, height, width, channels) of a dataset's `shape`, and their names; a directory is all in it.
 
-    def __init__(self, files: list[Path], size: int, greyscale: bool) -> None:
-        self.files, self.mode = files, "L" if greyscale else "RGB"
-        self.shape = (len(files), size, size, 1 if greyscale else 3)
+    Errors: EnsyncError naming the first few files that cannot be decoded.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        with told(path):
+            is_directory = stat.S_ISDIR(path.stat().st_mode)
+        files += [path / name for name in _pictures_in(path)[0]] if is_directory else [path]
+    if not files:
+        raise EnsyncError("no pictures", f"files ending in {', '.join(sorted(SUFFIXES))}", "name at least one")
+    problems = _check(files, "checking pictures", lambda *_: None)[0]
+    if problems:
+        what = f"{len(problems)} of {len(files)} pictures are bad: {first_few(list(problems.values())[:LISTED], len(problems))}"
+        raise EnsyncError(what, "pictures that can be decoded", "leave them out or replace them")
+    return Pictures(files, shape)[np.arange(len(files))], list(map(str, files))
+
+
+class Pictures:
+    """Pictures that are decoded when their rows are asked for: `pictures[rows]` is uint8 (len(rows), height, width, channels)."""
+
+    def __init__(self, files: list[Path], shape: tuple[int, int, int]) -> None:
+        self.files = files
+        self.shape = (len(files), *shape)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        decoded = _in_parallel(lambda row: decode(self.files[row], self.shape[1], self.mode), rows.tolist())
+        decoded = _in_parallel(lambda row: decode(self.files[row], self.shape[1:]), rows.tolist())
         for row, result in zip(rows.tolist(), decoded, strict=True):
             if isinstance(result, str):
                 raise EnsyncError(f"{self.files[row]} {result}", "a picture that does not change meanwhile", "prepare again")
-        return np.stack(decoded).reshape(len(rows), *self.shape[1:])
+        return np.stack(decoded)
 
 
-def decode(path: Path, size: int, mode: str) -> np.ndarray | str:
-    """Return the picture uint8 (size, size) for mode "L" or (size, size, 3) for "RGB", or what is wrong with the file."""
+def decode(path: Path, shape: tuple[int, ...]) -> np.ndarray | str:
+    """Return the picture uint8 of `shape` (height, width, 1 or 3), or what is wrong with the file."""
+    height, width, channels = shape
+    mode = "L" if channels == 1 else "RGB"
     try:
+        if not path.is_file():
+            return "is not a file"
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > LARGEST:
                 return f"declares {image.width} x {image.height} pixels, more than {LARGEST:,}"
-            image.draft(mode, (2 * size, 2 * size))  # lets the JPEG decoder skip detail; never below the size asked for
+            side = 2 * max(height, width)
+            image.draft(mode, (side, side))  # lets the JPEG decoder skip detail; never below twice the size asked for
             picture = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
-            return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR))
+            return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)).reshape(shape)
     except Image.DecompressionBombError:
         return f"declares more than {LARGEST:,} pixels"
     except MemoryError:
         return "needs more memory than there is"
     except Exception as error:  # decoders of broken files raise what they stumble on: OSError, SyntaxError, struct.error, KeyError ...
-        text = str(error).replace(str(path), "it").splitlines()
-        return f"cannot be decoded ({text[0][:200] if text else type(error).__name__})"
+        return f"cannot be decoded ({type(error).__name__}: {_plain(str(error))})"
+
+
+def _plain(text: str) -> str:
+    """Return the first line of a decoder's message without the names of Python objects in it."""
+    return re.sub(r"<[^>]*>", "the file", text).split("\n")[0][:200] or "no reason given"
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -140,15 +170,21 @@ def _list(folder: Path, class_names: list[str]) -> tuple[list[Path], list[int], 
     for number, name in enumerate(class_names):
         if not (folder / name).is_dir():
             continue
-        with told(folder / name):
-            entries = sorted(entry.name for entry in os.scandir(folder / name) if entry.is_file())
-        pictures = [entry for entry in entries if Path(entry).suffix.lower() in SUFFIXES and not entry.startswith(".")]
-        ignored += len(entries) - len(pictures)
+        pictures, others = _pictures_in(folder / name)
+        ignored += others
         files += [folder / name / picture for picture in pictures]
         numbers += [number] * len(pictures)
     if not files:
         raise EnsyncError(f"{folder} has no pictures", f"files ending in {', '.join(sorted(SUFFIXES))}", "check --from")
     return files, numbers, ignored
+
+
+def _pictures_in(folder: Path) -> tuple[list[str], int]:
+    """Return the sorted names of the pictures in a folder, and how many other files there are."""
+    with told(folder):
+        entries = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    pictures = [entry for entry in entries if Path(entry).suffix.lower() in SUFFIXES and not entry.startswith(".")]
+    return pictures, len(entries) - len(pictures)
 
 
 def _check(files: list[Path], what: str, progress: Progress) -> tuple[dict[int, str], str]:
@@ -165,7 +201,7 @@ def _check(files: list[Path], what: str, progress: Progress) -> tuple[dict[int, 
 
 
 def _check_one(path: Path) -> tuple[str | None, bytes]:
-    result = decode(path, 8, "L")
+    result = decode(path, (8, 8, 1))
     try:
         with path.open("rb") as file:
             return result if isinstance(result, str) else None, hashlib.file_digest(file, "sha256").digest()

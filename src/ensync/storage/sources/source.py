@@ -1,5 +1,6 @@
 """What every reader of published files returns, and how it reads files it does not trust."""
 
+import gzip
 import hashlib
 import stat
 from collections.abc import Iterator
@@ -57,8 +58,10 @@ def told(path: Path) -> Iterator[None]:
     """Turn an OSError about `path` into the sentence that says so."""
     try:
         yield
+    except gzip.BadGzipFile:
+        raise  # an OSError by type, but about the content
     except FileNotFoundError as error:
-        raise EnsyncError(f"{path} does not exist", "a readable file or directory", "check the path given with --from") from error
+        raise EnsyncError(f"{path} does not exist", "a readable file or directory", "check the path") from error
     except OSError as error:
         raise EnsyncError(
             f"{path} cannot be read because {reason(error)}", "a readable file or directory", "check the path and its permissions"
