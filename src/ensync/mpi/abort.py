@@ -19,25 +19,26 @@ _GRACE = 1.0
 def guard(comm: Comm) -> Iterator[None]:
     """Run the whole program of every rank inside this. Collective: all ranks enter it together.
 
-    A rank that fails waits a moment. When all ranks leave (a mistake in the job file, found by each of them) the reason is
-    told once and they exit with its code. When others are still at work, or wait for this one in a collective that
-    will never end, the rank tells its number, node and reason and aborts the job. Code 2: a mistake told in a sentence;
-    1: a bug, with traceback; 130: interrupted; that of sys.exit.
+    A rank that fails waits a moment for the others. When all ranks leave, as with a mistake that each of them finds, the
+    reason is told once and they exit with its code. When others are still at work, or wait for this one in a collective that
+    would never end, the rank tells its number, node and reason and aborts the job. Exit codes: 2 a mistake told in a
+    sentence; 1 a bug, with traceback; 130 interrupted; or that of sys.exit.
     """
     exit_comm = comm.Dup()
     try:
         yield
+        code, reason = 0, ""
     except BaseException as error:
         code, reason = _outcome(error)
-        if not _all_leave(exit_comm):
-            _end_job(comm, code, reason)
-    else:
-        code, reason = 0, ""
+    if code == 0:
         patient_barrier(exit_comm)
-    outcomes = exit_comm.gather((code, reason))
-    if exit_comm.rank == 0:
+    elif not _all_leave(exit_comm):
+        _end_job(comm, code, reason)
+    outcomes = exit_comm.allgather((code, reason))
+    if comm.rank == 0:
         _tell(outcomes)
-    code = exit_comm.allreduce(code, op=MPI.MAX)
+    exit_comm.Free()
+    code = max(code for code, _ in outcomes)
     if code:
         raise SystemExit(code)
 
@@ -51,7 +52,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     if isinstance(error, SystemExit):
         known = isinstance(error.code, int | None)
         return (int(error.code or 0), "") if known else (1, str(error.code))
-    return 1, "".join(traceback.format_exception(error)).rstrip()
+    inside = error.__traceback__.tb_next or error.__traceback__  # without the guard's own frame
+    return 1, "".join(traceback.format_exception(type(error), error, inside)).rstrip()
 
 
 def _all_leave(comm: Comm) -> bool:
@@ -69,7 +71,7 @@ def _end_job(comm: Comm, code: int, reason: str) -> None:
     """Tell why and abort all ranks."""
     reason = reason or f"left with exit code {code} while other ranks went on"
     _write(f"[rank {comm.rank} of {comm.size} on {MPI.Get_processor_name()}] {reason}")
-    comm.Abort(code or 1)
+    comm.Abort(code)
 
 
 def _tell(outcomes: list[tuple[int, str]]) -> None:

@@ -80,3 +80,9 @@ def run(ranks: int, *arguments: str, limit: float = 30, **options) -> Run:
     finally:
         stop(process)
     return Run(process.returncode, out, err, time.monotonic() - begin, timed_out)
+
+
+def library() -> str:
+    """Return the name of the MPI that mpirun belongs to: "Open MPI" or "MPICH"."""
+    version = subprocess.run([*mpirun(), "--version"], capture_output=True, text=True, check=False)
+    return "Open MPI" if "Open" in version.stdout else "MPICH"
