@@ -91,18 +91,18 @@ class Dense(Layer):
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         self.outputs = np.empty((rows, self.units), dtype)
         self.inputs_gradient = None if first else np.empty((rows, self.width), dtype)
-        self.scratch = np.empty(0 if first else matmul.packing_size(self.width, self.units), dtype)
+        self.scratch = np.empty(matmul.packing_size(rows, self.width, self.units), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         rows = inputs.shape[0]
         self.inputs, self.current = inputs.reshape(rows, self.width), self.outputs[:rows]
-        matmul.dense_forward(self.inputs, self.weights, self.bias, self.code, self.current)
+        matmul.dense_forward(self.inputs, self.weights, self.bias, self.code, self.current, self.scratch)
         return self.current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         if self.code:
             activations.activation_gradient(self.code, self.current, gradient)
-        matmul.dense_weight_gradient(self.inputs, gradient, self.weights_gradient, self.bias_gradient)
+        matmul.dense_weight_gradient(self.inputs, gradient, self.weights_gradient, self.bias_gradient, self.scratch)
         if self.inputs_gradient is None:
             return None
         out = self.inputs_gradient[: gradient.shape[0]]

@@ -9,7 +9,8 @@ from ensync.feed import BLOCK, Feed, normalization
 from ensync.mpi.shared_memory import node_shared
 from ensync.mpi.world import Comm, on_root
 from ensync.settings import Job
-from ensync.storage.dataset import BlockReader, Dataset, open_dataset
+from ensync.storage.blocks import BlockReader
+from ensync.storage.dataset import Dataset, open_dataset
 
 SHARE_OF_MEMORY = 0.5   # of what the node has free; beyond it the dataset is streamed
 
@@ -23,6 +24,13 @@ class Feeds:
     validation: Feed
     test: Feed
     streamed: bool
+
+    def train_of(self, rows: np.ndarray) -> Feed:
+        """Return the training feed of a member with these rows: streamed, it reads blocks of its own rows."""
+        if not self.streamed or len(rows) == len(self.train):
+            return self.train
+        reader = BlockReader(self.dataset, "train", BLOCK.rows, BLOCK.blocks, rows)
+        return Feed(reader, self.train.labels, self.train.mean, self.train.inverse_std)
 
 
 def open_feeds(comm: Comm, job: Job) -> Feeds:

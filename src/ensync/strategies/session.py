@@ -198,7 +198,7 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
         network.initialize(job.training.seed, member if job.ensemble.start == "own" else 0)
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
-        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train, rows, wish, progress)
+        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress)
     return trainees
 
 
