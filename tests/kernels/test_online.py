@@ -14,7 +14,7 @@ NETWORKS = [
     ((7, 3), ("identity",), 1, True),
     ((147, 33, 5), ("relu", "identity"), 3, True),
     ((16, 16, 32, 15, 2), ("logistic", "relu", "tanh", "logistic"), 1, False),
-    ((450, 1, 257), ("tanh", "logistic"), 1, False),
+    ((450, 9, 37), ("tanh", "logistic"), 1, False),
 ]
 
 

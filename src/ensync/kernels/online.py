@@ -316,6 +316,6 @@ def _row_times(work, a, b, c, b_row, depth, width):
 
 @njit(error_model="numpy")
 def _dots(work, a, b, c, a_row, count, width):
-    """c (count) = A (count, width) b (width); count is rounded up to whole vectors."""
-    for first in range(0, count, lanes(work)):
+    """c (count) = A (count, width) b (width); count is rounded up as `_row_times` will read c."""
+    for first in range(0, (count + CHAINS - 1) // CHAINS * CHAINS, lanes(work)):
         dots_row(pointer(work, a + first * a_row), pointer(work, b), pointer(work, c + first), a_row, 0, 0, width)
