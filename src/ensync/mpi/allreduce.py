@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from ensync.mpi.node_sum import NodeVector
+from ensync.mpi.shared_memory import free_space_obstacle
 from ensync.mpi.world import Comm
 
 # Elements passed to MPI at once: its counts are 32-bit before MPI-4.
@@ -14,22 +16,59 @@ _LONGEST = 1 << 28
 
 
 class Allreduce:
-    """Sums a flat float32 or float64 vector over the ranks of a communicator, in place, and counts what that costs."""
+    """Sums a flat float32 or float64 vector over the ranks of a communicator, in place, and counts what that costs.
+
+    calls, bytes (of the vectors) and seconds (waiting for slower ranks included) are this rank's.
+    """
 
     def __init__(self, comm: Comm) -> None:
         self.comm = comm
         self.calls, self.bytes, self.seconds = 0, 0, 0.0
+        self._node: Comm | None = None
+        self._shared: dict[int, NodeVector] = {}
+
+    def vector(self, n: int, dtype: np.dtype | type = np.float32) -> np.ndarray:
+        """Return zeros (n,) that this object sums fastest: where ranks share a node, they lie in its shared memory. Collective."""
+        if self.comm.size == 1:
+            return np.zeros(n, dtype)
+        if self._node is None:
+            self._node = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.comm.rank)
+        size = self._node.size
+        obstacle = free_space_obstacle(size * n * np.dtype(dtype).itemsize)
+        if any(self.comm.allgather(bool(obstacle) or size == 1)) or len(set(self.comm.allgather(size))) > 1:
+            return np.zeros(n, dtype)
+        shared = NodeVector(self.comm, self._node, n, dtype)
+        self._shared[shared.values.ctypes.data] = shared
+        return shared.values
 
     def __call__(self, vector: np.ndarray) -> None:
         """Replace `vector` (n,) by its sum over the ranks; the same bits arrive on all of them. Collective."""
         if self.comm.size == 1:
             return
         start = perf_counter()
-        for first in range(0, len(vector), _LONGEST):
-            self.comm.Allreduce(MPI.IN_PLACE, vector[first : first + _LONGEST], op=MPI.SUM)
+        shared = self._shared.get(vector.ctypes.data)
+        if shared is not None and len(vector) == len(shared.values):
+            shared.sum()
+        else:
+            _sum(self.comm, vector)
         self.calls += 1
         self.bytes += vector.nbytes
         self.seconds += perf_counter() - start
+
+    def close(self) -> None:
+        """Give the memory of all vectors back, which must not be touched again; the counters stay. Collective."""
+        for shared in self._shared.values():
+            shared.free()
+        self._shared.clear()
+        if self._node is not None:
+            self._node.Free()
+            self._node = None
+
+
+def _sum(comm: Comm, vector: np.ndarray) -> None:
+    """Sum by MPI, a stretch that its counts can hold at a time."""
+    for first in range(0, len(vector), _LONGEST):
+        comm.Allreduce(MPI.IN_PLACE, vector[first : first + _LONGEST], op=MPI.SUM)
 
 
 def sum_counts(comm: Comm, counts: np.ndarray) -> np.ndarray:

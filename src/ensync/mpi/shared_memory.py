@@ -30,7 +30,7 @@ def node_shared(comm: Comm, shape: tuple[int, ...], dtype: np.dtype | type, fill
     node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
     dtype = np.dtype(dtype)
     nbytes = prod(shape) * dtype.itemsize
-    reasons = comm.allgather(_obstacle(nbytes) if node.rank == 0 and node.size > 1 else "")
+    reasons = comm.allgather(free_space_obstacle(nbytes) if node.rank == 0 and node.size > 1 else "")
     window = None
     if any(reasons) or node.size == 1 or nbytes == 0:
         array = np.empty(shape, dtype)
@@ -43,7 +43,7 @@ def node_shared(comm: Comm, shape: tuple[int, ...], dtype: np.dtype | type, fill
     return array
 
 
-def _obstacle(nbytes: int) -> str:
+def free_space_obstacle(nbytes: int) -> str:
     """Return why nbytes cannot be shared on this node, or ""."""
     if not os.path.isdir(_SHARED_DIRECTORY):
         return f"{MPI.Get_processor_name()} has no {_SHARED_DIRECTORY}"

@@ -1,0 +1,93 @@
+"""The sum of one vector per rank where ranks share nodes: in shared memory on a node, by MPI between nodes.
+
+MPI copies a vector through buffers of its own, several times. Here each rank's vector lies in memory that all ranks of
+the node can reach: rank r of P sums block r of all P vectors, in order of rank, and stores the sum in all P of them.
+"""
+
+import os
+import time
+
+import numpy as np
+from mpi4py import MPI
+
+from ensync.mpi.world import Comm
+from ensync.sharding import block
+
+# A rank's memory starts with the counter it announces its progress by, on a page of its own.
+_HEAD = 4096
+# Elements summed at once, so that a piece stays in the cache between its addition and its copies.
+_PIECE = 1 << 16
+# Elements in a cache line of 64 bytes (float32): no two ranks write to the same line.
+_LINE = 16
+# Looks at a counter before other processes get the core, and seconds before the waiting rank sleeps between looks.
+_LOOKS, _PATIENCE, _NAP = 200, 1e-3, 1e-4
+
+_yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+
+class NodeVector:
+    """A vector (n,) of each rank, and their sum in place.
+
+    `node` are the ranks of `comm` that share this node's memory; every node has the same number of them. Collective.
+    """
+
+    def __init__(self, comm: Comm, node: Comm, n: int, dtype: np.dtype | type) -> None:
+        dtype = np.dtype(dtype)
+        self._node = node
+        self._across = comm.Split(node.rank, comm.rank)
+        self._window = MPI.Win.Allocate_shared(_HEAD + n * dtype.itemsize, 1, comm=node)
+        self._window.Lock_all()  # an epoch without end: Sync is allowed within one only
+        memory = [memoryview(self._window.Shared_query(rank)[0]).cast("B") for rank in range(node.size)]
+        self._counters = [part[:8].cast("q") for part in memory]
+        self._vectors = [np.frombuffer(part, dtype, n, _HEAD) for part in memory]
+        lines = block(-(-n // _LINE), node.size, node.rank)
+        self._start, self._stop = (min(line * _LINE, n) for line in lines)
+        self._round = 0
+        self._counters[node.rank][0] = 0
+        self.values = self._vectors[node.rank]
+        self.values[:] = 0
+        node.Barrier()
+
+    def sum(self) -> None:
+        """Replace the values by their sum over the ranks of `comm`, the same bits on all of them. Collective."""
+        self._meet()
+        for start in range(self._start, self._stop, _PIECE):
+            piece = slice(start, min(start + _PIECE, self._stop))
+            total, *others = (vector[piece] for vector in self._vectors)
+            for vector in others:
+                np.add(total, vector, out=total)
+            if self._across.size > 1:
+                self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
+            for vector in others:
+                vector[:] = total
+        self._meet()
+
+    def _meet(self) -> None:
+        """Wait until all ranks of the node are here; what each wrote before is then visible to all."""
+        self._round += 1
+        self._window.Sync()
+        self._counters[self._node.rank][0] = self._round
+        for counter in self._counters:
+            if counter[0] < self._round:
+                self._wait(counter)
+        self._window.Sync()
+
+    def _wait(self, counter: memoryview) -> None:
+        """Look at a counter: eagerly at first, then leaving the core to others, then asleep, with MPI kept in motion."""
+        for _ in range(_LOOKS):
+            if counter[0] >= self._round:
+                return
+        limit = time.monotonic() + _PATIENCE
+        while counter[0] < self._round:
+            if time.monotonic() < limit:
+                _yield_core()
+            else:
+                self._node.Iprobe()
+                time.sleep(_NAP)
+
+    def free(self) -> None:
+        """Give the memory back; `values` must not be touched again. Collective."""
+        self._vectors, self._counters, self.values = [], [], np.empty(0)
+        self._window.Unlock_all()
+        self._window.Free()
+        self._across.Free()
