@@ -69,7 +69,7 @@ def make_comparison() -> dict:
         "machine": {"cpu": "Intel(R) Xeon(R) 6 <test>", "nodes": 1, "ranks": 4, "threads_per_rank": 1},
         "dataset": {"name": "fashion-mnist", "shape": [28, 28, 1], "classes": 10, "sizes": {"train": 54000, "validation": 6000, "test": 10000},
                     "source": "https://github.com/zalandoresearch/fashion-mnist", "licence": "MIT", "fingerprint": "sha256:1f3a"},
-        "class_names": CLASSES, "rows": rows, "confusions": confusions,
+        "class_names": list(CLASSES), "rows": rows, "confusions": confusions,
         "histories": {"one rank": history(12, 0.897, 14.2, 46_000, seed=1), "synchronous": history(12, 0.8985, 4.71, 138_000, seed=2),
                       "ensemble": [r for m in range(4) for r in history(12, 0.862 + 0.003 * m, 3.62, 44_000, m, 10 + m)]},
         "accuracy_by_members": {"soft_voting": [0.861, 0.8702, 0.8731, 0.875], "hard_voting": [0.861, 0.858, 0.868, 0.8705]},
@@ -91,6 +91,20 @@ def comparison() -> dict:
     return make_comparison()
 
 
+@pytest.fixture(scope="session")
+def page() -> str:
+    """Return the page of the made-up comparison."""
+    from ensync.report.page import comparison_page
+
+    return comparison_page(make_comparison())
+
+
 @pytest.fixture
 def sweep() -> dict:
     return make_sweep()
+
+
+@pytest.fixture
+def counts() -> np.ndarray:
+    """Return made-up confusion counts of ten classes, 10,000 images."""
+    return np.array(confusion(0.9, 7))

@@ -77,7 +77,7 @@ def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str
     members = _by_member(records)
     alone, broad = len(members) == 1, name == "one rank"
     label = name if alone else f"{name}: {text.plural(len(members), 'member')}"
-    look = {"color": color, "marker": "o" if len(members[0]) < 3 else "", "alpha": 0.45 if broad else 0.9 if alone else 0.6}
+    look = {"color": color, "marker": "o" if len(members[0]) < 3 else "", "alpha": 0.45 if broad else 0.9 if alone else 0.75}
     for place, member in enumerate(members):
         axes.plot(*_points(member, x, "train_accuracy"), "--", linewidth=2.2 if broad else 1.1 if alone else 0.8, **look)
         axes.plot(*_points(member, x, "validation_accuracy"), "-", linewidth=4 if broad else 1.8 if alone else 1.0, label=label if place == 0 else None, **look)
@@ -163,14 +163,14 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_name
     from matplotlib.patches import Rectangle
 
     classes = len(counts)
-    size = 8 if counts.max() < 10_000 else 6.5
+    centred = {"ha": "center", "va": "center", "fontsize": 8 if counts.max() < 10_000 else 6.5, "in_layout": False}
     for (i, j), count in np.ndenumerate(counts):
         if count:
             shade = 0.08 + 0.8 * shares[i, j] if i == j else min(0.9, 0.06 + 3 * shares[i, j])
-            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=RIGHT if i == j else WRONG, alpha=shade, linewidth=0))
-            axes.text(j, i, f"{count}", ha="center", va="center", fontsize=size, color="white" if shade > 0.55 else INK)
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=RIGHT if i == j else WRONG, alpha=shade, linewidth=0, in_layout=False))
+            axes.text(j, i, f"{count}", color="white" if shade > 0.55 else INK, **centred)
         else:
-            axes.text(j, i, "\N{MIDDLE DOT}", ha="center", va="center", fontsize=size, color=GREY)
+            axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **centred)
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
     short = [_short(name) for name in class_names]
     axes.set_xticks(range(classes), short, rotation=45, ha="right", rotation_mode="anchor")

@@ -10,6 +10,7 @@ where known, "paired": [{"rows": [name, name], "only_first", "only_second"}] (im
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,25 +28,30 @@ SWEEP_COLUMNS = ("value", "test_accuracy", "validation_accuracy", "seconds", "sa
 
 def write_comparison(directory: Path | str, comparison: Mapping) -> dict[str, Path]:
     """Write comparison.json, comparison.csv and comparison.html, each whole or not at all; return what is where."""
-    comparison = finite(comparison)
+    directory, comparison = _made(directory), finite(comparison)
     rows = [_flat(comparison, row) for row in comparison["rows"]]
-    return _write(Path(directory), "comparison", comparison, _csv(COMPARISON_COLUMNS, rows), comparison_page(comparison))
+    return _write(directory, "comparison", comparison, _csv(COMPARISON_COLUMNS, rows), comparison_page(comparison))
 
 
 def write_sweep(directory: Path | str, sweep: Mapping) -> dict[str, Path]:
     """Write sweep.json, sweep.csv, sweep.html and sweep.png, each whole or not at all; return what is where."""
     from ensync.report import figures, style
 
-    sweep = finite(sweep)
-    paths = _write(Path(directory), "sweep", sweep, _csv(SWEEP_COLUMNS, sweep["rows"]), sweep_page(sweep))
-    return paths | {"plot": style.save_png(figures.sweep(sweep["key"], sweep["rows"]), Path(directory) / "sweep.png")}
+    directory, sweep = _made(directory), finite(sweep)
+    paths = _write(directory, "sweep", sweep, _csv(SWEEP_COLUMNS, sweep["rows"]), sweep_page(sweep))
+    return paths | {"plot": style.save_png(figures.sweep(sweep["key"], sweep["rows"]), directory / "sweep.png")}
+
+
+def _made(directory: Path | str) -> Path:
+    """Return the directory, made where missing. EnsyncError when it cannot be."""
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refuse_write(Path(directory), error) from error
+    return Path(directory)
 
 
 def _write(directory: Path, name: str, content: Mapping, table: str, page: str) -> dict[str, Path]:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise refuse_write(directory, error) from error
     data = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     paths = {kind: directory / f"{name}.{end}" for kind, end in (("figures", "json"), ("table", "csv"), ("page", "html"))}
     for path, whole in zip(paths.values(), (data, table, page)):
@@ -72,10 +78,9 @@ def _flat(comparison: Mapping, row: Mapping) -> dict:
 def comparison_page(comparison: Mapping) -> str:
     """Return the page of a comparison."""
     comparison = finite(comparison)
-    subject = _subject(comparison)
     heads, rows = _comparison_table(comparison)
     return _render(
-        title=f"Ensync comparison{subject}", heading=f"Together or apart?{subject}", under=_under(comparison), verdict=verdict(comparison),
+        title=f"Ensync comparison: {_subject(comparison)}", heading=f"Together or apart? {_subject(comparison)}", under=_under(comparison), verdict=verdict(comparison),
         heads=heads, rows=rows, notes=notes_of(comparison), sections=_comparison_sections(comparison), method=_method(comparison),
         facts=_facts(comparison), job=_toml(comparison["job"]), version=_version(comparison), beside="comparison.json and comparison.csv",
     )  # fmt: skip
@@ -105,12 +110,12 @@ def _render(**parts: object) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("ensync.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["unbroken"] = lambda line: re.sub(r"(?<=\d) (?=(%|s|points)\b|%)", "\N{NO-BREAK SPACE}", line)
     return environment.get_template("page.html").render(**parts)
 
 
 def _subject(content: Mapping) -> str:
-    parts = [content.get("dataset", {}).get("name"), content.get("job", {}).get("network", {}).get("name")]
-    return ": " + " with ".join(part for part in parts if part) if any(parts) else ""
+    return " with ".join(filter(None, [content.get("dataset", {}).get("name"), content.get("job", {}).get("network", {}).get("name")]))
 
 
 def _under(content: Mapping) -> str:
@@ -145,11 +150,11 @@ def _comparison_table(comparison: Mapping) -> tuple[list[str], list[list[dict]]]
     """Return the heads and the cells of the comparison's table."""
     rows = comparison["rows"]
     k = next((row["top_k"]["k"] for row in rows if row.get("top_k")), None)
-    heads = ["", "ranks", "members", "test accuracy", "95 % interval", "macro F1", "weighted F1", "loss", "seconds", "speed-up", "efficiency", "sent"]
+    heads = ["", "ranks", "members", "accuracy", "95 % interval", "macro F1", "loss", "seconds", "speed-up", "efficiency", "sent"]
     intervals = [interval_of(comparison, row) for row in rows]
     cells = [[
         str(row["name"]), text.setting(row.get("ranks")), text.setting(row.get("members")), text.percent(row.get("test_accuracy")), _interval(interval, intervals),
-        text.percent(row.get("macro_f1")), text.percent(row.get("weighted_f1")), text.number(row.get("test_loss")), text.seconds(row.get("seconds")),
+        text.percent(row.get("macro_f1")), text.number(row.get("test_loss")), text.seconds(row.get("seconds")),
         text.factor(row.get("speedup")), text.percent(row.get("efficiency"), 0), text.size(row.get("bytes_sent")),
     ] for row, interval in zip(rows, intervals)]  # fmt: skip
     if k:
@@ -216,8 +221,8 @@ def _members(comparison: Mapping) -> list[dict]:
         found.append(_figure(figures.accuracy_by_members(fusions), "members", "test accuracy against the number of members fused"))
     last = {record.get("member", 0): record.get("validation_accuracy") for record in comparison.get("histories", {}).get("ensemble", [])}
     if len(last) > 1 and any(value is not None for value in last.values()):
-        plot = figures.accuracy_of_members([last.get(member) for member in range(max(last) + 1)], title="Validation accuracy of each member")
-        found.append(_figure(plot, "each-member", "validation accuracy of each member", "After its last epoch."))
+        plot = figures.accuracy_of_members([last.get(member) for member in range(max(last) + 1)], title="Validation accuracy of each member, last epoch")
+        found.append(_figure(plot, "each-member", "validation accuracy of each member"))
     return found
 
 
@@ -272,4 +277,5 @@ def _toml(job: Mapping) -> str:
             return {key: known(item) for key, item in value.items() if item is not None}
         return [known(item) for item in value if item is not None] if isinstance(value, list) else value
 
-    return tomli_w.dumps(known(job)).strip()
+    short = re.compile(r"\[\n((?: +[^\n\[\]]*,\n)+)\]")  # an array of plain values, one to a line
+    return short.sub(lambda found: "[" + ", ".join(line.strip(" ,") for line in found[1].splitlines()) + "]", tomli_w.dumps(known(job))).strip()

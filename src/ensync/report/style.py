@@ -81,7 +81,7 @@ def _for_page(svg: str, name: str, label: str) -> str:
 def _shorter(svg: str) -> str:
     """Return the SVG without what no reader sees: comments, metadata, the font's name, empty groups, digits beyond a tenth of a point."""
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|font-family: [^;\"]*; ?| transform=\"rotate\(-0 [^)]*\)\"", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"(\d+\.\d)\d+(?=[ \",)])", r"\1", svg)
+    svg = re.sub(r"([1-9]\d*\.\d|0\.\d\d)\d+(?=[ \",;)])", r"\1", svg)
     svg = re.sub(r"\s*\n\s*", " ", re.sub(r">\s+<", "><", svg))
     for _ in range(4):  # groups in groups
         svg = re.sub(r"<g/>|<g></g>|<defs></defs>", "", svg)

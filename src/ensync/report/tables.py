@@ -90,8 +90,8 @@ def test_lines(
     interval = accuracy_interval(right, rows)
     sure = f"95 % interval {100 * interval.low:.2f} to {text.percent(interval.high)}"
     first = f"Test, {text.printable(name)}: {text.percent(interval.value)} of {text.plural(rows, 'image')} right ({sure})"
-    more = [f"loss {text.number(loss)}"] * (not text.missing(loss))
-    more += [f"among the {top_k['k']} likeliest {text.percent(top_k['accuracy'])}"] * bool(top_k)
+    more = [] if text.missing(loss) else [f"loss {text.number(loss)}"]
+    more += [f"among the {top_k['k']} likeliest {text.percent(top_k['accuracy'])}"] if top_k else []
     return [", ".join([first, *more]), "", *class_lines(counts, class_names), "", *confusion_lines(counts, class_names)]
 
 

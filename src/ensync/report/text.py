@@ -31,10 +31,10 @@ def setting(value: object) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a whole number as "12,345"; a small one that is not whole keeps a digit or two."""
+    """Return a count as "12,345" and a rate (a float) with three significant digits at least: "12,345", "34.5"."""
     if missing(value):
         return DASH
-    digits = 0 if value == int(value) or abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    digits = 0 if isinstance(value, int) or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:,.{digits}f}"
 
 

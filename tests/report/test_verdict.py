@@ -1,0 +1,94 @@
+import copy
+
+import pytest
+
+from ensync.report.verdict import interval_of, sweep_verdict, verdict
+
+
+def row(comparison: dict, name: str) -> dict:
+    return next(row for row in comparison["rows"] if row["name"] == name)
+
+
+def with_accuracy(comparison: dict, **right: int) -> dict:
+    """Return the comparison with so many of 10,000 images right in the rows named by their first word or fusion."""
+    changed = copy.deepcopy(comparison)
+    for entry in changed["rows"]:
+        count = right.get((entry["fusion"] or entry["name"]).replace(" ", "_"))
+        if count is not None:
+            entry["test_accuracy"] = count / 10_000
+            changed["confusions"][entry["name"]] = [[count, 10_000 - count], [0, 0]]
+    return changed
+
+
+def test_the_more_accurate_wins_and_its_price_is_told(comparison):
+    sentence, reason, price = verdict(with_accuracy(comparison, synchronous=9000, soft_voting=8700, hard_voting=8600))
+    assert sentence == "Synchronous training reached 90.00 % in 4.71 s; the ensemble (soft voting, 4 members) 87.00 % in 3.62 s: train together."
+    assert "3.00 points" in reason and "do not overlap" in reason
+    assert price.startswith("It takes 1.30x the time")
+
+
+def test_the_ensemble_can_win(comparison):
+    lines = verdict(with_accuracy(comparison, synchronous=8700, soft_voting=8600, hard_voting=9000))
+    assert "(hard voting, 4 members) 90.00 %" in lines[0] and lines[0].endswith(": train apart.")
+    assert len(lines) == 2, "the faster one has no price"
+
+
+def test_overlapping_intervals_are_admitted_and_time_decides(comparison):
+    lines = verdict(with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000))
+    assert lines[0].endswith("train apart, which is faster.")
+    assert "intervals overlap" in lines[1] and "0.20 points" in lines[1]
+
+
+def test_alike_in_both_either_will_do(comparison):
+    same = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
+    row(same, "synchronous")["seconds"] = 3.65
+    assert verdict(same)[0].endswith("either will do.")
+
+
+@pytest.mark.parametrize(("only_first", "only_second", "told", "advice"), [(140, 60, "more than luck gives", "train together"), (110, 100, "no more than luck may give", "train apart")])
+def test_a_paired_test_on_the_same_images_goes_before_intervals(comparison, only_first, only_second, told, advice):
+    close = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
+    close["paired"] = [{"rows": ["synchronous", "ensemble: soft voting"], "only_first": only_first, "only_second": only_second}]
+    lines = verdict(close)
+    assert told in lines[1] and "McNemar" in lines[1] and advice in lines[0]
+
+
+def test_one_rank_is_named_when_more_ranks_do_not_pay(comparison):
+    slow = with_accuracy(comparison, one_rank=9000, synchronous=9000, soft_voting=8700, hard_voting=8600)
+    row(slow, "one rank")["seconds"] = 2.0
+    assert verdict(slow)[-1] == "One rank alone reached 90.00 % in 2.00 s: more ranks do not pay for this job on this machine."
+
+
+@pytest.mark.parametrize(("lost", "named"), [("synchronous", "synchronous training"), ("ensemble", "the ensemble")])
+def test_a_strategy_without_a_result_is_named(comparison, lost, named):
+    for entry in comparison["rows"]:
+        if entry["strategy"] == lost and entry["name"] != "one rank":
+            entry["test_accuracy"] = None
+    assert verdict(comparison) == [f"There is nothing to compare: {named} has no result."]
+
+
+def test_missing_seconds_and_counts_are_no_obstacle(comparison):
+    for entry in comparison["rows"]:
+        entry["seconds"] = None
+    comparison["confusions"] = {}
+    lines = verdict(comparison)
+    assert "89.69 %; the ensemble" in lines[0] and "cannot be told" in lines[1]
+
+
+def test_an_interval_needs_counts(comparison):
+    low, high = interval_of(comparison, row(comparison, "synchronous"))[1:]
+    assert low < row(comparison, "synchronous")["test_accuracy"] < high
+    assert interval_of(comparison, row(comparison, "ensemble: weight averaging")) is None
+
+
+def test_a_sweep_is_judged_by_validation(sweep):
+    sweep["rows"][3]["validation_accuracy"] = 0.95
+    lines = verdict_lines = sweep_verdict(sweep)
+    assert lines[0] == "optimizer.learning_rate = 0.003 has the best validation accuracy, 95.00 % (test 88.00 %)."
+    assert verdict_lines[-1] == "No result at 0.03."
+
+
+def test_a_sweep_without_results(sweep):
+    for entry in sweep["rows"]:
+        entry["validation_accuracy"] = None
+    assert sweep_verdict(sweep) == ["No value of optimizer.learning_rate gave a result."]
