@@ -11,15 +11,17 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, tile
+from ensync.kernels.panels import ROWS, VECTORS, panel
+from ensync.kernels.simd import SIMD, lanes, pointer
 from ensync.kernels.vectors import advance, fma, load, maximum, splat, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
-ROWS, VECTORS = {"avx512": (14, 2), "avx2": (6, 2), "neon": (12, 2), "plain": (4, 2)}[SIMD]
-TILE = tile(ROWS, VECTORS)
+FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)    # divides the lanes
+PANEL = panel(accumulate=False)
+FILTER_PANEL, ADD_PANEL = panel(accumulate=False, rows=FILTER_ROWS), panel(accumulate=True, rows=FILTER_ROWS)
 PLACES = 36
-TILES = 56          # of one block: its pieces and products should stay in a core's second cache
-FILTER_TILES = 448  # of one block of the filter's gradient
+TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
+FILTER_TILES = 28   # of one block of the filter's gradient
 
 
 @njit(forceinline=True, **OPTIONS)
@@ -98,12 +100,16 @@ def _recall(source, at, step):
 
 
 @njit(**OPTIONS)
-def _transform_piece(source, window, y, x, c, target, target_step, room):
-    """Write the 36 places of one 6x6 piece, `target_step` apart; `room`: 36 vectors for half-done work."""
+def _transform_piece(source, window, y, x, c, target, target_step, channel_step, room):
+    """Write the 36 places of one 6x6 piece, `target_step` apart, channels `channel_step` apart from vector to vector.
+
+    `room`: 36 vectors for half-done work. Where channel_step is not 1, whole vectors are written.
+    """
     h, w = window
     full = lanes(source)
     for j in range(0, c, full):
         count = min(full, c - j)
+        kept = count if channel_step == 1 else full
         for i in range(6):
             seen = _inside(y + i, h, count)
             p, q, r, s, t, u = _six(source, ((y + i) * w + x) * c + j, c, x, w, seen)
@@ -112,12 +118,13 @@ def _transform_piece(source, window, y, x, c, target, target_step, room):
         for k in range(6):
             p, q, r, s, t, u = _recall(room, k * full, 6 * full)
             p, q, r, s, t, u = _piece(source, p, q, r, s, t, u)
-            store(target, k * target_step + j, p, count)
-            store(target, (6 + k) * target_step + j, q, count)
-            store(target, (12 + k) * target_step + j, r, count)
-            store(target, (18 + k) * target_step + j, s, count)
-            store(target, (24 + k) * target_step + j, t, count)
-            store(target, (30 + k) * target_step + j, u, count)
+            to = k * target_step + j * channel_step
+            store(target, to, p, kept)
+            store(target, to + 6 * target_step, q, kept)
+            store(target, to + 12 * target_step, r, kept)
+            store(target, to + 18 * target_step, s, kept)
+            store(target, to + 24 * target_step, t, kept)
+            store(target, to + 30 * target_step, u, kept)
 
 
 @njit(**OPTIONS)
@@ -174,7 +181,7 @@ def _transform_filter(weights, target):
 
 
 @njit(**OPTIONS)
-def _products(pieces, filters, products, rows, inputs, panels, floor):
+def _products(pieces, filters, products, rows, inputs, panels):
     """Multiply, at each of the 36 places, pieces (TILES, inputs) with the filter: products (TILES, panels * width)."""
     width = VECTORS * lanes(pieces)
     for place in range(PLACES):
@@ -182,12 +189,11 @@ def _products(pieces, filters, products, rows, inputs, panels, floor):
             b = (place * panels + panel) * inputs * width
             for row in range(0, rows, ROWS):
                 a, c = (place * TILES + row) * inputs, (place * TILES + row) * panels * width + panel * width
-                TILE(advance(pieces, a), advance(filters, b), advance(products, c), pieces, 1, inputs, 0, inputs, 0, 1, 0, width, panels * width,
-                     min(ROWS, rows - row), ROWS, width, 0, 0, floor)
+                PANEL(advance(pieces, a), advance(filters, b), advance(products, c), inputs, inputs, 1, panels * width)
 
 
 @njit(parallel=True, **OPTIONS)
-def _convolve(inputs, weights, bias, padding, floor, none, scratch, outputs):
+def _convolve(inputs, weights, bias, padding, floor, scratch, outputs):
     (n, h, w, c), (oh, ow, k) = inputs.shape, outputs.shape[1:]
     full = lanes(inputs)
     width = VECTORS * full
@@ -202,9 +208,121 @@ def _convolve(inputs, weights, bias, padding, floor, none, scratch, outputs):
         for i in range(count):
             image, place = (block * TILES + i) // (down * across), (block * TILES + i) % (down * across)
             y, x = place // across * 4 - padding[0], place % across * 4 - padding[1]
-            _transform_piece(pointer(inputs, image * h * w * c), (h, w), y, x, c, advance(pieces, i * c), TILES * c, room)
-        _products(pieces, pointer(scratch, 0), products, count, c, panels, none)
+            _transform_piece(pointer(inputs, image * h * w * c), (h, w), y, x, c, advance(pieces, i * c), TILES * c, 1, room)
+        _products(pieces, pointer(scratch, 0), products, count, c, panels)
         for i in range(count):
             image, place = (block * TILES + i) // (down * across), (block * TILES + i) % (down * across)
             _transform_result(advance(products, i * panels * width), TILES * panels * width, width, pointer(bias, 0), floor,
                               pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
+
+
+@njit(**OPTIONS)
+def _transform_gradient(source, window, y, x, c, target, target_step, panel_step, width, room):
+    """Write the 36 places of one tile of 4x4 gradients, `target_step` apart, in panels of `width` channels."""
+    h, w = window
+    full = lanes(source)
+    for j in range(0, c, full):
+        count, to = min(full, c - j), j // width * panel_step + j % width
+        for i in range(4):
+            seen, at = _inside(y + i, h, count), ((y + i) * w + x) * c + j
+            p, q, r, s, t, u = _spread(source, load(source, at, seen), load(source, at + c, _inside(x + 1, w, seen)),
+                                       load(source, at + 2 * c, _inside(x + 2, w, seen)), load(source, at + 3 * c, _inside(x + 3, w, seen)))
+            _keep(room, i * 6 * full, full, p, q, r, s, t, u)
+        for k in range(6):
+            p, q, r, s, t, u = _spread(source, load(room, k * full, full), load(room, (6 + k) * full, full),
+                                       load(room, (12 + k) * full, full), load(room, (18 + k) * full, full))
+            _keep(target, k * target_step + to, 6 * target_step, p, q, r, s, t, u)
+
+
+@njit(**OPTIONS)
+def _add_products(pieces, gradients, sums, place, part, whole, panels, first):
+    """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums."""
+    full = lanes(pieces)
+    width = VECTORS * full
+    b = (place * panels + part) * FILTER_TILES * width
+    for row in range(0, whole, FILTER_ROWS):
+        a = place * FILTER_TILES * whole + row // full * FILTER_TILES * full + row % full
+        to = ((place * panels + part) * whole + row) * width
+        if first:
+            FILTER_PANEL(advance(pieces, a), advance(gradients, b), advance(sums, to), FILTER_TILES, 1, full, width)
+        else:
+            ADD_PANEL(advance(pieces, a), advance(gradients, b), advance(sums, to), FILTER_TILES, 1, full, width)
+
+
+@njit(**OPTIONS)
+def _clear(target, elements):
+    full = lanes(target)
+    for at in range(0, elements, full):
+        store(target, at, zeros(target), min(full, elements - at))
+
+
+@njit(**OPTIONS)
+def _finish_filter(sums, step, width, panel_step, target, line, k):
+    """Write the 3x3 filters of one input channel, `line` apart, from their 36 sums, `step` apart."""
+    full = lanes(sums)
+    for j in range(0, k, full):
+        count, at = min(full, k - j), j // width * panel_step + j % width
+        p, q, r, s, t, u = _recall(sums, at, 6 * step)
+        a0, b0, c0 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + step, 6 * step)
+        a1, b1, c1 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 2 * step, 6 * step)
+        a2, b2, c2 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 3 * step, 6 * step)
+        a3, b3, c3 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 4 * step, 6 * step)
+        a4, b4, c4 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 5 * step, 6 * step)
+        a5, b5, c5 = _filter_back(sums, p, q, r, s, t, u)
+        _keep_three(target, j, line, count, _filter_back(sums, a0, a1, a2, a3, a4, a5))
+        _keep_three(target, 3 * line + j, line, count, _filter_back(sums, b0, b1, b2, b3, b4, b5))
+        _keep_three(target, 6 * line + j, line, count, _filter_back(sums, c0, c1, c2, c3, c4, c5))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _keep_three(target, at, line, count, values):
+    store(target, at, values[0], count)
+    store(target, at + line, values[1], count)
+    store(target, at + 2 * line, values[2], count)
+
+
+@njit(**OPTIONS)
+def _transform_pair(inputs, gradient, padding, tile, slot, scratch, sizes):
+    """Transform one tile's input piece and gradient into the slot of its block, zeros where there is no such tile."""
+    (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
+    full = lanes(inputs)
+    width, panels, down, across, whole = VECTORS * full, sizes[0], sizes[1], sizes[2], sizes[5]
+    room = pointer(scratch, numba.get_thread_id() * PLACES * full)
+    pieces, spread = pointer(scratch, sizes[3] + slot * full), pointer(scratch, sizes[4] + slot * width)
+    if tile >= n * down * across:
+        for place in range(PLACES):
+            for part in range(whole // full):
+                _clear(advance(pieces, (place * whole // full + part) * FILTER_TILES * full), full)
+            for part in range(panels):
+                _clear(advance(spread, (place * panels + part) * FILTER_TILES * width), width)
+        return
+    image, y, x = tile // (down * across), tile % (down * across) // across * 4, tile % across * 4
+    _transform_piece(pointer(inputs, image * h * w * c), (h, w), y - padding[0], x - padding[1], c, pieces, FILTER_TILES * whole,
+                     FILTER_TILES, room)
+    _transform_gradient(pointer(gradient, image * oh * ow * k), (oh, ow), y, x, k, spread, panels * FILTER_TILES * width,
+                        FILTER_TILES * width, width, room)
+
+
+@njit(parallel=True, **OPTIONS)
+def _filter_gradient(inputs, gradient, padding, threads, scratch, out):
+    (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
+    full = lanes(inputs)
+    width = VECTORS * full
+    panels, down, across, whole = (k + width - 1) // width, (oh + 3) // 4, (ow + 3) // 4, (c + full - 1) // full * full
+    pieces = threads * PLACES * full
+    spread = pieces + PLACES * FILTER_TILES * whole
+    sums = spread + PLACES * panels * FILTER_TILES * width
+    sizes = (panels, down, across, pieces, spread, whole)
+    for start in range(0, n * down * across, FILTER_TILES):
+        for slot in prange(FILTER_TILES):
+            _transform_pair(inputs, gradient, padding, start + slot, slot, scratch, sizes)
+        for item in prange(PLACES * panels):
+            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), item // panels, item % panels,
+                          whole, panels, start == 0)
+    for i in prange(c):
+        _finish_filter(pointer(scratch, sums + i * width), panels * whole * width, width, whole * width, pointer(out, i * k), c * k, k)
