@@ -83,19 +83,19 @@ class Window(NamedTuple):
 def epoch_order(n: int, seed: int, epoch: int, window: Window | tuple[int, int] | None = None, member: int = 0) -> np.ndarray:
     """Return the order int64 (n,) in which an epoch visits the rows 0..n-1, each exactly once.
 
-    With a window, each run of window.rows * window.blocks places reads window.blocks blocks of neighbouring rows,
-    so that a buffer of that many rows is enough to read a file in whole blocks.
+    With a window, each stretch of the order is window.blocks whole blocks of window.rows neighbouring rows, shuffled together,
+    so that a buffer of that many rows is enough to read each block of a file once.
     """
     random = generator(seed, Purpose.ORDER, member, epoch)
     if window is None or n <= window[0]:
         return random.permutation(n)
     rows, blocks = window
     starts = random.permutation(np.arange(0, n, rows))
-    order = (starts[:, None] + np.arange(rows)).ravel()
-    order = order[order < n]
-    for start in range(0, n, rows * blocks):
-        random.shuffle(order[start : start + rows * blocks])
-    return order
+    stretches = []
+    for first in range(0, len(starts), blocks):
+        stretch = (starts[first : first + blocks, None] + np.arange(rows)).ravel()
+        stretches.append(random.permutation(stretch[stretch < n]))
+    return np.concatenate(stretches)
 
 
 def shard_rows(labels: np.ndarray, members: int, member: int, seed: int) -> np.ndarray:

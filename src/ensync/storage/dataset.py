@@ -147,13 +147,19 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
     Errors: EnsyncError with the reason for any other file. Cost: all labels are read, of the images nothing.
     """
     path = Path(path)
+    found, descriptor = _open(path)
+    return Dataset(path, found, descriptor)
+
+
+def _open(path: Path) -> tuple[Layout, int]:
+    """Return what the file says of itself, checked, and a descriptor of it; HDF5 has no part in reading the arrays."""
+    _check_regular(path)
     descriptor = -1
     try:
-        _check_regular(path)
         with h5py.File(path, "r", locking=False) as file:
             descriptor = os.dup(file.id.get_vfd_handle())
             layout.check_format(path, file)
-            return Dataset(path, layout.read(path, file, os.fstat(descriptor).st_size), descriptor)
+            return layout.read(path, file, os.fstat(descriptor).st_size), descriptor
     except BaseException as error:
         if descriptor >= 0:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The HDF5 file of a dataset: what stands where, made in `create` and demanded in `read`. data/README.md is the specification.
+"""The HDF5 file of a dataset: what stands where, made in `blank` and demanded in `read`. data/README.md is the specification.
 
 HDF5 makes and describes the file; the arrays themselves are written and read with plain system calls at the addresses it gives
 (contiguous, uncompressed): shuffled rows come several times faster, threads may read at once, and a full disk is reported when it happens.
@@ -16,6 +16,7 @@ import numpy as np
 
 from ensync import __version__
 from ensync.errors import EnsyncError
+from ensync.storage.sparse_file import PAGE, SparseFile
 
 FORMAT, VERSION = "ensync-dataset", 1
 SPLITS = ("train", "validation", "test")
@@ -49,13 +50,23 @@ class Layout:
         return json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()
 
 
-def create(path: Path, layout: Layout) -> dict[str, int | None]:
-    """Make the file with room for every array, and return the address of each. Errors: OSError."""
+@dataclass(frozen=True)
+class Blank:
+    """A file before its arrays are written: pieces {address: bytes} of HDF5's own tables, size in bytes, addresses of the arrays."""
+
+    pieces: dict[int, bytes]
+    size: int
+    offsets: dict[str, int | None]
+
+
+def blank(layout: Layout) -> Blank:
+    """Return the file that `layout` describes, with room for every array. It is made in memory: HDF5 crashes on a full disk."""
     plain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plain.set_layout(h5py.h5d.CONTIGUOUS)
     plain.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plain.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(path, "w", libver=LIBRARY, locking=False) as file:
+    image = SparseFile()
+    with h5py.File(image, "w", libver=LIBRARY) as file:
         file.attrs["version"] = np.int64(VERSION)
         for name, text in {"format": FORMAT, **layout.texts, **{key: json.dumps(value) for key, value in layout.tables.items()}}.items():
             file.attrs.create(name, np.bytes_(text.encode()), dtype=h5py.string_dtype("utf-8", max(1, len(text.encode()))))
@@ -63,7 +74,8 @@ def create(path: Path, layout: Layout) -> dict[str, int | None]:
         file.create_dataset("class_names", data=np.array(names, h5py.string_dtype("utf-8", max(map(len, names)))))
         shapes = _shapes(layout)
         datasets = {name: file.create_dataset(name, shape, dtype, dcpl=plain) for name, (shape, dtype) in shapes.items()}
-        return {name: dataset.id.get_offset() for name, dataset in datasets.items()}
+        offsets = {name: dataset.id.get_offset() for name, dataset in datasets.items()}
+    return Blank({number * PAGE: bytes(page) for number, page in image.pages.items()}, image.size, offsets)
 
 
 def _shapes(layout: Layout) -> dict[str, tuple[tuple[int, ...], str]]:

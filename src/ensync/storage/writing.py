@@ -62,12 +62,11 @@ def write_dataset(
     plan = _plan(source, parts, {"validation": validation, "test": "as published" if "test" in source.images else test, "seed": seed})
     _make_room(path, plan)
     with temporary_beside(path) as temporary:
-        offsets = layout.create(temporary, plan)
-        fingerprint = _fill(temporary, source, parts, plan, offsets, progress)
-        if fingerprint == before:
-            return Written(path, fingerprint, changed=False)
-        put_in_place(temporary, path)
-    return Written(path, fingerprint, changed=True)
+        fingerprint = _fill(temporary, source, parts, plan, progress)
+        changed = fingerprint != before
+        if changed:
+            put_in_place(temporary, path)
+    return Written(path, fingerprint, changed)
 
 
 def cut(source: Source, validation: float, test: float, seed: int) -> dict[str, _Part]:
@@ -150,12 +149,17 @@ def _fingerprint_at(path: Path) -> str | None:
         raise EnsyncError(f"{path} is there and is no dataset that could be replaced ({error.given})", "a free name", "remove it, or choose another with --to") from error
 
 
-def _fill(temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, offsets: dict[str, int | None], progress: Progress) -> str:
-    """Write images, labels, mean, std and fingerprint to their places; return the fingerprint."""
+def _fill(temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, progress: Progress) -> str:
+    """Write the file: HDF5's tables, then images, labels, mean, std and fingerprint to their places; return the fingerprint."""
     digest = hashlib.sha256(plan.header())
     counts = np.zeros((plan.shape[2], 256), np.int64)
+    blank = layout.blank(plan)
+    offsets = blank.offsets
     descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
     try:
+        for offset, piece in blank.pieces.items():
+            _write(descriptor, offset, np.frombuffer(piece, np.uint8))
+        os.ftruncate(descriptor, blank.size)
         for split, part in parts.items():
             _fill_images(descriptor, offsets[f"images/{split}"] or 0, source, split, part, digest, counts, progress)
             labels = source.labels[part.origin][part.rows].astype("<i8")
