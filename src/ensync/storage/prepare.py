@@ -57,7 +57,7 @@ def prepare(
         raise EnsyncError(f"the dataset '{name}'{nearest(name, OPTIONS)}", "one of " + ", ".join(OPTIONS), "choose one of them")
     _check(name, {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows})
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
-    source = _read(name, place, size or SIZE, greyscale, bad_rows, progress)
+    source = _read(name, place, SIZE if size is None else size, greyscale, bad_rows, progress)
     written = write_dataset(destination or default_destination(name), source, validation, seed, progress)
     return Prepared(**vars(written), notes=tuple(source.notes))
 
@@ -75,10 +75,12 @@ def _read(name: str, place: Path, size: int, greyscale: bool, bad_rows: str, pro
 def _check(name: str, given: dict[str, Any]) -> None:
     """Raise EnsyncError unless the options given are those the dataset has, and say where it comes from."""
     for option, value in given.items():
-        if value not in (None, False, BAD_ROWS[0]) and option not in OPTIONS[name]:
+        if value is not None and value is not False and value != BAD_ROWS[0] and option not in OPTIONS[name]:
             raise EnsyncError(f"--{option} with the dataset '{name}'", "an option that this dataset has", f"leave --{option} out")
     if given["bad-rows"] not in BAD_ROWS:
         raise EnsyncError(f"--bad-rows {given['bad-rows']}", "refuse or skip", "choose one of them")
-    ways = " or ".join({"from": "--from DIR", "download": "--download"}[way] for way in OPTIONS[name] if way in ("from", "download"))
-    if ways and bool(given["from"]) + bool(given["download"]) != 1:
-        raise EnsyncError(f"the dataset '{name}' with{'out' if not given['from'] else ' both'} {ways}", ways, "say where its files come from")
+    ways = [{"from": "--from DIR", "download": "--download"}[way] for way in OPTIONS[name] if way in ("from", "download")]
+    count = bool(given["from"]) + bool(given["download"])
+    if ways and count != 1:
+        both = f"with both {' and '.join(ways)}" if count else f"without {' or '.join(ways)}"
+        raise EnsyncError(f"the dataset '{name}' {both}", "one of them" if count else " or ".join(ways), "say where its files come from")

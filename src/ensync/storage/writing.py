@@ -56,7 +56,7 @@ def write_dataset(
     Errors: EnsyncError when the source is unfit, `path` holds something else, or the disk refuses; `path` is then as it was.
     """
     path = Path(path)
-    _check(source, validation, test)
+    _check(source, validation, test, seed)
     before = _fingerprint_at(path)
     parts = cut(source, validation, test, seed)
     plan = _plan(source, parts, {"validation": validation, "test": "as published" if "test" in source.images else test, "seed": seed})
@@ -103,10 +103,12 @@ def stratified(labels: np.ndarray, part: float, random: np.random.Generator) -> 
     return mask
 
 
-def _check(source: Source, validation: float, test: float) -> None:
+def _check(source: Source, validation: float, test: float, seed: int) -> None:
     for name, part in (("validation", validation), ("test", test)):
         if not 0 <= part <= LARGEST_PART:
             raise EnsyncError(f"--{name} {part}", f"a part from 0 to {LARGEST_PART}", "choose another")
+    if seed < 0:
+        raise EnsyncError(f"--seed {seed}", "a whole number of at least 0", "choose another")
     if len(source.class_names) < 2 or len(np.unique(source.labels["train"])) < 2:
         raise EnsyncError(f"{source.name} has training images of one class only", "two classes or more", "add another class")
     shapes = {images.shape[1:] for images in source.images.values()}

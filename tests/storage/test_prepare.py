@@ -1,0 +1,87 @@
+"""`ensync data prepare` from end to end: every dataset, every wrong option, twice."""
+
+import os
+from functools import partial
+
+import numpy as np
+import pytest
+from samples import published, write_cifar, write_csv, write_idx, write_pictures
+
+from ensync.errors import EnsyncError
+from ensync.storage import sources
+from ensync.storage.dataset import open_dataset
+from ensync.storage.prepare import default_destination, prepare
+
+
+def test_digits_need_no_files(tmp_path):
+    seen = []
+    done = prepare("digits", tmp_path / "d.h5", progress=lambda *step: seen.append(step))
+    assert done.changed and str(done) == f"{tmp_path / 'd.h5'} is written"
+    assert seen[-1] == ("writing test images", 359, 359)
+    with open_dataset(tmp_path / "d.h5") as dataset:
+        assert dataset.sizes == {"train": 1294, "validation": 144, "test": 359} and dataset.shape == (8, 8, 1)
+        spread = np.stack([dataset.counts[split] / dataset.sizes[split] for split in dataset.sizes])
+        assert np.ptp(spread, axis=0).max() < 0.01  # every class has the same part of each split
+    again = prepare("digits", tmp_path / "d.h5")
+    assert not again.changed and "is there already and identical" in str(again)
+    assert prepare("digits", tmp_path / "d.h5", validation=0.2).changed
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "options", "shape", "notes"),
+    [
+        ("mnist", write_idx, {}, (5, 4, 1), 4),
+        ("fashion-mnist", write_idx, {}, (5, 4, 1), 4),
+        ("cifar-10", lambda place: write_cifar(place, "bin", 10), {}, (32, 32, 3), 0),
+        ("csv", lambda place: (place.mkdir(), write_csv(place / "train.csv")), {"bad_rows": "skip"}, (4, 4, 1), 0),
+        ("images", write_pictures, {}, (32, 32, 3), 0),
+        ("images", write_pictures, {"size": 8, "greyscale": True, "bad_rows": "skip"}, (8, 8, 1), 0),
+    ],
+)
+def test_every_dataset_is_prepared_from_its_files(tmp_path, monkeypatch, name, write, options, shape, notes):
+    monkeypatch.setattr(sources, "read_cifar10", partial(sources.read_cifar10, rows=10))
+    write(tmp_path / "files")
+    done = prepare(name, tmp_path / "out" / "x.h5", tmp_path / "files", seed=5, **options)
+    assert done.changed and len(done.notes) == notes and os.listdir(tmp_path / "out") == ["x.h5"]
+    with open_dataset(done.path) as dataset:
+        assert dataset.shape == shape and dataset.name == name and dataset.fingerprint == done.fingerprint
+        assert dataset.layout.tables["notes"] == list(done.notes)
+        dataset.verify()
+    assert not prepare(name, tmp_path / "out" / "x.h5", tmp_path / "files", seed=5, **options).changed
+
+
+def test_fashion_mnist_as_published(tmp_path):
+    prepare("fashion-mnist", tmp_path / "f.h5", published("fashion-mnist"))
+    with open_dataset(tmp_path / "f.h5") as dataset:
+        assert dataset.sizes == {"train": 54_000, "validation": 6_000, "test": 10_000}
+        assert {tuple(counts) for counts in dataset.counts.values()} == {(5400,) * 10, (600,) * 10, (1000,) * 10}
+        np.testing.assert_allclose(dataset.mean / 255, 0.2860, atol=5e-4)  # the figures everybody uses
+        np.testing.assert_allclose(dataset.std / 255, 0.3530, atol=5e-4)
+        assert dataset.layout.tables["notes"] == [] and dataset.class_names[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("mnits", {}, "the dataset 'mnits' (did you mean 'mnist'?)"),
+        ("mnist", {}, "the dataset 'mnist' without --from DIR or --download"),
+        ("mnist", {"from_directory": "x", "download": True}, "with both --from DIR and --download"),
+        ("mnist", {"from_directory": "x", "size": 32}, "--size with the dataset 'mnist'"),
+        ("mnist", {"from_directory": "x", "bad_rows": "skip"}, "--bad-rows with the dataset 'mnist'"),
+        ("digits", {"from_directory": "x"}, "--from with the dataset 'digits'"),
+        ("csv", {"download": True}, "--download with the dataset 'csv'"),
+        ("csv", {}, "the dataset 'csv' without --from DIR"),
+        ("images", {"from_directory": "x", "bad_rows": "drop"}, "--bad-rows drop"),
+        ("images", {"from_directory": ".", "size": 0}, "--size 0"),
+        ("digits", {"validation": 2.0}, "--validation 2.0"),
+        ("digits", {"seed": -1}, "--seed -1"),
+    ],
+)
+def test_each_wrong_option_has_its_sentence(tmp_path, name, options, sentence):
+    with pytest.raises(EnsyncError) as caught:
+        prepare(name, tmp_path / "x.h5", **options)
+    assert sentence in str(caught.value) and os.listdir(tmp_path) == []
+
+
+def test_the_default_place_is_data():
+    assert str(default_destination("fashion-mnist")) == os.path.join("data", "fashion_mnist.h5")

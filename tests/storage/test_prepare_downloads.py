@@ -1,0 +1,88 @@
+"""Downloads, from a server on this machine: checksums are checked, nothing is fetched twice, every failure has its sentence."""
+
+import hashlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from samples import write_idx
+
+from ensync.errors import EnsyncError
+from ensync.storage import downloads, prepare
+from ensync.storage.published import PUBLISHED
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a directory and counts what is asked for."""
+
+    asked: list[str] = []
+
+    def do_GET(self):
+        Quiet.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A mirror of a small MNIST whose checksums are the published ones for this test; yields (directory, address)."""
+    directory = tmp_path / "mirror"
+    write_idx(directory)
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in directory.iterdir()}
+    monkeypatch.setitem(PUBLISHED["mnist"].__dict__, "files", sums)
+    monkeypatch.setattr(downloads, "TRIES", 0)
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    Quiet.asked = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=directory)) as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield directory, f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+def test_files_are_fetched_once_and_prepared(server, tmp_path, monkeypatch):
+    _directory, url = server
+    monkeypatch.setitem(PUBLISHED["mnist"].__dict__, "url", url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    seen = []
+    done = prepare.prepare("mnist", tmp_path / "m.h5", download=True, progress=lambda *step: seen.append(step))
+    assert done.changed and done.notes == () and len(Quiet.asked) == 4
+    name, last, total = [step for step in seen if step[0].startswith("fetching t10k-labels")][-1]
+    assert last == total > 0
+    assert not prepare.prepare("mnist", tmp_path / "m.h5", download=True).changed and len(Quiet.asked) == 4
+    assert len(list((tmp_path / "cache" / "ensync" / "downloads" / "mnist").iterdir())) == 4
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_stays(server, tmp_path):
+    directory, url = server
+    (directory / "t10k-images-idx3-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(EnsyncError, match="t10k-images-idx3-ubyte.gz does not have the published MD5"):
+        downloads.fetch("mnist", tmp_path / "kept", url=url)
+    assert not (tmp_path / "kept" / "t10k-images-idx3-ubyte.gz").exists()
+    assert not [path for path in (tmp_path / "kept").iterdir() if path.name.startswith("tmp")]
+
+
+def test_a_damaged_file_is_fetched_again(server, tmp_path):
+    _directory, url = server
+    place = downloads.fetch("mnist", tmp_path / "kept", url=url)
+    (place / "train-labels-idx1-ubyte.gz").write_bytes(b"flipped")
+    downloads.fetch("mnist", tmp_path / "kept", url=url)
+    assert Quiet.asked[4:] == ["/train-labels-idx1-ubyte.gz"]
+
+
+def test_a_missing_file_or_server_has_its_sentence(server, tmp_path):
+    directory, url = server
+    (directory / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(EnsyncError, match="train-images-idx3-ubyte.gz cannot be fetched .404"):
+        downloads.fetch("mnist", tmp_path / "kept", url=url)
+    with pytest.raises(EnsyncError, match="cannot be fetched .*copy train-images-idx3-ubyte.gz by hand and give its directory with --from"):
+        downloads.fetch("mnist", tmp_path / "kept", url="http://127.0.0.1:9/")
+
+
+def test_a_directory_that_cannot_be_written_has_its_sentence(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EnsyncError, match="cannot be written because"):
+        downloads.fetch("mnist", tmp_path / "file" / "kept", url=server[1])
