@@ -13,8 +13,8 @@ from mpi4py import MPI
 from ensync.mpi.world import Comm
 from ensync.sharding import block
 
-# A rank's memory starts with the counter it announces its progress by, on a page of its own.
-_HEAD = 4096
+# A rank's memory is whole pages: one for the counter by which it announces its progress, then those of its vector.
+_PAGE = 4096
 # Elements summed at once, so that a piece stays in the cache between its addition and its copies.
 _PIECE = 1 << 16
 # Elements in a cache line of 64 bytes (float32): no two ranks write to the same line.
@@ -35,11 +35,11 @@ class NodeVector:
         dtype = np.dtype(dtype)
         self._node = node
         self._across = comm.Split(node.rank, comm.rank)
-        self._window = MPI.Win.Allocate_shared(_HEAD + n * dtype.itemsize, 1, comm=node)
+        self._window = MPI.Win.Allocate_shared(_PAGE + -(-n * dtype.itemsize // _PAGE) * _PAGE, 1, comm=node)
         self._window.Lock_all()  # an epoch without end: Sync is allowed within one only
         memory = [memoryview(self._window.Shared_query(rank)[0]).cast("B") for rank in range(node.size)]
         self._counters = [part[:8].cast("q") for part in memory]
-        self._vectors = [np.frombuffer(part, dtype, n, _HEAD) for part in memory]
+        self._vectors = [np.frombuffer(part, dtype, n, _PAGE) for part in memory]
         lines = block(-(-n // _LINE), node.size, node.rank)
         self._start, self._stop = (min(line * _LINE, n) for line in lines)
         self._round = 0

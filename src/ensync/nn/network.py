@@ -55,17 +55,22 @@ class Network:
     def _allocate(self) -> None:
         size = sum(p.size for _, p in self.layout)
         self.parameters = np.zeros(size, self.dtype)
-        self.reduced = np.zeros(size + TAIL, self.dtype)
-        self.gradient, self.tail = self.reduced[:size], self.reduced[size:]
         self.statistics = np.zeros(sum(p.size for _, p in self.statistics_layout), self.dtype)
-        values = {**_views(self.parameters, self.layout), **_views(self.statistics, self.statistics_layout)}
-        gradients = _views(self.gradient, self.layout)
+        self.reduce_in(np.zeros(size + TAIL, self.dtype))
         for i, layer in enumerate(self.layers):
-            layer.bind(_own(values, i), _own(gradients, i))
             layer.allocate(self.rows, self.dtype, first=i == 0)
         self.inputs = np.empty((self.rows, int(np.prod(self.shape))), self.dtype)
         self.scores = np.empty((self.rows, self.classes), self.dtype)
         self.outputs_gradient = np.empty((self.rows, self.classes), self.dtype)
+
+    def reduce_in(self, reduced: np.ndarray) -> None:
+        """Let the gradient and its tail lie in `reduced` `(parameters + TAIL,)`, such as memory in which ranks sum fast."""
+        self.reduced = reduced
+        self.gradient, self.tail = reduced[: len(self.parameters)], reduced[len(self.parameters) :]
+        values = {**_views(self.parameters, self.layout), **_views(self.statistics, self.statistics_layout)}
+        gradients = _views(self.gradient, self.layout)
+        for i, layer in enumerate(self.layers):
+            layer.bind(_own(values, i), _own(gradients, i))
 
     def initialize(self, seed: int, member: int = 0) -> None:
         """Draw the start values; every array has a stream of its own from (seed, member, its number)."""
