@@ -133,6 +133,12 @@ def test_colors_follow_the_page(all_figures):
     assert "var(--blue)" in svg and "var(--ink)" in svg and style.BLUE not in svg and "#000000" not in svg
 
 
+def test_shortening_leaves_the_words_alone():
+    svg = style.to_svg(figures.accuracy_of_members([0.8525, 0.862], title=f"1.23456 {style.BLUE} font-family: x;"), "m", "l")
+    for words in ("85.25 %", "86.00 %", f"1.23456 {style.BLUE} font-family: x;"):
+        assert f">{words}<" in svg
+
+
 def test_the_users_own_matplotlib_settings_stay(comparison):
     import matplotlib
 

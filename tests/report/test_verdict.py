@@ -33,19 +33,19 @@ def test_the_ensemble_can_win(comparison):
     assert len(lines) == 2, "the faster one has no price"
 
 
-def test_overlapping_intervals_are_admitted_and_time_decides(comparison):
+def test_overlapping_intervals_are_admitted_and_time_is_told(comparison):
     lines = verdict(with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000))
-    assert lines[0].endswith("train apart, which is faster.")
+    assert lines[0].endswith(": too close to call in accuracy, and training apart is 1.30x as fast.")
     assert "intervals overlap" in lines[1] and "0.20 points" in lines[1]
 
 
 def test_alike_in_both_either_will_do(comparison):
     same = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
     row(same, "synchronous")["seconds"] = 3.65
-    assert verdict(same)[0].endswith("either will do.")
+    assert verdict(same)[0].endswith(": too close to call in accuracy and alike in time, so either will do.")
 
 
-@pytest.mark.parametrize(("only_first", "only_second", "told", "advice"), [(140, 60, "more than luck gives", "train together"), (110, 100, "no more than luck may give", "train apart")])
+@pytest.mark.parametrize(("only_first", "only_second", "told", "advice"), [(140, 60, "more than luck gives", "train together"), (110, 100, "no more than luck may give", "too close to call")])
 def test_a_paired_test_on_the_same_images_goes_before_intervals(comparison, only_first, only_second, told, advice):
     close = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
     close["paired"] = [{"rows": ["synchronous", "ensemble: soft voting"], "only_first": only_first, "only_second": only_second}]

@@ -77,9 +77,10 @@ def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str
     members = _by_member(records)
     alone, broad = len(members) == 1, name == "one rank"
     label = name if alone else f"{name}: {text.plural(len(members), 'member')}"
-    look = {"color": color, "marker": "o" if len(members[0]) < 3 else "", "alpha": 0.45 if broad else 0.9 if alone else 0.75}
+    dense = min(0.75, 0.1 + 3 / len(members))
+    look = {"color": color, "marker": "o" if len(members[0]) < 3 else "", "alpha": 0.45 if broad else 0.9 if alone else dense}
     for place, member in enumerate(members):
-        axes.plot(*_points(member, x, "train_accuracy"), "--", linewidth=2.2 if broad else 1.1 if alone else 0.8, **look)
+        axes.plot(*_points(member, x, "train_accuracy"), "--", linewidth=2.2 if broad else 1.1 if alone else 0.8, markerfacecolor="none", **look)
         axes.plot(*_points(member, x, "validation_accuracy"), "-", linewidth=4 if broad else 1.8 if alone else 1.0, label=label if place == 0 else None, **look)
 
 
@@ -98,7 +99,9 @@ def _legend(axes: Axes, *more: Mapping[str, object]) -> None:
     from matplotlib.lines import Line2D
 
     kinds = [{"label": "validation", "linewidth": 1.6}, {"label": "training", "linewidth": 1.1, "linestyle": "--"}, *more]
-    axes.legend(handles=axes.get_legend_handles_labels()[0] + [Line2D([], [], color=INK, **kind) for kind in kinds])
+    legend = axes.legend(handles=axes.get_legend_handles_labels()[0] + [Line2D([], [], color=INK, **kind) for kind in kinds])
+    for line in legend.get_lines():
+        line.set_alpha(max(0.45, line.get_alpha() or 1))
 
 
 @styled
@@ -134,6 +137,8 @@ def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
     for (name, values), color, mark in zip(fusions.items(), SERIES * len(fusions), MARKS * len(fusions)):
         known = [np.nan if value is None else value for value in values]
         axes.plot(range(1, len(known) + 1), known, color=color, marker=mark, label=name.replace("_", " "))
+    most = max(map(len, fusions.values()), default=1)
+    axes.set_xlim(1 - min(0.9, 0.04 * most), most + 0.04 * most)
     _percent_axis(axes)
     _whole_axis(axes)
     axes.legend(loc="best")
@@ -173,7 +178,8 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_name
             axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **centred)
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
     short = [_short(name) for name in class_names]
-    axes.set_xticks(range(classes), short, rotation=45, ha="right", rotation_mode="anchor")
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 3 else {}
+    axes.set_xticks(range(classes), short, **slanted)
     axes.set_yticks(range(classes), short)
     axes.tick_params(length=0)
 
@@ -281,7 +287,7 @@ def accuracy_of_members(accuracies: Sequence[float | None], fused: Mapping[str, 
             axes.annotate(text.percent(value, 1), (member, value), (0, 7), textcoords="offset points", ha="center", fontsize=8)
     for (name, value), color, line in zip((fused or {}).items(), (BLUE, GREEN, INK) * 2, ("-", "--", ":") * 2):
         axes.axhline(value, color=color, linestyle=line, linewidth=1.6, label=name.replace("_", " "))
-    axes.margins(x=0.5 / len(known), y=0.25)
+    axes.margins(x=max(0.03, 0.5 / len(known)), y=0.25)
     lost = [member for member, value in enumerate(known) if np.isnan(value)]
     _crosses(axes, lost, "lost")
     _percent_axis(axes)

@@ -72,21 +72,28 @@ def _for_page(svg: str, name: str, label: str) -> str:
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
     width, height, box = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt" viewBox="([^"]+)"', svg).groups()
     svg = svg[svg.index(">") + 1 :]
-    for color, variable in VARIABLES.items():
-        svg = svg.replace(color, f"var(--{variable})")
     frame = f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}" style="max-width:{float(width) * 4 / 3:.0f}px;stroke-linejoin:round">'
     return frame + _shorter(svg).strip()
 
 
 def _shorter(svg: str) -> str:
-    """Return the SVG without what no reader sees: comments, metadata, the font's name, empty groups, digits beyond a tenth of a point."""
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>|font-family: [^;\"]*; ?| transform=\"rotate\(-0 [^)]*\)\"", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"([1-9]\d*\.\d|0\.\d\d)\d+(?=[ \",;)])", r"\1", svg)
+    """Return the SVG without what no reader sees: comments, metadata, blanks and groups around nothing."""
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<[^>]*>", lambda tag: _shorter_tag(tag[0]), svg)
     svg = re.sub(r"\s*\n\s*", " ", re.sub(r">\s+<", "><", svg))
     for _ in range(4):  # groups in groups
         svg = re.sub(r"<g/>|<g></g>|<defs></defs>", "", svg)
         svg = re.sub(r"<g>(<text [^>]*>[^<]*</text>)</g>", r"\1", svg)
     return svg
+
+
+def _shorter_tag(tag: str) -> str:
+    """Return a tag without the font's name, turns by nothing and digits beyond a tenth of a point, its colours as variables."""
+    tag = re.sub(r"font-family: [^;\"]*; ?| transform=\"rotate\(-0 [^)]*\)\"", "", tag)
+    tag = re.sub(r"([1-9]\d*\.\d|0\.\d\d)\d+(?=[ \",;)])", r"\1", tag)
+    for color, variable in VARIABLES.items():
+        tag = tag.replace(color, f"var(--{variable})")
+    return tag
 
 
 def save_png(figure: "Figure", path: Path | str, dpi: int = 150) -> Path:  # noqa: F821

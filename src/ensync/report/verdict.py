@@ -39,7 +39,7 @@ def together_and_apart(comparison: Mapping) -> tuple[Mapping | None, Mapping | N
 def verdict(comparison: Mapping) -> list[str]:
     """Return the verdict's sentence, then what must be said beside it, each a line.
 
-    Different accuracy decides; where the test images cannot tell the two apart, time does.
+    Accuracy decides where the test images show a difference; where they do not, that is said, and who is faster.
     """
     alone, together, apart = together_and_apart(comparison)
     if together is None or apart is None:
@@ -52,9 +52,8 @@ def verdict(comparison: Mapping) -> list[str]:
         advice = "train together" if difference > 0 else "train apart"
         winner, other = (together, apart) if difference > 0 else (apart, together)
         return [sentence + advice + ".", reason, *_price(winner, other), *_alone(comparison, alone, winner)]
-    faster = _faster(together, apart)
-    advice = {None: "either will do", "together": "train together, which is faster", "apart": "train apart, which is faster"}[faster]
-    return [sentence + advice + ".", reason, *_alone(comparison, alone, apart if faster == "apart" else together)]
+    faster, advice = _faster(together, apart)
+    return [sentence + advice, reason, *_alone(comparison, alone, faster)]
 
 
 def _reached(row: Mapping) -> str:
@@ -84,11 +83,15 @@ def _tell_apart(comparison: Mapping, first: Mapping, second: Mapping) -> tuple[b
     return False, f"The 95 % intervals overlap, so these test images do not show that the difference of {points} is real."
 
 
-def _faster(together: Mapping, apart: Mapping) -> str | None:
+def _faster(together: Mapping, apart: Mapping) -> tuple[Mapping, str]:
+    """Return the row to prefer of two that are equally accurate as far as is known, and the end of the verdict's sentence."""
     one, two = together.get("seconds"), apart.get("seconds")
-    if text.missing(one) or text.missing(two) or max(one, two) < ALIKE * min(one, two):
-        return None
-    return "together" if one < two else "apart"
+    if text.missing(one) or text.missing(two):
+        return together, "too close to call in accuracy, and their times are not known."
+    if max(one, two) < ALIKE * min(one, two):
+        return together, "too close to call in accuracy and alike in time, so either will do."
+    row, name = (together, "together") if one < two else (apart, "apart")
+    return row, f"too close to call in accuracy, and training {name} is {text.factor(max(one, two) / min(one, two))} as fast."
 
 
 def _price(winner: Mapping, other: Mapping) -> list[str]:
