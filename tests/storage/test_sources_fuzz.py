@@ -1,0 +1,132 @@
+"""Damaged files of every format are read or refused in one sentence: no traceback, no hang, no crash, no flood of memory.
+
+ENSYNC_FUZZ sets the number of mutations of each file (make fuzz: thousands), ENSYNC_FUZZ_SEED the first.
+"""
+
+import gzip
+import io
+import resource
+import tarfile
+
+import numpy as np
+import pytest
+from mutations import try_all
+from PIL import Image
+from samples import NAMES, cifar_binary, cifar_pickle, pictures, write_csv, write_idx
+
+from ensync.storage.dataset import open_dataset
+from ensync.storage.sources import Source, read_cifar10, read_csv, read_idx
+from ensync.storage.sources.images import Pictures, decode
+from ensync.storage.writing import write_dataset
+
+USUAL = 200
+FLOOD = 600 * 1024  # KiB by which memory may grow in one test
+
+
+@pytest.fixture(autouse=True)
+def memory():
+    """Check that no damaged file made this process grow much."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < FLOOD
+
+
+def check(outcomes):
+    """Go through all mutations; some must be refused, or they were none."""
+    outcomes = list(outcomes)
+    assert any(outcomes), "no mutation was refused"
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_idx(tmp_path, name, inside):
+    write_idx(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+
+    def read(data):
+        (tmp_path / name).write_bytes(gzip.compress(data, 1) if inside else data)
+        read_idx(tmp_path, "mnist")
+
+    check(try_all(gzip.decompress(whole) if inside else whole, USUAL // 2, read))
+
+
+@pytest.mark.parametrize("bad_rows", ["refuse", "skip"])
+def test_csv(tmp_path, bad_rows):
+    write_csv(tmp_path / "table.csv", 12, 3, header=True)
+
+    def read(data):
+        (tmp_path / "table.csv").write_bytes(data)
+        read_csv(tmp_path / "table.csv", bad_rows)
+
+    check(try_all((tmp_path / "table.csv").read_bytes(), USUAL, read))
+
+
+@pytest.mark.parametrize("write", [cifar_binary, cifar_pickle])
+def test_cifar_batches(tmp_path, write):
+    images, labels = pictures(2, 32, 32, 3), [1, 2]
+    suffix = ".bin" if write is cifar_binary else ""
+    for name in NAMES:
+        (tmp_path / (name + suffix)).write_bytes(write(images, labels))
+    whole = write(images, labels)
+    pixels = whole.index(images[0, :, :, 0].tobytes()[:100])
+    parts = (whole[:pixels], whole[pixels : pixels + 6000], whole[pixels + 6000 :])  # most damage belongs where the structure is
+
+    def read(data):
+        (tmp_path / ("data_batch_1" + suffix)).write_bytes(data)
+        read_cifar10(tmp_path, 2)
+
+    check(try_all(whole, USUAL // 2, read))
+    check(try_all(parts[0], USUAL, lambda head: read(head + parts[1] + parts[2])))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_cifar_archives(tmp_path, inside):
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in NAMES:
+            data = cifar_binary(pictures(1, 32, 32, 3), [3])
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            entry.size, entry.pax_headers = len(data), {"comment": "x" * 50}
+            archive.addfile(entry, io.BytesIO(data))
+    packed = tmp_path / "cifar-10-binary.tar.gz"
+
+    def read(data):
+        packed.write_bytes(gzip.compress(data, 1) if inside else data)
+        read_cifar10(packed, 1)
+
+    check(try_all(tar.getvalue() if inside else gzip.compress(tar.getvalue()), USUAL, read))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm"])
+def test_pictures(tmp_path, kind):
+    picture = Image.fromarray(pictures(1, 20, 30, 3)[0] // 16 * 16)
+    out = io.BytesIO()
+    picture.save(out, kind)
+    path = tmp_path / f"x.{kind}"
+
+    def read(data):
+        path.write_bytes(data)
+        result = decode(path, (8, 8, 3))
+        if isinstance(result, str):
+            assert "\n" not in result
+            Pictures([path], (8, 8, 3))[np.array([0])]
+        assert result.shape == (8, 8, 3)
+
+    check(try_all(out.getvalue(), USUAL, read))
+
+
+def test_datasets(tmp_path):
+    images, labels = {"train": pictures(40, 4, 4, 1)}, {"train": np.arange(40) % 2}
+    write_dataset(tmp_path / "a.h5", Source("s", images, labels, ["a", "b"], "x", "y"))
+    path = tmp_path / "b.h5"
+
+    def read(data):
+        path.write_bytes(data)
+        with open_dataset(path) as dataset:
+            assert len(dataset.describe()) < 100_000
+            dataset.rows("train", np.array([3, 0]))
+            dataset.verify()
+
+    outcomes = list(try_all((tmp_path / "a.h5").read_bytes(), 2 * USUAL, read))
+    assert sum(map(bool, outcomes)) > 0.9 * len(outcomes)  # few bytes of the file are without a checksum
