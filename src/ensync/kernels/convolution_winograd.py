@@ -4,7 +4,7 @@ A tile of 4x4 outputs y needs a 6x6 piece d of the image and the filter w:  y = 
 Its transposed form gives the filter's gradient:  dw = G' [(A dy A') * (B' d B)] G. The products in brackets, per pair of
 channels and each of the 36 places, become 36 matrix products over channels (or over tiles, for the filter's gradient).
 
-Scratch, from `winograd_scratch`: the transformed filter, then for each thread its tiles' transformed pieces and products.
+Scratch, of `scratch_size`: the transformed filter, then for each thread its tiles' transformed pieces and products.
 """
 
 import numba
@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.panels import ROWS, VECTORS, panel
-from ensync.kernels.simd import SIMD, lanes, pointer
+from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
 from ensync.kernels.vectors import advance, fma, load, maximum, splat, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
@@ -193,8 +193,8 @@ def _products(pieces, filters, products, rows, inputs, panels):
 
 
 @njit(parallel=True, **OPTIONS)
-def _convolve(inputs, weights, bias, padding, floor, scratch, outputs):
-    (n, h, w, c), (oh, ow, k) = inputs.shape, outputs.shape[1:]
+def _multiply(inputs, k, bias, padding, floor, scratch, outputs):
+    (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
     full = lanes(inputs)
     width = VECTORS * full
     panels, down, across = (k + width - 1) // width, (oh + 3) // 4, (ow + 3) // 4
@@ -309,7 +309,8 @@ def _transform_pair(inputs, gradient, padding, tile, slot, scratch, sizes):
 
 
 @njit(parallel=True, **OPTIONS)
-def _filter_gradient(inputs, gradient, padding, threads, scratch, out):
+def filter_gradient(inputs, gradient, padding, threads, scratch, out):
+    """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
     (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
     full = lanes(inputs)
     width = VECTORS * full
@@ -326,3 +327,41 @@ def _filter_gradient(inputs, gradient, padding, threads, scratch, out):
                           whole, panels, start == 0)
     for i in prange(c):
         _finish_filter(pointer(scratch, sums + i * width), panels * whole * width, width, whole * width, pointer(out, i * k), c * k, k)
+
+
+@njit(parallel=True, **OPTIONS)
+def _turn(weights, target):
+    """Write weights (3, 3, c, k) turned by 180 degrees and transposed, (3, 3, k, c), to the array `target`."""
+    c, k = weights.shape[2:]
+    full = lanes(weights)
+    for item in prange(9 * ((c + full - 1) // full)):
+        tap, i = item % 9, item // 9 * full
+        source, to = pointer(weights, tap * c * k), pointer(target, (8 - tap) * c * k)
+        for j in range(0, k, full):
+            if i + full <= c and j + full <= k:
+                transpose_block(advance(source, i * k + j), k, advance(to, j * c + i), c)
+            else:
+                for y in range(i, min(c, i + full)):
+                    for x in range(j, min(k, j + full)):
+                        target[(8 - tap) * c * k + x * c + y] = weights[tap // 3, tap % 3, y, x]
+
+
+def convolve(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding: tuple[int, int], floor: np.floating, turned: bool,
+             scratch: np.ndarray, outputs: np.ndarray) -> None:
+    """Write the convolution plus bias, not below floor, to outputs; `turned`: with the filters of the input gradient."""
+    if turned:
+        c, k = weights.shape[2:]
+        turned_weights = scratch[scratch.size - weights.size :].reshape(3, 3, k, c)
+        _turn(weights, turned_weights.reshape(-1))
+        weights = turned_weights
+    _transform_filter(weights, scratch)
+    _multiply(inputs, weights.shape[3], bias, padding, floor, scratch, outputs)
+
+
+def scratch_size(c: int, k: int, threads: int, itemsize: int) -> int:
+    """Return the elements of scratch that the three passes with c input and k output channels need."""
+    full = lanes_of(itemsize)
+    width = VECTORS * full
+    c_whole, k_whole = -(-c // width) * width, -(-k // width) * width
+    convolve_size = PLACES * c_whole * k_whole + threads * PLACES * (full + TILES * (c_whole + k_whole)) + 9 * c * k
+    return max(convolve_size, PLACES * (threads * full + FILTER_TILES * (c_whole + k_whole) + c_whole * k_whole))

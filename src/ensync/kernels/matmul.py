@@ -1,8 +1,8 @@
 """The three products of a dense layer on the vector microkernels.
 
-C = A B is cut into tiles: panels of columns, and in each panel blocks of rows. Each thread computes a run of tiles, so that
-no sum is shared and the number of threads changes nothing. A thread copies the panel of B it works on into a contiguous
-piece of scratch (`pack`) when enough rows will read it.
+C = A B is cut into tiles: panels of columns, and in each panel rows. Each thread computes a run of tiles, so that no sum is
+shared and the number of threads changes nothing. A thread copies the panel of B it works on into a contiguous piece of
+scratch (`pack`) when enough rows will read it.
 """
 
 import numba
@@ -11,13 +11,16 @@ import numpy as np
 from ensync.kernels.activations import IDENTITY, RELU, TANH, activate_block
 from ensync.kernels.simd import NARROW_ROWS, SIMD, WIDE_TILE, lanes, lanes_of, pointer, tile, transpose_block
 from ensync.kernels.threads import get_threads
+from ensync.kernels.vectors import advance, load, store
 
 ROWS, VECTORS = WIDE_TILE[SIMD]
 TALL = NARROW_ROWS[SIMD]
 WIDE, NARROW = tile(ROWS, VECTORS), tile(TALL, 1)
 SERIAL_BELOW = 1 << 18    # multiply-adds; less work than this is done before other threads have started
 PACK_FROM = 64            # rows of C from which copying a panel of B pays for itself
-SAMPLES = 1024            # of one partial sum of the weight gradient, so that its panel stays in the second cache
+BLOCK = 1 << 18           # elements of A that stay in a second cache of 2 MiB beside a panel of B
+SAMPLES = 1024            # behind which the weight gradient starts over, so that its panel of B stays there too
+TERMS = 256               # of one partial sum of the weight gradient: as many lines of A stay in the first cache
 PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2   # the forms of a product: forward, weight gradient, input gradient
 
 
@@ -29,96 +32,104 @@ def packing_size(n: int, inputs: int, outputs: int) -> int:
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def pack(b, first, column, inner, columns, transposed, panel, start):
-    """Copy the panel of B from `column` on to panel[start:], one row of the tile's width for each term of the sum from B's element `first` on."""
-    block, width = lanes(b), VECTORS * lanes(b)
-    count = min(width, columns - column)
+def pack(source, row, terms, count, transposed, target):
+    """Copy `count` columns of B to rows of the tile's width, one for each term of the sum; B's rows are `row` elements apart."""
+    block, width = lanes(source), VECTORS * lanes(source)
     if not transposed:
-        for term in range(inner):
-            source = b[first + term * columns + column:first + term * columns + column + count]
-            target = panel[start + term * width:start + term * width + count]
-            for i in range(count):
-                target[i] = source[i]
+        for term in range(terms):
+            for i in range(0, count, block):
+                store(target, term * width + i, load(source, term * row + i, count - i), count - i)
         return
-    whole_terms, whole_columns = inner // block * block, count // block * block
+    whole_terms, whole_columns = terms // block * block, count // block * block
     for i in range(0, whole_columns, block):
         for term in range(0, whole_terms, block):
-            transpose_block(pointer(b, (column + i) * inner + term), inner, pointer(panel, start + term * width + i), width)
+            transpose_block(advance(source, i * row + term), row, advance(target, term * width + i), width)
     for i in range(count):
-        for term in range(whole_terms if i < whole_columns else 0, inner):
-            panel[start + term * width + i] = b[(column + i) * inner + term]
+        for term in range(whole_terms if i < whole_columns else 0, terms):
+            target[term * width + i] = source[i * row + term]
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def compute_tile(a, b, c, bias, ones, places, shape, form, code, accumulate):
-    """Compute a tile of C, wide or narrow, and what follows it: the activation, or the sum to the bias.
-
-    places: row and column of C, first elements of A and of the panel of B, elements between the panel's rows.
-    """
-    row, column, a_first, b_first, b_inner = places
-    rows, inner, columns, a_row, a_inner = shape
-    is_narrow = columns - column <= lanes(c)
-    height, width = min(TALL if is_narrow else ROWS, rows - row), min(VECTORS * lanes(c), columns - column)
+def strip(a, b, b_inner, c, bias, ones, shape, first_row, rows, column, form, code, accumulate):
+    """Compute a panel of C from first_row on, and what follows it: the activation, or the sum to the bias. a, b: addresses."""
+    inner, columns, a_row, a_inner = shape
+    width = min(VECTORS * lanes(c), columns - column)
     floor = c.dtype.type(0) if code == RELU else c.dtype.type(-np.inf)
-    at_a, at_b, at_c, at_bias = pointer(a, a_first), pointer(b, b_first), pointer(c, row * columns + column), pointer(bias, column)
-    if is_narrow:
-        NARROW(at_a, at_b, at_c, at_bias, 1, inner, 0, a_row, 0, a_inner, 0, b_inner, columns, height, TALL, width,
+    at_c, at_bias = pointer(c, first_row * columns + column), pointer(bias, column)
+    if columns - column <= lanes(c):
+        NARROW(a, b, at_c, at_bias, 1, inner, 0, a_row, 0, a_inner, 0, b_inner, columns, rows, rows + 1, width,
                form == PLAIN, accumulate, floor)
     else:
-        WIDE(at_a, at_b, at_c, at_bias, 1, inner, 0, a_row, 0, a_inner, 0, b_inner, columns, height, ROWS, width,
+        WIDE(a, b, at_c, at_bias, 1, inner, 0, a_row, 0, a_inner, 0, b_inner, columns, rows, rows + 1, width,
              form == PLAIN, accumulate, floor)
-    if form == A_TRANSPOSED and row == 0:   # the sum of B's rows is its product with a row of ones
-        WIDE(ones, at_b, at_bias, at_bias, 1, inner, 0, 0, 0, 0, 0, b_inner, 0, 1, ROWS, width, 0, accumulate, floor)
+    if form == A_TRANSPOSED and first_row == 0:   # the sum of B's rows is its product with a row of ones
+        WIDE(ones, b, at_bias, at_bias, 1, inner, 0, 0, 0, 0, 0, b_inner, 0, 1, 2, width, 0, accumulate, floor)
     if code >= TANH:
-        for i in range(row, row + height):
-            activate_block(code, c[i * columns + column:i * columns + column + width])
+        for row in range(first_row, first_row + rows):
+            activate_block(code, c[row, column:column + width])
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def tiles_before(work, wide_tiles):
-    """Return how many tiles begin before `work`, when a wide tile costs its vectors and a narrow one its rows over a wide one's."""
-    if work <= wide_tiles * VECTORS:
-        return (work + VECTORS - 1) // VECTORS
-    return wide_tiles + (work - wide_tiles * VECTORS + TALL // ROWS - 1) // (TALL // ROWS)
+def quotient(x, y):
+    """Return x / y rounded up."""
+    return -(-x // y)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def compute_part(a, b, c, bias, scratch, shape, first, form, code, part, parts):
-    """Compute one of `parts` runs of C's tiles, of equal cost: first all wide tiles, panel by panel, then the narrow ones.
+def panel_part(a, b, c, bias, scratch, shape, panel, form, code, one):
+    """Compute rows of one panel of C: panel = (column, first row, rows), shape = (where the sum starts, its length, columns).
 
-    first: where the sum starts along A and B; above 0 it is added to C.
+    The panel of B is packed to scratch, behind a vector that holds a 1.
     """
-    rows, inner, columns, a_row, a_inner = shape
-    width, b_row = VECTORS * lanes(c), inner if form == B_TRANSPOSED else columns
+    column, first_row, rows = panel
+    start, inner, columns = shape
+    a_row, a_inner = (1, a.shape[1]) if form == A_TRANSPOSED else (a.shape[1], 1)
+    b_row, b_first = (inner, column * inner) if form == B_TRANSPOSED else (columns, start * columns + column)
+    width = VECTORS * lanes(c)
+    source, b_inner = pointer(b, b_first), b_row
+    if form == B_TRANSPOSED or (rows >= PACK_FROM and columns > width):
+        pack(source, b_row, inner, min(width, columns - column), form == B_TRANSPOSED, pointer(scratch, one + lanes(c)))
+        source, b_inner = pointer(scratch, one + lanes(c)), width
+    stretch = TERMS if form == A_TRANSPOSED else inner
+    for first in range(0, inner, stretch):
+        part = (min(stretch, inner - first), columns, a_row, a_inner)
+        at_a, at_b = pointer(a, first_row * a_row + (start + first) * a_inner), advance(source, first * b_inner)
+        strip(at_a, at_b, b_inner, c, bias, pointer(scratch, one), part, first_row, rows, column, form, code, start + first > 0)
+
+
+@numba.njit(cache=True, error_model="numpy", nogil=True)
+def product_part(a, b, c, bias, scratch, start, inner, form, code, part, parts):
+    """Compute one of `parts` parts of C, from `inner` terms of the sum.
+
+    C is taken in blocks of rows, such that A's block stays in the second cache, and in each block panel by panel; the tiles
+    in this order are dealt out by cost: a wide one costs its vectors, a narrow one its rows over a wide one's.
+    """
+    rows, columns = c.shape
+    width, narrow_cost = VECTORS * lanes(c), TALL // ROWS
     has_narrow = 0 < columns % width <= lanes(c)
-    down = (rows + ROWS - 1) // ROWS
-    wide_tiles = down * (columns // width if has_narrow else (columns + width - 1) // width)
-    work = wide_tiles * VECTORS + has_narrow * ((rows + TALL - 1) // TALL) * (TALL // ROWS)
-    packing, packed = form == B_TRANSPOSED or (rows >= PACK_FROM and columns > width), -1
+    work = quotient(rows, ROWS) * VECTORS * (quotient(columns, width) - has_narrow) + has_narrow * quotient(rows, TALL) * narrow_cost
+    begin, end, position = work * part // parts, work * (part + 1) // parts, 0
     one = -scratch.ctypes.data // scratch.itemsize % lanes(c) + part * (inner * width + lanes(c))
-    panel = one + lanes(c)
     scratch[one] = 1
-    for index in range(tiles_before(work * part // parts, wide_tiles), tiles_before(work * (part + 1) // parts, wide_tiles)):
-        column, row = index // down * width, index % down * ROWS
-        if index >= wide_tiles:
-            column, row = wide_tiles // down * width, (index - wide_tiles) * TALL
-        if packing and column != packed:
-            pack(b, first * b_row, column, inner, columns, form == B_TRANSPOSED, scratch, panel)
-            packed = column
-        places = (row, column, first * a_inner + row * a_row, panel if packing else first * b_row + column, width if packing else b_row)
-        compute_tile(a, scratch if packing else b, c, bias, pointer(scratch, one), places, shape, form, code, first > 0)
+    block = max(BLOCK // inner // TALL, 4) * TALL
+    for top in range(0, rows, block):
+        for column in range(0, columns, width):
+            height, cost = (TALL, narrow_cost) if columns - column <= lanes(c) else (ROWS, VECTORS)
+            tiles = quotient(min(block, rows - top), height)
+            first, last = min(max(quotient(begin - position, cost), 0), tiles), min(max(quotient(end - position, cost), 0), tiles)
+            position += tiles * cost
+            if first < last:
+                panel = (column, top + first * height, min((last - first) * height, rows - top - first * height))
+                panel_part(a, b, c, bias, scratch, (start, inner, columns), panel, form, code, one)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
 def product(a, b, c, bias, scratch, form, code, part, parts):
-    """One of `parts` parts of C = f(A B + bias), C = A B' or (C = A' B, bias = sum of B's rows): the form says which."""
-    rows, columns = c.shape
-    a_row, a_inner = (1, rows) if form == A_TRANSPOSED else (a.shape[1], 1)
+    """Compute one of `parts` parts of C = f(A B + bias), C = A B' or (C = A' B, bias = sum of B's rows): the form says which."""
     terms = a.shape[0] if form == A_TRANSPOSED else a.shape[1]
     stretch = SAMPLES if form == A_TRANSPOSED else terms
-    for first in range(0, terms, stretch):
-        shape = (rows, min(stretch, terms - first), columns, a_row, a_inner)
-        compute_part(a.reshape(-1), b.reshape(-1), c.reshape(-1), bias, scratch, shape, first, form, code, part, parts)
+    for start in range(0, terms, stretch):
+        product_part(a, b, c, bias, scratch, start, min(stretch, terms - start), form, code, part, parts)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)

@@ -17,7 +17,6 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.activations import activate_block, gradient_block
-from ensync.kernels.inputs import normalize_row
 from ensync.kernels.losses import cross_entropy_rows, squared_error_rows
 from ensync.kernels.rows import (
     CHAINS, TILE_ROWS, dots_row, dots_square, row_1, row_2, row_4, row_8, square_of, tile_1, tile_2, tile_3,
@@ -182,8 +181,10 @@ def _normalize(work, layer, room, first, last, images, block):
     """Write the block's inputs, without the bias's, of a stretch of pixels."""
     mean, scale = work[room.mean + first : room.mean + last], work[room.scale + first : room.scale + last]
     for t in range(len(block)):
-        values = layer.values + t * layer.rows
-        normalize_row(images[block[t], first:last], mean, scale, work[values + first : values + last])
+        pixels = images[block[t], first:last]
+        values = work[layer.values + t * layer.rows + first :][: last - first]
+        for i in range(len(pixels)):
+            values[i] = (pixels[i] - mean[i]) * scale[i]
 
 
 @njit(error_model="numpy")

@@ -110,7 +110,7 @@ def transpose_block(typing_context, source, source_row, target, target_row):
 
 @functools.cache
 def tile(rows: int, vectors: int, simd: str = SIMD):
-    """Return the microkernel of at most `rows` rows and `vectors` vectors of columns, to be called in compiled code.
+    """Return the microkernel of `rows` rows and `vectors` vectors of columns, to be called in compiled code.
 
     kernel(a, b, c, bias, outer, inner, a_outer, a_row, a_group, a_inner, b_outer, b_inner, c_row,
            row_count, group, column_count, has_bias, accumulate, floor)
@@ -120,7 +120,8 @@ def tile(rows: int, vectors: int, simd: str = SIMD):
     a_row: elements from one row of A to the next within a group of `group` rows (pixels of one image line);
     a_group: from one group's first row to the next one's. A plain matrix is one group: group = row_count.
     c_row: elements from one row of C to the next.
-    row_count, column_count: the part of the tile that exists, at least 1; nothing beyond it is read or written.
+    row_count, column_count: the rows and columns that exist, at least 1; nothing beyond them is read or written. Columns fit
+    into the tile; more rows than the tile's are computed tile after tile, and then need a plain matrix.
     accumulate: add to C. floor: 0 is ReLU, -inf is none; NaN passes through.
     """
 
@@ -237,12 +238,28 @@ class TileWriter:
         (self.a, self.b, self.c, self.bias, self.outer, self.inner, self.a_outer, self.a_row, self.a_group, self.a_inner,
          self.b_outer, self.b_inner, self.c_row, self.row_count, self.group, self.column_count,
          self.has_bias, self.accumulate, self.floor) = function.args
+        self.start = self.row_count, self.a, self.c
 
     def write(self, masked: bool) -> None:
-        """Write rows, sums and stores, and return from the function."""
-        width = self.vector.lanes
+        """Write one tile after another down the rows, each with its sums and stores, and return from the function."""
+        builder, width = self.builder, self.vector.lanes
         self.masks = [self.vector.mask(self.column_count, v * width) if masked else None for v in range(self.vectors)]
+        before, block, self.following = builder.block, self.function.append_basic_block("tile"), self.function.append_basic_block("next")
+        builder.branch(block)
+        builder.position_at_end(block)
+        states = self.row_count, self.a, self.c = [builder.phi(first.type) for first in self.start]
         self.store(self.sums(self.row_offsets()))
+        builder.position_at_end(self.following)
+        rows = ir.Constant(INT64, self.rows)
+        nexts = [builder.sub(self.row_count, rows), builder.gep(self.a, [builder.mul(rows, self.a_row)]),
+                 builder.gep(self.c, [builder.mul(rows, self.c_row)])]
+        for state, first, later in zip(states, self.start, nexts, strict=True):
+            state.add_incoming(first, before)
+            state.add_incoming(later, self.following)
+        finished = self.function.append_basic_block("finished")
+        builder.cbranch(builder.icmp_signed(">", nexts[0], ir.Constant(INT64, 0)), block, finished)
+        builder.position_at_end(finished)
+        builder.ret_void()
 
     def row_offsets(self) -> list:
         """Return the offset of each row of A; rows beyond row_count repeat the last one, so that they read what exists."""
@@ -288,6 +305,7 @@ class TileWriter:
 
         def term(pointers, sums):
             a, b = pointers
+            vector.prefetch(builder.gep(a, [builder.mul(self.a_inner, ir.Constant(INT64, PREFETCH))]))
             columns, ahead = [], builder.gep(b, [distance])
             for v, mask in enumerate(self.masks):
                 place = [ir.Constant(INT64, v * vector.lanes)]
@@ -326,7 +344,7 @@ class TileWriter:
         self.store_rows(sums, bias, floor, columns, accumulate=False)
 
     def store_rows(self, sums: list, bias: list, floor, columns: list, accumulate: bool) -> None:
-        """Write the stores of the rows that exist, then return from the function."""
+        """Write the stores of the rows that exist; return from the function after the last, go on to the next tile after a full one."""
         builder, vector = self.builder, self.vector
         c = self.c
         for row in range(self.rows):
@@ -340,7 +358,7 @@ class TileWriter:
                 with builder.if_then(builder.icmp_signed("<=", self.row_count, ir.Constant(INT64, row + 1))):
                     builder.ret_void()
                 c = builder.gep(c, [self.c_row])
-        builder.ret_void()
+        builder.branch(self.following)
 
     def true(self, flag):
         """Return whether an integer flag is set."""

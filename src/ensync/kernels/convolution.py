@@ -1,0 +1,158 @@
+"""Convolution of images (n, h, w, c), channels last, with filters (kh, kw, c / groups, k): one entrance to three ways.
+
+    outputs[i, y, x, o] = f(bias[o] + sum over ky, kx, c of inputs[i, y * stride + ky - top, x * stride + kx - left, c] * weights[ky, kx, c, o])
+
+1x1 filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels go by Winograd, all others directly.
+With groups, output channel o sees only the c / groups input channels of its own group.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from ensync.kernels import convolution_direct as direct
+from ensync.kernels import convolution_winograd as winograd
+from ensync.kernels import matmul
+from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
+from ensync.kernels.simd import lanes, pointer
+from ensync.kernels.vectors import choose, greater, load, splat, store, zeros
+
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
+BLOCK = 256             # rows of one partial sum of a bias gradient
+WINOGRAD_CHANNELS = 16  # of inputs and outputs, from which Winograd's transforms pay for themselves
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The sizes of a convolution: image (h, w, c), filter (kh, kw), outputs (oh, ow, k), stride, padding (top, left) and groups."""
+
+    image: tuple[int, int, int]
+    filter: tuple[int, int]
+    outputs: tuple[int, int, int]
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+
+    @property
+    def weights_shape(self) -> tuple[int, int, int, int]:
+        """(kh, kw, c / groups, k)."""
+        return (*self.filter, self.image[2] // self.groups, self.outputs[2])
+
+    @property
+    def is_product(self) -> bool:
+        """Whether every output pixel depends on one input pixel, the same one for all filters."""
+        return self.filter == (1, 1) and self.stride == 1 and self.groups == 1 and self.padding == (0, 0)
+
+    @property
+    def is_winograd(self) -> bool:
+        """Whether Winograd's algorithm applies and is faster."""
+        fits = self.filter == (3, 3) and self.stride == 1 and self.groups == 1 and max(self.padding) <= 2
+        return fits and min(self.image[2], self.outputs[2]) >= WINOGRAD_CHANNELS
+
+    def scratch_size(self, rows: int, dtype: np.dtype) -> int:
+        """Elements of the scratch that the kernels below need for up to `rows` images, on up to all threads of this process."""
+        itemsize, pixels = np.dtype(dtype).itemsize, self.outputs[0] * self.outputs[1]
+        sums = -(-rows * pixels // BLOCK) * self.outputs[2]
+        if self.is_product:
+            return max(sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2]))
+        threads = numba.config.NUMBA_NUM_THREADS
+        if self.is_winograd:
+            return max(sums, winograd.scratch_size(self.image[2], self.outputs[2], threads, itemsize))
+        packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
+        weights = direct.PARTS * int(np.prod(self.weights_shape))
+        return max(sums, max(packed, weights) + threads * direct.frame_size(self.image, self.filter, self.outputs, self.stride))
+
+
+def convolution_forward(form: Convolution, inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, code: int, scratch: np.ndarray,
+                        outputs: np.ndarray) -> None:
+    """Write f(convolution + bias), f the activation `code`, of inputs (n, h, w, c) to outputs (n, oh, ow, k).
+
+    weights (kh, kw, c / groups, k), bias (k), scratch of form.scratch_size(n, dtype) elements; C-contiguous, of one type. n may be 0.
+    """
+    floor = outputs.dtype.type(0 if code == RELU else -np.inf)
+    if len(inputs) == 0:
+        return
+    if form.is_product:
+        c, k = weights.shape[2:]
+        matmul.dense_forward(inputs.reshape(-1, c), weights[0, 0], bias, code, outputs.reshape(-1, k), scratch)
+        return
+    if form.is_winograd:
+        winograd.convolve(inputs, weights, bias, form.padding, floor, False, scratch, outputs)
+    else:
+        direct.pack_filters(weights, form.groups, False, scratch)
+        filters = direct.packed_size(form.weights_shape, form.groups, inputs.itemsize)
+        direct.correlate(inputs, filters, form.filter, bias, form.stride, 1, form.padding, form.groups, floor, scratch, outputs)
+    if code not in (IDENTITY, RELU):
+        activate(code, outputs.reshape(len(outputs), -1))
+
+
+def convolution_input_gradient(form: Convolution, gradient: np.ndarray, weights: np.ndarray, zero_bias: np.ndarray, scratch: np.ndarray,
+                               out: np.ndarray) -> None:
+    """Write the gradient of the inputs to out (n, h, w, c), given that of the outputs without activation (n, oh, ow, k).
+
+    zero_bias: (c) zeros. The scratch is used anew.
+    """
+    if len(gradient) == 0:
+        return
+    if form.is_product:
+        c, k = weights.shape[2:]
+        matmul.dense_input_gradient(gradient.reshape(-1, k), weights[0, 0], out.reshape(-1, c), scratch)
+        return
+    padding = (form.filter[0] - 1 - form.padding[0], form.filter[1] - 1 - form.padding[1])
+    floor = out.dtype.type(-np.inf)
+    if form.is_winograd:
+        winograd.convolve(gradient, weights, zero_bias, padding, floor, True, scratch, out)
+    else:
+        direct.pack_filters(weights, form.groups, True, scratch)
+        filters = direct.packed_size(form.weights_shape, form.groups, out.itemsize)
+        direct.correlate(gradient, filters, form.filter, zero_bias, 1, form.stride, padding, form.groups, floor, scratch, out)
+
+
+def convolution_weight_gradient(form: Convolution, inputs: np.ndarray, gradient: np.ndarray, scratch: np.ndarray, weights_gradient: np.ndarray,
+                                bias_gradient: np.ndarray) -> None:
+    """Write the gradients of the weights (kh, kw, c / groups, k) and, for 1x1 filters too, of the bias (k), given the outputs' (n, oh, ow, k).
+
+    The bias gradient of other filters is written by `close_activation`, in the same pass as the activation's slope.
+    """
+    if len(inputs) == 0:
+        weights_gradient[:] = 0
+    elif form.is_product:
+        c, k = weights_gradient.shape[2:]
+        matmul.dense_weight_gradient(inputs.reshape(-1, c), gradient.reshape(-1, k), weights_gradient[0, 0], bias_gradient, scratch)
+    elif form.is_winograd:
+        winograd.filter_gradient(inputs, gradient, form.padding, numba.config.NUMBA_NUM_THREADS, scratch, weights_gradient)
+    else:
+        direct.filter_gradient(inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient)
+
+
+@njit(parallel=True, **OPTIONS)
+def _close(outputs, gradient, is_relu, partial, bias_gradient):
+    c = bias_gradient.size
+    rows = gradient.size // c
+    count = (rows + BLOCK - 1) // BLOCK
+    for block in prange(count):
+        first, end = block * BLOCK * c, min(rows, (block + 1) * BLOCK) * c
+        g_at, y_at = pointer(gradient, 0), pointer(outputs, 0)
+        nothing, full = zeros(g_at), lanes(gradient)
+        for j in range(0, c, full):
+            lane_count, total = min(full, c - j), nothing
+            for at in range(first + j, end, c):
+                g = load(g_at, at, lane_count)
+                if is_relu:
+                    g = choose(greater(load(y_at, at, lane_count), nothing), g, nothing)
+                    store(g_at, at, g, lane_count)
+                total = total + g
+            store(pointer(partial, block * c), j, total, lane_count)
+    bias_gradient[:] = 0
+    for block in range(count):
+        for j in range(c):
+            bias_gradient[j] += partial[block * c + j]
+
+
+def close_activation(code: int, outputs: np.ndarray, gradient: np.ndarray, scratch: np.ndarray, bias_gradient: np.ndarray) -> None:
+    """Multiply gradient by f'(.) as a function of the outputs, both (n, oh, ow, k), in place, and write its sums to bias_gradient (k)."""
+    if code not in (IDENTITY, RELU):
+        activation_gradient(code, outputs.reshape(len(outputs), -1), gradient.reshape(len(gradient), -1))
+    _close(outputs, gradient, code == RELU, scratch, bias_gradient)
