@@ -1,9 +1,11 @@
 """What rank 0 says while it works: a live bar on a terminal, plain lines in a log, silence on the other ranks."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -11,11 +13,15 @@ from ensync.report import tables, text
 from ensync.report.progress import BarProgress, LogProgress, Pace
 from ensync.report.terminal import Output, Terminal, find_terminal
 
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
 NEVER = float("inf")
 LOG_SECONDS = 30.0  # between two progress lines of a log
 
 
-def make_console(rank: int, verbose: bool = False) -> "Console":
+def make_console(rank: int, verbose: bool = False) -> Console:
     """Return the console of a rank: rank 0 speaks; the others are silent, or with `verbose` write plain lines with their number."""
     if rank == 0:
         return Console()
@@ -144,14 +150,14 @@ class SilentConsole(Console):
     lines = line = warn = advise = header = step = epoch = test = comparison = sweep = files = _nothing
 
 
-def _styled(lines: str, style: str) -> object:
+def _styled(lines: str, style: str) -> Text:
     """Return rich's text; the style is the text's own, so that the bar below keeps its colours."""
     from rich.text import Text
 
     return Text(lines, style)
 
 
-def _rich_console(output: Output, terminal: Terminal) -> object:
+def _rich_console(output: Output, terminal: Terminal) -> RichConsole:
     """Return rich's console for a terminal, colours as the terminal has them and NO_COLOR allows."""
     from rich.console import Console as RichConsole
 

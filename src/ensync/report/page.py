@@ -7,6 +7,8 @@ where known, "paired": [{"rows": [name, name], "only_first", "only_second"}] (im
 "validation_accuracy", "seconds", "samples_per_second"}], "job"}. A figure that is missing is None.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -14,10 +16,17 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensync.report import text
 from ensync.report.files import finite, refuse_write, write_whole
 from ensync.report.verdict import interval_of, notes_of, sweep_verdict, together_and_apart, verdict
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+    from ensync.statistics import Interval
 
 COMPARISON_COLUMNS = (
     "name", "strategy", "fusion", "ranks", "members", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_loss", "macro_f1",
@@ -165,7 +174,7 @@ def _comparison_table(comparison: Mapping) -> tuple[list[str], list[list[dict]]]
     return heads, _best(cells, {3: [row.get("test_accuracy") for row in rows], seconds: [_reversed(row.get("seconds")) for row in rows]})
 
 
-def _interval(interval: tuple | None, all_intervals: Sequence[tuple | None]) -> object:
+def _interval(interval: Interval | None, all_intervals: Sequence[Interval | None]) -> Markup | str:
     """Return a small drawing of an accuracy's interval on the scale that all rows share; its figures are the tooltip."""
     from markupsafe import Markup
 
@@ -181,7 +190,7 @@ def _interval(interval: tuple | None, all_intervals: Sequence[tuple | None]) -> 
     return Markup(drawing).format(words, *x)
 
 
-def _figure(figure: object, name: str, label: str, caption: str = "") -> dict:
+def _figure(figure: Figure, name: str, label: str, caption: str = "") -> dict:
     from markupsafe import Markup
 
     from ensync.report import style

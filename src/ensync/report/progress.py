@@ -1,8 +1,14 @@
 """The live line of a training run: how far, how fast, how long still."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ensync.report import text
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 
 class Pace:
@@ -52,10 +58,11 @@ class BarProgress:
 
     interval = 0.25
 
-    def __init__(self, pace: Pace, console: object) -> None:
+    def __init__(self, pace: Pace, console: RichConsole) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}")
+        words = TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}")
+        columns = TextColumn("{task.description}"), BarColumn(max(4, min(24, console.width - 60))), words
         self.pace, self._shown = pace, False
         self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
         self._task = self._bar.add_task("", total=pace.total, speed="", left="")

@@ -1,13 +1,19 @@
 """How figures look and how they are written: legible, colour-blind safe, the same bytes each time, light and dark from one SVG."""
 
+from __future__ import annotations
+
 import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensync.report.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, FAINT = "#1a1a1b", "#d9d9d8"  # text and frames; grid lines
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072b2", "#d55e00", "#009e73", "#b0578d", "#3e9fd6", "#6f6f73"
@@ -40,18 +46,18 @@ def house_style(**more: object) -> Iterator[None]:
         yield
 
 
-def styled(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:  # noqa: F821
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Make a function that draws a figure do so in our style."""
 
     @wraps(draw)
-    def inside(*args: object, **kwargs: object) -> "Figure":  # noqa: F821
+    def inside(*args: object, **kwargs: object) -> Figure:
         with house_style():
             return draw(*args, **kwargs)
 
     return inside
 
 
-def to_svg(figure: "Figure", name: str, label: str) -> str:  # noqa: F821
+def to_svg(figure: Figure, name: str, label: str) -> str:
     """Return an SVG element for a page: as wide as its place allows, its colours variables of the page.
 
     name: unique on the page, the root of its ids; label: what a screen reader says. The same figure gives the same bytes.
@@ -96,7 +102,7 @@ def _shorter_tag(tag: str) -> str:
     return tag
 
 
-def save_png(figure: "Figure", path: Path | str, dpi: int = 150) -> Path:  # noqa: F821
+def save_png(figure: Figure, path: Path | str, dpi: int = 150) -> Path:
     """Write the figure as a PNG file on white, whole or not at all, and return its path."""
     buffer = io.BytesIO()
     with house_style():
