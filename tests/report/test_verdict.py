@@ -45,6 +45,11 @@ def test_alike_in_both_either_will_do(comparison):
     assert verdict(same)[0].endswith(": too close to call in accuracy and alike in time, so either will do.")
 
 
+def test_equal_accuracy_is_called_equal(comparison):
+    lines = verdict(with_accuracy(comparison, synchronous=8990, soft_voting=8990, hard_voting=8000))
+    assert lines[0].endswith(": equally accurate, and training apart is 1.30x as fast.") and lines[1] == "Both have the same number of test images right."
+
+
 @pytest.mark.parametrize(("only_first", "only_second", "told", "advice"), [(140, 60, "more than luck gives", "train together"), (110, 100, "no more than luck may give", "too close to call")])
 def test_a_paired_test_on_the_same_images_goes_before_intervals(comparison, only_first, only_second, told, advice):
     close = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
@@ -65,6 +70,12 @@ def test_a_strategy_without_a_result_is_named(comparison, lost, named):
         if entry["strategy"] == lost and entry["name"] != "one rank":
             entry["test_accuracy"] = None
     assert verdict(comparison) == [f"There is nothing to compare: {named} has no result."]
+
+
+def test_a_comparison_made_on_one_rank_takes_it_for_synchronous(comparison):
+    comparison["rows"] = [entry for entry in comparison["rows"] if entry["name"] != "synchronous"]
+    lines = verdict(with_accuracy(comparison, one_rank=9000, soft_voting=8700, hard_voting=8600))
+    assert lines[0].startswith("Synchronous training reached 90.00 % in 14.2 s;") and not any("One rank alone" in line for line in lines)
 
 
 def test_missing_seconds_and_counts_are_no_obstacle(comparison):

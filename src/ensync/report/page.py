@@ -124,7 +124,9 @@ def _render(**parts: object) -> str:
 
 
 def _subject(content: Mapping) -> str:
-    return " with ".join(filter(None, [content.get("dataset", {}).get("name"), content.get("job", {}).get("network", {}).get("name")]))
+    """Return "fashion-mnist with mlp"."""
+    data = content.get("dataset", {})
+    return " with ".join(filter(None, [data.get("name") or Path(data.get("path", "")).stem, content.get("job", {}).get("network", {}).get("name")]))
 
 
 def _under(content: Mapping) -> str:

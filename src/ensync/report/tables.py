@@ -30,9 +30,9 @@ def places(ranks: int, threads: int, nodes: Sequence[str]) -> str:
 # name of the column, key of the record, how one value is written, width alone, width with the members' range
 EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float | None], str], int, int], ...] = (
     ("loss", "train_loss", text.number, 9, 23),
-    ("train", "train_accuracy", text.percent, 9, 22),
+    ("train", "train_accuracy", text.percent, 9, 24),
     ("val. loss", "validation_loss", text.number, 9, 23),
-    ("validation", "validation_accuracy", text.percent, 10, 22),
+    ("validation", "validation_accuracy", text.percent, 10, 24),
     ("learning rate", "learning_rate", text.setting, 13, 13),
     ("samples/s", "samples_per_second", text.count, 11, 11),
     ("seconds", "seconds", text.seconds, 8, 8),

@@ -32,6 +32,8 @@ def together_and_apart(comparison: Mapping) -> tuple[Mapping | None, Mapping | N
     others = [row for row in sound if row.get("strategy") != "ensemble"]
     alone = [row for row in others if row["name"] == "one rank"]
     together = [row for row in others if row not in alone]
+    if not any(row.get("strategy") != "ensemble" and row["name"] != "one rank" for row in comparison["rows"]):
+        together = alone  # the comparison was made on one rank, where the two are the same
     best = max(apart, key=lambda row: row["test_accuracy"], default=None)
     return alone[0] if alone else None, together[0] if together else None, best
 
@@ -68,6 +70,8 @@ def _kind(row: Mapping) -> str:
 
 def _tell_apart(comparison: Mapping, first: Mapping, second: Mapping) -> tuple[bool, str]:
     """Return whether the test images show a difference between two rows, and the sentence that says why (not)."""
+    if first["test_accuracy"] == second["test_accuracy"]:
+        return False, "Both have the same number of test images right."
     points = f"{100 * abs(first['test_accuracy'] - second['test_accuracy']):.2f} points"
     for pair in comparison.get("paired", []):
         if set(pair["rows"]) == {first["name"], second["name"]}:
@@ -86,12 +90,13 @@ def _tell_apart(comparison: Mapping, first: Mapping, second: Mapping) -> tuple[b
 def _faster(together: Mapping, apart: Mapping) -> tuple[Mapping, str]:
     """Return the row to prefer of two that are equally accurate as far as is known, and the end of the verdict's sentence."""
     one, two = together.get("seconds"), apart.get("seconds")
+    close = "equally accurate" if together["test_accuracy"] == apart["test_accuracy"] else "too close to call in accuracy"
     if text.missing(one) or text.missing(two):
-        return together, "too close to call in accuracy, and their times are not known."
+        return together, f"{close}, and their times are not known."
     if max(one, two) < ALIKE * min(one, two):
-        return together, "too close to call in accuracy and alike in time, so either will do."
+        return together, f"{close} and alike in time, so either will do."
     row, name = (together, "together") if one < two else (apart, "apart")
-    return row, f"too close to call in accuracy, and training {name} is {text.factor(max(one, two) / min(one, two))} as fast."
+    return row, f"{close}, and training {name} is {text.factor(max(one, two) / min(one, two))} as fast."
 
 
 def _price(winner: Mapping, other: Mapping) -> list[str]:
@@ -104,7 +109,7 @@ def _price(winner: Mapping, other: Mapping) -> list[str]:
 
 def _alone(comparison: Mapping, alone: Mapping | None, winner: Mapping) -> list[str]:
     """Return the sentence on one rank alone when it was neither slower nor shown to be worse than the winner."""
-    if alone is None or text.missing(alone.get("seconds")) or text.missing(winner.get("seconds")):
+    if alone is None or alone is winner or text.missing(alone.get("seconds")) or text.missing(winner.get("seconds")):
         return []
     worse = winner["test_accuracy"] > alone["test_accuracy"] and _tell_apart(comparison, winner, alone)[0]
     if worse or alone["seconds"] > winner["seconds"]:
