@@ -16,9 +16,10 @@ from ensync.mpi.world import on_root, patient_barrier, world
 MISTAKE = EnsyncError("training.epochs = -3", "at least 1", "change it in the job file")
 
 
-def others_wait(comm, fail):
-    """Rank 1 fails after a while in which the others have come to wait for it in a sum."""
-    allreduce, vector = Allreduce(comm), np.ones(500_000, np.float32)
+def others_wait(comm, fail, shared=True):
+    """Rank 1 fails after a while in which the others have come to wait for it in a sum, in shared memory or MPI's."""
+    allreduce = Allreduce(comm)
+    vector = allreduce.vector(20_000) if shared else np.zeros(20_000, np.float32)
     for step in range(20):
         if comm.rank == 1 and step == 10:
             time.sleep(0.2)
@@ -45,6 +46,7 @@ def wait_for_signal(comm):
 CASES = {
     "fine": lambda comm: comm.Barrier(),
     "bug on one rank": lambda comm: others_wait(comm, bug),
+    "bug on one rank, others in MPI": lambda comm: others_wait(comm, bug, shared=False),
     "bug on one rank, others asleep": lambda comm: bug() if comm.rank == 1 else patient_barrier(comm),
     "bug on one rank, others finished": lambda comm: bug() if comm.rank == 1 else None,
     "bug on all ranks": lambda comm: bug(),

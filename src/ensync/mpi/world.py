@@ -1,8 +1,7 @@
 """Ranks and nodes: the communicator of the whole job, who sits where, and decisions that all ranks take together."""
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,35 +12,9 @@ from ensync.errors import EnsyncError
 Comm = MPI.Comm
 T = TypeVar("T")
 
-# Variables in which launchers say how many ranks they started: mpirun of Open MPI, of MPICH and its kin (and srun
-# --mpi=pmi2), ranks on this node by MPICH, srun. The first one set decides: under mpirun inside a Slurm allocation
-# the last describes mpirun's own daemons.
-_COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
-
-
 def world() -> Comm:
-    """Return the communicator of all ranks of this job. Collective.
-
-    Raises EnsyncError when the launcher started more ranks than MPI knows of: each would train the whole job alone.
-    """
-    comm = MPI.COMM_WORLD
-    check_launcher(os.environ, comm.size)
-    return comm
-
-
-def check_launcher(environment: Mapping[str, str], size: int) -> None:
-    """Refuse a launcher that does not fit the MPI library: it started more ranks than the communicator's size."""
-    name = next((name for name in _COUNTS if environment.get(name, "").isdigit()), None)
-    if name and int(environment[name]) > size:
-        raise EnsyncError(
-            f"the launcher started {environment[name]} ranks ({name}) but {mpi_description()} sees {size}",
-            "a launcher that belongs to this MPI library",
-            f"start with the mpirun that came with it, or in Slurm with srun --mpi={_slurm_plugin()}",
-        )
-
-
-def _slurm_plugin() -> str:
-    return "pmix" if MPI.get_vendor()[0] == "Open MPI" else "pmi2"
+    """Return the communicator of all ranks of this job."""
+    return MPI.COMM_WORLD
 
 
 def mpi_description() -> str:
