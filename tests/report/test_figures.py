@@ -55,6 +55,18 @@ def test_missing_figures_are_gaps(comparison):
     assert np.isnan(line_with(axes, "synchronous").get_ydata()[3])
 
 
+def test_the_first_epochs_do_not_press_the_rest_into_a_line():
+    records = [{"epoch": e, "elapsed": e, "train_accuracy": 0.97, "validation_accuracy": 0.1 if e == 1 else 0.97 + e / 1000} for e in range(1, 21)]
+    assert axes_of(figures.accuracy_by_epoch({"synchronous": records})).get_ylim()[0] > 0.8
+    assert axes_of(figures.accuracy_by_seconds({"synchronous": records}, {"synchronous": (20, 0.5)})).get_ylim()[0] < 0.5, "a result is never cut off"
+
+
+def test_a_run_that_diverged_at_once_has_a_plot(recwarn):
+    records = [{"epoch": 1, "elapsed": 1, "train_accuracy": None, "validation_accuracy": None}]
+    style.to_svg(figures.accuracy_by_epoch({"synchronous": records}), "e", "l")
+    assert not recwarn.list
+
+
 def test_one_epoch_is_a_point_that_can_be_seen(comparison):
     histories = {name: [record for record in records if record["epoch"] == 1] for name, records in comparison["histories"].items()}
     assert line_with(axes_of(figures.accuracy_by_epoch(histories)), "synchronous").get_marker() == "o"

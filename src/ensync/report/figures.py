@@ -90,8 +90,19 @@ def _learning_figure(histories: Mapping[str, Records], x: str, title: str, xlabe
     for name, color in colors_of(list(histories)).items():
         if histories[name]:
             _learning_curves(axes, name, histories[name], x, color)
+    _cut_start(axes)
     _percent_axis(axes)
     return figure, axes
+
+
+def _cut_start(axes: Axes) -> None:
+    """Let the first epochs leave at the lower edge where they would press the rest into a line."""
+    accuracies = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [[0.0]])
+    accuracies = accuracies[np.isfinite(accuracies)]
+    best, middle, least = (accuracies.max(), np.median(accuracies), accuracies.min()) if len(accuracies) else (0, 0, 0)
+    bottom = best - max(5 * (best - middle), 0.02)
+    if bottom > least:
+        axes.set_ylim(bottom, best + 0.05 * (best - bottom))
 
 
 def _legend(axes: Axes, *more: Mapping[str, object]) -> None:
@@ -123,7 +134,9 @@ def accuracy_by_seconds(histories: Mapping[str, Records], results: Mapping[str, 
     star = {"marker": "*", "markersize": 11, "linestyle": "none", "markeredgewidth": 0}
     for name, color in colors_of(list(histories)).items():
         if name in (results or {}):
-            axes.plot(*([value] for value in results[name]), color=color, **star)
+            seconds, accuracy = results[name]
+            axes.plot([seconds], [accuracy], color=color, **star)
+            axes.set_ylim(min(axes.get_ylim()[0], accuracy - 0.01))
     axes.set_xlim(left=0)
     _legend(axes, *([star | {"label": "test, in the end"}] if results else []))
     return figure

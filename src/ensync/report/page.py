@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensync.report import text
+from ensync.report import tables, text
 from ensync.report.files import finite, refuse_write, write_whole
 from ensync.report.verdict import interval_of, notes_of, sweep_verdict, together_and_apart, verdict
 
@@ -101,13 +101,12 @@ def sweep_page(sweep: Mapping) -> str:
 
     sweep = finite(sweep)
     key, rows = sweep["key"], sweep["rows"]
-    cells = [[text.setting(row["value"]), text.percent(row.get("test_accuracy")), text.percent(row.get("validation_accuracy")),
-              text.seconds(row.get("seconds")), text.count(row.get("samples_per_second"))] for row in rows]  # fmt: skip
+    cells = [tables.sweep_cells(row) for row in rows]
     table = _best(cells, {2: [row.get("validation_accuracy") for row in rows], 3: [_reversed(row.get("seconds")) for row in rows]})
     plot = _figure(figures.sweep(key, rows), "sweep", f"accuracy and training time against {key}")
     return _render(
         title=f"Ensync sweep: {key}", heading=f"What {key} does", under=_under(sweep), verdict=sweep_verdict(sweep),
-        heads=[key, "test accuracy", "validation accuracy", "seconds", "samples/s"], rows=table, notes=[], sections=[{"heading": "Plot", "figures": [plot]}],
+        heads=[key, *tables.SWEEP_HEADS], rows=table, notes=[], sections=[{"heading": "Plot", "figures": [plot]}],
         method=[f"The job below was run once for each value of {key}; nothing else was changed.",
                 "The best value is the one with the highest validation accuracy; the test images take no part in the choice."],
         facts=_facts(sweep), job=_toml(sweep["job"]), version=_version(sweep), beside="sweep.json, sweep.csv and sweep.png",
@@ -161,13 +160,12 @@ def _comparison_table(comparison: Mapping) -> tuple[list[str], list[list[dict]]]
     """Return the heads and the cells of the comparison's table."""
     rows = comparison["rows"]
     k = next((row["top_k"]["k"] for row in rows if row.get("top_k")), None)
-    heads = ["", "ranks", "members", "accuracy", "95 % interval", "macro F1", "loss", "seconds", "speed-up", "efficiency", "sent"]
-    intervals = [interval_of(comparison, row) for row in rows]
-    cells = [[
-        str(row["name"]), text.setting(row.get("ranks")), text.setting(row.get("members")), text.percent(row.get("test_accuracy")), _interval(interval, intervals),
-        text.percent(row.get("macro_f1")), text.number(row.get("test_loss")), text.seconds(row.get("seconds")),
-        text.factor(row.get("speedup")), text.percent(row.get("efficiency"), 0), text.size(row.get("bytes_sent")),
-    ] for row, interval in zip(rows, intervals)]  # fmt: skip
+    heads, intervals = list(tables.COMPARISON_HEADS), [interval_of(comparison, row) for row in rows]
+    cells = [tables.comparison_cells(comparison, row) for row in rows]
+    for row, line, interval in zip(rows, cells, intervals):
+        line[3] = _interval(interval, intervals)
+        line.insert(2, text.setting(row.get("members")))
+    heads.insert(2, "members")
     if k:
         heads.insert(5, f"top {k}")
         for row, line in zip(rows, cells):
