@@ -10,11 +10,12 @@ HOMES = {"numba": "kernels", "llvmlite": "kernels", "h5py": "storage", "mpi4py":
 
 # Bottom to top; modules on one floor that are homes must not know each other.
 FLOORS = [
-    {"errors", "sharding", "fusion", "metrics", "statistics", "settings", "job"},
+    {"errors", "sharding", "fusion", "metrics", "statistics", "settings", "job", "signals"},
     {"kernels", "storage", "mpi"},
     {"nn"},
     {"feed", "training", "report"},
     {"strategies"},
+    {"verbs", "describing"},
     {"cli"},
     {"__main__"},
 ]
