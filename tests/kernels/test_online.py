@@ -12,7 +12,7 @@ from ensync.kernels.online import BLOCK, train_online
 NETWORKS = [
     ((784, 100, 100, 10), ("tanh", "tanh", "tanh"), 1, False),
     ((7, 3), ("identity",), 1, True),
-    ((147, 33, 5), ("relu", "identity"), 3, True),
+    ((208, 33, 5), ("relu", "identity"), 4, True),
     ((16, 16, 32, 15, 2), ("logistic", "relu", "tanh", "logistic"), 1, False),
     ((450, 9, 37), ("tanh", "logistic"), 1, False),
 ]
