@@ -78,6 +78,12 @@ def test_a_comparison_made_on_one_rank_takes_it_for_synchronous(comparison):
     assert lines[0].startswith("Synchronous training reached 90.00 % in 14.2 s;") and not any("One rank alone" in line for line in lines)
 
 
+def test_an_ensemble_of_one_is_no_ensemble(comparison):
+    for entry in comparison["rows"]:
+        entry["members"] = 1
+    assert len(verdict(comparison)) == 1 and "mpirun -n 2" in verdict(comparison)[0]
+
+
 def test_missing_seconds_and_counts_are_no_obstacle(comparison):
     for entry in comparison["rows"]:
         entry["seconds"] = None

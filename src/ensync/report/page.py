@@ -216,9 +216,10 @@ def _curves(comparison: Mapping) -> list[dict]:
     ends = dict(zip(("one rank", "synchronous", "ensemble"), together_and_apart(comparison)))
     results = {name: (row["seconds"], row["test_accuracy"]) for name, row in ends.items() if name in histories and row and row.get("seconds") is not None}
     same = "Solid: validation, dashed: training. One rank and synchronous training take the same steps, so their lines agree to rounding."
+    stars = "Stars: test accuracy of the result, for the ensemble that of the best fusion."
     return [
         _figure(figures.accuracy_by_epoch(histories), "epochs", "accuracy against epochs", same),
-        _figure(figures.accuracy_by_seconds(histories, results), "seconds", "accuracy against seconds", "Stars: test accuracy of the result, for the ensemble that of the best fusion."),
+        _figure(figures.accuracy_by_seconds(histories, results), "seconds", "accuracy against seconds", stars),
     ]  # fmt: skip
 
 
@@ -263,7 +264,8 @@ def _method(comparison: Mapping) -> list[str]:
 def _facts(content: Mapping) -> list[list[tuple[str, str]]]:
     """Return tables of names and values: data and machine, then versions."""
     data, machine = content.get("dataset", {}), content.get("machine", {})
-    first = [(f"dataset {key}" if key in ("name", "source") else key.replace("_", " "), _phrase(value)) for key, value in {**data, **machine}.items() if value not in (None, "", [], {})]
+    names = {"name": "dataset", "threads_per_rank": "threads per rank"}
+    first = [(names.get(key, key), _phrase(value)) for key, value in {**data, **machine}.items() if value not in (None, "", [], {})]
     second = [(name, str(version)) for name, version in content.get("versions", {}).items()]
     return [part for part in (first, second) if part]
 

@@ -47,6 +47,8 @@ def verdict(comparison: Mapping) -> list[str]:
     if together is None or apart is None:
         lacking = "synchronous training" if together is None else "the ensemble"
         return [f"There is nothing to compare: {lacking} has no result."]
+    if apart.get("members") == 1:
+        return ["There is nothing to compare: an ensemble of one member is the same network. Run it with mpirun -n 2 or more, or set ensemble.members."]
     sentence = f"Synchronous training reached {_reached(together)}; the ensemble ({_kind(apart)}) {_reached(apart)}: "
     difference = together["test_accuracy"] - apart["test_accuracy"]
     shown, reason = _tell_apart(comparison, together, apart)
@@ -124,10 +126,12 @@ def sweep_verdict(sweep: Mapping) -> list[str]:
     if not sound:
         return [f"No value of {key} gave a result."]
     best = max(sound, key=lambda row: row["validation_accuracy"])
-    lines = [f"{key} = {text.setting(best['value'])} has the best validation accuracy, {text.percent(best['validation_accuracy'])} (test {text.percent(best.get('test_accuracy'))})."]
+    accuracies = f"{text.percent(best['validation_accuracy'])} (test {text.percent(best.get('test_accuracy'))})"
+    lines = [f"{key} = {text.setting(best['value'])} has the best validation accuracy, {accuracies}."]
     timed = [row for row in sound if not text.missing(row.get("seconds"))]
     if timed:
         fast, slow = min(timed, key=lambda row: row["seconds"]), max(timed, key=lambda row: row["seconds"])
-        lines.append(f"Training took from {text.seconds(fast['seconds'])} s (at {text.setting(fast['value'])}) to {text.seconds(slow['seconds'])} s (at {text.setting(slow['value'])}).")
+        least, most = (f"{text.seconds(row['seconds'])} s (at {text.setting(row['value'])})" for row in (fast, slow))
+        lines.append(f"Training took from {least} to {most}.")
     lost = [text.setting(row["value"]) for row in rows if row not in sound]
     return lines + ([f"No result at {', '.join(lost)}."] if lost else [])
