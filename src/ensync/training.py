@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ensync.feed import Feed
-from ensync.kernels import activations, online
+from ensync.kernels import online
 from ensync.nn.layers import Dense, Step
 from ensync.nn.network import CORRECT, LOSS_SUM, STOP, Network
 from ensync.nn.optimizers import Optimizer
@@ -176,8 +176,6 @@ class Trainee:
         layers: list[Any] = network.layers
         sizes = np.array([layers[0].width, *(layer.units for layer in layers)], np.int64)
         codes = np.array([layer.code for layer in layers], np.int64)
-        if loss.is_cross_entropy:
-            codes[-1] = activations.SOFTMAX
         while p.step < last:
             rows = order[p.step : min(p.step + ONLINE, last)]
             images, places = self.feed.raw(rows)

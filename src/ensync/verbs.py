@@ -72,7 +72,7 @@ def _show(console: Console, jury: results.Jury, report: dict[str, Any] | None) -
         console.line()
         console.line(f"members alone: test accuracy {100 * np.mean(members):.2f} % on average, {100 * min(members):.2f} to {100 * max(members):.2f} %")
     for method, figures in report["test"].items():
-        name = f"test, {FUSIONS[method]} of {len(members)} members" if len(report["members"]) > 1 else "test"
+        name = f"{FUSIONS[method]} of {len(members)} members" if len(report["members"]) > 1 else "one network"
         if "refused" in figures:
             console.warn(f"{FUSIONS[method]}: {figures['refused']}")
         else:

@@ -134,8 +134,8 @@ def header(console: Console, place: Place, session: Session) -> None:
         versions=versions(), mpi=mpi_description(), ranks=where.size, threads=place.threads, nodes=where.node_names,
         shards=f"{len(trainee.rows):,} of {train:,} training rows for each of {members} members ({job.ensemble.data})" if members > 1
         else f"each batch of {trainee.batch:,} cut among {where.size} rank{'s' * (where.size > 1)}",
-        network=f"{job.network.name} {'-'.join(str(int(np.prod(s))) for s in [network.shape, *network.shapes])}",
-        layers=len(network.layers), parameters=len(network.parameters),
+        network=f"{job.network.name} {'-'.join(str(int(np.prod(s))) for s in [network.shape, *(s for x, s in zip(network.layers, network.shapes, strict=True) if x.parameters)])}",
+        layers=sum(bool(x.parameters) for x in network.layers), parameters=len(network.parameters),
         dataset=f"{job.data.path}: {train:,} train, {len(place.feeds.validation):,} validation, {len(place.feeds.test):,} test, "
         + " x ".join(map(str, dataset.shape)) + (", streamed" if place.feeds.streamed else ""),
         strategy=f"{job.training.strategy}, batch {trainee.batch:,}, {job.training.epochs} epochs, {job.optimizer.name} {job.optimizer.learning_rate:g}",
