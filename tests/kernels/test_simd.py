@@ -27,12 +27,12 @@ def test_every_form_and_remainder(form, rows, vectors, dtype):
     run = compiled(rows, vectors, form)
     lanes = simd.lanes_of(np.dtype(dtype).itemsize, form)
     random = np.random.default_rng(1)
-    for row_count in (1, rows - 1, rows):
+    for row_count in (1, rows, 2 * rows + 1):
         for columns in (1, lanes - 1, lanes, lanes * vectors - 1, lanes * vectors):
             for has_bias, accumulate, floor in ((0, 0, -np.inf), (1, 0, 0.0), (0, 1, -np.inf), (1, 1, 0.0)):
                 a = random.standard_normal((2, row_count, 5)).astype(dtype)
                 b = random.standard_normal((2, 5, columns)).astype(dtype)
-                c = random.standard_normal((rows + 1, columns + 3)).astype(dtype)
+                c = random.standard_normal((row_count + 1, columns + 3)).astype(dtype)
                 bias = random.standard_normal(columns).astype(dtype)
                 expected = c.copy()
                 part = np.einsum("opi,oij->pj", a, b) + has_bias * bias + accumulate * c[:row_count, :columns]

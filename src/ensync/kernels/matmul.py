@@ -19,6 +19,7 @@ WIDE, NARROW = tile(ROWS, VECTORS), tile(TALL, 1)
 SERIAL_BELOW = 1 << 18    # multiply-adds; less work than this is done before other threads have started
 PACK_FROM = 64            # rows of C from which copying a panel of B pays for itself
 BLOCK = 1 << 18           # elements of A that stay in a second cache of 2 MiB beside a panel of B
+PACK_A_FROM = 256         # terms from which copying a block of a transposed A does: each term touches another page of memory
 SAMPLES = 1024            # behind which the weight gradient starts over, so that its panel of B stays there too
 TERMS = 256               # of one partial sum of the weight gradient: as many lines of A stay in the first cache
 PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2   # the forms of a product: forward, weight gradient, input gradient
@@ -26,15 +27,20 @@ PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2   # the forms of a product: forward,
 
 def packing_size(n: int, inputs: int, outputs: int) -> int:
     """Return how many elements of scratch the three passes of a dense layer need for n samples, on the threads of now."""
-    lane_count = lanes_of(4)   # float32 has the most
-    longest = max(min(n, SAMPLES), inputs, outputs)
-    return get_threads() * (longest * VECTORS + 1) * lane_count + lane_count
+    lane_count, samples = lanes_of(4), min(n, SAMPLES)   # float32 has the most lanes
+    share = (max(samples, inputs, outputs) * VECTORS + 1) * lane_count
+    if n >= PACK_A_FROM:
+        share += samples * (min(BLOCK // samples, inputs) + 2 * lane_count)
+    return get_threads() * share + lane_count
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def pack(source, row, terms, count, transposed, target):
-    """Copy `count` columns of B to rows of the tile's width, one for each term of the sum; B's rows are `row` elements apart."""
-    block, width = lanes(source), VECTORS * lanes(source)
+def pack(source, row, terms, count, transposed, target, width):
+    """Copy `count` columns of a matrix, or of its transposed, to rows `width` apart, one for each of `terms` terms of the sum.
+
+    row: elements from one row of the source to the next.
+    """
+    block = lanes(source)
     if not transposed:
         for term in range(terms):
             for i in range(0, count, block):
@@ -76,25 +82,24 @@ def quotient(x, y):
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def panel_part(a, b, c, bias, scratch, shape, panel, form, code, one):
+def panel_part(a, a_row, a_inner, b, c, bias, scratch, shape, panel, form, code, place):
     """Compute rows of one panel of C: panel = (column, first row, rows), shape = (where the sum starts, its length, columns).
 
-    The panel of B is packed to scratch, behind a vector that holds a 1.
+    a: the address of the first row. The panel of B is packed to scratch[place:].
     """
     column, first_row, rows = panel
     start, inner, columns = shape
-    a_row, a_inner = (1, a.shape[1]) if form == A_TRANSPOSED else (a.shape[1], 1)
     b_row, b_first = (inner, column * inner) if form == B_TRANSPOSED else (columns, start * columns + column)
     width = VECTORS * lanes(c)
-    source, b_inner = pointer(b, b_first), b_row
+    at_b, b_inner = pointer(b, b_first), b_row
     if form == B_TRANSPOSED or (rows >= PACK_FROM and columns > width):
-        pack(source, b_row, inner, min(width, columns - column), form == B_TRANSPOSED, pointer(scratch, one + lanes(c)))
-        source, b_inner = pointer(scratch, one + lanes(c)), width
+        pack(at_b, b_row, inner, min(width, columns - column), form == B_TRANSPOSED, pointer(scratch, place), width)
+        at_b, b_inner = pointer(scratch, place), width
     stretch = TERMS if form == A_TRANSPOSED else inner
     for first in range(0, inner, stretch):
         part = (min(stretch, inner - first), columns, a_row, a_inner)
-        at_a, at_b = pointer(a, first_row * a_row + (start + first) * a_inner), advance(source, first * b_inner)
-        strip(at_a, at_b, b_inner, c, bias, pointer(scratch, one), part, first_row, rows, column, form, code, start + first > 0)
+        strip(advance(a, first * a_inner), advance(at_b, first * b_inner), b_inner, c, bias, pointer(scratch, place - lanes(c)), part,
+              first_row, rows, column, form, code, start + first > 0)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
@@ -103,24 +108,37 @@ def product_part(a, b, c, bias, scratch, start, inner, form, code, part, parts):
 
     C is taken in blocks of rows, such that A's block stays in the second cache, and in each block panel by panel; the tiles
     in this order are dealt out by cost: a wide one costs its vectors, a narrow one its rows over a wide one's.
+    Scratch holds for each part a vector that starts with 1, the panel of B, and a transposed A's block.
     """
     rows, columns = c.shape
-    width, narrow_cost = VECTORS * lanes(c), TALL // ROWS
-    has_narrow = 0 < columns % width <= lanes(c)
+    width, narrow_cost, step = VECTORS * lanes(c), TALL // ROWS, lanes(c)
+    has_narrow = 0 < columns % width <= step
     work = quotient(rows, ROWS) * VECTORS * (quotient(columns, width) - has_narrow) + has_narrow * quotient(rows, TALL) * narrow_cost
     begin, end, position = work * part // parts, work * (part + 1) // parts, 0
-    one = -scratch.ctypes.data // scratch.itemsize % lanes(c) + part * (inner * width + lanes(c))
+    packing = form == A_TRANSPOSED and inner >= PACK_A_FROM and columns > 2 * width
+    block = min(max(BLOCK // inner // TALL, 4) * TALL, quotient(max(rows, 1), step) * step)
+    share = inner * (width + (block + step if packing else 0)) + step
+    one = -scratch.ctypes.data // scratch.itemsize % step + part * share
+    a_place, packed = one + step + inner * width, -1
     scratch[one] = 1
-    block = max(BLOCK // inner // TALL, 4) * TALL
+    a_row, a_inner = (1, a.shape[1]) if form == A_TRANSPOSED else (a.shape[1], 1)
     for top in range(0, rows, block):
         for column in range(0, columns, width):
-            height, cost = (TALL, narrow_cost) if columns - column <= lanes(c) else (ROWS, VECTORS)
+            height, cost = (TALL, narrow_cost) if columns - column <= step else (ROWS, VECTORS)
             tiles = quotient(min(block, rows - top), height)
             first, last = min(max(quotient(begin - position, cost), 0), tiles), min(max(quotient(end - position, cost), 0), tiles)
             position += tiles * cost
-            if first < last:
-                panel = (column, top + first * height, min((last - first) * height, rows - top - first * height))
-                panel_part(a, b, c, bias, scratch, (start, inner, columns), panel, form, code, one)
+            if first == last:
+                continue
+            first_row = top + first * height
+            at_a = pointer(a, first_row * a_row + start * a_inner)
+            if packing:
+                if packed != top:
+                    pack(pointer(a, start * a_inner + top), a_inner, inner, min(block, rows - top), False, pointer(scratch, a_place), block + step)
+                    packed = top
+                at_a = pointer(scratch, a_place + first_row - top)
+            panel = (column, first_row, min((last - first) * height, rows - first_row))
+            panel_part(at_a, a_row, block + step if packing else a_inner, b, c, bias, scratch, (start, inner, columns), panel, form, code, one + step)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
