@@ -11,6 +11,7 @@ def test_the_interval_of_an_accuracy_is_wilsons():
     assert (value, low, high) == pytest.approx((15 / 148, 0.0624, 0.1605), abs=1e-4)
     assert statistics.accuracy_interval(81, 263)[1:] == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert statistics.accuracy_interval(10, 10).high == pytest.approx(1) and statistics.accuracy_interval(0, 10).low == pytest.approx(0)
+    assert statistics.accuracy_interval(0, 0) == (0, 0, 1)
 
 
 def test_the_mean_over_seeds_has_students_interval():

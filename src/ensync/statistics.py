@@ -18,9 +18,11 @@ class Interval(NamedTuple):
 
 
 def accuracy_interval(correct: int, rows: int, confidence: float = 0.95) -> Interval:
-    """Return an accuracy of correct / rows with Wilson's score interval (Wilson 1927)."""
+    """Return an accuracy of correct / rows with Wilson's score interval (Wilson 1927); no rows leave it between 0 and 1."""
     from scipy.stats import binomtest
 
+    if rows == 0:
+        return Interval(0.0, 0.0, 1.0)
     interval = binomtest(correct, rows).proportion_ci(confidence, method="wilson")
     return Interval(correct / rows, float(interval.low), float(interval.high))
 
