@@ -174,6 +174,25 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
     click.echo(describing.describe(thing, overrides))
 
 
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--over", required=True, metavar="SECTION.KEY|ranks", help="What differs between the runs.")
+def collect(runs: tuple[str, ...], over: str) -> None:
+    """Put runs that were trained as jobs of their own together: a sweep over a setting, or the scaling over ranks.
+
+    \b
+      ensync collect --over optimizer.learning_rate runs/quickstart/learning_rate_*
+      ensync collect --over ranks runs/quickstart/ranks_*
+    """
+    from pathlib import Path
+
+    from ensync.report.collect import collect_scaling, collect_sweep
+    from ensync.report.console import make_console
+
+    paths = [Path(run) for run in runs]
+    make_console(0).files(dict(collect_scaling(paths) if over == "ranks" else collect_sweep(over, paths)))
+
+
 @cli.command("settings")
 def explain() -> None:
     """Explain every setting of a job file: type, default, meaning."""
@@ -209,7 +228,7 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
     """
     from ensync import describing
 
-    describing.prepare(name, directory, download, target, validation=validation, seed=seed, size=size, greyscale=greyscale, bad_rows=bad_rows)
+    click.echo(describing.prepare(name, directory, download, target, validation=validation, seed=seed, size=size, greyscale=greyscale, bad_rows=bad_rows))
 
 
 @data.command("describe")

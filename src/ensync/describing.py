@@ -91,3 +91,24 @@ def _last_record(history: list[dict[str, Any]]) -> list[str]:
         return []
     last = history[-1]
     return [f"last epoch  train accuracy {text.percent(last['train_accuracy'])}, validation accuracy {text.percent(last['validation_accuracy'])}"]
+
+
+def prepare(name: str, directory: str | None, download: bool, target: str | None, **options: Any) -> str:
+    """Write a dataset with a progress bar; return what was done, in lines."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from ensync.storage.prepare import prepare as prepare_dataset
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        prepared = prepare_dataset(name, target, directory, download, progress=progress, **options)
+    return "\n".join([*prepared.notes, str(prepared), f"`ensync data describe {prepared.path}` tells what it holds"])

@@ -17,6 +17,12 @@ from ensync.strategies import launch, results, session
 SINGLE = "soft_voting"    # of one member: its own answer
 FUSIONS = {"soft_voting": "soft voting", "hard_voting": "hard voting", "weighted_voting": "weighted voting", "weight_averaging": "weight averaging"}
 
+MEASURED = [
+    "Seconds count training steps and the validation after each epoch; compiling kernels, loading the dataset, writing checkpoints and the test are left out.",
+    "Sent counts the bytes that all ranks hand to their sums: gradients of every step, and the members' votes or parameters.",
+    "All rows have the same data, seeds, epochs and threads per rank; the test images play no part in training or in the choice of weights.",
+]
+
 
 def variant(job: Job, name: str, strategy: str) -> Job:
     """Return the job with another strategy and a directory of its own below the job's."""
@@ -114,8 +120,8 @@ def _empty(place: launch.Place, job: Job) -> dict[str, Any]:
         "format": "ensync-comparison", "version": 1, "job": job.model_dump(mode="json", exclude_none=True),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "versions": launch.versions() | {"MPI": launch.mpi_description()},
         "machine": {"cpu": launch.cpu_name(), "nodes": place.topology.nodes, "ranks": place.topology.size, "threads_per_rank": place.threads},
-        "dataset": {"path": job.data.path, "sizes": dict(dataset.sizes), "shape": list(dataset.shape)}, "class_names": list(dataset.class_names),
-        "rows": [], "histories": {}, "confusions": {}, "accuracy_by_members": {}, "paired": [],
+        "dataset": {"name": dataset.name, "path": job.data.path, "sizes": dict(dataset.sizes), "shape": list(dataset.shape)}, "class_names": list(dataset.class_names),
+        "measured": MEASURED, "rows": [], "histories": {}, "confusions": {}, "accuracy_by_members": {}, "paired": [],
     }
 
 

@@ -61,7 +61,7 @@ class Session:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training so far, those before a resume included."""
+        """Seconds of training and validation so far, those before a resume included, without the writing of checkpoints."""
         return self.state.elapsed + time.perf_counter() - self.begun
 
     def run(self) -> None:
@@ -146,10 +146,12 @@ class Session:
     def save(self) -> str:
         """Write a checkpoint; return its file name. Collective."""
         before, self.state.elapsed = self.state.elapsed, self.elapsed
+        begun = time.perf_counter()
         try:
             return states.save(self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees)
         finally:
             self.state.elapsed = before
+            self.begun += time.perf_counter() - begun
 
     def _stopped(self) -> Stopped:
         number = max(self.comm.allgather(int(self.wish.number)))
