@@ -82,7 +82,7 @@ def running(child: int) -> bool:
 def save_for_ever(directory: Path, size: int, writer: int) -> None:
     """Resume from the newest valid checkpoint and save step after step, reporting each one."""
     try:
-        clean_temporaries(directory)
+        prune(directory, KEEP)
         newest, _ = newest_valid(directory)
         start = load_checkpoint(newest)[0]["step"] if newest else 0
         for step in itertools.count(start + 1):

@@ -1,0 +1,122 @@
+# What the batch scripts share: checks before any rank starts, the launch line, signals and requeueing.
+# Exit code 75 of `ensync train` means: stopped by a signal after a checkpoint, run again to continue (EX_TEMPFAIL of sysexits.h).
+STOPPED=75
+
+say() { echo "$(date +%T) slurm: $*"; }
+die() { echo "ensync: $*" >&2; exit 2; }
+
+cd "${SLURM_SUBMIT_DIR:-$PWD}" || die "the directory $SLURM_SUBMIT_DIR does not exist on $(hostname); expected the one with slurm/environment.sh; submit from a file system that the nodes share."
+[ -r slurm/environment.sh ] || die "no slurm/environment.sh in $PWD; expected Ensync's directory; submit from there."
+source slurm/environment.sh
+command -v ensync >/dev/null || die "no command 'ensync' on $(hostname); expected a virtual environment in VENV ($VENV); install it there or edit slurm/environment.sh."
+
+# Set $mpi to the MPI library's name and version, and check that $LAUNCHER can start ranks that find each other.
+check_launcher() {
+    mpi=$(python -c 'import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; name, version = MPI.get_vendor(); print(name, *version)' 2>&1) \
+        || die "mpi4py finds no MPI library ($(tail -n 1 <<<"$mpi")); expected the one that Ensync was installed with; load its module in slurm/environment.sh."
+    case $LAUNCHER in
+        srun) check_srun ;;
+        mpirun) check_mpirun ;;
+        *) die "LAUNCHER=$LAUNCHER; expected srun or mpirun; correct it in slurm/environment.sh." ;;
+    esac
+}
+
+check_srun() {
+    local offered known plugin
+    offered=$(srun --mpi=list 2>&1 | tr '\n\t,' '   ')
+    known=$(plugins_of "$mpi")
+    for plugin in ${SRUN_MPI:-$known}; do
+        case " $known " in *" ${plugin%%_v[0-9]*} "*) ;; *) die "$mpi does not understand srun --mpi=$plugin; expected $known; unset SRUN_MPI or take LAUNCHER=mpirun." ;; esac
+        case " $offered " in *" $plugin "*) SRUN_MPI=$plugin; return ;; esac
+    done
+    die "$mpi needs srun --mpi=${SRUN_MPI:-$known}, which this Slurm lacks (it has: ${offered##*are...}); expected a fitting plugin; take LAUNCHER=mpirun."
+}
+
+check_mpirun() {
+    local version
+    version=$(mpirun --version 2>&1) || die "no mpirun on $(hostname); expected that of $mpi; load its module in slurm/environment.sh or take LAUNCHER=srun."
+    case $mpi/$version in
+        "Open MPI"*/*"Open MPI"* | "Open MPI"*/*PRRTE* | MPICH*/*HYDRA* | Intel*/*Intel* | MVAPICH*/*HYDRA*) ;;
+        *) die "$(command -v mpirun) belongs to another MPI than mpi4py's ($mpi); expected its own mpirun; load that module in slurm/environment.sh or take LAUNCHER=srun." ;;
+    esac
+}
+
+# launch COMMAND...: run it on all ranks of the allocation.
+launch() {
+    local cores=${SLURM_CPUS_PER_TASK:-1}
+    case $LAUNCHER/$mpi in
+        srun/*)   # --cpus-per-task: srun no longer takes it from sbatch. --kill-on-bad-exit: otherwise a dead rank leaves the others waiting.
+            exec srun --mpi="$SRUN_MPI" --ntasks="$SLURM_NTASKS" --cpus-per-task="$cores" --cpu-bind=cores --kill-on-bad-exit=1 "$@" ;;
+        mpirun/"Open MPI"*)   # PE: cores of a rank. Its daemons must not be bound to the one core that srun would give them.
+            SLURM_CPU_BIND=none exec mpirun -n "$SLURM_NTASKS" --map-by "slot:PE=$cores" --bind-to core "$@" ;;
+        mpirun/*)
+            SLURM_CPU_BIND=none exec mpirun -n "$SLURM_NTASKS" -ppn "${SLURM_NTASKS_PER_NODE:-$SLURM_NTASKS}" "$@" ;;
+    esac
+}
+
+# output_directory JOB.toml [--set SECTION.KEY=VALUE ...]: print where the job writes.
+output_directory() {
+    python - "$@" <<'END'
+import sys
+from ensync.errors import EnsyncError
+from ensync.job import load_job
+try:
+    print(load_job(sys.argv[1], [value for option, value in zip(sys.argv, sys.argv[1:]) if option == "--set"]).output.directory)
+except EnsyncError as error:
+    sys.exit(f"ensync: {error}")
+END
+}
+
+# submit ROLE OPTION... SCRIPT ARGUMENT...: submit a job and print its number. Inside a job it inherits what that was given.
+submit() {
+    local name inherited=()
+    [ -z "${SLURM_JOB_ID:-}" ] || inherited=(--partition="$SLURM_JOB_PARTITION" --time="$(squeue -h -j "$SLURM_JOB_ID" -o %l)"
+        --ntasks-per-node="$SLURM_NTASKS_PER_NODE" --cpus-per-task="$SLURM_CPUS_PER_TASK" ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"})
+    (
+        for name in "${!SLURM_@}"; do [ "$name" = SLURM_CONF ] || unset "$name"; done   # this job's own sizes would confuse the new one
+        ENSYNC_ROLE=$1 sbatch --parsable "${inherited[@]}" "${@:2}"
+    )
+}
+
+# run COMMAND [ARGUMENT...]: launch it, hand the signals on that Slurm gives this script, and return its exit code.
+run() {
+    check_launcher
+    say "$mpi on $SLURM_JOB_NODELIST: $SLURM_NTASKS ranks x ${SLURM_CPUS_PER_TASK:-1} cores by $LAUNCHER${SRUN_MPI:+ --mpi=$SRUN_MPI}, job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}"
+    signalled= started=$(mktemp)
+    trap 'forward USR1' USR1
+    trap 'forward TERM' TERM
+    launch "$(command -v "$1")" "${@:2}" &   # by its whole path: an mpirun puts its own directory in front of the nodes' PATH
+    ranks=$!
+    local code last
+    while wait "$ranks"; code=$?; kill -0 "$ranks" 2>/dev/null; do :; done   # a signal ends `wait` early: wait again
+    wait "$ranks" 2>/dev/null; last=$?
+    [ "$last" = 127 ] || code=$last   # 127: the first wait had the answer already
+    return "$code"
+}
+
+# Both signals reach the ranks as USR1, so that they stop after the step at hand: the launchers end them at once on TERM.
+forward() {
+    say "signal $1: the ranks are asked for a checkpoint"
+    signalled=$1
+    kill -USR1 "$ranks" 2>/dev/null
+}
+
+# finish CODE RESULT: end the job, or have it started again when it was stopped with its work unfinished.
+finish() {
+    local code=$1
+    [ "$code" != 0 ] || [ "$2" -nt "$started" ] || code=$STOPPED   # Open MPI's mpirun leaves with 0 when Slurm ends its daemons
+    if [ "$code" = 0 ]; then
+        say "done"
+    elif [ "$code" != $STOPPED ] && { [ "$code" = 2 ] || [ -z "$signalled" ]; }; then   # a signal may have met ranks that could not save yet
+        say "ended with exit code $code"
+    elif [ "$signalled" = TERM ]; then   # Slurm is ending the job itself (scancel; or preemption, and then it requeues it itself)
+        say "ended by Slurm; \`ensync resume\` continues"
+    elif [ "${SLURM_RESTART_COUNT:-0}" -ge "$MAX_RESTARTS" ]; then
+        say "requeued $MAX_RESTARTS times already, so not again: give it more --time; \`ensync resume\` continues"
+    elif scontrol requeue "$SLURM_JOB_ID"; then
+        say "requeued; it continues from its checkpoint"
+    else
+        say "this Slurm does not requeue; submit the same line again to continue"
+    fi
+    exit "$code"
+}

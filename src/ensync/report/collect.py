@@ -1,0 +1,102 @@
+"""Runs that were trained apart, as jobs of their own, put together: a sweep over a setting, or the scaling over ranks."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ensync.errors import EnsyncError
+from ensync.report.files import write_whole
+from ensync.report.history import read_history
+from ensync.report.page import write_sweep
+
+SCALING_COLUMNS = ("strategy", "ranks", "seconds", "speedup", "efficiency", "test_accuracy")
+
+
+def collect_sweep(key: str, runs: Sequence[Path]) -> dict[str, Path]:
+    """Write sweep.json, .csv, .html and .png beside the runs, one row per run that has a result; return what is where.
+
+    key: the setting that differs, "section.key". Errors: EnsyncError when no run has a result or the job has no such setting.
+    """
+    results = _results(runs)
+    section, _, name = key.partition(".")
+    if any(name not in result["job"].get(section, {}) for result in results.values()):
+        raise EnsyncError(f"--over {key}", "a setting of the runs' job, or ranks", "see `ensync settings`")
+    rows = [_row(run, result, result["job"][section][name]) for run, result in results.items()]
+    job = next(iter(results.values()))["job"]
+    return write_sweep(runs[0].parent, {"format": "ensync-sweep", "version": 1, "key": key, "rows": rows, "job": job})
+
+
+def collect_scaling(runs: Sequence[Path]) -> dict[str, Path]:
+    """Write scaling.json, .csv and .png beside the runs; return what is where.
+
+    Each run's directory is named after its ranks, as in ranks_4. Speed-up is over one rank, or over the fewest ranks there are,
+    taken as perfect. Errors: EnsyncError when no run has a result or a directory's name has no number.
+    """
+    from ensync.report import figures, style
+
+    rows = [_scaled(run, result) for run, result in _results(runs).items()]
+    for strategy in {row["strategy"] for row in rows}:
+        _relate([row for row in rows if row["strategy"] == strategy])
+    rows.sort(key=lambda row: (row["strategy"], row["ranks"]))
+    directory = runs[0].parent
+    paths = {"figures": directory / "scaling.json", "table": directory / "scaling.csv"}
+    write_whole(paths["figures"], json.dumps({"format": "ensync-scaling", "version": 1, "rows": rows}, indent=1) + "\n")
+    write_whole(paths["table"], _csv(rows))
+    series = {strategy: [row for row in rows if row["strategy"] == strategy] for strategy in sorted({row["strategy"] for row in rows})}
+    return paths | {"plot": style.save_png(figures.scaling(series), directory / "scaling.png")}
+
+
+def _results(runs: Sequence[Path]) -> dict[Path, Mapping]:
+    found = {run: _result(run / "result.json") for run in runs if (run / "result.json").is_file()}
+    if not found:
+        raise EnsyncError(f"no result.json in {', '.join(map(str, runs)) or 'nothing'}", "directories of finished runs", "see the runs' logs")
+    return found
+
+
+def _result(path: Path) -> Mapping:
+    try:
+        result = json.loads(path.read_bytes())
+        if result["format"] == "ensync-result" and result["version"] == 1 and result["seconds"] > 0:
+            return result
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise EnsyncError(f"{path} cannot be used", "the result of a run of this version", "train it again")
+
+
+def _row(run: Path, result: Mapping, value: object) -> dict[str, object]:
+    speeds = [record["samples_per_second"] for record in read_history(run / "history.jsonl") if record.get("samples_per_second")]
+    return {
+        "value": value, "test_accuracy": _accuracy(result), "validation_accuracy": float(np.mean(result["validation_accuracy"])),
+        "seconds": result["seconds"], "samples_per_second": float(np.mean(speeds)) if speeds else None,
+    }
+
+
+def _accuracy(result: Mapping) -> float | None:
+    return next(iter(result["test"].values())).get("accuracy")
+
+
+def _scaled(run: Path, result: Mapping) -> dict[str, object]:
+    digits = run.name.rpartition("_")[2]
+    if not digits.isdigit() or int(digits) == 0:
+        raise EnsyncError(f"the directory {run}", "a name that ends in the number of ranks, such as ranks_4", "rename it")
+    return {"strategy": result["job"]["training"]["strategy"], "ranks": int(digits), "seconds": result["seconds"], "test_accuracy": _accuracy(result)}
+
+
+def _relate(rows: list[dict]) -> None:
+    """Fill in speed-up and efficiency."""
+    fewest = min(rows, key=lambda row: row["ranks"])
+    for row in rows:
+        row["speedup"] = fewest["ranks"] * fewest["seconds"] / row["seconds"]
+        row["efficiency"] = row["speedup"] / row["ranks"]
+
+
+def _csv(rows: Sequence[Mapping]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, SCALING_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()

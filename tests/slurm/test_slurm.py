@@ -1,0 +1,216 @@
+"""The batch scripts on a real Slurm of three nodes: every script, every launcher, and what clusters do to jobs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slurm.batch import PROJECT, run, submitted
+
+from ensync.storage.checkpoint import load_checkpoint, newest_valid
+
+pytestmark = pytest.mark.timeout(400)
+OPEN_MPI = PROJECT / ".venv-openmpi"
+VENVS = [pytest.param(sys.prefix, id="this"), pytest.param(str(OPEN_MPI), id="openmpi", marks=pytest.mark.skipif(not OPEN_MPI.exists(), reason="no .venv-openmpi"))]
+EPOCHS = 150
+
+
+def final(job):
+    """Return the arrays of the job's newest checkpoint, which must be sound, with nothing left beside it."""
+    path, rejected = newest_valid(job.directory / "checkpoints")
+    assert path is not None and rejected == []
+    assert not [name for name in os.listdir(path.parent) if name.endswith((".tmp", ".part"))]
+    attributes, arrays = load_checkpoint(path)
+    return attributes, arrays
+
+
+def assert_same(job, other):
+    """Both runs ended in the same state to the bit."""
+    arrays, others = final(job)[1], final(other)[1]
+    assert arrays.keys() == others.keys()
+    for name in arrays:
+        assert arrays[name].tobytes() == others[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(site):
+    """A run of two ranks on two nodes that nothing befalls."""
+    return site.job("uninterrupted", "train", "--nodes=2", epochs=EPOCHS).end()
+
+
+@pytest.mark.parametrize("venv", VENVS)
+@pytest.mark.parametrize("launcher", ["srun", "mpirun"])
+def test_two_nodes(site, venv, launcher):
+    name = f"two-{launcher}-{Path(venv).name}"
+    job = site.job(name, "train", "--nodes=2", epochs=5, VENV=venv, LAUNCHER=launcher).end()
+    assert "2 ranks x 1 thread on 2 nodes (n1, n2)" in job.text and job.text.rstrip().endswith("slurm: done")
+    assert json.loads((job.directory / "result.json").read_text())["test"]
+    assert f"by {launcher}" in job.text
+
+
+@pytest.mark.parametrize("venv", VENVS)
+@pytest.mark.parametrize("launcher", ["srun", "mpirun"])
+def test_preempted_it_saves_is_requeued_and_ends_to_the_bit_as_if_nothing_had_been(site, uninterrupted, venv, launcher):
+    name = f"preempted-{launcher}-{Path(venv).name}"
+    job = site.job(name, "train", "--nodes=2", epochs=EPOCHS, VENV=venv, LAUNCHER=launcher)
+    job.reach(10)
+    site.urgent()
+    job.end()
+    assert job.show("Restarts") == "1", job.text
+    assert "signal USR1: the ranks are asked for a checkpoint" in job.text and "requeued" in job.text and "continuing from" in job.text
+    assert len(job.history()) == EPOCHS
+    assert_same(job, uninterrupted)
+
+
+def test_time_limit(site, uninterrupted):
+    job = site.job("limited", "train", "--nodes=2", "--time=1", "--signal=B:USR1@55", epochs=EPOCHS)
+    longer = site.job("limited-longer", "train", "--nodes=1", "--time=1", "--signal=B:USR1@55", epochs=4 * EPOCHS)
+    assert int(longer.end().show("Restarts")) >= 1, longer.text
+    assert final(longer)[0]["history"][-1]["epoch"] == 4 * EPOCHS
+    assert_same(job.end(), uninterrupted)
+
+
+def test_scancel_saves_and_stays_cancelled(site, uninterrupted):
+    job = site.job("cancelled", "train", "--nodes=2", epochs=EPOCHS)
+    job.reach(10)
+    run("scancel", job.number)
+    job.end("CANCELLED", 20)
+    assert "ended by Slurm" in job.text and "requeued" not in job.text
+    assert final(job)[0]["history"][-1]["epoch"] >= 10
+    time.sleep(8)  # a requeued job would be back after 5
+    assert job.state == "CANCELLED"
+    again = site.job("cancelled", "train", "--nodes=2", epochs=EPOCHS).end()  # the same line again continues
+    assert "continuing from" in again.text
+    assert_same(again, uninterrupted)
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"], ids=["the first node, which runs the script", "another node"])
+def test_a_node_that_dies_in_the_middle(site, uninterrupted, power, node):
+    job = site.job(f"widowed-{node}", "train", "--nodes=2", epochs=EPOCHS)
+    job.reach(20)
+    power(node)
+    job.end()
+    assert job.show("Restarts") == "1" and node not in job.show("NodeList"), job.text
+    assert final(job)[0]["history"][-1]["epoch"] == EPOCHS
+    assert_same(job, uninterrupted)
+
+
+def test_requeued_on_fewer_nodes_it_continues_to_the_same_result(site, uninterrupted, power):
+    job = site.job("shrunk", "train", "--nodes=1-2", "--exclude=n3", epochs=EPOCHS)
+    job.reach(20)
+    assert job.show("NumNodes") == "2"
+    power("n2")
+    job.end()
+    assert job.show("NumNodes") == "1" and "1 rank" in job.text
+    arrays, others = final(job)[1], final(uninterrupted)[1]
+    for name in arrays:
+        np.testing.assert_allclose(arrays[name], others[name], rtol=2e-2, atol=2e-2)
+
+
+def test_a_killed_rank_ends_the_job_within_ten_seconds(site):
+    job = site.job("killed", "train", "--nodes=2", epochs=100_000)
+    job.reach(10)
+    ranks = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and rank_of(pid) == ("1", job.number)]
+    os.kill(ranks[0], 9)
+    died = time.monotonic()
+    job.end("FAILED", 20)
+    seconds = time.monotonic() - died
+    print(f"{seconds:.1f} s from a rank's death to the end of the job")
+    assert seconds < 10
+    assert "task 1: Killed" in job.text and "requeued" not in job.text
+    final(job)
+
+
+def rank_of(pid):
+    """Return (rank, job) of a process that Slurm started as a rank, ("", "") of another."""
+    try:
+        entries = dict(entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in entry)
+        python = b"ensync" in Path(f"/proc/{pid}/cmdline").read_bytes() and "PMI_RANK" in entries
+    except (OSError, UnicodeDecodeError):
+        return "", ""
+    return (entries["SLURM_PROCID"], entries["SLURM_JOB_ID"]) if python else ("", "")
+
+
+def test_a_mistake_ends_the_job_with_its_sentence(site):
+    job = site.job("mistaken", "train", "--nodes=2", arguments=["--set", "training.epocs=3"]).end("FAILED", 60)
+    assert job.text.count("training.epocs") == 1 and "training.epochs" in job.text and "Traceback" not in job.text
+    assert job.show("ExitCode") == "2:0" and "requeued" not in job.text
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"SRUN_MPI": "pmix"}, "does not understand srun --mpi=pmix; expected pmi2"),
+        ({"LAUNCHER": "ssh"}, "LAUNCHER=ssh; expected srun or mpirun"),
+        ({"VENV": "/nowhere"}, "no command 'ensync'"),
+    ],
+    ids=["plugin", "launcher", "environment"],
+)
+def test_what_cannot_work_is_said_before_ranks_start(site, environment, sentence):
+    job = site.job("impossible-" + next(iter(environment)), "train", "--nodes=2", **environment).end("FAILED", 60)
+    assert job.text.count("\n") == 1 and sentence in job.text and job.text.startswith("ensync: ")
+    assert job.show("ExitCode") == "2:0"
+
+
+@pytest.mark.skipif(not OPEN_MPI.exists(), reason="no .venv-openmpi")
+def test_open_mpi_with_mpichs_plugin_or_launcher_is_refused(site, tmp_path):
+    job = site.job("impossible-openmpi", "train", "--nodes=2", VENV=str(OPEN_MPI), SRUN_MPI="pmi2").end("FAILED", 60)
+    assert "does not understand srun --mpi=pmi2; expected pmix" in job.text
+    (tmp_path / "bin").mkdir()
+    for program, venv in [("python", sys.prefix), ("ensync", sys.prefix), ("mpirun", OPEN_MPI)]:
+        (tmp_path / "bin" / program).write_text(f'#!/bin/sh\nexec {venv}/bin/{program} "$@"\n')
+        (tmp_path / "bin" / program).chmod(0o755)
+    job = site.job("impossible-mpirun", "train", "--nodes=2", VENV=str(tmp_path), LAUNCHER="mpirun").end("FAILED", 60)
+    assert "belongs to another MPI than mpi4py's (MPICH" in job.text
+
+
+def test_a_slurm_without_the_plugin_is_told_apart(site, tmp_path):
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "MPI plugin types are..."\necho "\tnone"\n')
+    (tmp_path / "srun").chmod(0o755)
+    job = site.job("without", "train", "--nodes=2", PATH=f"{tmp_path}:{os.environ['PATH']}").end("FAILED", 60)
+    assert "which this Slurm lacks" in job.text and "take LAUNCHER=mpirun" in job.text
+
+
+def test_compare(site):
+    job = site.job("compared", "compare", "--nodes=2", epochs=3).end()
+    assert "ensemble: soft voting" in job.text
+    assert (job.directory / "comparison.html").exists()
+
+
+def test_sweep_is_an_array_and_a_plot_that_waits_for_it(site):
+    job = site.job("swept", "sweep", arguments=["optimizer.learning_rate=0.001,0.004,0.016"], epochs=5)
+    array, plot = job.end().submitted
+    assert run("squeue", "-h", "-t", "all", "-r", "-j", array.number, "-o", "%i").count(f"{array.number}_") == 3
+    plot.end()
+    rows = json.loads((job.directory / "sweep.json").read_text())["rows"]
+    assert [row["value"] for row in rows] == [0.001, 0.004, 0.016] and all(row["test_accuracy"] for row in rows)
+    assert (job.directory / "sweep.html").exists()
+
+
+def test_sweep_submitted_from_a_login_node(site):
+    directory = site.directory / "login"
+    settings = {"data.path": site.data, "output.directory": directory, "training.threads": 1, "training.epochs": 2}
+    settings = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    text = run("slurm/sweep.sbatch", "jobs/quickstart.toml", "training.seed=1,2", *settings, VENV=sys.prefix, SBATCH_OUTPUT=str(directory) + "-%j.log")
+    submitted(text, directory)[-1].end()
+    assert (directory / "sweep.html").exists()
+
+
+def test_scaling_is_a_job_for_each_size_and_a_plot_that_waits_for_them(site):
+    job = site.job("scaled", "scaling", arguments=["1", "2", "3"], epochs=5)
+    job.end().submitted[-1].end()
+    rows = json.loads((job.directory / "scaling.json").read_text())["rows"]
+    assert [row["ranks"] for row in rows] == [1, 2, 3]
+    assert (job.directory / "scaling.png").exists()
+
+
+def test_a_script_without_a_job_file_says_how(site):
+    for script in ["train", "compare", "sweep", "scaling"]:
+        done = subprocess.run([f"slurm/{script}.sbatch"], cwd=PROJECT, env={**os.environ, "VENV": sys.prefix}, capture_output=True, text=True)
+        assert done.returncode == 2 and "JOB.toml" in done.stderr and done.stderr.count("\n") == 1
+    elsewhere = subprocess.run([PROJECT / "slurm/train.sbatch", "job.toml"], cwd=site.directory, capture_output=True, text=True)
+    assert elsewhere.returncode == 2 and "submit from Ensync's directory" in elsewhere.stderr
