@@ -24,6 +24,11 @@ BLOCK = 256             # rows of one partial sum of a bias gradient
 WINOGRAD_CHANNELS = 16  # of inputs and outputs, from which Winograd's transforms pay for themselves
 
 
+def sums_size(rows: int, c: int) -> int:
+    """Return the elements of scratch that `close_activation` needs for gradients of so many rows of c channels."""
+    return -(-rows // BLOCK) * c
+
+
 @dataclass(frozen=True)
 class Convolution:
     """The sizes of a convolution: image (h, w, c), filter (kh, kw), outputs (oh, ow, k), stride, padding (top, left) and groups."""
@@ -54,7 +59,7 @@ class Convolution:
     def scratch_size(self, rows: int, dtype: np.dtype) -> int:
         """Elements of the scratch that the kernels below need for up to `rows` images, on up to all threads of this process."""
         itemsize, pixels = np.dtype(dtype).itemsize, self.outputs[0] * self.outputs[1]
-        sums = -(-rows * pixels // BLOCK) * self.outputs[2]
+        sums = sums_size(rows * pixels, self.outputs[2])
         if self.is_product:
             return max(sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2]))
         threads = numba.config.NUMBA_NUM_THREADS

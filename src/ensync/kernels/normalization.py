@@ -187,3 +187,18 @@ def normalize_backward(gradient: np.ndarray, values: np.ndarray, scale: np.ndarr
     """
     floor = values.dtype.type(0.0 if relu else -np.inf)
     _normalize_backward(gradient, values, scale, shift, floor, coefficients, out)
+
+
+@njit(parallel=True, **OPTIONS)
+def _add(values, to):
+    count = (values.size + 8191) // 8192
+    for block in prange(count):
+        source, target = pointer(values, 0), pointer(to, 0)
+        for at in range(block * 8192, min(values.size, block * 8192 + 8192), lanes(to)):
+            full = min(lanes(to), values.size - at)
+            store(target, at, load(source, at, full) + load(target, at, full), full)
+
+
+def add(values: np.ndarray, to: np.ndarray) -> None:
+    """Add values to an array of the same shape (rows, width), in place."""
+    _add(values, to)

@@ -1,0 +1,479 @@
+"""Layers on images `(n, h, w, c)`, channels last: convolutions, pooling, batch normalisation, residual and parallel branches."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ensync.kernels import convolution, depthwise, normalization, pooling
+from ensync.kernels.activations import ACTIVATIONS
+from ensync.nn.layers import Layer, Parameter, Shape, Step
+
+Padding = str | int   # "same" and "valid" as in Keras, or so many zeros on every side
+
+
+def empty(shape: Shape, dtype: np.dtype) -> np.ndarray:
+    """An array whose first element lies on a cache line, so that vectors do not straddle two."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.empty(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
+class Workspace:
+    """Scratch that all layers of this process share, because only one of them computes at a time."""
+
+    arrays: dict[np.dtype, np.ndarray] = {}
+
+    @classmethod
+    def reserve(cls, size: int, dtype: np.dtype) -> None:
+        """Have at least this many elements ready."""
+        dtype = np.dtype(dtype)
+        if dtype not in cls.arrays or cls.arrays[dtype].size < size:
+            cls.arrays[dtype] = empty((size,), dtype)
+
+    @classmethod
+    def of(cls, dtype: np.dtype) -> np.ndarray:
+        """The scratch of this type."""
+        return cls.arrays[dtype]
+
+
+def extent(size: int, taps: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Return how many outputs a window of `taps` has along an axis, and the zeros before it."""
+    if padding == "same":
+        outputs = -(-size // stride)
+        return outputs, max(0, (outputs - 1) * stride + taps - size) // 2
+    zeros = 0 if padding == "valid" else int(padding)
+    return (size + 2 * zeros - taps) // stride + 1, zeros
+
+
+class Convolution(Layer):
+    """outputs = activation(inputs convolved with weights `(size, size, c / groups, filters)` + bias)."""
+
+    def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", groups: int = 1,
+                 activation: str = "identity") -> None:
+        self.filters, self.size, self.stride, self.padding, self.groups, self.activation = filters, size, stride, padding, groups, activation
+        self.code = ACTIVATIONS[activation]
+
+    def build(self, shape: Shape) -> Shape:
+        h, w, c = shape
+        (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
+        self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups)
+        fans = self.size**2 * c // self.groups, self.size**2 * self.filters
+        self.parameters = (
+            Parameter("weights", self.form.weights_shape, *fans, before=self.activation),
+            Parameter("bias", (self.filters,), *fans, "bias"),
+        )
+        return self.form.outputs
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        self.weights, self.bias = values["weights"], values["bias"]
+        self.weights_gradient, self.bias_gradient = gradients["weights"], gradients["bias"]
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs = empty((rows, *self.form.outputs), dtype)
+        self.inputs_gradient = None if first else empty((rows, *self.form.image), dtype)
+        self.zeros = np.zeros(self.form.image[2], dtype)
+        Workspace.reserve(self.form.scratch_size(rows, dtype), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.inputs, self.current = inputs, self.outputs[: len(inputs)]
+        convolution.convolution_forward(self.form, inputs, self.weights, self.bias, self.code, Workspace.of(inputs.dtype), self.current)
+        return self.current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        scratch = Workspace.of(gradient.dtype)
+        if self.code or not self.form.is_product:
+            convolution.close_activation(self.code, self.current, gradient, scratch, self.bias_gradient)
+        convolution.convolution_weight_gradient(self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient)
+        if self.inputs_gradient is None:
+            return None
+        out = self.inputs_gradient[: len(gradient)]
+        convolution.convolution_input_gradient(self.form, gradient, self.weights, self.zeros, scratch, out)
+        return out
+
+    def operations(self, shape: Shape) -> int:
+        return int(np.prod(self.form.weights_shape)) * shape[0] * shape[1]
+
+    def describe(self) -> str:
+        words = [f"Convolution {self.size}x{self.size}, {self.filters}"]
+        words += [f"stride {self.stride}"] * (self.stride > 1) + [f"{self.groups} groups"] * (self.groups > 1)
+        return ", ".join(words + [self.activation] * bool(self.code))
+
+
+class DepthwiseConvolution(Layer):
+    """outputs = each channel of the inputs convolved with a filter of its own, weights `(size, size, c)`, without bias."""
+
+    def __init__(self, size: int = 3, stride: int = 1, padding: Padding = "same") -> None:
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def build(self, shape: Shape) -> Shape:
+        h, w, c = self.image = shape
+        (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
+        self.shape, self.zeros_before = (oh, ow, c), (top, left)
+        self.parameters = (Parameter("weights", (self.size, self.size, c), self.size**2 * c, self.size**2),)
+        return self.shape
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        self.weights, self.weights_gradient = values["weights"], gradients["weights"]
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs = empty((rows, *self.shape), dtype)
+        self.inputs_gradient = None if first else empty((rows, *self.image), dtype)
+        self.zeros = np.zeros(self.shape[2], dtype)
+        Workspace.reserve(rows * self.weights.size, dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.inputs, current = inputs, self.outputs[: len(inputs)]
+        depthwise.depthwise_forward(inputs, self.weights, self.zeros, self.stride, self.zeros_before, current)
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        rows = len(gradient)
+        partial = Workspace.of(gradient.dtype)[: rows * self.weights.size].reshape(rows, *self.weights.shape)
+        depthwise.depthwise_weight_gradient(self.inputs, gradient, self.stride, self.zeros_before, partial, self.weights_gradient)
+        if self.inputs_gradient is None:
+            return None
+        out = self.inputs_gradient[:rows]
+        depthwise.depthwise_input_gradient(gradient, self.weights, self.zeros, self.stride, self.zeros_before, out)
+        return out
+
+    def operations(self, shape: Shape) -> int:
+        return self.size**2 * int(np.prod(shape))
+
+    def describe(self) -> str:
+        return f"Depthwise {self.size}x{self.size}" + (f", stride {self.stride}" if self.stride > 1 else "")
+
+
+class MaxPooling(Layer):
+    """outputs = the maximum of each window; windows overlap where the stride is less than the size."""
+
+    kind = "Max pooling"
+
+    def __init__(self, size: int = 2, stride: int | None = None, padding: Padding = "valid") -> None:
+        self.size, self.stride, self.padding = size, stride or size, padding
+
+    def build(self, shape: Shape) -> Shape:
+        h, w, c = self.image = shape
+        (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
+        self.shape, self.window = (oh, ow, c), ((self.size, self.size), self.stride, (top, left))
+        return self.shape
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.chosen = empty((rows, *self.shape), dtype), empty((rows, *self.shape), np.dtype(np.uint8))
+        self.inputs_gradient = empty((rows, *self.image), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        rows = len(inputs)
+        pooling.max_pool_forward(inputs, *self.window, self.outputs[:rows], self.chosen[:rows])
+        return self.outputs[:rows]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        rows = len(gradient)
+        pooling.max_pool_backward(gradient, self.chosen[:rows], *self.window, self.inputs_gradient[:rows])
+        return self.inputs_gradient[:rows]
+
+    def describe(self) -> str:
+        return f"{self.kind} {self.size}x{self.size}" + (f", stride {self.stride}" if self.stride != self.size else "")
+
+
+class AveragePooling(MaxPooling):
+    """outputs = the mean of each window's pixels inside the image."""
+
+    kind = "Average pooling"
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        current = self.outputs[: len(inputs)]
+        pooling.average_pool_forward(inputs, *self.window, current)
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        out = self.inputs_gradient[: len(gradient)]
+        pooling.average_pool_backward(gradient, *self.window, out)
+        return out
+
+
+class GlobalAveragePooling(Layer):
+    """outputs `(c,)` = each channel's mean over the image."""
+
+    def build(self, shape: Shape) -> Shape:
+        self.image = shape
+        return (shape[2],)
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.inputs_gradient = empty((rows, self.image[2]), dtype), empty((rows, *self.image), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        current = self.outputs[: len(inputs)]
+        pooling.global_average_forward(inputs, current)
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        out = self.inputs_gradient[: len(gradient)]
+        pooling.global_average_backward(gradient, out)
+        return out
+
+    def describe(self) -> str:
+        return "Global average pooling"
+
+
+class Flatten(Layer):
+    """outputs = the inputs as one row per sample."""
+
+    def build(self, shape: Shape) -> Shape:
+        return (int(np.prod(shape)),)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.shape = inputs.shape[1:]
+        return inputs.reshape(len(inputs), -1)
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        return gradient.reshape(len(gradient), *self.shape)
+
+
+class BatchNormalization(Layer):
+    """outputs = activation(gamma * (inputs - mean) / sqrt(variance + epsilon) + beta), per channel (Ioffe and Szegedy 2015).
+
+    While training, mean and variance are the batch's: of this rank, or of all ranks where `allreduce` is set (in place, float64, a SUM);
+    then every rank has to run forward and backward, an empty local batch too. Otherwise they are the moving ones.
+    momentum: of the moving statistics, Keras' meaning; unbiased: whether the moving variance is divided by count - 1, as PyTorch does.
+    """
+
+    def __init__(self, activation: str = "identity", momentum: float = 0.99, epsilon: float = 1e-3, unbiased: bool = False) -> None:
+        self.relu, self.momentum, self.epsilon, self.unbiased = activation == "relu", momentum, epsilon, unbiased
+        self.allreduce: Callable[[np.ndarray], object] | None = None
+
+    def build(self, shape: Shape) -> Shape:
+        self.shape, c = shape, shape[-1]
+        self.parameters = Parameter("gamma", (c,), start="ones"), Parameter("beta", (c,), start="zeros")
+        self.statistics = Parameter("moving_mean", (c,), start="zeros"), Parameter("moving_variance", (c,), start="ones")
+        return shape
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        self.gamma, self.beta, self.moving_mean, self.moving_variance = (values[p.name] for p in (*self.parameters, *self.statistics))
+        self.gamma_gradient, self.beta_gradient = gradients["gamma"], gradients["beta"]
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.inputs_gradient = empty((rows, *self.shape), dtype), empty((rows, *self.shape), dtype)
+        c = self.shape[-1]
+        self.scale, self.shift, self.spare = np.zeros((3, c), dtype)
+        self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
+        self.mean, self.variance, self.sums = np.zeros(c), np.zeros(c), np.zeros((2, c))
+        self.travelling = np.zeros(2 * c + 1)
+        Workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 2 * c, dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step, skip: np.ndarray | None = None, relu_of_sum: bool = False) -> np.ndarray:
+        c = self.shape[-1]
+        self.values, current = inputs.reshape(-1, c), self.outputs[: len(inputs)]
+        if step.training:
+            normalization.channel_sums(self.values, self._partial(), self.sums)
+            self._use_batch(self._over_ranks(len(self.values)))
+        else:
+            self.mean[:], self.variance[:] = self.moving_mean, self.moving_variance
+            self.scale[:] = self.gamma / np.sqrt(self.variance + self.epsilon)
+            self.shift[:] = self.beta - self.mean * self.scale
+        added = self.no_skip if skip is None else skip.reshape(-1, c)
+        normalization.normalize(self.values, self.scale, self.shift, added, self.relu or relu_of_sum, current.reshape(-1, c))
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
+        given = gradient.reshape(-1, c)
+        normalization.channel_gradient_sums(given, self.values, self.scale, self.shift, self.relu, self._partial(), self.sums)
+        self._gradients(self.count if self.allreduce is None else 1, self.gamma_gradient, self.beta_gradient)
+        if self.allreduce is not None:
+            self._over_ranks(0)
+            self._gradients(self.count, self.spare, self.spare)
+        normalization.normalize_backward(given, self.values, self.scale, self.shift, self.relu, self.coefficients, out.reshape(-1, c))
+        return out
+
+    def _partial(self) -> np.ndarray:
+        blocks, c = normalization.blocks(len(self.values)), self.shape[-1]
+        return Workspace.of(self.values.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+
+    def _over_ranks(self, count: int) -> int:
+        """Add the sums and the count over the ranks, where the layer is synchronised."""
+        if self.allreduce is None:
+            return count
+        self.travelling[:-1], self.travelling[-1] = self.sums.ravel(), count
+        self.allreduce(self.travelling)
+        self.sums[:] = self.travelling[:-1].reshape(self.sums.shape)
+        return int(self.travelling[-1])
+
+    def _use_batch(self, count: int) -> None:
+        """Normalise by the batch's statistics and let the moving ones follow."""
+        self.count = max(1, count)
+        normalization.batch_coefficients(self.sums, self.count, self.gamma, self.beta, self.epsilon, self.scale, self.shift, self.mean, self.variance)
+        if count:
+            correction = count / max(1, count - 1) if self.unbiased else 1.0
+            self.moving_mean += (1 - self.momentum) * (self.mean - self.moving_mean)
+            self.moving_variance += (1 - self.momentum) * (correction * self.variance - self.moving_variance)
+
+    def _gradients(self, count: int, gamma_gradient: np.ndarray, beta_gradient: np.ndarray) -> None:
+        normalization.gradient_coefficients(self.sums, count, self.epsilon, self.mean, self.variance, self.scale, gamma_gradient,
+                                            beta_gradient, self.coefficients)
+
+    def operations(self, shape: Shape) -> int:
+        return int(np.prod(shape))
+
+    def describe(self) -> str:
+        return "Batch normalization" + ", relu" * self.relu
+
+
+class Chain(Layer):
+    """Layers one after the other, seen as one."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = list(layers)
+
+    def build(self, shape: Shape) -> Shape:
+        self.shapes = []
+        for layer in self.layers:
+            shape = layer.build(shape)
+            self.shapes.append(shape)
+        self.parameters, self.statistics = _numbered(self.layers, "parameters"), _numbered(self.layers, "statistics")
+        return shape
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        for i, layer in enumerate(self.layers):
+            layer.bind(_own(values, i), _own(gradients, i))
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        for i, layer in enumerate(self.layers):
+            layer.allocate(rows, dtype, first and i == 0)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        for layer in self.layers:
+            inputs = layer.forward(inputs, step)
+        return inputs
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        for layer in reversed(self.layers):
+            gradient = layer.backward(gradient, step)
+        return gradient
+
+    def operations(self, shape: Shape) -> int:
+        return sum(layer.operations(inner) for layer, inner in zip(self.layers, self.shapes, strict=True))
+
+    def describe(self) -> str:
+        return "; ".join(layer.describe() for layer in self.layers)
+
+
+class SeparableConvolution(Chain):
+    """A depthwise convolution without bias, then a pointwise one with bias."""
+
+    def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", activation: str = "identity") -> None:
+        super().__init__([DepthwiseConvolution(size, stride, padding), Convolution(filters, 1, activation=activation)])
+        self.size = size
+
+    def describe(self) -> str:
+        return f"Separable convolution {self.size}x{self.size}, {self.layers[1].filters}"
+
+
+class Residual(Chain):
+    """outputs = activation(layers(inputs) + inputs); the last layer is a batch normalisation, which adds and activates in its own pass.
+
+    shortcut: layers for the inputs' way around (a projection), ending in whatever has the outputs' shape; none means the inputs themselves.
+    """
+
+    def __init__(self, layers: Sequence[Layer], activation: str = "identity", shortcut: Sequence[Layer] = ()) -> None:
+        assert isinstance(layers[-1], BatchNormalization) and not layers[-1].relu
+        self.main, self.shortcut, self.relu = list(layers), list(shortcut), activation == "relu"
+        super().__init__([*layers, *shortcut])
+
+    def build(self, shape: Shape) -> Shape:
+        self.shapes, self.image = [], shape
+        for start in (self.main, self.shortcut):
+            inner = shape
+            for layer in start:
+                inner = layer.build(inner)
+                self.shapes.append(inner)
+        self.outputs_shape = self.shapes[len(self.main) - 1]
+        self.parameters, self.statistics = _numbered(self.layers, "parameters"), _numbered(self.layers, "statistics")
+        return self.outputs_shape
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        for i, layer in enumerate(self.layers):
+            layer.allocate(rows, dtype, first and i in (0, len(self.main)))
+        Workspace.reserve(convolution.sums_size(rows * int(np.prod(self.outputs_shape[:-1])), self.outputs_shape[-1]), dtype)
+        self.no_bias = np.zeros(self.outputs_shape[-1], dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        around = inputs
+        for layer in self.shortcut:
+            around = layer.forward(around, step)
+        for layer in self.main[:-1]:
+            inputs = layer.forward(inputs, step)
+        self.current = self.main[-1].forward(inputs, step, around, self.relu)
+        return self.current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        if self.relu:
+            convolution.close_activation(ACTIVATIONS["relu"], self.current, gradient, Workspace.of(gradient.dtype), self.no_bias)
+        around, inner = gradient, gradient
+        for layer in reversed(self.main):
+            inner = layer.backward(inner, step)
+        for layer in reversed(self.shortcut):
+            around = layer.backward(around, step)
+        if inner is not None:
+            normalization.add(around.reshape(len(inner), -1), inner.reshape(len(inner), -1))
+        return inner
+
+    def describe(self) -> str:
+        return f"Residual ({super().describe()})"
+
+
+class Parallel(Layer):
+    """outputs = the outputs of several branches on the same inputs, side by side in the channels."""
+
+    def __init__(self, branches: Sequence[Layer]) -> None:
+        self.branches = list(branches)
+
+    def build(self, shape: Shape) -> Shape:
+        self.image, self.shapes = shape, [branch.build(shape) for branch in self.branches]
+        self.parameters, self.statistics = _numbered(self.branches, "parameters"), _numbered(self.branches, "statistics")
+        ends = np.cumsum([inner[-1] for inner in self.shapes])
+        self.parts = [slice(end - inner[-1], end) for end, inner in zip(ends, self.shapes, strict=True)]
+        return (*self.shapes[0][:-1], int(ends[-1]))
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        for i, branch in enumerate(self.branches):
+            branch.bind(_own(values, i), _own(gradients, i))
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        for branch in self.branches:
+            branch.allocate(rows, dtype, first)
+        self.outputs = empty((rows, *self.shapes[0][:-1], self.parts[-1].stop), dtype)
+        self.given = [empty((rows, *inner), dtype) for inner in self.shapes]
+        self.inputs_gradient = None if first else empty((rows, *self.image), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        current = self.outputs[: len(inputs)]
+        for branch, part in zip(self.branches, self.parts, strict=True):
+            current[..., part] = branch.forward(inputs, step)
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        rows = len(gradient)
+        out = None if self.inputs_gradient is None else self.inputs_gradient[:rows]
+        for i, (branch, part, given) in enumerate(zip(self.branches, self.parts, self.given, strict=True)):
+            given[:rows] = gradient[..., part]
+            inner = branch.backward(given[:rows], step)
+            if out is not None:
+                np.add(out, inner, out=out) if i else np.copyto(out, inner)
+        return out
+
+    def operations(self, shape: Shape) -> int:
+        return sum(branch.operations(inner) for branch, inner in zip(self.branches, self.shapes, strict=True))
+
+    def describe(self) -> str:
+        return " | ".join(branch.describe() for branch in self.branches)
+
+
+def _numbered(layers: Sequence[Layer], kind: str) -> tuple[Parameter, ...]:
+    return tuple(replace(p, name=f"{i}.{p.name}") for i, layer in enumerate(layers) for p in getattr(layer, kind))
+
+
+def _own(views: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): view for name, view in views.items() if name.startswith(prefix)}
