@@ -62,7 +62,8 @@ def cifar_pickle(images: np.ndarray, labels) -> bytes:
         return b"K" + bytes([value]) if value < 256 else b"M" + struct.pack("<H", value)
 
     data = b"".join(image[:, :, channel].tobytes() for image in images for channel in range(3))
-    dtype = b"cnumpy\ndtype\n" + text("u1") + number(0) + number(1) + b"\x87R" + b"(" + number(3) + text("|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 + number(0) + b"tb"
+    dtype = b"cnumpy\ndtype\n" + text("u1") + number(0) + number(1) + b"\x87R"
+    dtype += b"(" + number(3) + text("|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 + number(0) + b"tb"
     array = b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n" + number(0) + b"\x85" + text("b") + b"\x87R"
     array += b"(" + number(1) + number(len(images)) + number(3072) + b"\x86" + dtype + b"\x89" + b"T" + struct.pack("<i", len(data)) + data + b"tb"
     items = text("batch_label") + text("a batch") + text("labels") + b"](" + b"".join(map(number, labels)) + b"e" + text("data") + array

@@ -246,7 +246,7 @@ def test_a_disk_that_takes_no_more_is_told_in_one_sentence(tmp_path, limit):
 
 def test_too_little_room_is_told_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(EnsyncError, match="has 0 MB free; expected 1 MB for a.h5"):
+    with pytest.raises(EnsyncError, match="has 0.0 MB free; expected 1.1 MB for a.h5"):
         write_dataset(tmp_path / "a.h5", source())
 
 

@@ -18,7 +18,8 @@ def dataset(tmp_path_factory):
     """1,000 training images of 3 x 3."""
     path = tmp_path_factory.mktemp("blocks") / "a.h5"
     train, test = pictures(ROWS, 3, 3, 1), pictures(10, 3, 3, 1)
-    write_dataset(path, Source("s", {"train": train, "test": test}, {"train": np.arange(ROWS) % 2, "test": np.arange(10) % 2}, ["a", "b"], "", ""), validation=0)
+    labels = {"train": np.arange(ROWS) % 2, "test": np.arange(10) % 2}
+    write_dataset(path, Source("s", {"train": train, "test": test}, labels, ["a", "b"], "", ""), validation=0)
     with open_dataset(path) as dataset:
         yield dataset
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ensync.sharding import Purpose, generator
 from ensync.storage import layout
 from ensync.storage.atomic import clean_temporaries, put_in_place, reason, temporary_beside
 from ensync.storage.layout import FINGERPRINT, SPLITS, Layout
-from ensync.storage.sources.source import Source
+from ensync.storage.sources.source import Images, Source
 
 PIECE = 4 << 20       # bytes of images on their way at a time
 LARGEST_PART = 0.9    # of the training images that may be cut away
@@ -134,7 +134,7 @@ def _make_room(path: Path, plan: Layout) -> None:
         raise EnsyncError(f"{path.parent} cannot be used because {reason(error)}", "a writable directory", "choose another with --to") from error
     if free < needed:
         raise EnsyncError(
-            f"{path.parent} has {free / 1e6:.0f} MB free", f"{needed / 1e6:.0f} MB for {path.name}", "make room or choose another directory with --to"
+            f"{path.parent} has {free / 1e6:.1f} MB free", f"{needed / 1e6:.1f} MB for {path.name}", "make room or choose another directory with --to"
         )
 
 
@@ -148,47 +148,68 @@ def _fingerprint_at(path: Path) -> str | None:
         with open_dataset(path) as dataset:
             return dataset.fingerprint
     except EnsyncError as error:
-        raise EnsyncError(f"{path} is there and is no dataset that could be replaced ({error.given})", "a free name", "remove it, or choose another with --to") from error
+        what = f"{path} is there and is no dataset that could be replaced ({error.given})"
+        raise EnsyncError(what, "a free name", "remove it, or choose another with --to") from error
 
 
 def _fill(temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, progress: Progress) -> str:
-    """Write the file: HDF5's tables, then images, labels, mean, std and fingerprint to their places; return the fingerprint."""
-    digest = hashlib.sha256(plan.header())
-    counts = np.zeros((plan.shape[2], 256), np.int64)
-    blank = layout.blank(plan)
-    offsets = blank.offsets
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
-    try:
+    """Write the file and return its fingerprint."""
+    with temporary.open("r+b", buffering=0) as file:
+        target = _Target(file.fileno(), plan)
+        for split, part in parts.items():
+            for done, piece in _pieces(source.images[part.origin], part.rows):
+                target.add_images(split, piece)
+                progress(f"writing {split} images", done, len(part.rows))
+            target.add_labels(split, source.labels[part.origin][part.rows])
+        return target.seal()
+
+
+class _Target:
+    """The file while it is written, split after split: HDF5's tables first, the fingerprint last."""
+
+    def __init__(self, descriptor: int, plan: Layout) -> None:
+        blank = layout.blank(plan)
+        self._descriptor = descriptor
+        self._next = {name: offset or 0 for name, offset in blank.offsets.items()}  # where the next part of an array goes
+        self._digest = hashlib.sha256(plan.header())
+        self._counts = np.zeros((plan.shape[2], 256), np.int64)  # of each pixel value in each channel of train
         for offset, piece in blank.pieces.items():
             _write(descriptor, offset, np.frombuffer(piece, np.uint8))
         os.ftruncate(descriptor, blank.size)
-        for split, part in parts.items():
-            _fill_images(descriptor, offsets[f"images/{split}"] or 0, source, split, part, digest, counts, progress)
-            labels = source.labels[part.origin][part.rows].astype("<i8")
-            digest.update(labels)
-            _write(descriptor, offsets[f"labels/{split}"] or 0, labels)
-        mean, std = moments(counts)
-        fingerprint = FINGERPRINT + digest.hexdigest()
-        _write(descriptor, offsets["mean"], mean.astype("<f4"))
-        _write(descriptor, offsets["std"], std.astype("<f4"))
-        _write(descriptor, offsets["fingerprint"], np.frombuffer(fingerprint.encode(), np.uint8))
-    finally:
-        os.close(descriptor)
-    return fingerprint
 
-
-def _fill_images(descriptor, offset, source, split, part, digest, counts, progress) -> None:
-    images = source.images[part.origin]
-    features = int(np.prod(images.shape[1:]))
-    step = max(1, PIECE // features)
-    for start in range(0, len(part.rows), step):
-        piece = np.ascontiguousarray(images[part.rows[start : start + step]])
+    def add_images(self, split: str, images: np.ndarray) -> None:
+        """Write the next images uint8 (n, height, width, channels) of a split."""
         if split == "train":
-            for channel in range(len(counts)):
-                counts[channel] += np.bincount(piece[..., channel].ravel(), minlength=256)
-        digest.update(piece)
-        _write(descriptor, offset + start * features, piece)
-        progress(f"writing {split} images", start + len(piece), len(part.rows))
+            self._counts += [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(len(self._counts))]
+        self._digest.update(images)
+        self._put(f"images/{split}", images)
+
+    def add_labels(self, split: str, labels: np.ndarray) -> None:
+        """Write all labels int64 (n,) of a split, after its images."""
+        stored = labels.astype("<i8")
+        self._digest.update(stored)
+        self._put(f"labels/{split}", stored)
+
+    def seal(self) -> str:
+        """Write mean, std and fingerprint, and return the last."""
+        mean, std = moments(self._counts)
+        fingerprint = FINGERPRINT + self._digest.hexdigest()
+        self._put("mean", mean.astype("<f4"))
+        self._put("std", std.astype("<f4"))
+        self._put("fingerprint", np.frombuffer(fingerprint.encode(), np.uint8))
+        return fingerprint
+
+    def _put(self, name: str, array: np.ndarray) -> None:
+        _write(self._descriptor, self._next[name], array)
+        self._next[name] += array.nbytes
+
+
+def _pieces(images: Images, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (how many so far, the next images) of `rows` in their order, about PIECE bytes at a time."""
+    step = max(1, PIECE // int(np.prod(images.shape[1:])))
+    for start in range(0, len(rows), step):
+        piece = np.ascontiguousarray(images[rows[start : start + step]])
+        yield start + len(piece), piece
 
 
 def moments(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

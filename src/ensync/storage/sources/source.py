@@ -3,11 +3,11 @@
 import gzip
 import hashlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Source:
     """
 
     name: str
-    images: dict[str, Any]
+    images: Mapping[str, Images]
     labels: dict[str, np.ndarray]
     class_names: list[str]
     source: str
