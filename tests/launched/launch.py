@@ -1,5 +1,6 @@
 """Start `mpirun -n N python ...` from a serial test, with a time limit and nothing left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -61,10 +62,8 @@ def start(ranks: int, *arguments: str, **options) -> subprocess.Popen:
 
 def stop(process: subprocess.Popen) -> None:
     """Kill the process group of `start`, if any of it is left."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

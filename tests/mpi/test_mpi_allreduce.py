@@ -72,7 +72,8 @@ def test_nodes_with_several_ranks_sum_across_nodes(comm, n):
     for _ in range(3):
         vector.values[:] = share(comm.rank, n, np.float64)
         vector.sum()
-    np.testing.assert_allclose(vector.values, np.sum([share(rank, n, np.float64) for rank in range(comm.size)], axis=0), rtol=1e-12, atol=1e-12)
+    expected = np.sum([share(rank, n, np.float64) for rank in range(comm.size)], axis=0)
+    np.testing.assert_allclose(vector.values, expected, rtol=1e-12, atol=1e-12)
     assert sums.replicas_equal(comm, vector.values)
     vector.free()
     node.Free()

@@ -52,7 +52,7 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     if isinstance(error, SystemExit):
         known = isinstance(error.code, int | None)
         return (int(error.code or 0), "") if known else (1, str(error.code))
-    inside = error.__traceback__.tb_next or error.__traceback__  # without the guard's own frame
+    inside = error.__traceback__ and error.__traceback__.tb_next  # without the guard's own frame
     return 1, "".join(traceback.format_exception(type(error), error, inside)).rstrip()
 
 

@@ -9,7 +9,7 @@ from mpi4py import MPI
 
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.shared_memory import free_space_obstacle
-from ensync.mpi.world import Comm
+from ensync.mpi.world import Comm, node_of
 
 # Elements passed to MPI at once: its counts are 32-bit before MPI-4.
 _LONGEST = 1 << 28
@@ -32,7 +32,7 @@ class Allreduce:
         if self.comm.size == 1:
             return np.zeros(n, dtype)
         if self._node is None:
-            self._node = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.comm.rank)
+            self._node = node_of(self.comm)
         size = self._node.size
         obstacle = free_space_obstacle(size * n * np.dtype(dtype).itemsize)
         if any(self.comm.allgather(bool(obstacle) or size == 1)) or len(set(self.comm.allgather(size))) > 1:
@@ -93,5 +93,5 @@ def gather_to_root(comm: Comm, item: Any) -> list[Any] | None:
 
 def replicas_equal(comm: Comm, vector: np.ndarray) -> bool:
     """Return on every rank whether all ranks hold the same bits in `vector`, compared by hash. Collective."""
-    digest = hashlib.blake2b(np.ascontiguousarray(vector), digest_size=16).digest()
+    digest = hashlib.blake2b(np.ascontiguousarray(vector).data, digest_size=16).digest()
     return comm.allreduce(comm.bcast(digest) == digest, op=MPI.LAND)

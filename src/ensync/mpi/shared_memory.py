@@ -10,7 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ensync.errors import EnsyncError
-from ensync.mpi.world import Comm, patient_barrier
+from ensync.mpi.world import Comm, node_of, patient_barrier
 
 # Where MPICH and Open MPI keep shared windows on Linux, and what they need beside them. A container often has 64 MiB
 # there; writing past the end kills the rank with SIGBUS and no reason, so the space is looked at first.
@@ -27,7 +27,7 @@ def node_shared(comm: Comm, shape: tuple[int, ...], dtype: np.dtype | type, fill
     Where shared memory is short every rank fills a copy of its own and rank 0 warns with the reason. The array is to
     be read only. An EnsyncError of `fill` is raised on all ranks. `release` gives the memory back.
     """
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    node = node_of(comm)
     dtype = np.dtype(dtype)
     nbytes = prod(shape) * dtype.itemsize
     reasons = comm.allgather(free_space_obstacle(nbytes) if node.rank == 0 and node.size > 1 else "")
@@ -36,7 +36,7 @@ def node_shared(comm: Comm, shape: tuple[int, ...], dtype: np.dtype | type, fill
         array = np.empty(shape, dtype)
     else:
         window = MPI.Win.Allocate_shared(nbytes if node.rank == 0 else 0, dtype.itemsize, comm=node)
-        array = np.frombuffer(window.Shared_query(0)[0], dtype, prod(shape)).reshape(shape)
+        array = np.frombuffer(memoryview(window.Shared_query(0)[0]), dtype, prod(shape)).reshape(shape)
     if comm.rank == 0 and any(reasons):
         warnings.warn(f"each rank keeps its own copy of the data: {next(filter(None, reasons))}", stacklevel=2)
     _fill_together(comm, node, window, array, fill)
@@ -80,7 +80,6 @@ def _fill_together(comm: Comm, node: Comm, window: MPI.Win | None, array: np.nda
 
 def release(array: np.ndarray) -> None:
     """Give back the memory of an array of `node_shared`, which must not be touched again. Collective over the node's ranks."""
-    window, node = _open.pop(array.ctypes.data, (None, None))
-    if window is not None:
-        window.Free()
-        node.Free()
+    if array.ctypes.data in _open:
+        for part in _open.pop(array.ctypes.data):
+            part.Free()

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from mpi4py import MPI
 
 from ensync.errors import EnsyncError
 
-Comm = MPI.Comm
+Comm = MPI.Intracomm
 T = TypeVar("T")
 
 def world() -> Comm:
@@ -37,7 +37,7 @@ class Topology:
 
 def topology(comm: Comm) -> Topology:
     """Return where the ranks of `comm` sit. Collective."""
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    node = node_of(comm)
     try:
         first = MPI.Get_processor_name() if node.rank == 0 else None
         names = [name for name in comm.allgather(first) if name is not None]
@@ -79,9 +79,14 @@ def patient_barrier(comm: Comm, longest_sleep: float = 0.02) -> None:
         pause = min(2 * pause, longest_sleep)
 
 
+def node_of(comm: Comm) -> Comm:
+    """Return the communicator of the ranks of this node, which share its memory. Collective."""
+    return cast(Comm, comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank))
+
+
 def split(comm: Comm, color: int, key: int = 0) -> Comm:
     """Return the communicator of the ranks with the same colour, ordered by key, then rank. Collective."""
-    return comm.Split(color, key)
+    return cast(Comm, comm.Split(color, key))
 
 
 def alone() -> Comm:
