@@ -29,6 +29,12 @@ def test_the_root_works_and_everyone_has_the_result(comm):
     assert calls == ([0] if comm.rank == 0 else [])
 
 
+def test_the_others_sleep_while_the_root_works(comm):
+    used = time.process_time()
+    ranks.on_root(comm, lambda: time.sleep(0.3))
+    assert time.process_time() - used < 0.15
+
+
 def test_a_mistake_found_by_the_root_is_raised_on_all_ranks(comm):
     def refuse():
         raise EnsyncError("given", "expected", "action")

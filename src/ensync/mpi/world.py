@@ -47,22 +47,23 @@ def topology(comm: Comm) -> Topology:
 
 
 def on_root(comm: Comm, function: Callable[[], T]) -> T:
-    """Call `function` on rank 0 and return its (picklable) result on every rank. Collective.
+    """Call `function` on rank 0 while the others sleep, and return its (picklable) result on every rank. Collective.
 
     An EnsyncError is raised on all ranks alike; of any other exception the others hear as a RuntimeError.
     """
-    result, failure = None, None
+    outcome: tuple[T | None, Exception | None] = None, None
+    bug: BaseException | None = None
     if comm.rank == 0:
         try:
-            result = function()
+            outcome = function(), None
         except EnsyncError as error:
-            failure = error
+            outcome = None, error
         except BaseException as error:
-            comm.bcast((None, RuntimeError(f"rank 0 failed: {error!r}")))
-            raise
-    result, failure = comm.bcast((result, failure))
-    if failure is not None:
-        raise failure
+            bug, outcome = error, (None, RuntimeError(f"rank 0 failed: {error!r}"))
+    patient_barrier(comm)
+    result, failure = comm.bcast(outcome)
+    if bug or failure:
+        raise bug or failure
     return result
 
 
