@@ -1,6 +1,6 @@
 """Layers on images `(n, h, w, c)`, channels last: convolutions, pooling, batch normalisation, residual and parallel branches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,8 +51,9 @@ class Convolution(Layer):
     """outputs = activation(inputs convolved with weights `(size, size, c / groups, filters)` + bias)."""
 
     def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", groups: int = 1,
-                 activation: str = "identity") -> None:
+                 activation: str = "identity", use_bias: bool = True) -> None:
         self.filters, self.size, self.stride, self.padding, self.groups, self.activation = filters, size, stride, padding, groups, activation
+        self.use_bias = use_bias
         self.code = ACTIVATIONS[activation]
 
     def build(self, shape: Shape) -> Shape:
@@ -60,15 +61,14 @@ class Convolution(Layer):
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups)
         fans = self.size**2 * c // self.groups, self.size**2 * self.filters
-        self.parameters = (
-            Parameter("weights", self.form.weights_shape, *fans, before=self.activation),
-            Parameter("bias", (self.filters,), *fans, "bias"),
-        )
+        bias = Parameter("bias", (self.filters,), *fans, "bias")
+        self.parameters = (Parameter("weights", self.form.weights_shape, *fans, before=self.activation), *[bias] * self.use_bias)
         return self.form.outputs
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        self.weights, self.bias = values["weights"], values["bias"]
-        self.weights_gradient, self.bias_gradient = gradients["weights"], gradients["bias"]
+        self.weights, self.weights_gradient = values["weights"], gradients["weights"]
+        no_bias, nowhere = np.zeros((2, self.filters), self.weights.dtype)
+        self.bias, self.bias_gradient = values.get("bias", no_bias), gradients.get("bias", nowhere)
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         self.outputs = empty((rows, *self.form.outputs), dtype)
@@ -234,14 +234,13 @@ class Flatten(Layer):
 class BatchNormalization(Layer):
     """outputs = activation(gamma * (inputs - mean) / sqrt(variance + epsilon) + beta), per channel (Ioffe and Szegedy 2015).
 
-    While training, mean and variance are the batch's: of this rank, or of all ranks where `allreduce` is set (in place, float64, a SUM);
+    While training, mean and variance are the batch's: of this rank, or of all ranks where the step has an `allreduce`;
     then every rank has to run forward and backward, an empty local batch too. Otherwise they are the moving ones.
     momentum: of the moving statistics, Keras' meaning; unbiased: whether the moving variance is divided by count - 1, as PyTorch does.
     """
 
     def __init__(self, activation: str = "identity", momentum: float = 0.99, epsilon: float = 1e-3, unbiased: bool = False) -> None:
         self.relu, self.momentum, self.epsilon, self.unbiased = activation == "relu", momentum, epsilon, unbiased
-        self.allreduce: Callable[[np.ndarray], object] | None = None
 
     def build(self, shape: Shape) -> Shape:
         self.shape, c = shape, shape[-1]
@@ -267,7 +266,7 @@ class BatchNormalization(Layer):
         self.values, current = inputs.reshape(-1, c), self.outputs[: len(inputs)]
         if step.training:
             normalization.channel_sums(self.values, self._partial(), self.sums)
-            self._use_batch(self._over_ranks(len(self.values)))
+            self._use_batch(self._over_ranks(len(self.values), step), step)
         else:
             self.mean[:], self.variance[:] = self.moving_mean, self.moving_variance
             self.scale[:] = self.gamma / np.sqrt(self.variance + self.epsilon)
@@ -280,9 +279,9 @@ class BatchNormalization(Layer):
         c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
         given = gradient.reshape(-1, c)
         normalization.channel_gradient_sums(given, self.values, self.scale, self.shift, self.relu, self._partial(), self.sums)
-        self._gradients(self.count if self.allreduce is None else 1, self.gamma_gradient, self.beta_gradient)
-        if self.allreduce is not None:
-            self._over_ranks(0)
+        self._gradients(self.count, self.gamma_gradient, self.beta_gradient)
+        if step.allreduce is not None:
+            self._over_ranks(0, step)
             self._gradients(self.count, self.spare, self.spare)
         normalization.normalize_backward(given, self.values, self.scale, self.shift, self.relu, self.coefficients, out.reshape(-1, c))
         return out
@@ -291,23 +290,24 @@ class BatchNormalization(Layer):
         blocks, c = normalization.blocks(len(self.values)), self.shape[-1]
         return Workspace.of(self.values.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
 
-    def _over_ranks(self, count: int) -> int:
-        """Add the sums and the count over the ranks, where the layer is synchronised."""
-        if self.allreduce is None:
+    def _over_ranks(self, count: int, step: Step) -> int:
+        """Add the sums and the count over the ranks, where the step is synchronised."""
+        if step.allreduce is None:
             return count
         self.travelling[:-1], self.travelling[-1] = self.sums.ravel(), count
-        self.allreduce(self.travelling)
+        step.allreduce(self.travelling)
         self.sums[:] = self.travelling[:-1].reshape(self.sums.shape)
         return int(self.travelling[-1])
 
-    def _use_batch(self, count: int) -> None:
+    def _use_batch(self, count: int, step: Step) -> None:
         """Normalise by the batch's statistics and let the moving ones follow."""
         self.count = max(1, count)
         normalization.batch_coefficients(self.sums, self.count, self.gamma, self.beta, self.epsilon, self.scale, self.shift, self.mean, self.variance)
         if count:
             correction = count / max(1, count - 1) if self.unbiased else 1.0
-            self.moving_mean += (1 - self.momentum) * (self.mean - self.moving_mean)
-            self.moving_variance += (1 - self.momentum) * (correction * self.variance - self.moving_variance)
+            share = 1 - self.momentum if step.share is None else step.share
+            self.moving_mean += share * (self.mean - self.moving_mean)
+            self.moving_variance += share * (correction * self.variance - self.moving_variance)
 
     def _gradients(self, count: int, gamma_gradient: np.ndarray, beta_gradient: np.ndarray) -> None:
         normalization.gradient_coefficients(self.sums, count, self.epsilon, self.mean, self.variance, self.scale, gamma_gradient,

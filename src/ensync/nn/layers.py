@@ -1,5 +1,6 @@
 """Layers: each declares its arrays, is bound to views of the network's flat vectors, and fills buffers allocated once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ class Step:
     training: bool = False
     key: int = 0            # 64 random bits of this step, the same on every rank
     first_row: int = 0      # position in the global batch of the first local row
+    allreduce: Callable[[np.ndarray], None] | None = None   # batch normalisation over ranks: replaces a vector by its sum over them
+    share: float | None = None   # of this batch in the moving statistics; None: as each layer says
 
 
 class Layer:
