@@ -1,0 +1,100 @@
+"""What every benchmark shares: the environment it ran in, interleaved rounds, JSON lines, and a table at the end."""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):   # they hold numpy's BLAS to an older instruction set
+    os.environ.pop(name, None)
+
+
+def environment() -> dict[str, object]:
+    """Return what the figures depend on: processor, cores of this process, load, versions."""
+    import importlib.metadata
+    import platform
+
+    from ensync.kernels.simd import SIMD
+    from ensync.strategies.launch import cpu_name
+
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "numba", "mpi4py", "mpich", "openmpi", "torch"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"cpu": cpu_name(), "simd": SIMD, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0], "versions": versions}
+
+
+def torch_is_here() -> bool:
+    """Whether PyTorch is installed; without it only our side is measured."""
+    import importlib.util
+
+    return importlib.util.find_spec("torch") is not None
+
+
+Run = Callable[[int], None]   # trains so many steps
+
+
+def seconds_per_step(run: Run, steps: int) -> float:
+    """Return the mean time of a step."""
+    begin = time.perf_counter()
+    run(steps)
+    return (time.perf_counter() - begin) / steps
+
+
+def interleave(contestants: dict[str, Run], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Time every contestant once per round, for about `seconds` each, and return its seconds per step, round by round."""
+    steps = {}
+    for name, run in contestants.items():
+        run(3)
+        steps[name] = max(3, int(seconds / max(seconds_per_step(run, 10), 1e-7)))
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            times[name].append(seconds_per_step(run, steps[name]))
+    return times
+
+
+def median_ratio(slow: list[float], fast: list[float]) -> float:
+    """Return the median over rounds of how many times faster `fast` is."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def emit(record: dict[str, object]) -> None:
+    """Print one JSON line."""
+    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()}), flush=True)
+
+
+def table(title: str, rows: list[dict[str, object]]) -> None:
+    """Print the rows as a table whose columns are the keys of the first."""
+    if not rows:
+        return
+    cells = [list(rows[0])] + [[_cell(row.get(key)) for key in rows[0]] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    print(f"\n{title}")
+    for line in cells:
+        print("  " + "  ".join(text.rjust(width) if i else text.ljust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))))
+    print(flush=True)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}" if isinstance(value, float) else str(value)
+
+
+def operations(sizes: tuple[int, ...]) -> int:
+    """Return the floating-point operations of one sample's forward and backward pass: none for the gradient of the pixels."""
+    products = [height * width for height, width in zip(sizes[:-1], sizes[1:], strict=True)]
+    return 6 * sum(products) - 2 * products[0]
+
+
+def parameters(sizes: tuple[int, ...]) -> int:
+    """Return the number of weights and biases."""
+    return sum((height + 1) * width for height, width in zip(sizes[:-1], sizes[1:], strict=True))
+
+
+def floors(cases: list[tuple[tuple[int, ...], int]], counts: list[int]) -> None:
+    """Print what arithmetic alone takes per step: operations over the peak that peaks.py measures on so many threads."""

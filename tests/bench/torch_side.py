@@ -1,0 +1,73 @@
+"""PyTorch in a benchmark: the step that a careful user writes, with the faster of its fused and foreach optimisers."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from ensync_side import SAMPLES, images_and_labels
+
+
+def make_network(sizes: tuple[int, ...], online: bool) -> nn.Sequential:
+    """Return the same network as Ensync's: `online` tanh everywhere, else ReLU between the layers."""
+    torch.manual_seed(1)
+    layers: list[nn.Module] = []
+    for height, width in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(height, width), nn.Tanh() if online else nn.ReLU()]
+    return nn.Sequential(*(layers if online else layers[:-1]))
+
+
+def make_optimizer(network: nn.Module, name: str, how: str) -> torch.optim.Optimizer:
+    """Return Adam or plain SGD, `how` fused or foreach."""
+    kind = torch.optim.Adam if name == "adam" else torch.optim.SGD
+    return kind(network.parameters(), lr=1e-3, **{how: True})
+
+
+def runner(network: nn.Module, sizes: tuple[int, ...], batch: int, optimizer: torch.optim.Optimizer, online: bool = False,
+           rank: int = 0, size: int = 1) -> Callable[[int], None]:
+    """Return what trains so many steps: gather, normalise, forward, loss, backward, update; `batch` is over all processes."""
+    pixels, classes = images_and_labels(sizes)
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(classes)
+    targets = nn.functional.one_hot(labels, sizes[-1]).float()
+    loss = nn.MSELoss() if online else nn.CrossEntropyLoss()
+    wanted = targets if online else labels
+    order, at = torch.from_numpy(np.random.default_rng(2).permutation(SAMPLES)), 0
+    share = slice(rank * batch // size, (rank + 1) * batch // size)
+
+    def run(steps: int) -> None:
+        nonlocal at
+        for _ in range(steps):
+            rows = order[at : at + batch][share]
+            at = at + batch if at + 2 * batch <= SAMPLES else 0
+            inputs = images[rows].to(torch.float32).sub_(127.5).mul_(1 / 74)
+            optimizer.zero_grad(set_to_none=True)
+            loss(network(inputs), wanted[rows]).backward()
+            optimizer.step()
+
+    return run
+
+
+def best_runner(sizes: tuple[int, ...], batch: int, name: str, online: bool = False) -> tuple[str, Callable[[int], None]]:
+    """Return the faster optimiser's name and its runner, with the threads set now."""
+    trials = {}
+    for how in ("fused", "foreach"):
+        network = make_network(sizes, online)
+        run = runner(network, sizes, batch, make_optimizer(network, name, how), online)
+        run(20)
+        begin = time.perf_counter()
+        run(100)
+        trials[how] = time.perf_counter() - begin, run
+    how = min(trials, key=lambda key: trials[key][0])
+    return how, trials[how][1]
+
+
+def with_threads(run: Callable[[int], None], count: int) -> Callable[[int], None]:
+    """Return the same with so many threads."""
+
+    def threaded(steps: int) -> None:
+        torch.set_num_threads(count)
+        run(steps)
+
+    return threaded
