@@ -80,3 +80,14 @@ def test_sum_of_squares_and_all_finite(size, dtype):
         if size:
             p[size // 2] = bad
             assert not updates.all_finite(p)
+
+
+def test_moments_that_decay_become_zero_and_not_tiny():
+    tiny, p, g = np.float32(1e-38), np.ones(100, np.float32), np.zeros(100, np.float32)
+    first, second, velocity = (np.full(100, tiny) for _ in range(3))
+    for step in range(1, 4):
+        updates.adam(p, g, first, second, step, 0.1, 0.1, 0.1, 1e-8, 0.0, False)
+        updates.momentum(p, g, velocity, 0.1, 0.1, 0.0, False)
+    for moment in (first, second, velocity):
+        assert (moment == 0).all()
+    assert np.float32(1e-38) * np.float32(0.1) > 0   # elsewhere in the process nothing has changed

@@ -6,6 +6,7 @@ import numba
 import numpy as np
 
 from ensync.kernels.activations import SERIAL_BELOW, softmax_row
+from ensync.kernels.simd import flush_tiny_numbers, restore
 
 BLOCK = 64   # rows of one partial sum
 
@@ -26,6 +27,7 @@ def cross_entropy_rows(logits, labels, scale, smoothing, gradient):
     classes, loss, correct = logits.shape[1], 0.0, 0
     even = logits.dtype.type(smoothing / classes)
     chosen = logits.dtype.type(1 - smoothing)
+    state = flush_tiny_numbers()
     for row in range(labels.size):
         label = labels[row]
         correct += largest_index(logits[row]) == label
@@ -38,6 +40,7 @@ def cross_entropy_rows(logits, labels, scale, smoothing, gradient):
         for i in range(classes):
             gradient[row, i] = (gradient[row, i] - even) * scale
         gradient[row, label] -= chosen * scale
+    restore(state)
     return loss, correct
 
 

@@ -9,7 +9,9 @@ import numba
 import numpy as np
 
 from ensync.kernels.activations import IDENTITY, RELU, TANH, activate_block
-from ensync.kernels.simd import NARROW_ROWS, SIMD, WIDE_TILE, lanes, lanes_of, pointer, tile, transpose_block
+from ensync.kernels.simd import (
+    NARROW_ROWS, SIMD, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, tile, transpose_block,
+)
 from ensync.kernels.threads import get_threads
 from ensync.kernels.vectors import advance, load, store
 
@@ -146,8 +148,10 @@ def product(a, b, c, bias, scratch, form, code, part, parts):
     """Compute one of `parts` parts of C = f(A B + bias), C = A B' or (C = A' B, bias = sum of B's rows): the form says which."""
     terms = a.shape[0] if form == A_TRANSPOSED else a.shape[1]
     stretch = SAMPLES if form == A_TRANSPOSED else terms
+    state = flush_tiny_numbers()
     for start in range(0, terms, stretch):
         product_part(a, b, c, bias, scratch, start, min(stretch, terms - start), form, code, part, parts)
+    restore(state)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)

@@ -83,6 +83,67 @@ def pointer(typing_context, array, offset):
 
 
 @intrinsic
+def flush_tiny_numbers(typing_context):
+    """Let this thread's results and operands below the normal range be 0; return the state for `restore`.
+
+    A moment that decays below 1e-38 would otherwise stay there, and each operation on it costs a hundred cycles.
+    Around a kernel's body and not for the whole process: numpy warns where tiny numbers are gone.
+    """
+
+    def generate(context, builder, signature, arguments):
+        state = control(builder)
+        if state is None:
+            return context.get_constant(types.int64, 0)
+        control(builder, builder.or_(state, ir.Constant(INT64, CONTROL_BITS[architecture()])))
+        return state
+
+    return types.int64(), generate
+
+
+@intrinsic
+def restore(typing_context, state):
+    """Undo `flush_tiny_numbers`."""
+
+    def generate(context, builder, signature, arguments):
+        control(builder, arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+# Flush-to-zero, and on x86 denormals-are-zero, in the control register of the floating-point unit.
+CONTROL_BITS = {"x86_64": 0x8040, "aarch64": 1 << 24}
+
+
+def architecture() -> str:
+    """Return the processor's family as LLVM names it, "x86_64" or "aarch64" for instance."""
+    return llvmlite.binding.get_process_triple().split("-")[0]
+
+
+def control(builder: ir.IRBuilder, state=None):
+    """Write code that reads the control register, or sets it to `state`; None and no code on families other than two."""
+    family, nothing = architecture(), ir.VoidType()
+    if family == "x86_64":
+        slot = builder.alloca(INT32)
+        if state is not None:
+            builder.store(builder.trunc(state, INT32), slot)
+        address = builder.bitcast(slot, ir.IntType(8).as_pointer())
+        call(builder, f"llvm.x86.sse.{'st' if state is None else 'ld'}mxcsr", nothing, [address])
+        return builder.zext(builder.load(slot), INT64)
+    if family == "aarch64":
+        return call(builder, "llvm.aarch64.get.fpcr", INT64, []) if state is None else call(builder, "llvm.aarch64.set.fpcr", nothing, [state])
+    return None
+
+
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list):
+    """Call the LLVM intrinsic `name`."""
+    declared = builder.module.globals.get(name)
+    if declared is None:
+        declared = ir.Function(builder.module, ir.FunctionType(result, [x.type for x in arguments]), name)
+    return builder.call(declared, arguments)
+
+
+@intrinsic
 def transpose_block(typing_context, source, source_row, target, target_row):
     """Write a square of `lanes` x `lanes` elements transposed; rows are source_row and target_row elements apart."""
     element = source.dtype
@@ -152,10 +213,7 @@ class Vectors:
 
     def call(self, name: str, result: ir.Type, arguments: list):
         """Call the LLVM intrinsic `name`."""
-        declared = self.module.globals.get(name)
-        if declared is None:
-            declared = ir.Function(self.module, ir.FunctionType(result, [x.type for x in arguments]), name)
-        return self.builder.call(declared, arguments)
+        return call(self.builder, name, result, arguments)
 
     def splat(self, scalar):
         """Return a vector whose lanes all hold `scalar`."""

@@ -6,13 +6,16 @@ import numba
 import numpy as np
 
 from ensync.kernels.activations import BLOCK, SERIAL_BELOW
+from ensync.kernels.simd import flush_tiny_numbers, restore
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
 def sgd_block(parameters, gradient, rate, decay):
     """p -= rate * (g + decay * p)."""
+    state = flush_tiny_numbers()
     for i in range(parameters.size):
         parameters[i] -= rate * (gradient[i] + decay * parameters[i])
+    restore(state)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
@@ -31,10 +34,12 @@ def sgd(parameters: np.ndarray, gradient: np.ndarray, learning_rate: float, weig
 def momentum_block(parameters, gradient, velocity, rate, keep, decay, nesterov):
     """v = keep * v + g; p -= rate * (g + keep * v if nesterov else v), with g + decay * p for g."""
     new, old = (parameters.dtype.type(1), keep) if nesterov else (parameters.dtype.type(0), parameters.dtype.type(1))
+    state = flush_tiny_numbers()
     for i in range(parameters.size):
         slope = gradient[i] + decay * parameters[i]
         velocity[i] = keep * velocity[i] + slope
         parameters[i] -= rate * (new * slope + old * velocity[i])
+    restore(state)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
@@ -58,11 +63,13 @@ def momentum(parameters: np.ndarray, gradient: np.ndarray, velocity: np.ndarray,
 def adam_block(parameters, gradient, first, second, rate, weights, root, epsilon, coupled, kept):
     """First and second moments of g + coupled * p, then p = kept * p - rate * m / (sqrt(v) * root + epsilon)."""
     beta1, rest1, beta2, rest2 = weights
+    state = flush_tiny_numbers()
     for i in range(parameters.size):
         slope = gradient[i] + coupled * parameters[i]
         first[i] = beta1 * first[i] + rest1 * slope
         second[i] = beta2 * second[i] + rest2 * (slope * slope)
         parameters[i] = kept * parameters[i] - rate * first[i] / (np.sqrt(second[i]) * root + epsilon)
+    restore(state)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
