@@ -5,6 +5,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from ensync.errors import EnsyncError, nearest
+from ensync.layer_settings import KINDS
 from ensync.settings import Job
 
 __all__ = ["Job", "dump_job", "explain_settings", "job_from_dict", "load_job", "override"]
@@ -63,43 +65,69 @@ def job_from_dict(tables: dict[str, Any], origin: str = "the job") -> Job:
 def _refusal(errors: list[Any], origin: str) -> EnsyncError:
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    location = [str(part) for part in first["loc"]]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and message.count("|") == 2:
         given, expected, action = message.split("|")
         return EnsyncError(f"{given} in {origin}{more}", expected, action)
-    names = location[:2]
-    key = ".".join(names)
+    place = _locate(first["loc"])
     if first["type"] == "extra_forbidden":
-        allowed = _allowed(names[:-1])
-        kind = "setting" if len(names) == 2 else "section"
-        return EnsyncError(f"unknown {kind} '{key}' in {origin}{nearest(names[-1], allowed)}{more}", "one of " + ", ".join(allowed), "correct or remove it")
+        kind = "section" if place.section is Job else "setting"
+        allowed = [name for name in place.section.model_fields if name != "kind"]
+        return EnsyncError(f"unknown {kind} '{place.name}' in {origin}{nearest(place.key, allowed)}{more}", "one of " + ", ".join(allowed), "correct or remove it")
     if first["type"] == "missing":
-        return EnsyncError(f"no '{key}' in {origin}{more}", _meaning(names), f"add it, or give --set {_example(names)}")
+        return EnsyncError(f"no '{place.name}' in {origin}{more}", place.meaning, f"add it{place.remedy(', or give ')}")
+    if first["type"].startswith("union_tag"):
+        given = first["input"].get("kind", "") if isinstance(first["input"], dict) else ""
+        return EnsyncError(f"{place.name} of {origin} has {f'kind = {given!r}' if given else 'no kind'}{nearest(str(given), KINDS)}{more}",
+                           "one of " + ", ".join(KINDS), "correct it")
     what = (message[0].lower() + message[1:]).removeprefix("input should be ")
     near = nearest(str(first["input"]), re.findall(r"'([^']*)'", what)) if first["type"] == "literal_error" else ""
-    return EnsyncError(f"{key} = {first['input']!r} in {origin}{near}{more}", f"{what} ({_meaning(names)})", f"change it there or with --set {_example(names)}")
+    return EnsyncError(f"{place.name} = {first['input']!r} in {origin}{near}{more}", f"{what} ({place.meaning})", f"change it there{place.remedy(' or with ')}")
 
 
-def _example(names: list[str]) -> str:
-    return f"{names[0]}.{names[1] if len(names) > 1 else next(iter(_section(names[0]).model_fields))}=VALUE"
+@dataclass
+class Place:
+    """Where a mistake is: its full name, the section, and the key in that section ("" for the section itself)."""
+
+    name: str
+    section: type[BaseModel]
+    key: str = ""
+    nested: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """What the setting or section is for."""
+        if self.key in self.section.model_fields:
+            return self.section.model_fields[self.key].description or self.key
+        return "a section of the job file" if self.section is Job else f"a section [{self.name}]: {str(self.section.__doc__).rstrip('.')}"
+
+    def remedy(self, before: str) -> str:
+        """How to set it on the command line, where that is possible."""
+        if self.nested or self.section is Job:
+            return ""
+        return f"{before}--set {self.name if self.key else f'{self.name}.{next(iter(self.section.model_fields))}'}=VALUE"
+
+
+def _locate(location: tuple[Any, ...]) -> Place:
+    """Follow an error's location down the sections; layers in a list count from 1 and are told with their kind."""
+    place = Place("", Job)
+    for part in location:
+        if isinstance(part, int) and place.key in LISTS:
+            place = Place(f"{place.name} {part + 1}", place.section, place.key, True)
+        elif place.key in LISTS and part in KINDS:
+            place = Place(f"{place.name} ({part})", KINDS[part], "", True)
+        elif not place.key and isinstance(part, str):
+            name = part if place.section is Job else f"{place.name}{', ' if place.nested else '.'}{part}"
+            is_section = place.section is Job and part in Job.model_fields
+            place = Place(name, _section(part)) if is_section else Place(name, place.section, part, place.nested)
+    return place
+
+
+LISTS = ("layers", "shortcut", "branches")   # settings that hold layers
 
 
 def _section(name: str) -> type[BaseModel]:
     return Job.model_fields[name].annotation  # type: ignore[return-value]
-
-
-def _allowed(parents: list[str]) -> list[str]:
-    return list((_section(parents[0]) if parents else Job).model_fields)
-
-
-def _meaning(names: list[str]) -> str:
-    if names[0] not in Job.model_fields:
-        return "a section of the job file"
-    section = _section(names[0])
-    if len(names) == 1:
-        return f"a section [{names[0]}]: {str(section.__doc__).rstrip('.')}"
-    return section.model_fields[names[1]].description or names[1]
 
 
 def dump_job(job: Job) -> str:

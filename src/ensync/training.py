@@ -159,7 +159,7 @@ class Trainee:
             network.reduced[:] = total
 
     def _mask_key(self) -> int:
-        if not self.job.network.dropout:
+        if not self.network.dropouts:
             return 0
         return int(key64(self.job.training.seed, Purpose.DROPOUT, self.member, self.optimizer.steps))
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensync.kernels import convolution, depthwise, normalization, pooling
+from ensync.errors import EnsyncError
+from ensync.kernels import convolution, depthwise, normalization, pooling, response
 from ensync.kernels.activations import ACTIVATIONS
 from ensync.nn.layers import Layer, Parameter, Shape, Step
 
@@ -44,7 +45,18 @@ def extent(size: int, taps: int, stride: int, padding: Padding) -> tuple[int, in
         outputs = -(-size // stride)
         return outputs, max(0, (outputs - 1) * stride + taps - size) // 2
     zeros = 0 if padding == "valid" else int(padding)
+    if size + 2 * zeros < taps:
+        raise EnsyncError(f"a window of {taps} pixels on an image of {size}, framed by {zeros} zeros", "a window within the frame",
+                          "use padding = 'same', a smaller window, larger images or less pooling before it")
     return (size + 2 * zeros - taps) // stride + 1, zeros
+
+
+def image(shape: Shape, layer: Layer) -> tuple[int, int, int]:
+    """Return the shape of a layer's inputs; EnsyncError when they are no image."""
+    if len(shape) != 3:
+        raise EnsyncError(f"the layer '{layer.describe()}' behind values of shape {' x '.join(map(str, shape))}", "an image: height x width x channels",
+                          "put it before the first flatten, global pooling or dense layer")
+    return shape
 
 
 class Convolution(Layer):
@@ -57,7 +69,9 @@ class Convolution(Layer):
         self.code = ACTIVATIONS[activation]
 
     def build(self, shape: Shape) -> Shape:
-        h, w, c = shape
+        h, w, c = image(shape, self)
+        if c % self.groups or self.filters % self.groups:
+            raise EnsyncError(f"{self.groups} groups for {c} channels and {self.filters} filters", "a number that divides both", "change groups or filters")
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups)
         fans = self.size**2 * c // self.groups, self.size**2 * self.filters
@@ -108,7 +122,7 @@ class DepthwiseConvolution(Layer):
         self.size, self.stride, self.padding = size, stride, padding
 
     def build(self, shape: Shape) -> Shape:
-        h, w, c = self.image = shape
+        h, w, c = self.image = image(shape, self)
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.shape, self.zeros_before = (oh, ow, c), (top, left)
         self.parameters = (Parameter("weights", (self.size, self.size, c), self.size**2 * c, self.size**2),)
@@ -154,7 +168,7 @@ class MaxPooling(Layer):
         self.size, self.stride, self.padding = size, stride or size, padding
 
     def build(self, shape: Shape) -> Shape:
-        h, w, c = self.image = shape
+        h, w, c = self.image = image(shape, self)
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.shape, self.window = (oh, ow, c), ((self.size, self.size), self.stride, (top, left))
         return self.shape
@@ -197,7 +211,7 @@ class GlobalAveragePooling(Layer):
     """outputs `(c,)` = each channel's mean over the image."""
 
     def build(self, shape: Shape) -> Shape:
-        self.image = shape
+        self.image = image(shape, self)
         return (shape[2],)
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
@@ -320,6 +334,65 @@ class BatchNormalization(Layer):
         return "Batch normalization" + ", relu" * self.relu
 
 
+class LocalResponseNormalization(Layer):
+    """outputs = inputs / (k + alpha * sum of squares over n neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
+
+    def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> None:
+        self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
+
+    def build(self, shape: Shape) -> Shape:
+        self.shape = shape
+        return shape
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.scales, self.inputs_gradient = (empty((rows, *self.shape), dtype) for _ in range(3))
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        rows, c = len(inputs), self.shape[-1]
+        self.inputs = inputs.reshape(-1, c)
+        response.response_forward(self.inputs, self.k, self.n, self.alpha, self.beta, self.scales[:rows].reshape(-1, c), self.outputs[:rows].reshape(-1, c))
+        return self.outputs[:rows]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        rows, c = len(gradient), self.shape[-1]
+        out = self.inputs_gradient[:rows]
+        response.response_backward(gradient.reshape(-1, c), self.inputs, self.scales[:rows].reshape(-1, c), self.n, self.alpha, self.beta, out.reshape(-1, c))
+        return out
+
+    def operations(self, shape: Shape) -> int:
+        return (self.n + 2) * int(np.prod(shape))
+
+    def describe(self) -> str:
+        return "Local response normalization"
+
+
+class Subsampling(Layer):
+    """outputs = every `stride`-th pixel, with channels of zeros appended up to `channels` (He et al. 2016, shortcut A)."""
+
+    def __init__(self, channels: int, stride: int = 2) -> None:
+        self.channels, self.stride = channels, stride
+
+    def build(self, shape: Shape) -> Shape:
+        self.image = shape
+        h, w, self.kept = image(shape, self)
+        return -(-h // self.stride), -(-w // self.stride), self.channels
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        h, w = (-(-n // self.stride) for n in self.image[:2])
+        self.outputs, self.inputs_gradient = np.zeros((rows, h, w, self.channels), dtype), np.zeros((rows, *self.image), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.outputs[: len(inputs), ..., : self.kept] = inputs[:, :: self.stride, :: self.stride]
+        return self.outputs[: len(inputs)]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        self.inputs_gradient[: len(gradient), :: self.stride, :: self.stride] = gradient[..., : self.kept]
+        return self.inputs_gradient[: len(gradient)]
+
+    def describe(self) -> str:
+        return f"Every {self.stride}. pixel, {self.channels} channels"
+
+
 class Chain(Layer):
     """Layers one after the other, seen as one."""
 
@@ -389,6 +462,9 @@ class Residual(Chain):
                 inner = layer.build(inner)
                 self.shapes.append(inner)
         self.outputs_shape = self.shapes[len(self.main) - 1]
+        around = self.shapes[-1] if self.shortcut else self.image
+        if around != self.outputs_shape:
+            raise EnsyncError(f"a residual sum of shapes {self.outputs_shape} and {around}", "one shape for both ways", "change the layers, or give a shortcut")
         self.parameters, self.statistics = _numbered(self.layers, "parameters"), _numbered(self.layers, "statistics")
         return self.outputs_shape
 
@@ -427,13 +503,15 @@ class Parallel(Layer):
     """outputs = the outputs of several branches on the same inputs, side by side in the channels."""
 
     def __init__(self, branches: Sequence[Layer]) -> None:
-        self.branches = list(branches)
+        self.layers = self.branches = list(branches)
 
     def build(self, shape: Shape) -> Shape:
         self.image, self.shapes = shape, [branch.build(shape) for branch in self.branches]
         self.parameters, self.statistics = _numbered(self.branches, "parameters"), _numbered(self.branches, "statistics")
         ends = np.cumsum([inner[-1] for inner in self.shapes])
         self.parts = [slice(end - inner[-1], end) for end, inner in zip(ends, self.shapes, strict=True)]
+        if len({inner[:-1] for inner in self.shapes}) > 1:
+            raise EnsyncError(f"parallel branches with outputs {', '.join(map(str, self.shapes))}", "one height and width for all", "change their strides or paddings")
         return (*self.shapes[0][:-1], int(ends[-1]))
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:

@@ -40,7 +40,13 @@ def uniform_pm_half(random: np.random.Generator, shape: tuple[int, ...], fan_in:
     return random.uniform(-0.5, 0.5, shape)
 
 
+def pytorch(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in +-1 / sqrt(fan_in), weights and biases: what torch.nn.Linear and Conv2d do unasked."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return random.uniform(-bound, bound, shape)
+
+
 INITIALIZERS: dict[str, Initializer] = {
-    f.__name__: f for f in (glorot_uniform, glorot_normal, he_uniform, he_normal, uniform_0_1, uniform_pm_half)
+    f.__name__: f for f in (glorot_uniform, glorot_normal, he_uniform, he_normal, pytorch, uniform_0_1, uniform_pm_half)
 }
-BIASES_TOO = ("uniform_0_1", "uniform_pm_half")  # the C programs draw biases like weights
+BIASES_TOO = ("pytorch", "uniform_0_1", "uniform_pm_half")  # PyTorch and the C programs draw biases like weights

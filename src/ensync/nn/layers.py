@@ -1,6 +1,6 @@
 """Layers: each declares its arrays, is bound to views of the network's flat vectors, and fills buffers allocated once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,7 @@ class Layer:
 
     parameters: tuple[Parameter, ...] = ()   # trained
     statistics: tuple[Parameter, ...] = ()   # kept, saved and averaged, not trained
+    layers: Sequence["Layer"] = ()           # nested in this one
 
     def build(self, shape: Shape) -> Shape:
         """Declare parameters and statistics for inputs of this shape and return the shape of the outputs."""
@@ -69,6 +70,13 @@ class Layer:
     def describe(self) -> str:
         """The layer in a few words, for the layer table."""
         return type(self).__name__
+
+
+def walk(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Yield each layer, followed by those nested in it."""
+    for layer in layers:
+        yield layer
+        yield from walk(layer.layers)
 
 
 class Dense(Layer):
@@ -142,8 +150,8 @@ class Softmax(Layer):
 class Dropout(Layer):
     """Zero a share `rate` of the values while training and scale the others by 1 / (1 - rate) (Srivastava et al. 2014, inverted)."""
 
-    def __init__(self, rate: float, index: int) -> None:
-        self.rate, self.index = rate, index  # index: this layer's number, so that two dropouts differ
+    def __init__(self, rate: float, index: int = 0) -> None:
+        self.rate, self.index = rate, index  # index: this layer's number among the network's dropouts, which it sets, so that two differ
 
     def build(self, shape: Shape) -> Shape:
         self.width = int(np.prod(shape))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ensync.errors import EnsyncError
 from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
-from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.nn.layers import Dropout, Layer, Parameter, Shape, Step, walk
 from ensync.sharding import Purpose, generator
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)   # what travels behind the gradient in the same allreduce
@@ -46,8 +47,13 @@ class Network:
         for layer in self.layers:
             shape = layer.build(shape)
             self.shapes.append(shape)
+        if len(shape) != 1:
+            raise EnsyncError(f"a network with outputs of shape {' x '.join(map(str, shape))}", "one row of outputs, one for each class", "put a flatten layer before the last")
         (self.classes,) = shape
         self.initializer = initializer
+        self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
+        for number, layer in enumerate(self.dropouts):
+            layer.index = number + 1
         self.layout = [(f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.parameters]
         self.statistics_layout = [(f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.statistics]
         self._allocate()

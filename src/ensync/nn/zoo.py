@@ -4,51 +4,73 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ensync.nn.layers import Dense, Dropout, Layer, Shape, Softmax
+from ensync.errors import EnsyncError
+from ensync.nn import convolutional_zoo as images
+from ensync.nn.composing import layers_of
+from ensync.nn.layers import Dense, Layer, Shape, Softmax
 from ensync.nn.network import Loss, Network
 from ensync.settings import Job
 from ensync.settings import Network as Settings
 
 
-def dense_layers(widths: list[int], classes: int, hidden: str, output: str, dropout: float) -> list[Layer]:
+def perceptron(settings: Settings, classes: int, widths: list[int], hidden: str, output: str) -> list[Layer]:
     """A dense network: hidden layers of these widths, each followed by dropout where asked, then the output layer."""
     layers: list[Layer] = []
-    for width in widths:
-        layers.append(Dense(width, hidden))
-        if dropout:
-            layers.append(Dropout(dropout, len(layers)))
-    layers.append(Dense(classes, "identity" if output == "softmax" else output))
-    return [*layers, Softmax()] if output == "softmax" else layers
+    for width, rate in zip(widths, images.rates(settings, [0.0] * len(widths)), strict=True):
+        layers += [Dense(width, settings.activation or hidden), *images.dropout(rate)]
+    return [*layers, Dense(classes, output)]
 
 
-def mlp(settings: Settings, classes: int, output: str | None) -> list[Layer]:
+def mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """A multi-layer perceptron of any depth."""
-    return dense_layers(settings.hidden if settings.hidden is not None else [128], classes, settings.activation or "relu", output or "identity", settings.dropout)
+    return perceptron(settings, classes, [128] if settings.hidden is None else settings.hidden, "relu", "identity")
 
 
-def oregon_mlp(settings: Settings, classes: int, output: str | None) -> list[Layer]:
+def oregon_mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """Two hidden layers, tanh everywhere, the output too (the source's C program)."""
-    return dense_layers(settings.hidden or [100, 100], classes, settings.activation or "tanh", output or "tanh", settings.dropout)
+    return perceptron(settings, classes, settings.hidden or [100, 100], "tanh", "tanh")
 
 
-def roy_mlp(settings: Settings, classes: int, output: str | None) -> list[Layer]:
+def roy_mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """One hidden layer, logistic everywhere (the source's program)."""
-    return dense_layers(settings.hidden or [100], classes, settings.activation or "logistic", output or "logistic", settings.dropout)
+    return perceptron(settings, classes, settings.hidden or [100], "logistic", "logistic")
 
 
-NETWORKS: dict[str, Callable[[Settings, int, str | None], list[Layer]]] = {"mlp": mlp, "oregon-mlp": oregon_mlp, "roy-mlp": roy_mlp}
+def listed(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+    """The layers of the job file."""
+    return layers_of(settings, classes)
+
+
+NETWORKS: dict[str, Callable[[Settings, Shape, int], list[Layer]]] = {
+    "mlp": mlp, "oregon-mlp": oregon_mlp, "roy-mlp": roy_mlp, "parashar-cnn": images.parashar_cnn, "minixception": images.minixception,
+    "minixception-plain": images.minixception_plain, "alexnet": images.alexnet, "lenet": images.lenet, "resnet": images.resnet, "vgg": images.vgg,
+    "layers": listed,
+}
+INITIALIZERS = {   # of the sources: Keras' and PyTorch's defaults, the papers'
+    "parashar-cnn": "glorot_uniform", "minixception": "glorot_uniform", "minixception-plain": "pytorch", "lenet": "glorot_uniform",
+    "resnet": "he_normal", "vgg": "he_normal",
+}
 
 
 def build(job: Job, shape: Shape, classes: int, rows: int) -> Network:
     """Return the job's network for images of this shape, with buffers for `rows` samples; its parameters are still zero."""
-    t = job.training
-    loss = Loss(t.loss, t.label_smoothing, *t.targets)
-    layers = NETWORKS[job.network.name](job.network, classes, _output(job))
-    return Network(layers, shape, loss, rows, np.dtype(t.precision), job.network.initializer)
+    t, settings = job.training, job.network
+    layers = NETWORKS[settings.name](settings, shape, classes)
+    _finish(layers, job)
+    initializer = INITIALIZERS.get(settings.name, "auto") if settings.initializer == "auto" else settings.initializer
+    network = Network(layers, shape, Loss(t.loss, t.label_smoothing, *t.targets), rows, np.dtype(t.precision), initializer)
+    if network.classes != classes:
+        raise EnsyncError(f"a network with {network.classes} outputs for {classes} classes", "one output for each class", "leave the units of the last dense layer out")
+    return network
 
 
-def _output(job: Job) -> str | None:
-    """The output layer's own activation; under cross-entropy the softmax belongs to the loss."""
+def _finish(layers: list[Layer], job: Job) -> None:
+    """Give the last layer its activation: none under cross-entropy, whose softmax belongs to the loss, else the job's or the network's own."""
+    last = layers[-1]
+    if not isinstance(last, Dense):
+        raise EnsyncError(f"a network that ends in '{last.describe()}'", "a dense layer with one output for each class", "append a layer of kind 'dense'")
+    given = job.network.output_activation
     if job.training.loss == "cross_entropy":
-        return "identity"
-    return None if job.network.output_activation == "auto" else job.network.output_activation
+        layers[-1] = Dense(last.units)
+    elif given != "auto":
+        layers[-1:] = [Dense(last.units), Softmax()] if given == "softmax" else [Dense(last.units, given)]

@@ -1,0 +1,144 @@
+"""The layers that a job file may list under [[network.layers]]: each kind with its settings, declared once."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Activation = Literal["relu", "tanh", "logistic", "identity"]
+Rectified = Literal["relu", "identity"]
+Padding = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
+
+ACTIVATION = "taken of the sum"
+PADDING = "same: ceil(size / stride) outputs, as in Keras; valid: none; a number: so many zeros on every side"
+
+
+class Section(BaseModel):
+    """A table of the job file: unknown keys, wrong types and values that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False, validate_default=True)
+
+
+class DenseLayer(Section):
+    """Every output is a weighted sum of all inputs, plus a bias."""
+
+    kind: Literal["dense"]
+    units: Positive | None = Field(None, description="outputs; left out: one for each class, in the last layer")
+    activation: Activation = Field("identity", description=ACTIVATION)
+
+
+class ConvolutionLayer(Section):
+    """Filters slide over an image."""
+
+    kind: Literal["convolution"]
+    filters: Positive = Field(description="channels of the outputs")
+    size: Positive = Field(3, description="height and width of a filter")
+    stride: Positive = Field(1, description="pixels from one window to the next")
+    padding: Padding = Field("same", description=PADDING)
+    groups: Positive = Field(1, description="parts of the channels that do not see each other")
+    activation: Activation = Field("identity", description=ACTIVATION)
+    use_bias: bool = Field(True, description="whether a bias is added; a batch normalisation behind makes it pointless")
+
+
+class DepthwiseLayer(Section):
+    """One filter per channel, without bias."""
+
+    kind: Literal["depthwise"]
+    size: Positive = Field(3, description="height and width of a filter")
+    stride: Positive = Field(1, description="pixels from one window to the next")
+    padding: Padding = Field("same", description=PADDING)
+
+
+class SeparableLayer(Section):
+    """A depthwise convolution, then a 1x1 convolution with bias."""
+
+    kind: Literal["separable"]
+    filters: Positive = Field(description="channels of the outputs")
+    size: Positive = Field(3, description="height and width of a filter")
+    stride: Positive = Field(1, description="pixels from one window to the next")
+    padding: Padding = Field("same", description=PADDING)
+    activation: Activation = Field("identity", description=ACTIVATION)
+
+
+class MaxPoolingLayer(Section):
+    """The maximum of each window."""
+
+    kind: Literal["max_pooling"]
+    size: Positive = Field(2, description="height and width of a window")
+    stride: Positive | None = Field(None, description="pixels from one window to the next; left out: the size; less: windows overlap")
+    padding: Padding = Field("valid", description=PADDING)
+
+
+class AveragePoolingLayer(MaxPoolingLayer):
+    """The mean of each window."""
+
+    kind: Literal["average_pooling"]  # type: ignore[assignment]
+
+
+class GlobalAveragePoolingLayer(Section):
+    """The mean of each channel over the image."""
+
+    kind: Literal["global_average_pooling"]
+
+
+class FlattenLayer(Section):
+    """The image as one row of values."""
+
+    kind: Literal["flatten"]
+
+
+class BatchNormalizationLayer(Section):
+    """Each channel with mean 0 and variance 1 over the batch, then scaled and shifted."""
+
+    kind: Literal["batch_normalization"]
+    activation: Rectified = Field("identity", description="taken of the normalised values")
+    momentum: Rate = Field(0.99, description="share of the moving statistics kept at each step (Keras 0.99; PyTorch's 0.1 is 0.9 here)")
+    epsilon: Annotated[float, Field(gt=0)] = Field(1e-3, description="added to the variance (Keras 1e-3, PyTorch 1e-5)")
+    unbiased: bool = Field(False, description="whether the moving variance divides by n - 1, as PyTorch's, and not by n")
+
+
+class LocalResponseNormalizationLayer(Section):
+    """Each value divided by (k + alpha * sum of squares over n neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
+
+    kind: Literal["local_response_normalization"]
+    k: float = Field(2.0, description="added to the sum of squares")
+    n: Positive = Field(5, description="channels in the sum")
+    alpha: float = Field(1e-4, description="factor of the sum of squares")
+    beta: float = Field(0.75, description="exponent")
+
+
+class DropoutLayer(Section):
+    """A share of the values set to zero while training."""
+
+    kind: Literal["dropout"]
+    rate: Rate = Field(description="that share")
+
+
+class ResidualLayer(Section):
+    """The sum of what some layers make of the inputs and the inputs themselves, or what a shortcut makes of them."""
+
+    kind: Literal["residual"]
+    layers: "list[LayerSettings]" = Field(description="the way through; its last layer is a batch_normalization without activation, which adds in passing")
+    shortcut: "list[LayerSettings]" = Field([], description="the way around, with outputs of the same shape; left out: the inputs themselves")
+    activation: Rectified = Field("identity", description=ACTIVATION)
+
+
+class ParallelLayer(Section):
+    """The outputs of several branches on the same inputs, side by side in the channels."""
+
+    kind: Literal["parallel"]
+    branches: "list[list[LayerSettings]]" = Field(min_length=1, description="a list of layers for each branch")
+
+
+LayerSettings = Annotated[
+    DenseLayer | ConvolutionLayer | DepthwiseLayer | SeparableLayer | MaxPoolingLayer | AveragePoolingLayer | GlobalAveragePoolingLayer
+    | FlattenLayer | BatchNormalizationLayer | LocalResponseNormalizationLayer | DropoutLayer | ResidualLayer | ParallelLayer,
+    Field(discriminator="kind")]
+
+for _nested in (ResidualLayer, ParallelLayer):
+    _nested.model_rebuild()
+
+KINDS: dict[str, type[Section]] = {
+    kind.model_fields["kind"].annotation.__args__[0]: kind  # type: ignore[union-attr]
+    for kind in LayerSettings.__origin__.__args__}  # type: ignore[attr-defined]

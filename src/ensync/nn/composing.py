@@ -1,0 +1,41 @@
+"""Layers from the list of a job file."""
+
+from collections.abc import Sequence
+
+from ensync.errors import EnsyncError
+from ensync.layer_settings import DenseLayer, ParallelLayer, ResidualLayer, Section
+from ensync.nn import convolutional as images
+from ensync.nn.layers import Dense, Dropout, Layer
+from ensync.settings import Network as Settings
+
+CLASSES: dict[str, type[Layer]] = {   # kinds whose settings are the arguments of their class
+    "convolution": images.Convolution, "depthwise": images.DepthwiseConvolution, "separable": images.SeparableConvolution,
+    "max_pooling": images.MaxPooling, "average_pooling": images.AveragePooling, "global_average_pooling": images.GlobalAveragePooling,
+    "flatten": images.Flatten, "batch_normalization": images.BatchNormalization, "dropout": Dropout,
+    "local_response_normalization": images.LocalResponseNormalization,
+}
+
+
+def layers_of(settings: Settings, classes: int) -> list[Layer]:
+    """Return the layers under [[network.layers]]; a dense layer without units has one for each class."""
+    return compose(settings.layers or [], classes)
+
+
+def compose(listed: Sequence[Section], classes: int) -> list[Layer]:
+    """Return the layers of a list, those of residual and parallel branches within them."""
+    return [_layer(settings, classes) for settings in listed]
+
+
+def _layer(settings: Section, classes: int) -> Layer:
+    if isinstance(settings, DenseLayer):
+        return Dense(settings.units or classes, settings.activation)
+    if isinstance(settings, ResidualLayer):
+        main = compose(settings.layers, classes)
+        if not main or not isinstance(main[-1], images.BatchNormalization) or main[-1].relu:
+            raise EnsyncError("a residual layer that does not end in a batch normalisation", "a batch_normalization without activation as the last of its layers, "
+                              "which adds the inputs in passing", "append one, and give the activation to the residual layer")
+        return images.Residual(main, settings.activation, compose(settings.shortcut, classes))
+    if isinstance(settings, ParallelLayer):
+        return images.Parallel([images.Chain(compose(branch, classes)) for branch in settings.branches])
+    values = dict(settings)
+    return CLASSES[values.pop("kind")](**values)
