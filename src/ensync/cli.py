@@ -31,8 +31,10 @@ def on_ranks(run: Callable[[Any], None]) -> None:
     """Run something collective on all ranks, so that one failing rank ends the job with its reason."""
     from ensync.mpi.abort import guard
     from ensync.mpi.world import world
+    from ensync.signals import raise_interrupts
 
     comm = world()
+    raise_interrupts()
     with guard(comm):
         run(comm)
 
@@ -227,7 +229,9 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
       ensync data prepare images --from photos/ --size 64
     """
     from ensync import describing
+    from ensync.signals import raise_interrupts
 
+    raise_interrupts()
     click.echo(describing.prepare(name, directory, download, target, validation=validation, seed=seed, size=size, greyscale=greyscale, bad_rows=bad_rows))
 
 

@@ -8,6 +8,11 @@ from contextlib import contextmanager
 AGAIN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)   # a time limit or preemption: run again to continue
 
 
+def raise_interrupts() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt from here on, for what knows how to leave tidily."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class StopWish:
     """The first signal received, or 0."""
 
