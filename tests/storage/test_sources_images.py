@@ -34,6 +34,9 @@ def test_train_and_test_folders_are_splits(tmp_path):
     write_pictures(tmp_path / "test", ("c",), 1)
     with pytest.raises(EnsyncError, match="has 'c'"):
         read_images(tmp_path, 6)
+    write_pictures(tmp_path / "val", ("a",), 1)
+    with pytest.raises(EnsyncError, match="has 'val' beside train"):
+        read_images(tmp_path, 6)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "tif", "webp", "ppm"])
@@ -60,6 +63,13 @@ def test_pictures_are_turned_as_exif_says(tmp_path):
         Image.fromarray(picture).save(tmp_path / name / "x.jpg", exif=exif if name == "b" else b"", quality=95)
     upright, turned = read_images(tmp_path, 16).images["train"][ALL(2)].astype(int)
     assert np.abs(upright[::-1] - turned).max() < 8 and upright[0, 0, 0] > 240
+
+
+def test_a_broken_exif_note_does_not_lose_the_picture(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), (0, 255, 0)).save(tmp_path / name / "x.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\xff\xff\xff\xff")
+    assert abs(int(read_images(tmp_path, 8).images["train"][ALL(1)][0, 4, 4, 1]) - 255) < 5
 
 
 def test_sixteen_bits_palettes_and_transparency_become_eight_bits(tmp_path):

@@ -25,6 +25,7 @@ SUFFIXES = frozenset(".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm".spli
 LARGEST = 100_000_000   # pixels; a small file may declare more than memory holds
 SIZES = range(1, 1025)  # pixels on a side of the result
 TOGETHER = 256          # pictures decoded between two reports of progress
+MOST_THREADS = 16       # each may hold a picture of the largest size
 
 Progress = Callable[[str, int, int], None]
 
@@ -108,7 +109,7 @@ def decode(path: Path, shape: tuple[int, ...]) -> np.ndarray | str:
                 return f"declares {image.width} x {image.height} pixels, more than {LARGEST:,}"
             side = 2 * max(height, width)
             image.draft(mode, (side, side))  # lets the JPEG decoder skip detail; never below twice the size asked for
-            picture = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+            picture = _eight_bits(_upright(image)).convert(mode)
             return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)).reshape(shape)
     except Image.DecompressionBombError:
         return f"declares more than {LARGEST:,} pixels"
@@ -123,6 +124,14 @@ def _plain(text: str) -> str:
     return re.sub(r"<[^>]*>", "the file", text).split("\n")[0][:200] or "no reason given"
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the picture turned as its EXIF note says; as it is when the note is broken, which is no reason to lose the picture."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of any kind; should the pixels be broken, decoding them will say so
+        return image
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return pictures of 16 bits with their upper 8, others as they are; Pillow's own conversion would clip at 255."""
     if not image.mode.startswith("I"):
@@ -132,7 +141,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _in_parallel(function: Callable, items: list) -> list:
     """Apply `function` in threads: Pillow's decoders leave the interpreter lock."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         warnings.simplefilter("ignore")  # Pillow warns about odd EXIF and sizes; what matters comes back as a problem
         return list(pool.map(function, items))
 
@@ -140,9 +149,12 @@ def _in_parallel(function: Callable, items: list) -> list:
 def _splits(directory: Path) -> dict[str, Path]:
     with told(directory):
         names = {entry.name for entry in os.scandir(directory) if entry.is_dir()}
-    if "train" in names:
-        return {split: directory / split for split in ("train", "test") if split in names}
-    return {"train": directory}
+    if "train" not in names:
+        return {"train": directory}
+    others = sorted(name for name in names - {"train", "test"} if not name.startswith("."))
+    if others:
+        raise EnsyncError(f"{directory} has '{others[0]}' beside train", "train and test only", f"rename '{others[0]}' to test, or move it away")
+    return {split: directory / split for split in ("train", "test") if split in names}
 
 
 def _class_names(folders: dict[str, Path]) -> list[str]:
