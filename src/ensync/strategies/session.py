@@ -1,5 +1,6 @@
 """A run from start (or checkpoint) to test result: members in groups of ranks, trained leg by leg, decisions taken by all."""
 
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
 from ensync.report.console import Console
 from ensync.report.history import History, truncate_after
+from ensync.report.text import plural
 from ensync.settings import Job
 from ensync.sharding import block
 from ensync.signals import AGAIN, StopWish
@@ -66,8 +68,8 @@ class Session:
 
     def run(self) -> None:
         """Train until every member is done. Collective. Raises Stopped after a checkpoint when any rank got a signal."""
-        shown = sum(len(t.rows) for t in self.trainees.values())
-        done = sum(t.position.epoch * len(t.rows) + t.position.samples for t in self.trainees.values())
+        shown = sum(t.steps_per_epoch for t in self.trainees.values())
+        done = sum(t.position.epoch * t.steps_per_epoch + t.position.step for t in self.trainees.values())
         with self.console.training(self.job.training.epochs, max(shown, 1), done):
             while (target := self._target()) is not None:
                 self._leg(*target)
@@ -156,9 +158,9 @@ class Session:
     def _stopped(self) -> Stopped:
         number = max(self.comm.allgather(int(self.wish.number)))
         position = min((t.position.epoch, t.position.step) for t in self.trainees.values())
-        where = f"{position[0]} epochs" + (f" and {position[1]} steps" if position[1] else "")
+        where = plural(position[0], "epoch") + (f" and {plural(position[1], 'step')}" if position[1] else "")
         where = self.comm.bcast(where)
-        return Stopped(f"stopped by signal {number} after {where}, with a checkpoint", "",
+        return Stopped(f"stopped by {signal.Signals(number).name} after {where}, with a checkpoint", "",
                        f"`ensync resume {self.directory}` continues", 75 if number in AGAIN else 130)
 
     def _check_replicas(self, when: str) -> None:
@@ -188,10 +190,11 @@ def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
 def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
     """Return this rank's members with their start values."""
     trainees: dict[int, Trainee] = {}
+    steps: dict[int, int] = {}
 
     def progress(trainee: Trainee) -> None:
         p = trainee.position
-        done = sum(t.position.epoch * len(t.rows) + t.position.samples for t in trainees.values())
+        done = sum(t.position.epoch * steps[m] + t.position.step for m, t in trainees.items())
         console.step(done, p.loss_sum / max(p.samples, 1))
 
     allreduce = Allreduce(plan.comm)
@@ -202,6 +205,7 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
         trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress)
+        steps[member] = trainees[member].steps_per_epoch
     return trainees
 
 
