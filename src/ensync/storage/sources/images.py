@@ -12,6 +12,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ensync.storage.sources.source import LISTED, Source, first_few, told
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of the others Pillow knows, some start other programs
 SUFFIXES = frozenset(".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm".split())
-LARGEST = 100_000_000   # pixels; a small file may declare more than memory holds
+LARGEST = 50_000_000    # pixels to decode (JPEG: after its detail is skipped); a small file may declare more than memory holds
 SIZES = range(1, 1025)  # pixels on a side of the result
 TOGETHER = 256          # pictures decoded between two reports of progress
 MOST_THREADS = 16       # each may hold a picture of the largest size
@@ -105,11 +106,12 @@ def decode(path: Path, shape: tuple[int, ...]) -> np.ndarray | str:
         if not path.is_file():
             return "is not a file"
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            image.draft(mode, (2 * width, 2 * height))  # lets the JPEG decoder skip detail, never below the size asked for
             if image.width * image.height > LARGEST:
                 return f"declares {image.width} x {image.height} pixels, more than {LARGEST:,}"
-            side = 2 * max(height, width)
-            image.draft(mode, (side, side))  # lets the JPEG decoder skip detail; never below twice the size asked for
-            picture = _eight_bits(_upright(image)).convert(mode)
+            image.load()
+            picture = _eight_bits(_upright(image))
+            picture = picture if picture.mode == mode else picture.convert(mode)
             return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)).reshape(shape)
     except Image.DecompressionBombError:
         return f"declares more than {LARGEST:,} pixels"
@@ -125,11 +127,10 @@ def _plain(text: str) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return the picture turned as its EXIF note says; as it is when the note is broken, which is no reason to lose the picture."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # of any kind; should the pixels be broken, decoding them will say so
-        return image
+    """Return the loaded picture turned as its EXIF note says; as it is when the note is broken, which is no reason to lose it."""
+    with suppress(Exception):  # a broken note raises as many types as a broken picture
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
