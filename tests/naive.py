@@ -117,3 +117,53 @@ def train_online(parameters, sizes, activations, cross_entropy_loss, inputs, lab
             if index:
                 delta = gradient * activation_slope(activations[index - 1], values[index])
     return total, correct
+
+# --- convolution: images (n, h, w, c), filters (kh, kw, c / groups, k); padding = (top, left) zeros before the image
+
+
+def windows(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple, fill: float = 0.0) -> np.ndarray:
+    """What each output sees: (n, oh, ow, kh, kw, c)."""
+    (n, h, w, c), (kh, kw), (oh, ow) = inputs.shape, size, outputs
+    framed = np.full((n, padding[0] + h + oh * stride + kh, padding[1] + w + ow * stride + kw, c), fill)
+    framed[:, padding[0] : padding[0] + h, padding[1] : padding[1] + w] = inputs
+    seen = np.empty((n, oh, ow, kh, kw, c))
+    for y in range(oh):
+        for x in range(ow):
+            seen[:, y, x] = framed[:, y * stride : y * stride + kh, x * stride : x * stride + kw]
+    return seen
+
+
+def convolution(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, stride: int, padding: tuple, groups: int, outputs: tuple) -> np.ndarray:
+    """Each group of outputs from its own group of channels: (n, oh, ow, k)."""
+    seen = windows(inputs, weights.shape[:2], stride, padding, outputs)
+    parts = zip(np.split(seen, groups, axis=-1), np.split(weights.astype(float), groups, axis=-1), strict=True)
+    return np.concatenate([np.tensordot(part, filters, 3) for part, filters in parts], axis=-1) + bias
+
+
+def depthwise(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, stride: int, padding: tuple, outputs: tuple) -> np.ndarray:
+    """A filter for each channel: (n, oh, ow, c)."""
+    return np.einsum("nyxabc,abc->nyxc", windows(inputs, weights.shape[:2], stride, padding, outputs), weights.astype(float)) + bias
+
+
+def max_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple) -> np.ndarray:
+    """The largest pixel of each window."""
+    return windows(inputs, size, stride, padding, outputs, -np.inf).max(axis=(3, 4))
+
+
+def average_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple) -> np.ndarray:
+    """The mean of each window's pixels inside the image."""
+    return np.nanmean(windows(inputs, size, stride, padding, outputs, np.nan), axis=(3, 4))
+
+
+def batch_normalization(inputs: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float) -> np.ndarray:
+    """Rows (rows, c) normalised by their own mean and biased variance."""
+    return gamma * (inputs - inputs.mean(axis=0)) / np.sqrt(inputs.var(axis=0) + epsilon) + beta
+
+
+def response_normalization(inputs: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
+    """Each channel of (rows, c) divided by a power of the squares of its neighbours."""
+    c, out = inputs.shape[1], np.empty(inputs.shape)
+    for j in range(c):
+        near = inputs[:, max(0, j - size // 2) : j + (size - 1) // 2 + 1]
+        out[:, j] = inputs[:, j] / (k + alpha / size * (near.astype(float) ** 2).sum(axis=1)) ** beta
+    return out

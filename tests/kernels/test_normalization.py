@@ -1,0 +1,89 @@
+"""Batch normalisation against obvious numpy and finite differences; its sums may be added over ranks."""
+
+import naive
+import numpy as np
+import pytest
+
+from ensync.kernels import normalization as n
+from ensync.kernels import threads
+
+EPSILON = 1e-3
+
+
+def case(rows, c, dtype):
+    random = np.random.default_rng(rows + c)
+    values = (random.standard_normal((rows, c)) * 2 + 1).astype(dtype)
+    return values, random.standard_normal((rows, c)).astype(dtype), (random.random(c) + 0.5).astype(dtype), random.standard_normal(c).astype(dtype)
+
+
+def sums_of(kernel, arrays, c, *options):
+    sums = np.full((2, c), np.nan)
+    kernel(*arrays, *options, np.full((n.blocks(len(arrays[0])), 2, c), np.nan, arrays[0].dtype), sums)
+    return sums
+
+
+def coefficients(sums, rows, gamma, beta):
+    scale, shift = np.empty((2, gamma.size), gamma.dtype)
+    mean, variance = np.empty((2, gamma.size))
+    n.batch_coefficients(sums, rows, gamma, beta, EPSILON, scale, shift, mean, variance)
+    return scale, shift, mean, variance
+
+
+def both_directions(values, gradient, gamma, beta, relu):
+    rows, c = values.shape
+    scale, shift, mean, variance = coefficients(sums_of(n.channel_sums, [values], c), rows, gamma, beta)
+    outputs, slope, gamma_gradient, beta_gradient, factors = (np.full(shape, np.nan, values.dtype) for shape in ((rows, c), (rows, c), c, c, (2, c)))
+    n.normalize(values, scale, shift, np.zeros((0, c), values.dtype), relu, outputs)
+    sums = sums_of(n.channel_gradient_sums, [gradient, values], c, scale, shift, relu)
+    n.gradient_coefficients(sums, rows, EPSILON, mean, variance, scale, gamma_gradient, beta_gradient, factors)
+    n.normalize_backward(gradient, values, scale, shift, relu, factors, slope)
+    return outputs, slope, gamma_gradient, beta_gradient
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(600, 33), (7, 5), (257, 64)])
+def test_forward(shape, relu, dtype):
+    values, gradient, gamma, beta = case(*shape, dtype)
+    expected = naive.batch_normalization(values.astype(float), gamma, beta, EPSILON)
+    outputs = both_directions(values, gradient, gamma, beta, relu)[0]
+    np.testing.assert_allclose(outputs, np.maximum(expected, 0) if relu else expected, atol=2e-5 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_gradients(relu):
+    values, gradient, gamma, beta = case(11, 3, np.float64)
+
+    def loss(values=values, gamma=gamma, beta=beta):
+        outputs = naive.batch_normalization(values, gamma, beta, EPSILON)
+        return ((np.maximum(outputs, 0) if relu else outputs) * gradient).sum()
+
+    _, slope, gamma_gradient, beta_gradient = both_directions(values, gradient, gamma, beta, relu)
+    np.testing.assert_allclose(slope, naive.finite_differences(lambda x: loss(values=x), values), atol=1e-6)
+    np.testing.assert_allclose(gamma_gradient, naive.finite_differences(lambda x: loss(gamma=x), gamma), atol=1e-6)
+    np.testing.assert_allclose(beta_gradient, naive.finite_differences(lambda x: loss(beta=x), beta), atol=1e-6)
+
+
+def test_sums_of_parts_are_the_sums_of_all():
+    values, gradient, gamma, beta = case(50, 6, np.float64)
+    parts = [sums_of(n.channel_sums, [np.ascontiguousarray(part)], 6) for part in (values[:20], values[20:20], values[20:])]
+    np.testing.assert_allclose(sum(parts), sums_of(n.channel_sums, [values], 6), rtol=1e-14)
+
+
+def test_skip_is_added_before_the_relu():
+    values, skip, gamma, beta = case(40, 17, np.float32)
+    outputs = np.empty_like(values)
+    n.normalize(values, gamma, beta, skip, True, outputs)
+    np.testing.assert_allclose(outputs, np.maximum(values * gamma + beta + skip, 0), atol=1e-5)
+    n.add(skip, outputs)
+    np.testing.assert_allclose(outputs, np.maximum(values * gamma + beta + skip, 0) + skip, atol=1e-5)
+
+
+def test_threads_do_not_change_a_bit():
+    arrays, found, before = case(1000, 20, np.float32), [], threads.get_threads()
+    for count in (1, before):
+        threads.set_threads(count)
+        found.append(both_directions(*arrays, True))
+    threads.set_threads(before)
+    for one, many in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, many)
