@@ -104,6 +104,7 @@ forward() {
 # finish CODE RESULT: end the job, or have it started again when it was stopped with its work unfinished.
 finish() {
     local code=$1
+    trap '' USR1 TERM   # requeueing ends this script with a signal
     [ "$code" != 0 ] || [ "$2" -nt "$started" ] || code=$STOPPED   # Open MPI's mpirun leaves with 0 when Slurm ends its daemons
     if [ "$code" = 0 ]; then
         say "done"

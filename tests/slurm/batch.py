@@ -92,7 +92,7 @@ class Site:
     def job(self, name, script="train", *options, arguments=(), job_file="jobs/quickstart.toml", epochs=150, **environment):
         """Submit a script with a job file of its own directory and log."""
         directory, log = self.directory / name, self.directory / f"{name}.log"
-        settings = {"data.path": self.data, "output.directory": directory, "training.threads": 1, "training.epochs": epochs}
+        settings = {"data.path": self.data, "output.directory": directory, "training.threads": 1, "training.epochs": epochs, "checkpoint.every_epochs": 5}
         settings = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         number = run(
             "sbatch", "--parsable", f"--output={log}", "--ntasks-per-node=1", *options, f"slurm/{script}.sbatch", job_file, *arguments, *settings,
