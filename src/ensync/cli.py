@@ -39,6 +39,12 @@ def on_ranks(run: Callable[[Any], None]) -> None:
         run(comm)
 
 
+def say(text: Callable[[], str]) -> None:
+    """Print the text of a verb that needs one process; under mpirun the others have nothing to do."""
+    if started_rank() == 0:
+        click.echo(text())
+
+
 @click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ensync")
 def cli() -> None:
@@ -173,7 +179,7 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
     """Print what a job, a run or a dataset is: layers and settings, where it stands, what it holds."""
     from ensync import describing
 
-    click.echo(describing.describe(thing, overrides))
+    say(lambda: describing.describe(thing, overrides))
 
 
 @cli.command()
@@ -200,7 +206,7 @@ def explain() -> None:
     """Explain every setting of a job file: type, default, meaning."""
     from ensync.job import explain_settings
 
-    click.echo(explain_settings())
+    say(explain_settings)
 
 
 @cli.group(cls=Verbs)
@@ -232,7 +238,7 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
     from ensync.signals import raise_interrupts
 
     raise_interrupts()
-    click.echo(describing.prepare(name, directory, download, target, validation=validation, seed=seed, size=size, greyscale=greyscale, bad_rows=bad_rows))
+    say(lambda: describing.prepare(name, directory, download, target, validation=validation, seed=seed, size=size, greyscale=greyscale, bad_rows=bad_rows))
 
 
 @data.command("describe")
@@ -241,7 +247,7 @@ def describe_data(file: str) -> None:
     """Print what a prepared dataset holds."""
     from ensync import describing
 
-    click.echo(describing.describe_dataset(file))
+    say(lambda: describing.describe_dataset(file))
 
 
 def started_rank() -> int:
@@ -250,6 +256,13 @@ def started_rank() -> int:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return 0
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return what is wrong with a command line, and which help tells what is right."""
+    message = error.format_message()
+    place = getattr(error, "ctx", None)
+    return f"{message} See `{place.command_path} --help`." if place and "--help" not in message else message
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -261,9 +274,9 @@ def main(arguments: list[str] | None = None) -> int:
     except click.Abort:
         code, reason = 130, "interrupted"
     except click.ClickException as error:
-        code, reason = 2, error.format_message()
+        code, reason = 2, _usage(error)
     except EnsyncError as error:
         code, reason = error.exit_code, str(error)
     if started_rank() == 0:
-        sys.stderr.write(f"ensync: {reason}\n")
+        sys.stderr.write(reason + "\n")
     return code

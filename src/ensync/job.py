@@ -26,8 +26,12 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     except FileNotFoundError:
         beside = [str(p) for p in Path(path).parent.glob("*.toml")]
         raise EnsyncError(f"no file '{path}'{nearest(str(path), beside)}", "a job file (TOML)", "give its path; jobs/ has examples") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnsyncError(f"'{path}' cannot be read ({error})", "a job file (TOML)", "check the path and its permissions") from None
+    except UnicodeDecodeError:
+        raise EnsyncError(f"'{path}' is not a text file", "a job file (TOML)", "check the path") from None
+    except IsADirectoryError:
+        raise EnsyncError(f"'{path}' is a directory", "a job file (TOML)", f"give its path; a run that stands there is continued with `ensync resume {path}`") from None
+    except OSError as error:
+        raise EnsyncError(f"'{path}' cannot be read ({error.strerror})", "a job file (TOML)", "check the path and its permissions") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise EnsyncError(f"'{path}' is not TOML: {error or 'nested too deeply'}", "lines `key = value` under [section] headers", "mend that line") from None
     return job_from_dict(override(tables, overrides), str(path))
@@ -64,7 +68,8 @@ def job_from_dict(tables: dict[str, Any], origin: str = "the job") -> Job:
 
 def _refusal(errors: list[Any], origin: str) -> EnsyncError:
     first = errors[0]
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    others = len({_locate(error["loc"]).name for error in errors}) - 1    # a union refuses a value once for each of its types
+    more = f" (and {others} more)" if others else ""
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and message.count("|") == 2:
         given, expected, action = message.split("|")

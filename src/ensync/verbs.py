@@ -22,13 +22,14 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
     """Train a job from its start, or where it stands when asked to resume and begun."""
     job = on_root(comm, lambda: load_job(path, overrides))
     console = make_console(comm.rank, verbose)
-    if launch.take_directory(comm, job, resume_if_begun, overwrite):
+    if launch.begun(comm, job, resume_if_begun, overwrite):
         console.line(f"resuming {job.output.directory}")
         resume(comm, job.output.directory, overrides, verbose)
         return
     place = launch.prepare(comm, job)
     with stop_on_signals() as wish:
         run = session.start(comm, job, place.feeds, console, wish)
+        launch.take_directory(comm, job)
         launch.header(console, place, run)
         _finish(session.train(run), console)
 
@@ -36,11 +37,12 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
 def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
     """Continue a run from its newest valid checkpoint, on any number of ranks."""
     console = make_console(comm.rank, verbose)
-    loaded = state.load_newest(comm, Path(directory))
+    loaded = _load(comm, directory)
     for path, why in loaded.rejected:
         console.warn(f"{path} is left aside: {why}")
     saved = loaded.state.job
-    job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": directory})}), overrides)
+    stands = str(loaded.path.parent.parent)    # where the run is now, should it have been moved
+    job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": stands})}), overrides)
     place = launch.prepare(comm, job)
     with stop_on_signals() as wish:
         run = session.resume(comm, loaded, job, place.feeds, console, wish)
@@ -164,11 +166,15 @@ def _named(files: Any) -> dict[str, object]:
     return dict(files) if isinstance(files, dict) else {Path(f).suffix.lstrip("."): f for f in files}
 
 
-def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[state.Loaded, Job, launch.Place]:
+def _load(comm: Comm, directory: str) -> state.Loaded:
     if not Path(directory).exists():
         beside = [str(p) for p in Path(directory).parent.glob("*")] if Path(directory).parent.is_dir() else []
         raise EnsyncError(f"no run at '{directory}'{nearest(directory, beside)}", "the output.directory of a run, or a checkpoint file", "check the path")
-    loaded = state.load_newest(comm, Path(directory))
+    return state.load_newest(comm, Path(directory))
+
+
+def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[state.Loaded, Job, launch.Place]:
+    loaded = _load(comm, directory)
     job = _with(comm, loaded.state.job, overrides)
     return loaded, job, launch.prepare(comm, job)
 

@@ -53,7 +53,7 @@ def make_job(dataset, tmp_path):
 
 
 def begin(comm, job, wish=None):
-    take_directory(comm, job, resume=False, overwrite=True)
+    take_directory(comm, job)
     return session.start(comm, job, open_feeds(comm, job), SILENT, wish or StopWish())
 
 

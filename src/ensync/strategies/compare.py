@@ -56,7 +56,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
     """Train and judge one row (or the ensemble's rows) of the comparison. Collective over comm."""
     console.line()
     console.line(f"{name}: {comm.size} rank{'s' * (comm.size > 1)}", "bold")
-    launch.take_directory(comm, job, resume=False, overwrite=True)
+    launch.take_directory(comm, job)
     trained = session.train(session.start(comm, job, place.feeds, console, wish))
     seconds = trained.elapsed
     allreduce = next(iter(trained.trainees.values())).allreduce
@@ -132,7 +132,7 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
         console.line()
         console.line(f"{key} = {value}", "bold")
         place = launch.prepare(comm, job)
-        launch.take_directory(comm, job, resume=False, overwrite=True)
+        launch.take_directory(comm, job)
         trained = session.train(session.start(comm, job, place.feeds, console, wish))
         jury = results.jury_of_session(trained)
         method = job.fusion.method if trained.plan.members > 1 else SINGLE

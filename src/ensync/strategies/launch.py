@@ -42,9 +42,26 @@ def prepare(comm: Comm, job: Job) -> Place:
     """Give this rank its threads, open the dataset, compile. Collective."""
     where = topology(comm)
     count = job.training.threads or threads.thread_budget(_cores(), _neighbours(comm))
-    threads.set_threads(count)
+    try:
+        threads.set_threads(count)
+    except EnsyncError as error:
+        raise EnsyncError(f"training.threads = {count}", error.expected, "give fewer, or 0 for those of this rank") from None
     feeds = open_feeds(comm, job)
+    _check_validation(job, len(feeds.validation))
     return Place(comm, where, count, feeds, _compile_once_per_node(comm, where, job, feeds))
+
+
+def _check_validation(job: Job, rows: int) -> None:
+    """Refuse settings that decide by validation images where there are none."""
+    weighted = job.training.strategy == "ensemble" and job.fusion.method == "weighted_voting"
+    asked = {
+        f"training.early_stopping = {job.training.early_stopping}": job.training.early_stopping, "training.best_weights = true": job.training.best_weights,
+        "fusion.method = 'weighted_voting'": weighted,
+    }
+    for given, wanted in asked.items():
+        if wanted and not rows:
+            raise EnsyncError(f"{given} with {job.data.path}, which has no validation images", "a validation split to decide by",
+                              "prepare the dataset with --validation 0.1, or leave the setting out")
 
 
 def _cores() -> set[int]:
@@ -92,31 +109,35 @@ def _blank(feeds: Feeds) -> Feed:
     return Feed(np.zeros((2, feeds.dataset.features), np.uint8), np.zeros(2, np.int64), train.mean, train.inverse_std)
 
 
-def take_directory(comm: Comm, job: Job, resume: bool, overwrite: bool) -> bool:
-    """Make the run's directory and write job.toml into it; return whether there is a run to resume. Collective.
-
-    EnsyncError when it holds a run and neither is wanted.
-    """
+def begun(comm: Comm, job: Job, resume: bool, overwrite: bool) -> bool:
+    """Return whether output.directory holds a run that is to be resumed. Collective. EnsyncError when it holds one and neither is wanted."""
     directory = Path(job.output.directory)
 
-    def take() -> bool:
+    def look() -> bool:
         held = has_checkpoint(directory)
         if held and not (resume or overwrite):
             raise EnsyncError(f"'{directory}' holds a run already", "an empty output.directory",
                               f"continue it with `ensync resume {directory}`, start afresh with --overwrite, or give --set output.directory=DIR")
-        try:
-            (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
-            if not (held and resume):
-                for old in [*(directory / "checkpoints").glob("checkpoint-*.h5"), directory / "history.jsonl", directory / "result.json"]:
-                    old.unlink(missing_ok=True)
-        except OSError as error:
-            raise EnsyncError(f"the output.directory '{directory}' cannot be made ({error.strerror})", "a directory that can be written",
-                              "check its path and permissions or give --set output.directory=DIR") from None
-        if not (held and resume):
-            write_atomically(directory / "job.toml", [dump_job(job).encode()])
         return held and resume
 
-    return on_root(comm, take)
+    return on_root(comm, look)
+
+
+def take_directory(comm: Comm, job: Job) -> None:
+    """Make the run's directory, remove what an earlier run left there, and write job.toml into it. Collective."""
+    directory = Path(job.output.directory)
+
+    def take() -> None:
+        try:
+            (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+            for old in [*(directory / "checkpoints").glob("checkpoint-*.h5"), directory / "history.jsonl", directory / "result.json"]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise EnsyncError(f"the output.directory '{directory}' cannot be made ({(error.strerror or str(error)).lower()})", "a directory that can be written",
+                              "check its path and permissions or give --set output.directory=DIR") from None
+        write_atomically(directory / "job.toml", [dump_job(job).encode()])
+
+    on_root(comm, take)
 
 
 def versions() -> dict[str, str]:
@@ -144,6 +165,8 @@ def header(console: Console, place: Place, session: Session) -> None:
     if where.ranks_on_node * place.threads > (os.cpu_count() or 1):
         console.warn(f"{where.ranks_on_node} ranks x {place.threads} threads share {os.cpu_count()} cores of this node; "
                      f"start fewer ranks or give --set training.threads={max(1, (os.cpu_count() or 1) // where.ranks_on_node)}")
+    if job.training.batch != "full" and job.training.batch > len(trainee.rows):
+        console.advise(f"training.batch = {job.training.batch:,} is more than the {len(trainee.rows):,} training rows, so each step takes all of them")
     if trainee.batch < session.plan.comm.size:
         console.advise(f"a batch of {trainee.batch} leaves {session.plan.comm.size - trainee.batch} of {session.plan.comm.size} ranks without "
                        f"a sample in each step; give --set training.batch={session.plan.comm.size} or more, or train an ensemble")

@@ -65,6 +65,8 @@ class Jury:
     def _obstacle(self, method: str) -> str:
         if not self.test.present:
             return "no member is left: " + "; ".join(f"{m}: {why}" for m, why in self.test.excluded.items())
+        if method == "weighted_voting" and self.test.members > 1 and not len(self.validation.feed):
+            return "the dataset has no validation images to weigh the members by"
         if method == "weight_averaging" and self.test.members > 1 and self.job.ensemble.start == "own":
             return "the members started from different weights, whose mean is no network; set ensemble.start = 'shared' or 'synchronous'"
         return ""

@@ -217,12 +217,24 @@ def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) 
     return Session(comm, job, feeds, console, wish, state, plan, build_trainees(comm, job, feeds, plan, console, wish))
 
 
+def _check_same(begun: Job, job: Job, within_epoch: bool) -> None:
+    """Refuse what would make a resumed run another one: strategy, members, seed; within an epoch the batch, which counts its steps."""
+    fixed = ["training.strategy", "training.seed", *(f"ensemble.{key}" for key in type(job.ensemble).model_fields), *["training.batch"] * within_epoch]
+    for name in fixed:
+        section, key = name.split(".")
+        old, new = (getattr(getattr(j, section), key) for j in (begun, job))
+        if old != new:
+            raise EnsyncError(f"{name} = {new!r} for a run that was begun with {old!r}", "the value that the run was begun with",
+                              "leave it out, or train afresh with --set output.directory=DIR")
+
+
 def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: Console, wish: StopWish) -> Session:
     """Return a session that continues from a checkpoint, on any number of ranks. Collective."""
     state = loaded.state
     if state.fingerprint != feeds.dataset.fingerprint:
         raise EnsyncError(f"the dataset {job.data.path} is not the one that {loaded.path} was trained on", f"the file with fingerprint {state.fingerprint}",
                           "prepare that dataset again or give --set data.path=FILE")
+    _check_same(state.job, job, any(p["step"] for p in loaded.attributes["positions"]))
     state.job = job
     plan = make_plan(comm, state.members)
     trainees = build_trainees(comm, job, feeds, plan, console, wish)
