@@ -26,14 +26,16 @@ from ensync.kernels.simd import lanes, lanes_of, pointer
 # Samples whose updates wait together, and rows of weights that one thread takes at a time.
 BLOCK = 32
 PIECE = 208
+# Weights below which a pass over them takes less time than other threads need to start.
+SERIAL_BELOW = 1 << 15
 CROSS_ENTROPY = 0
 
 # Per layer: inputs, outputs; both padded (rows: inputs and the bias); activation; offsets of the weights (rows, columns),
 # of the block's inputs (BLOCK, rows) and of its waiting -rate * deltas (BLOCK, columns).
 LAYER = np.dtype([(name, np.int64) for name in "inputs outputs rows columns activation weights values deltas".split()])
 # Offsets of what is shared: per-pixel mean and scale, products (pieces, BLOCK, columns) and inner products
-# (pieces, BLOCK, BLOCK) of the first layer, outputs (width), and vectors of one sample: sums, gradient, delta, factors.
-ROOM = np.dtype([(name, np.int64) for name in "mean scale products inner outputs sums gradient delta factors pieces".split()])
+# (pieces, BLOCK, BLOCK) of the first layer, vectors of one sample; then the pieces of the first layer, and all weights.
+ROOM = np.dtype([(name, np.int64) for name in "mean scale products inner outputs sums gradient delta factors pieces weights".split()])
 
 
 def train_online(
@@ -83,7 +85,7 @@ def _lay_out(sizes: np.ndarray, codes: np.ndarray, itemsize: int) -> tuple[np.nd
     room = np.zeros(1, ROOM)
     room[0] = (
         take(sizes[0]), take(sizes[0]), take(pieces, BLOCK, plan[0]["columns"]), take(pieces, BLOCK, BLOCK),
-        take(width), take(width), take(width), take(width), take(BLOCK), pieces,
+        take(width), take(width), take(width), take(width), take(BLOCK), pieces, (plan["rows"] * plan["columns"]).sum(),
     )
     return plan, room, end
 
@@ -132,8 +134,12 @@ def _train(work, plan, room, pieces, images, labels, rows, loss, rate, low, high
     loss_sum, correct = 0.0, 0
     for first in range(0, len(rows) + BLOCK, BLOCK):
         block = rows[first : first + BLOCK]
-        for index in prange(len(pieces)):
-            _pass(work, plan, room[0], pieces, index, images, block)
+        if room[0].weights < SERIAL_BELOW:
+            for index in range(len(pieces)):
+                _pass(work, plan, room[0], pieces, index, images, block)
+        else:
+            for index in prange(len(pieces)):
+                _pass(work, plan, room[0], pieces, index, images, block)
         _begin_block(work, plan, room[0])
         for t in range(len(block)):
             sample_loss, hit = _step(work, plan, room[0], t, labels[block[t] : block[t] + 1], loss, rate, low, high, factor)
