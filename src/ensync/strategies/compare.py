@@ -39,12 +39,15 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
     place = launch.prepare(comm, job)
     comparison = _empty(place, job)
     predictions: dict[str, np.ndarray] = {}
-    if comm.rank == 0:
-        _one(alone(), variant(job, "one rank", "synchronous"), place, console, wish, "one rank", comparison, predictions)
-    patient_barrier(comm)
-    if comm.size > 1:
-        _one(comm, variant(job, "synchronous", "synchronous"), place, console, wish, "synchronous", comparison, predictions)
-    _one(comm, variant(job, "ensemble", "ensemble"), place, console, wish, "ensemble", comparison, predictions)
+    names = ["one rank", *["synchronous"] * (comm.size > 1), "ensemble"]
+    variants = {name: variant(job, name, "ensemble" if name == "ensemble" else "synchronous") for name in names}
+    for each in variants.values():    # before any of them is trained: all ranks hear of a disk that refuses
+        launch.take_directory(comm, each)
+    for name, each in variants.items():
+        ranks = alone() if name == "one rank" else comm
+        if name != "one rank" or comm.rank == 0:
+            _one(ranks, each, place, console, wish, name, comparison, predictions)
+        patient_barrier(comm)
     if comm.rank:
         return None
     _relate(comparison, predictions, place.feeds.test.labels)
@@ -56,7 +59,6 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
     """Train and judge one row (or the ensemble's rows) of the comparison. Collective over comm."""
     console.line()
     console.line(f"{name}: {comm.size} rank{'s' * (comm.size > 1)}", "bold")
-    launch.take_directory(comm, job)
     trained = session.train(session.start(comm, job, place.feeds, console, wish))
     seconds = trained.elapsed
     allreduce = next(iter(trained.trainees.values())).allreduce

@@ -60,7 +60,7 @@ class Jury:
         if votes is None:
             return None
         self.predictions[method] = winners(votes)
-        return figures(votes, self.test.feed.labels, self.network.loss.is_cross_entropy)
+        return figures(votes, self.test.feed.labels, self.network.loss.is_cross_entropy and method != "hard_voting")   # shares of votes are no probabilities
 
     def _obstacle(self, method: str) -> str:
         if not self.test.present:
