@@ -41,16 +41,25 @@ check_mpirun() {
     esac
 }
 
+# Set $tasks to the number of ranks: what was asked for, unless the job was restarted on another number of nodes.
+count_ranks() {
+    local per_node=${SLURM_NTASKS_PER_NODE:-0}
+    tasks=$SLURM_NTASKS
+    if [ "$per_node" -gt 0 ] && { [ "$tasks" -gt $((SLURM_JOB_NUM_NODES * per_node)) ] || [ "$tasks" -le $(((SLURM_JOB_NUM_NODES - 1) * per_node)) ]; }; then
+        tasks=$((SLURM_JOB_NUM_NODES * per_node))
+    fi
+}
+
 # launch COMMAND...: run it on all ranks of the allocation.
 launch() {
     local cores=${SLURM_CPUS_PER_TASK:-1}
     case $LAUNCHER/$mpi in
         srun/*)   # --cpus-per-task: srun no longer takes it from sbatch. --kill-on-bad-exit: otherwise a dead rank leaves the others waiting.
-            exec srun --mpi="$SRUN_MPI" --ntasks="$SLURM_NTASKS" --cpus-per-task="$cores" --cpu-bind=cores --kill-on-bad-exit=1 "$@" ;;
+            exec srun --mpi="$SRUN_MPI" --ntasks="$tasks" --cpus-per-task="$cores" --cpu-bind=cores --kill-on-bad-exit=1 "$@" ;;
         mpirun/"Open MPI"*)   # PE: cores of a rank. Its daemons must not be bound to the one core that srun would give them.
-            SLURM_CPU_BIND=none exec mpirun -n "$SLURM_NTASKS" --map-by "slot:PE=$cores" --bind-to core "$@" ;;
+            SLURM_CPU_BIND=none exec mpirun -n "$tasks" --map-by "slot:PE=$cores" --bind-to core "$@" ;;
         mpirun/*)
-            SLURM_CPU_BIND=none exec mpirun -n "$SLURM_NTASKS" -ppn "${SLURM_NTASKS_PER_NODE:-$SLURM_NTASKS}" "$@" ;;
+            SLURM_CPU_BIND=none exec mpirun -n "$tasks" -ppn "${SLURM_NTASKS_PER_NODE:-$tasks}" "$@" ;;
     esac
 }
 
@@ -81,7 +90,8 @@ submit() {
 # run COMMAND [ARGUMENT...]: launch it, hand the signals on that Slurm gives this script, and return its exit code.
 run() {
     check_launcher
-    say "$mpi on $SLURM_JOB_NODELIST: $SLURM_NTASKS ranks x ${SLURM_CPUS_PER_TASK:-1} cores by $LAUNCHER${SRUN_MPI:+ --mpi=$SRUN_MPI}, job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}"
+    count_ranks
+    say "$mpi on $SLURM_JOB_NODELIST: $tasks ranks x ${SLURM_CPUS_PER_TASK:-1} cores by $LAUNCHER${SRUN_MPI:+ --mpi=$SRUN_MPI}, job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}"
     signalled= started=$(mktemp)
     trap 'forward USR1' USR1
     trap 'forward TERM' TERM

@@ -1,0 +1,35 @@
+"""The batch scripts as texts; tests/slurm runs them on a real Slurm."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SLURM = Path(__file__).parents[1] / "slurm"
+SCRIPTS = sorted(SLURM.glob("*.sbatch"))
+
+
+def test_all_are_here():
+    assert [script.stem for script in SCRIPTS] == ["compare", "scaling", "sweep", "train"]
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, SLURM / "environment.sh", SLURM / "functions.sh"], ids=lambda path: path.name)
+def test_bash_reads_it(script):
+    assert subprocess.run(["bash", "-n", script], capture_output=True, text=True).stderr == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_sbatch_line_has_its_reason_and_none_stands_too_late(script):
+    lines = script.read_text().splitlines()
+    places = [place for place, line in enumerate(lines) if line.startswith("#SBATCH")]
+    assert all(re.match(r"# [a-z0-9]", lines[place - 1]) for place in places)
+    first_command = next(place for place, line in enumerate(lines) if line and not line.startswith("#"))
+    assert places and max(places) < first_command  # sbatch stops reading at the first command
+
+
+def test_all_settings_that_srun_would_guess_are_given():
+    launch = (SLURM / "functions.sh").read_text()
+    line = next(line for line in launch.splitlines() if "exec srun" in line)
+    for option in ["--mpi=", "--ntasks=", "--cpus-per-task=", "--cpu-bind=", "--kill-on-bad-exit=1"]:
+        assert option in line
