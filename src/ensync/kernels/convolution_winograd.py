@@ -17,8 +17,8 @@ from ensync.kernels.vectors import advance, fma, load, maximum, splat, store, ze
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)    # divides the lanes
-PANEL = panel(accumulate=False)
-FILTER_PANEL, ADD_PANEL = panel(accumulate=False, rows=FILTER_ROWS), panel(accumulate=True, rows=FILTER_ROWS)
+PANEL = panel(started=False)
+FILTER_PANEL, ADD_PANEL = panel(started=False, rows=FILTER_ROWS), panel(started=True, rows=FILTER_ROWS)
 PLACES = 36
 TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
 FILTER_TILES = 28   # of one block of the filter's gradient
@@ -189,7 +189,8 @@ def _products(pieces, filters, products, rows, inputs, panels):
             b = (place * panels + panel) * inputs * width
             for row in range(0, rows, ROWS):
                 a, c = (place * TILES + row) * inputs, (place * TILES + row) * panels * width + panel * width
-                PANEL(advance(pieces, a), advance(filters, b), advance(products, c), inputs, inputs, 1, panels * width)
+                c_at = advance(products, c)
+                PANEL(advance(pieces, a), advance(filters, b), c_at, c_at, inputs, inputs, 1, width, 0, panels * width)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -242,11 +243,11 @@ def _add_products(pieces, gradients, sums, place, part, whole, panels, first):
     b = (place * panels + part) * FILTER_TILES * width
     for row in range(0, whole, FILTER_ROWS):
         a = place * FILTER_TILES * whole + row // full * FILTER_TILES * full + row % full
-        to = ((place * panels + part) * whole + row) * width
+        to = advance(sums, ((place * panels + part) * whole + row) * width)
         if first:
-            FILTER_PANEL(advance(pieces, a), advance(gradients, b), advance(sums, to), FILTER_TILES, 1, full, width)
+            FILTER_PANEL(advance(pieces, a), advance(gradients, b), to, to, FILTER_TILES, 1, full, width, 0, width)
         else:
-            ADD_PANEL(advance(pieces, a), advance(gradients, b), advance(sums, to), FILTER_TILES, 1, full, width)
+            ADD_PANEL(advance(pieces, a), advance(gradients, b), to, to, FILTER_TILES, 1, full, width, width, width)
 
 
 @njit(**OPTIONS)

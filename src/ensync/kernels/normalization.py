@@ -60,7 +60,7 @@ def _channel_sums(values, partial, sums):
     add_partial(partial, count, sums)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(**OPTIONS)
 def normalize_rows(source, skip, has_skip, scale, shift, floor, target, c, rows):
     """Write max(floor, scale * source + shift + skip) of `rows` rows, all given by addresses."""
     low = splat(source, floor)
@@ -83,8 +83,8 @@ def _normalize(values, scale, shift, skip, has_skip, floor, out):
                        pointer(out, at), c, min(32, rows - block * 32))
 
 
-@njit(forceinline=True, **OPTIONS)
-def _gradient_sums(gradient, values, scale, shift, floor, partial, c, rows):
+@njit(**OPTIONS)
+def block_gradient_sums(gradient, values, scale, shift, floor, partial, c, rows):
     """Write the sums of g and g x of a block to `partial` (2, c); g is 0 where a ReLU follows and was closed."""
     low, nothing = splat(values, floor), zeros(values)
     for j in range(0, c, lanes(values)):
@@ -105,26 +105,31 @@ def _channel_gradient_sums(gradient, values, scale, shift, floor, partial, sums)
     count = (rows + BLOCK - 1) // BLOCK
     for block in prange(count):
         at = block * BLOCK * c
-        _gradient_sums(pointer(gradient, at), pointer(values, at), pointer(scale, 0), pointer(shift, 0), floor,
+        block_gradient_sums(pointer(gradient, at), pointer(values, at), pointer(scale, 0), pointer(shift, 0), floor,
                        pointer(partial, block * 2 * c), c, min(BLOCK, rows - block * BLOCK))
     add_partial(partial, count, sums)
+
+
+@njit(**OPTIONS)
+def normalize_backward_rows(gradient, values, scale, shift, floor, slope, offset, target, c, rows):
+    """Write scale * g + slope * x + offset of `rows` rows, all given by addresses; g is 0 where a ReLU follows and was closed."""
+    low, nothing = splat(values, floor), zeros(values)
+    for j in range(0, c, lanes(values)):
+        count = min(lanes(values), c - j)
+        a, b, p, q = load(scale, j, count), load(shift, j, count), load(slope, j, count), load(offset, j, count)
+        for at in range(j, rows * c, c):
+            x = load(values, at, count)
+            g = choose(greater(fma(x, a, b), low), load(gradient, at, count), nothing)
+            store(target, at, fma(g, a, fma(x, p, q)), count)
 
 
 @njit(parallel=True, **OPTIONS)
 def _normalize_backward(gradient, values, scale, shift, floor, coefficients, out):
     rows, c = values.shape
     for block in prange((rows + 31) // 32):
-        start, end = block * 32 * c, min(rows, block * 32 + 32) * c
-        g_at, x_at, out_at = pointer(gradient, 0), pointer(values, 0), pointer(out, 0)
-        low, nothing = splat(g_at, floor), zeros(g_at)
-        for j in range(0, c, lanes(values)):
-            count = min(lanes(values), c - j)
-            a, b = load(pointer(scale, 0), j, count), load(pointer(shift, 0), j, count)
-            p, q = load(pointer(coefficients, 0), j, count), load(pointer(coefficients, c), j, count)
-            for at in range(start + j, end, c):
-                x = load(x_at, at, count)
-                g = choose(greater(fma(x, a, b), low), load(g_at, at, count), nothing)
-                store(out_at, at, fma(g, a, fma(x, p, q)), count)
+        at = block * 32 * c
+        normalize_backward_rows(pointer(gradient, at), pointer(values, at), pointer(scale, 0), pointer(shift, 0), floor, pointer(coefficients, 0),
+                                pointer(coefficients, c), pointer(out, at), c, min(32, rows - block * 32))
 
 
 @njit(**OPTIONS)

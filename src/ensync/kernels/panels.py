@@ -1,8 +1,8 @@
 """The lean microkernel for packed operands: whole register tiles only, no bias, no edges.
 
-    C[p, j] = (C[p, j] if accumulate) + sum over i < inner of A[p * a_row + i * a_inner] * B[i * width + j]
+    C[p, j] = (S[p * s_row + j] if started) + sum over i < inner of A[p * a_row + i * a_inner] * B[i * b_inner + j]
 
-for ROWS rows and `width` = VECTORS vectors of columns. Where `simd.tile` would spend a fifth of a short sum on edges and epilogue,
+for ROWS rows and `width` = VECTORS vectors of columns. S may be C, to add to it, or a bias with s_row = 0. Where `simd.tile` would spend a fifth of a short sum on edges and epilogue,
 the caller pads its scratch instead.
 """
 
@@ -18,36 +18,40 @@ ROWS, VECTORS = {"avx512": (14, 2), "avx2": (6, 2), "neon": (12, 2), "plain": (4
 
 
 @functools.cache
-def panel(accumulate: bool, rows: int = ROWS, vectors: int = VECTORS):
-    """Return kernel(a, b, c, inner, a_row, a_inner, c_row) for addresses of one type; inner is at least 1."""
+def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS):
+    """Return kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row) for addresses of one type; inner is at least 1."""
 
     @intrinsic
-    def kernel(typing_context, a, b, c, inner, a_row, a_inner, c_row):
+    def kernel(typing_context, a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row):
         lane_count = lanes_of(a.dtype.bitwidth // 8)
 
         def generate(context, builder, signature, arguments):
             vector = Vectors(builder.module, builder, context.get_value_type(a.dtype), lane_count)
-            _write(vector, builder, arguments, accumulate, rows, vectors)
+            _write(vector, builder, arguments, started, rows, vectors)
             return context.get_dummy_value()
 
-        return types.void(a, b, c, *[types.int64] * 4), generate
+        return types.void(a, b, s, c, *[types.int64] * 6), generate
 
     return kernel
 
 
-def _write(vector: Vectors, builder: ir.IRBuilder, arguments: list, accumulate: bool, rows: int, vectors: int) -> None:
-    a, b, c, inner, a_row, a_inner, c_row = arguments
+def _write(vector: Vectors, builder: ir.IRBuilder, arguments: list, started: bool, rows: int, vectors: int) -> None:
+    a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row = arguments
     columns = [INT64(v * vector.lanes) for v in range(vectors)]
     row_starts = [builder.mul(INT64(p), a_row) for p in range(rows)]
-    targets = [[builder.gep(builder.gep(c, [builder.mul(INT64(p), c_row)]), [column]) for column in columns] for p in range(rows)]
-    sums = [vector.load(target) if accumulate else vector.zero for row in targets for target in row]
+
+    def places(start, step):
+        row_places = [builder.gep(start, [builder.mul(INT64(p), step)]) for p in range(rows)]
+        return [builder.gep(row, [column]) for row in row_places for column in columns]
+
+    sums = [vector.load(place) for place in places(s, s_row)] if started else [vector.zero] * (rows * vectors)
     before, block = builder.block, builder.append_basic_block("sum")
     builder.branch(block)
     builder.position_at_end(block)
     i, at, b_at = builder.phi(INT64), builder.phi(a.type), builder.phi(b.type)
     held = [builder.phi(vector.type) for _ in sums]
     factors = [vector.load(builder.gep(b_at, [column])) for column in columns]
-    following = [builder.add(i, INT64(1)), builder.gep(at, [a_inner]), builder.gep(b_at, [INT64(vectors * vector.lanes)])]
+    following = [builder.add(i, INT64(1)), builder.gep(at, [a_inner]), builder.gep(b_at, [b_inner])]
     for p, start in enumerate(row_starts):
         factor = vector.splat(builder.load(builder.gep(at, [start])))
         following += [vector.multiply_add(factor, x, held[p * vectors + v]) for v, x in enumerate(factors)]
@@ -57,5 +61,5 @@ def _write(vector: Vectors, builder: ir.IRBuilder, arguments: list, accumulate: 
     after = builder.append_basic_block("done")
     builder.cbranch(builder.icmp_signed("<", following[0], inner), block, after)
     builder.position_at_end(after)
-    for target, value in zip([t for row in targets for t in row], following[3:], strict=True):
-        vector.store(value, target)
+    for place, value in zip(places(c, c_row), following[3:], strict=True):
+        vector.store(value, place)
