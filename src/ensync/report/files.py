@@ -1,5 +1,6 @@
 """Reports on disk: whole or not at all, and JSON that every reader takes."""
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -37,5 +38,6 @@ def write_whole(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):    # on a file system that became read-only
+            temporary.unlink(missing_ok=True)
         raise refuse_write(path, error) from error
