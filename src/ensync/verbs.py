@@ -16,6 +16,7 @@ from ensync.strategies import launch, results, session, state
 from ensync.strategies.compare import FUSIONS, SINGLE
 from ensync.strategies.compare import compare as run_comparison
 from ensync.strategies.compare import sweep as run_sweep
+from ensync.strategies.header import show_place, show_run
 
 
 def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
@@ -30,7 +31,8 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
     with stop_on_signals() as wish:
         run = session.start(comm, job, place.feeds, console, wish)
         launch.take_directory(comm, job)
-        launch.header(console, place, run)
+        show_place(console, place)
+        show_run(console, place, run)
         _finish(session.train(run), console)
 
 
@@ -46,7 +48,8 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
     place = launch.prepare(comm, job)
     with stop_on_signals() as wish:
         run = session.resume(comm, loaded, job, place.feeds, console, wish)
-        launch.header(console, place, run)
+        show_place(console, place)
+        show_run(console, place, run)
         console.line(f"continuing from {loaded.path}")
         _finish(session.train(run), console)
 

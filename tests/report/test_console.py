@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ensync.report import text
+from ensync.report import tables
 from ensync.report.console import Console, SilentConsole, make_console
 from ensync.report.terminal import Terminal
 
@@ -49,15 +50,12 @@ def columns(line: str) -> list[str]:
     return re.split(r" {2,}", line.strip())
 
 
-def test_the_header_is_two_aligned_columns(log):
-    log.header(versions={"Ensync": "0.1.0", "numpy": "2.4"}, mpi="MPICH 5", ranks=4, threads=2, nodes=["a", "b"], shards="4 x 32 rows",
-               network="mlp 784-128-10", layers=2, parameters=101_770, dataset="digits", strategy="synchronous", more={"fusion": None, "seed": 1})  # fmt: skip
-    lines = log.text().splitlines()
-    assert columns(lines[0]) == ["versions", "Ensync 0.1.0, numpy 2.4"]
-    assert "4 ranks x 2 threads on 2 nodes (a, b)" in lines[2]
-    assert "mlp 784-128-10: 2 layers, 101,770 parameters" in log.text()
-    assert "seed" in log.text() and "fusion" not in log.text()
-    assert len({re.match(r"  \S+(?: \S+)* +", line).end() for line in lines if line}) == 1
+def test_pairs_are_two_aligned_columns():
+    lines = tables.pairs({"versions": "Ensync 0.1.0", "running on": tables.places(4, 2, ["a", "b"]), "fusion": None, "seed": 1})
+    assert columns(lines[0]) == ["versions", "Ensync 0.1.0"]
+    assert "4 ranks x 2 threads on 2 nodes (a, b)" in lines[1]
+    assert "seed" in lines[2] and "fusion" not in "".join(lines)
+    assert len({re.match(r"  \S+(?: \S+)* +", line).end() for line in lines}) == 1
 
 
 def test_epoch_lines_stand_under_their_heads(log):
@@ -178,6 +176,7 @@ def test_no_color_is_respected(screen, clock, monkeypatch):
 def test_a_pipe_gets_no_escape_codes_and_pays_for_no_terminal_library():
     program = """
 import sys
+from ensync.report import tables
 from ensync.report.console import make_console
 console = make_console(0)
 with console.training(2, 10):
@@ -251,7 +250,7 @@ def test_the_sweep_table(log, sweep):
 def test_the_other_ranks_are_silent_and_have_every_method(capfd):
     silent = make_console(3)
     names = [name for name, _ in inspect.getmembers(Console, inspect.isfunction) if not name.startswith("_")]
-    assert "step" in names and "header" in names
+    assert "step" in names and "epoch" in names
     for name in names:
         assert name in vars(SilentConsole)
         method = getattr(silent, name)

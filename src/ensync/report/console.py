@@ -66,22 +66,6 @@ class Console:
         """Write what would be better."""
         self.line(f"advice: {message}", "cyan")
 
-    def header(
-        self, *, versions: Mapping[str, str], mpi: str, ranks: int, threads: int, nodes: Sequence[str], shards: str,
-        network: str, layers: int, parameters: int, dataset: str, strategy: str, more: Mapping[str, object] | None = None,
-    ) -> None:  # fmt: skip
-        """Write what runs where. versions: by name, Ensync's first; nodes: their names; shards, network, dataset, strategy: a phrase each."""
-        self.lines(tables.pairs({
-            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-            "MPI": mpi,
-            "running on": tables.places(ranks, threads, nodes),
-            "dataset": dataset,
-            "shards": shards,
-            "network": f"{network}: {text.plural(layers, 'layer')}, {text.plural(parameters, 'parameter')}",
-            "strategy": strategy,
-            **(more or {}),
-        }) + [""])  # fmt: skip
-
     @contextmanager
     def training(self, epochs: int, steps_per_epoch: int, step: int = 0) -> Iterator[None]:
         """Show progress inside the block: of `epochs` of so many steps (or samples: what `step` will count), `step` of them done before."""
@@ -147,7 +131,7 @@ class SilentConsole(Console):
     def _nothing(self, *args: object, **kwargs: object) -> None:
         """Say nothing."""
 
-    lines = line = warn = advise = header = step = epoch = test = comparison = sweep = files = _nothing
+    lines = line = warn = advise = step = epoch = test = comparison = sweep = files = _nothing
 
 
 def _styled(lines: str, style: str) -> Text:

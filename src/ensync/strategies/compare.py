@@ -9,10 +9,11 @@ import numpy as np
 
 from ensync.job import Job
 from ensync.mpi.allreduce import sum_counts
-from ensync.mpi.world import Comm, alone, patient_barrier
+from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier
 from ensync.report.console import Console
 from ensync.signals import StopWish
 from ensync.strategies import launch, results, session
+from ensync.strategies.header import show_place, show_run
 
 SINGLE = "soft_voting"    # of one member: its own answer
 FUSIONS = {"soft_voting": "soft voting", "hard_voting": "hard voting", "weighted_voting": "weighted voting", "weight_averaging": "weight averaging"}
@@ -37,6 +38,7 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
     """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0 (report/page.py). Collective."""
     console.line("preparing: dataset, kernels of both strategies")
     place = launch.prepare(comm, job)
+    show_place(console, place)
     comparison = _empty(place, job)
     predictions: dict[str, np.ndarray] = {}
     names = ["one rank", *["synchronous"] * (comm.size > 1), "ensemble"]
@@ -59,7 +61,9 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
     """Train and judge one row (or the ensemble's rows) of the comparison. Collective over comm."""
     console.line()
     console.line(f"{name}: {comm.size} rank{'s' * (comm.size > 1)}", "bold")
-    trained = session.train(session.start(comm, job, place.feeds, console, wish))
+    begun = session.start(comm, job, place.feeds, console, wish)
+    show_run(console, place, begun)
+    trained = session.train(begun)
     seconds = trained.elapsed
     allreduce = next(iter(trained.trainees.values())).allreduce
     sent = int(sum_counts(comm, np.array([allreduce.bytes]))[0])
@@ -120,7 +124,7 @@ def _empty(place: launch.Place, job: Job) -> dict[str, Any]:
     dataset = place.feeds.dataset
     return {
         "format": "ensync-comparison", "version": 1, "job": job.model_dump(mode="json", exclude_none=True),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "versions": launch.versions() | {"MPI": launch.mpi_description()},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "versions": launch.versions() | {"MPI": mpi_description()},
         "machine": {"cpu": launch.cpu_name(), "nodes": place.topology.nodes, "ranks": place.topology.size, "threads_per_rank": place.threads},
         "dataset": {"name": dataset.name, "path": job.data.path, "sizes": dict(dataset.sizes), "shape": list(dataset.shape)}, "class_names": list(dataset.class_names),
         "measured": MEASURED, "rows": [], "histories": {}, "confusions": {}, "accuracy_by_members": {}, "paired": [],
@@ -135,7 +139,11 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
         console.line(f"{key} = {value}", "bold")
         place = launch.prepare(comm, job)
         launch.take_directory(comm, job)
-        trained = session.train(session.start(comm, job, place.feeds, console, wish))
+        begun = session.start(comm, job, place.feeds, console, wish)
+        if not rows:
+            show_place(console, place)
+        show_run(console, place, begun)
+        trained = session.train(begun)
         jury = results.jury_of_session(trained)
         method = job.fusion.method if trained.plan.members > 1 else SINGLE
         figures = jury.fuse(method)

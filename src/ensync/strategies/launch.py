@@ -1,4 +1,4 @@
-"""What every verb that trains does first: threads, dataset, compiled kernels, and the header that says so."""
+"""What every verb that trains does first: threads, dataset, compiled kernels, a directory."""
 
 import importlib.metadata
 import os
@@ -14,15 +14,13 @@ from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.job import dump_job
 from ensync.kernels import threads
-from ensync.mpi.world import Comm, Topology, mpi_description, on_root, patient_barrier, split, topology
+from ensync.mpi.world import Comm, Topology, on_root, patient_barrier, split, topology
 from ensync.nn import zoo
 from ensync.nn.layers import Step
 from ensync.nn.optimizers import Optimizer
-from ensync.report.console import Console
 from ensync.settings import Job
 from ensync.storage.atomic import write_atomically
 from ensync.strategies.data import Feeds, open_feeds
-from ensync.strategies.session import Session
 from ensync.strategies.state import has_checkpoint
 from ensync.training import Trainee
 
@@ -36,6 +34,7 @@ class Place:
     threads: int
     feeds: Feeds
     compile_seconds: float
+    processes: list[int]    # process number of each rank: MPICH's mpirun names a killed rank by it
 
 
 def prepare(comm: Comm, job: Job) -> Place:
@@ -48,7 +47,7 @@ def prepare(comm: Comm, job: Job) -> Place:
         raise EnsyncError(f"training.threads = {count}", error.expected, "give fewer, or 0 for those of this rank") from None
     feeds = open_feeds(comm, job)
     _check_validation(job, len(feeds.validation))
-    return Place(comm, where, count, feeds, _compile_once_per_node(comm, where, job, feeds))
+    return Place(comm, where, count, feeds, _compile_once_per_node(comm, where, job, feeds), comm.allgather(os.getpid()))
 
 
 def _check_validation(job: Job, rows: int) -> None:
@@ -143,33 +142,6 @@ def take_directory(comm: Comm, job: Job) -> None:
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     return {"ensync": __version__, "python": platform.python_version(), **{n: importlib.metadata.version(n) for n in ("numpy", "numba", "mpi4py", "h5py")}}
-
-
-def header(console: Console, place: Place, session: Session) -> None:
-    """Say what runs where, and what would be better."""
-    job, dataset, trainee = session.job, place.feeds.dataset, next(iter(session.trainees.values()))
-    network, where = trainee.network, place.topology
-    members = job.ensemble.members if job.training.strategy == "ensemble" else 1
-    train = len(place.feeds.train)
-    console.header(
-        versions=versions(), mpi=mpi_description(), ranks=where.size, threads=place.threads, nodes=where.node_names,
-        shards=f"{len(trainee.rows):,} of {train:,} training rows for each of {members} members ({job.ensemble.data})" if members > 1
-        else f"each batch of {trainee.batch:,} cut among {where.size} rank{'s' * (where.size > 1)}",
-        network=f"{job.network.name} {'-'.join(str(int(np.prod(s))) for s in [network.shape, *(s for x, s in zip(network.layers, network.shapes, strict=True) if x.parameters)])}",
-        layers=sum(bool(x.parameters) for x in network.layers), parameters=len(network.parameters),
-        dataset=f"{job.data.path}: {train:,} train, {len(place.feeds.validation):,} validation, {len(place.feeds.test):,} test, "
-        + " x ".join(map(str, dataset.shape)) + (", streamed" if place.feeds.streamed else ""),
-        strategy=f"{job.training.strategy}, batch {trainee.batch:,}, {job.training.epochs} epochs, {job.optimizer.name} {job.optimizer.learning_rate:g}",
-        more={"ready": f"kernels compiled or loaded in {place.compile_seconds:.1f} s"},
-    )
-    if where.ranks_on_node * place.threads > (os.cpu_count() or 1):
-        console.warn(f"{where.ranks_on_node} ranks x {place.threads} threads share {os.cpu_count()} cores of this node; "
-                     f"start fewer ranks or give --set training.threads={max(1, (os.cpu_count() or 1) // where.ranks_on_node)}")
-    if job.training.batch != "full" and job.training.batch > len(trainee.rows):
-        console.advise(f"training.batch = {job.training.batch:,} is more than the {len(trainee.rows):,} training rows, so each step takes all of them")
-    if trainee.batch < session.plan.comm.size:
-        console.advise(f"a batch of {trainee.batch} leaves {session.plan.comm.size - trainee.batch} of {session.plan.comm.size} ranks without "
-                       f"a sample in each step; give --set training.batch={session.plan.comm.size} or more, or train an ensemble")
 
 
 def cpu_name() -> str:

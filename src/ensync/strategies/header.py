@@ -1,0 +1,72 @@
+"""What a run says of itself before it starts: versions, places, data, network, and what would be better."""
+
+import os
+
+import numpy as np
+
+from ensync.mpi.world import mpi_description
+from ensync.nn.network import Network
+from ensync.report import tables
+from ensync.report.console import Console
+from ensync.strategies.launch import Place, versions
+from ensync.strategies.session import Session
+
+SHOWN = 32   # ranks whose processes are listed
+
+
+def show_place(console: Console, place: Place) -> None:
+    """Say where the run runs and on which data."""
+    feeds, where = place.feeds, place.topology
+    console.lines(tables.pairs({
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "MPI": mpi_description(),
+        "running on": tables.places(where.size, place.threads, where.node_names),
+        "processes": _processes(place.processes),
+        "dataset": f"{feeds.dataset.path}: {len(feeds.train):,} train, {len(feeds.validation):,} validation, {len(feeds.test):,} test, "
+        + " x ".join(map(str, feeds.dataset.shape)) + (", streamed" if feeds.streamed else ""),
+        "kernels": f"compiled or loaded in {place.compile_seconds:.1f} s",
+    }))
+
+
+def show_run(console: Console, place: Place, session: Session) -> None:
+    """Say what is trained by whom on which rows, and what would be better."""
+    job, trainee = session.job, next(iter(session.trainees.values()))
+    console.lines([*tables.pairs({
+        "network": _network(job.network.name, trainee.network),
+        "shards": _shards(place, session),
+        "strategy": f"{job.training.strategy}, batch {trainee.batch:,}, {job.training.epochs} epochs, {job.optimizer.name} {job.optimizer.learning_rate:g}",
+    }), ""])
+    _advise(console, place, session)
+
+
+def _processes(numbers: list[int]) -> str:
+    shown = ", ".join(f"rank {rank}: {number}" for rank, number in enumerate(numbers[:SHOWN]))
+    return shown + (f", and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else "")
+
+
+def _network(name: str, network: Network) -> str:
+    layers = [x for x in network.layers if x.parameters]
+    widths = [network.shape, *(s for x, s in zip(network.layers, network.shapes, strict=True) if x.parameters)]
+    chain = "-".join(str(int(np.prod(s))) for s in widths) if all(len(s) == 1 for s in widths[1:]) else " x ".join(map(str, network.shape))
+    return f"{name} {chain}: {len(layers)} layers with parameters, {len(network.parameters):,} parameters"
+
+
+def _shards(place: Place, session: Session) -> str:
+    job, trainee = session.job, next(iter(session.trainees.values()))
+    if session.plan.members > 1:
+        return f"{len(trainee.rows):,} of {len(place.feeds.train):,} training rows for each of {session.plan.members} members ({job.ensemble.data})"
+    size = session.comm.size
+    return f"each batch of {trainee.batch:,} cut among {size} rank{'s' * (size > 1)}"
+
+
+def _advise(console: Console, place: Place, session: Session) -> None:
+    job, where, trainee = session.job, place.topology, next(iter(session.trainees.values()))
+    cores, size = os.cpu_count() or 1, session.plan.comm.size
+    if where.ranks_on_node * place.threads > cores:
+        console.warn(f"{where.ranks_on_node} ranks x {place.threads} threads share {cores} cores of this node; "
+                     f"start fewer ranks or give --set training.threads={max(1, cores // where.ranks_on_node)}")
+    if job.training.batch != "full" and job.training.batch > len(trainee.rows):
+        console.advise(f"training.batch = {job.training.batch:,} is more than the {len(trainee.rows):,} training rows, so each step takes all of them")
+    if trainee.batch < size:
+        console.advise(f"a batch of {trainee.batch} leaves {size - trainee.batch} of {size} ranks without a sample in each step; "
+                       f"give --set training.batch={size} or more, or train an ensemble")
