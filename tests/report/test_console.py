@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ensync.report import text
-from ensync.report import tables
+from ensync.report import tables, text
 from ensync.report.console import Console, SilentConsole, make_console
 from ensync.report.terminal import Terminal
 
@@ -176,7 +175,6 @@ def test_no_color_is_respected(screen, clock, monkeypatch):
 def test_a_pipe_gets_no_escape_codes_and_pays_for_no_terminal_library():
     program = """
 import sys
-from ensync.report import tables
 from ensync.report.console import make_console
 console = make_console(0)
 with console.training(2, 10):
