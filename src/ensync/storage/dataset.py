@@ -39,7 +39,7 @@ class Dataset:
     def labels(self, split: str) -> np.ndarray:
         """Return the labels int64 (rows,) of a split."""
         labels = np.empty(self.sizes[self._known(split)], "<i8")
-        self._fill(labels, f"labels/{split}", 0)
+        self._fill(_bytes(labels), self.layout.offsets[f"labels/{split}"] or 0)
         return labels.astype(np.int64, copy=False)
 
     def nbytes(self, split: str) -> int:
@@ -58,7 +58,7 @@ class Dataset:
             raise IndexError(f"rows {start}:{stop} of {self.sizes[split]} {split} rows")
         if out.nbytes != (stop - start) * self.features or out.dtype != np.uint8:
             raise ValueError(f"{out.dtype} {out.shape} for {stop - start} rows of {self.features} bytes")
-        self._fill(out, f"images/{split}", start * self.features)
+        self._fill(_bytes(out), (self.layout.offsets[f"images/{split}"] or 0) + start * self.features)
 
     def rows(self, split: str, rows: np.ndarray) -> np.ndarray:
         """Return the images uint8 (len(rows), features) of `rows`, which may come in any order and more than once.
@@ -68,10 +68,12 @@ class Dataset:
         rows = np.asarray(rows, np.int64)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
+        if len(rows) and not 0 <= ascending[0] <= ascending[-1] < self.sizes[self._known(split)]:
+            raise IndexError(f"rows {ascending[0]}..{ascending[-1]} of {self.sizes[split]} {split} rows")
         out = np.empty((len(rows), self.features), np.uint8)
+        view, base, size = _bytes(out), self.layout.offsets[f"images/{split}"] or 0, self.features
         for start, stop in _runs(ascending):
-            first = int(ascending[start])
-            self.read_into(split, first, first + stop - start, out[start:stop])
+            self._fill(view[start * size : stop * size], base + int(ascending[start]) * size)
         if (order[1:] > order[:-1]).all():
             return out
         shuffled = np.empty_like(out)
@@ -126,11 +128,8 @@ class Dataset:
         for start in range(0, self.sizes[split], step):
             yield self.read(split, start, min(start + step, self.sizes[split]))
 
-    def _fill(self, out: np.ndarray, name: str, start: int) -> None:
-        """Fill out from byte `start` of a stored array."""
-        if not out.size:
-            return
-        view, place = memoryview(out).cast("B"), (self.layout.offsets[name] or 0) + start
+    def _fill(self, view: memoryview, place: int) -> None:
+        """Fill `view` with the bytes of the file from `place` on."""
         while view:
             try:
                 done = os.preadv(self._descriptor, [view], place)
@@ -193,6 +192,10 @@ def _what_hdf5_says(error: Exception) -> str:
     if "truncated" in text or "end of file" in text.lower():
         return "is cut short"
     return f"is damaged ({type(error).__name__}: {text.splitlines()[0][:200] if text else ''})"
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return memoryview(array).cast("B") if array.size else memoryview(b"")  # nothing cannot be cast
 
 
 def _runs(ascending: np.ndarray) -> list[tuple[int, int]]:

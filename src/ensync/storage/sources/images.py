@@ -6,6 +6,7 @@ Each picture is turned as its EXIF note says, cut to its central square and resi
 """
 
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -27,6 +28,8 @@ LARGEST = 50_000_000    # pixels to decode (JPEG: after its detail is skipped); 
 SIZES = range(1, 1025)  # pixels on a side of the result
 TOGETHER = 256          # pictures decoded between two reports of progress
 MOST_THREADS = 16       # each may hold a picture of the largest size
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what matters comes back as a problem of the picture
 
 Progress = Callable[[str, int, int], None]
 
@@ -143,7 +146,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _in_parallel(function: Callable, items: list) -> list:
     """Apply `function` in threads: Pillow's decoders leave the interpreter lock."""
     with warnings.catch_warnings(), ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
-        warnings.simplefilter("ignore")  # Pillow warns about odd EXIF and sizes; what matters comes back as a problem
+        warnings.simplefilter("ignore")  # about odd EXIF notes and sizes
         return list(pool.map(function, items))
 
 
