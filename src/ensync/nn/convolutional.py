@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ensync.errors import EnsyncError
-from ensync.kernels import convolution, depthwise, normalization, pooling, response
+from ensync.kernels import convolution, depthwise, normalization, pooling, response, separable
 from ensync.kernels.activations import ACTIVATIONS
 from ensync.nn.layers import Layer, Parameter, Shape, Step
 
@@ -280,11 +280,7 @@ class BatchNormalization(Layer):
         self.values, current = inputs.reshape(-1, c), self.outputs[: len(inputs)]
         if step.training:
             normalization.channel_sums(self.values, self._partial(), self.sums)
-            self._use_batch(self._over_ranks(len(self.values), step), step)
-        else:
-            self.mean[:], self.variance[:] = self.moving_mean, self.moving_variance
-            self.scale[:] = self.gamma / np.sqrt(self.variance + self.epsilon)
-            self.shift[:] = self.beta - self.mean * self.scale
+        self.use_sums(len(self.values), step)
         added = self.no_skip if skip is None else skip.reshape(-1, c)
         normalization.normalize(self.values, self.scale, self.shift, added, self.relu or relu_of_sum, current.reshape(-1, c))
         return current
@@ -293,16 +289,29 @@ class BatchNormalization(Layer):
         c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
         given = gradient.reshape(-1, c)
         normalization.channel_gradient_sums(given, self.values, self.scale, self.shift, self.relu, self._partial(), self.sums)
-        self._gradients(self.count, self.gamma_gradient, self.beta_gradient)
-        if step.allreduce is not None:
-            self._over_ranks(0, step)
-            self._gradients(self.count, self.spare, self.spare)
+        self.use_gradient_sums(step)
         normalization.normalize_backward(given, self.values, self.scale, self.shift, self.relu, self.coefficients, out.reshape(-1, c))
         return out
 
     def _partial(self) -> np.ndarray:
         blocks, c = normalization.blocks(len(self.values)), self.shape[-1]
         return Workspace.of(self.values.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+
+    def use_sums(self, rows: int, step: Step) -> None:
+        """Set scale and shift: while training from `sums` over so many local rows, which the moving statistics follow."""
+        if step.training:
+            self._use_batch(self._over_ranks(rows, step), step)
+            return
+        self.mean[:], self.variance[:] = self.moving_mean, self.moving_variance
+        self.scale[:] = self.gamma / np.sqrt(self.variance + self.epsilon)
+        self.shift[:] = self.beta - self.mean * self.scale
+
+    def use_gradient_sums(self, step: Step) -> None:
+        """Set the parameters' gradients from this rank's gradient `sums`, and the coefficients from those of all."""
+        self._gradients(self.count, self.gamma_gradient, self.beta_gradient)
+        if step.allreduce is not None:
+            self._over_ranks(0, step)
+            self._gradients(self.count, self.spare, self.spare)
 
     def _over_ranks(self, count: int, step: Step) -> int:
         """Add the sums and the count over the ranks, where the step is synchronised."""
@@ -499,15 +508,138 @@ class Residual(Chain):
         return f"Residual ({super().describe()})"
 
 
+class SeparableUnit:
+    """A separable convolution and its batch normalisation inside a `SeparableBlock`: arrays and calls, no buffers of its own."""
+
+    def __init__(self, filters: int, size: int, relu: bool, norm: BatchNormalization) -> None:
+        self.filters, self.size, self.norm = filters, size, norm
+        norm.relu = relu
+
+    def build(self, shape: Shape) -> tuple[Parameter, ...]:
+        """Return the parameters for images of this shape."""
+        h, w, c = self.image = shape
+        self.norm.build((h, w, self.filters))
+        taps = self.size**2
+        return (Parameter("depthwise", (self.size, self.size, c), taps * c, taps), Parameter("weights", (c, self.filters), c, self.filters),
+                Parameter("bias", (self.filters,), c, self.filters, "bias"), *self.norm.parameters)
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        """Take views."""
+        self.norm.bind(values, gradients)
+        self.depthwise, self.weights, self.bias = (values[name] for name in ("depthwise", "weights", "bias"))
+        self.depthwise_gradient, self.weights_gradient, self.bias_gradient = (gradients[name] for name in ("depthwise", "weights", "bias"))
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        """Make the buffers: what the convolution returns, and the gradient of its inputs."""
+        h, w, c = self.image
+        self.norm.allocate(0, dtype, first)
+        self.outputs, self.inputs_gradient = empty((rows, h, w, self.filters), dtype), empty((rows, h, w, c), dtype)
+        self.partial = empty((rows, 2, max(c, self.filters)), dtype)
+        self.zeros, self.no_skip = np.zeros(max(c, self.filters), dtype), np.zeros((0, h, w, c), dtype)
+        Workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
+
+    def forward(self, inputs: np.ndarray, before: BatchNormalization | None, step: Step) -> np.ndarray:
+        """Return the outputs before their normalisation, given x, or what `before` normalises to x."""
+        rows, (h, w, c), norm = len(inputs), self.image, before or self.norm
+        self.inputs, self.before, self.current = inputs, before, self.outputs[:rows]
+        separable.separable_forward(inputs, norm.scale, norm.shift, before is not None, self.depthwise, self.zeros, self.weights, self.bias,
+                                    Workspace.of(inputs.dtype), self.current, self._partial(rows, self.filters), self.norm.sums)
+        self.norm.use_sums(rows * h * w, step)
+        return self.current
+
+    def backward(self, gradient: np.ndarray, skip: np.ndarray | None, step: Step) -> np.ndarray:
+        """Return the gradient of x, plus skip; the normalisation's gradient sums are known, and those of `before` become known."""
+        rows, norm, before = len(gradient), self.norm, self.before or self.norm
+        norm.use_gradient_sums(step)
+        self.bias_gradient[:] = 0   # a bias that a mean over the batch takes away again
+        out = self.inputs_gradient[:rows]
+        separable.separable_backward(gradient, self.current, norm.scale, norm.shift, norm.relu, norm.coefficients, self.inputs,
+                                     (before.scale, before.shift), self.before is not None, self.depthwise, self.zeros, self.weights,
+                                     self.no_skip if skip is None else skip, Workspace.of(gradient.dtype), out, self.depthwise_gradient,
+                                     self.weights_gradient, self._partial(rows, self.image[2]), before.sums)
+        return out
+
+    def _partial(self, rows: int, c: int) -> np.ndarray:
+        return self.partial.reshape(-1)[: rows * 2 * c].reshape(rows, 2, c)
+
+
+class SeparableBlock(Layer):
+    """Separable convolutions, each with batch normalisation and ReLU; `residual`: no last ReLU, but the inputs added (Xception's block).
+
+    Computed image by image in the cache (`kernels.separable`); channels must be multiples of 32.
+    options: of the batch normalisations.
+    """
+
+    def __init__(self, filters: Sequence[int], size: int = 3, residual: bool = False, **options) -> None:
+        self.residual, self.filters, self.size = residual, list(filters), size
+        self.units = [SeparableUnit(k, size, not residual or i + 1 < len(self.filters), BatchNormalization(**options))
+                      for i, k in enumerate(self.filters)]
+        self.layers = [unit.norm for unit in self.units]
+
+    def build(self, shape: Shape) -> Shape:
+        parameters, statistics = [], []
+        for i, unit in enumerate(self.units):
+            assert separable.fits(shape, unit.filters, 4), "channels must be multiples of 32"
+            parameters += [replace(p, name=f"{i}.{p.name}") for p in unit.build(shape)]
+            statistics += [replace(p, name=f"{i}.{p.name}") for p in unit.norm.statistics]
+            shape = (*shape[:2], unit.filters)
+        self.shape, self.parameters, self.statistics = shape, tuple(parameters), tuple(statistics)
+        return shape
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        for i, unit in enumerate(self.units):
+            unit.bind(_own(values, i), _own(gradients, i))
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        for unit in self.units:
+            unit.allocate(rows, dtype, first)
+        self.outputs = empty((rows, *self.shape), dtype)
+        Workspace.reserve(normalization.blocks(rows * self.shape[0] * self.shape[1]) * 2 * self.shape[2], dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        values, before, rows, c = inputs, None, len(inputs), self.shape[2]
+        for unit in self.units:
+            values, before = unit.forward(values, before, step), unit.norm
+        skip = inputs.reshape(-1, c) if self.residual else before.no_skip
+        normalization.normalize(values.reshape(-1, c), before.scale, before.shift, skip, before.relu, self.outputs[:rows].reshape(-1, c))
+        return self.outputs[:rows]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        last, c, skip = self.units[-1], self.shape[2], gradient if self.residual else None
+        values = last.current.reshape(-1, c)
+        blocks = normalization.blocks(len(values))
+        partial = Workspace.of(gradient.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+        normalization.channel_gradient_sums(gradient.reshape(-1, c), values, last.norm.scale, last.norm.shift, last.norm.relu, partial, last.norm.sums)
+        for unit in reversed(self.units):
+            gradient = unit.backward(gradient, skip if unit is self.units[0] else None, step)
+        return gradient
+
+    def operations(self, shape: Shape) -> int:
+        return shape[0] * shape[1] * sum((self.size**2 + unit.filters) * unit.image[2] for unit in self.units)
+
+    def describe(self) -> str:
+        words = " - ".join(str(k) for k in self.filters)
+        return f"Separable {self.size}x{self.size}, {words}, normalized" + ", residual" * self.residual
+
+
+def normalizations(layers: Sequence[Layer]) -> list[BatchNormalization]:
+    """Return all batch normalisations among layers and inside them, for instance to synchronise them."""
+    found = []
+    for layer in layers:
+        found += [layer] if isinstance(layer, BatchNormalization) else []
+        found += normalizations(getattr(layer, "layers", ()))
+    return found
+
+
 class Parallel(Layer):
     """outputs = the outputs of several branches on the same inputs, side by side in the channels."""
 
     def __init__(self, branches: Sequence[Layer]) -> None:
-        self.layers = self.branches = list(branches)
+        self.layers = self.layers = list(branches)
 
     def build(self, shape: Shape) -> Shape:
-        self.image, self.shapes = shape, [branch.build(shape) for branch in self.branches]
-        self.parameters, self.statistics = _numbered(self.branches, "parameters"), _numbered(self.branches, "statistics")
+        self.image, self.shapes = shape, [branch.build(shape) for branch in self.layers]
+        self.parameters, self.statistics = _numbered(self.layers, "parameters"), _numbered(self.layers, "statistics")
         ends = np.cumsum([inner[-1] for inner in self.shapes])
         self.parts = [slice(end - inner[-1], end) for end, inner in zip(ends, self.shapes, strict=True)]
         if len({inner[:-1] for inner in self.shapes}) > 1:
@@ -515,11 +647,11 @@ class Parallel(Layer):
         return (*self.shapes[0][:-1], int(ends[-1]))
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        for i, branch in enumerate(self.branches):
+        for i, branch in enumerate(self.layers):
             branch.bind(_own(values, i), _own(gradients, i))
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        for branch in self.branches:
+        for branch in self.layers:
             branch.allocate(rows, dtype, first)
         self.outputs = empty((rows, *self.shapes[0][:-1], self.parts[-1].stop), dtype)
         self.given = [empty((rows, *inner), dtype) for inner in self.shapes]
@@ -527,14 +659,14 @@ class Parallel(Layer):
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         current = self.outputs[: len(inputs)]
-        for branch, part in zip(self.branches, self.parts, strict=True):
+        for branch, part in zip(self.layers, self.parts, strict=True):
             current[..., part] = branch.forward(inputs, step)
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         rows = len(gradient)
         out = None if self.inputs_gradient is None else self.inputs_gradient[:rows]
-        for i, (branch, part, given) in enumerate(zip(self.branches, self.parts, self.given, strict=True)):
+        for i, (branch, part, given) in enumerate(zip(self.layers, self.parts, self.given, strict=True)):
             given[:rows] = gradient[..., part]
             inner = branch.backward(given[:rows], step)
             if out is not None:
@@ -542,10 +674,10 @@ class Parallel(Layer):
         return out
 
     def operations(self, shape: Shape) -> int:
-        return sum(branch.operations(inner) for branch, inner in zip(self.branches, self.shapes, strict=True))
+        return sum(branch.operations(inner) for branch, inner in zip(self.layers, self.shapes, strict=True))
 
     def describe(self) -> str:
-        return " | ".join(branch.describe() for branch in self.branches)
+        return " | ".join(branch.describe() for branch in self.layers)
 
 
 def _numbered(layers: Sequence[Layer], kind: str) -> tuple[Parameter, ...]:
