@@ -1,0 +1,185 @@
+"""The named networks: counts, shapes, and forward, loss, gradients and an Adam step against PyTorch where installed."""
+
+import numpy as np
+import pytest
+
+from ensync.errors import EnsyncError
+from ensync.job import job_from_dict
+from ensync.nn import zoo
+from ensync.nn.layers import Step, walk
+from ensync.nn.network import CORRECT, LOSS_SUM
+from ensync.nn.optimizers import Optimizer
+
+
+def make_job(**network):
+    return job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, "network": network})
+
+
+def build(shape, classes=10, rows=1, **network):
+    return zoo.build(make_job(**network), shape, classes, rows)
+
+
+COUNTS = [
+    ({"name": "parashar-cnn"}, (28, 28, 1), 10, 7_510_090, 7_510_986),
+    ({"name": "minixception"}, (32, 32, 3), 10, 94_474, 96_202),
+    ({"name": "minixception-plain"}, (32, 32, 3), 10, 391_050, 392_266),
+    ({"name": "alexnet"}, (224, 224, 3), 1000, 60_965_224, 60_965_224),
+    ({"name": "alexnet", "width": 0.5}, (224, 224, 3), 1000, 16_277_160, 16_277_160),
+    ({"name": "lenet"}, (28, 28, 1), 10, 61_706, 61_706),
+    ({"name": "lenet"}, (32, 32, 3), 10, 62_006, 62_006),
+    ({"name": "resnet"}, (32, 32, 3), 10, 269_722, 271_098),
+    ({"name": "resnet", "shortcut": "projection"}, (32, 32, 3), 10, 272_474, 274_042),
+    ({"name": "resnet", "depth": 56}, (32, 32, 3), 10, 853_018, 857_082),
+    ({"name": "resnet", "depth": 110}, (32, 32, 3), 10, 1_727_962, 1_736_058),
+    ({"name": "vgg", "depth": 11}, (32, 32, 3), 10, 9_231_114, 9_236_618),
+    ({"name": "vgg", "depth": 13}, (32, 32, 3), 10, 9_416_010, 9_421_898),
+    ({"name": "vgg"}, (32, 32, 3), 10, 14_728_266, 14_736_714),
+    ({"name": "vgg", "depth": 19}, (32, 32, 3), 10, 20_040_522, 20_051_530),
+    ({"name": "oregon-mlp"}, (28, 28, 1), 10, 89_610, 89_610),
+    ({"name": "roy-mlp"}, (28, 28, 1), 10, 79_510, 79_510),
+]
+
+
+@pytest.mark.parametrize("settings,shape,classes,trained,with_statistics", COUNTS, ids=lambda x: x.get("name") if isinstance(x, dict) else None)
+def test_counts(settings, shape, classes, trained, with_statistics):
+    network = build(shape, classes, **settings)
+    assert (len(network.parameters), len(network.parameters) + len(network.statistics)) == (trained, with_statistics)
+
+
+SHAPES = {
+    "parashar-cnn": ((28, 28, 1), "28x28x64 28x28x64 28x28x64 14x14x64 14x14x64 14x14x128 14x14x128 14x14x128 7x7x128 7x7x128 7x7x256 7x7x256 7x7x256 7x7x256 "
+                                  "3x3x256 3x3x256 2304 2048 2048 512 10"),
+    "minixception": ((32, 32, 3), "32x32x32 32x32x32" + 6 * " 32x32x64" + 4 * " 32x32x128" + " 16x16x128 128 64 10"),
+    "minixception-plain": ((32, 32, 3), "32x32x32 32x32x32" + 10 * " 32x32x64" + 4 * " 32x32x128" + " 16x16x128 128 10"),
+    "alexnet": ((224, 224, 3), "55x55x96 55x55x96 27x27x96 27x27x256 27x27x256 13x13x256 13x13x384 13x13x384 13x13x256 6x6x256 9216 4096 4096 4096 4096 10"),
+    "lenet": ((28, 28, 1), "28x28x6 14x14x6 10x10x16 5x5x16 400 120 84 10"),
+    "resnet": ((32, 32, 3), 5 * "32x32x16 " + 3 * "16x16x32 " + 3 * "8x8x64 " + "64 10"),
+    "vgg": ((32, 32, 3), 4 * "32x32x64 " + "16x16x64 " + 4 * "16x16x128 " + "8x8x128 " + 6 * "8x8x256 " + "4x4x256 " + 6 * "4x4x512 " + "2x2x512 "
+            + 6 * "2x2x512 " + "1x1x512 512 10"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(name):
+    shape, expected = SHAPES[name]
+    assert " ".join("x".join(map(str, s)) for s in build(shape, name=name).shapes) == expected
+
+
+AGAINST_TORCH = [
+    ({"name": "parashar-cnn", "dropout": 0}, 8, 1, {}),
+    ({"name": "minixception"}, 8, 3, {}),
+    ({"name": "minixception-plain"}, 7, 3, {}),
+    ({"name": "alexnet", "dropout": 0, "width": 0.125}, 67, 3, {"width": 0.125}),
+    ({"name": "lenet"}, 28, 1, {}),
+    ({"name": "resnet", "depth": 14}, 9, 3, {"depth": 14, "shortcut": "identity"}),
+    ({"name": "resnet", "depth": 8, "shortcut": "projection"}, 8, 3, {"depth": 8, "shortcut": "projection"}),
+    ({"name": "vgg", "depth": 11}, 32, 3, {"depth": 11}),
+]
+
+
+@pytest.mark.parametrize("settings,size,channels,options", AGAINST_TORCH, ids=lambda x: x.get("name") if isinstance(x, dict) else None)
+def test_a_step_is_pytorchs(settings, size, channels, options):
+    torch = pytest.importorskip("torch")
+    import torch_networks
+
+    rows, random = 6, np.random.default_rng(5)
+    network, job = build((size, size, channels), rows=rows, **settings), make_job(**settings)
+    network.initialize(3)
+    _away_from_kinks(network)
+    images = random.standard_normal((rows, size, size, channels)).astype(np.float32)
+    labels = random.integers(0, 10, rows)
+    twin = torch_networks.build(settings["name"], size, channels, **options)
+    theirs = list(twin.parameters())
+    assert len(theirs) == len(network.layout)
+    for tensor, values in zip(theirs, _views(network, network.parameters), strict=True):
+        torch_networks.set_from(tensor, values)
+    adam = torch.optim.Adam(theirs)
+    outputs = twin(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
+    loss = torch.nn.functional.cross_entropy(outputs, torch.from_numpy(labels))
+    loss.backward()
+
+    network.backward(images.reshape(rows, -1), labels, rows, Step(training=True))
+    assert network.tail[LOSS_SUM] / rows == pytest.approx(loss.item(), rel=1e-4)
+    assert network.tail[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
+    _close(network.forward(images.reshape(rows, -1), Step(training=True)), outputs.detach().numpy())
+    noise = max(float(tensor.grad.abs().max()) for tensor in theirs)   # biases before a batch normalisation have no slope but rounding
+    before = network.parameters.copy()
+    Optimizer(job.optimizer, len(network.parameters), network.dtype).step(network.parameters, network.gradient)
+    adam.step()
+    for slope, tensor, values, old in zip(_views(network, network.gradient), theirs, _views(network, network.parameters), _views(network, before), strict=True):
+        expected = torch_networks.as_ours(tensor.grad, slope.shape)
+        _close(slope, expected, noise)
+        clear = np.abs(expected) > 1e-2 * np.abs(expected).max() + 1e-4 * noise
+        np.testing.assert_allclose((values - old)[clear], -1e-3 * np.sign(expected)[clear], rtol=2e-3)
+        _close(values[clear], torch_networks.as_ours(tensor, slope.shape)[clear])
+
+
+def _away_from_kinks(network):
+    """Three of four normalised channels clearly above zero, the fourth below: the sign of no ReLU's argument is a matter of rounding."""
+    for (name, _), values in zip(network.layout, _views(network, network.parameters), strict=True):
+        if name.endswith("beta"):
+            values[:] = np.where(np.arange(values.size) % 4 == 3, -4, 4)
+
+
+def _close(found, expected, noise=0.0):
+    """Equal to 1e-4 of the array's largest value; `noise`: the scale of slopes below which a whole array is rounding."""
+    assert found.shape == expected.shape
+    assert not expected.size or np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1e-2 * noise)
+
+
+def _views(network, flat):
+    from ensync.nn.network import _views as views
+
+    return views(flat, network.layout).values()
+
+
+@pytest.mark.parametrize("settings,words", [
+    ({"name": "resnet", "depth": 21}, "6 n \\+ 2"), ({"name": "vgg", "depth": 12}, "11, 13, 16, 19"), ({"name": "parashar-cnn", "dropout": [0.1, 0.2]}, "4 places"),
+    ({"layers": [{"kind": "flatten"}, {"kind": "convolution", "filters": 3}, {"kind": "dense"}]}, "an image"),
+    ({"layers": [{"kind": "convolution", "filters": 3, "size": 9, "padding": "valid"}, {"kind": "dense"}]}, "window of 9"),
+    ({"layers": [{"kind": "convolution", "filters": 3, "groups": 2}, {"kind": "dense"}]}, "divides"),
+    ({"layers": [{"kind": "convolution", "filters": 3}]}, "dense layer"),
+    ({"layers": [{"kind": "dense", "units": 4}]}, "10 classes"),
+    ({"layers": [{"kind": "residual", "layers": [{"kind": "convolution", "filters": 1}]}, {"kind": "dense"}]}, "batch_normalization"),
+    ({"layers": [{"kind": "residual", "layers": [{"kind": "convolution", "filters": 9}, {"kind": "batch_normalization"}]}, {"kind": "dense"}]}, "residual sum"),
+    ({"layers": [{"kind": "parallel", "branches": [[{"kind": "flatten"}], [{"kind": "convolution", "filters": 2}]]}, {"kind": "dense"}]}, "branches"),
+], ids=lambda x: x if isinstance(x, str) else None)
+def test_networks_that_cannot_be_built(settings, words):
+    with pytest.raises(EnsyncError, match=words):
+        build((8, 8, 1), **settings)
+
+
+LISTED = [
+    {"kind": "convolution", "filters": 8, "activation": "relu"},
+    {"kind": "parallel", "branches": [[{"kind": "convolution", "filters": 3, "size": 1}, {"kind": "batch_normalization", "activation": "relu"}],
+                                      [{"kind": "separable", "filters": 4, "size": 5}, {"kind": "dropout", "rate": 0.1}], [{"kind": "average_pooling", "size": 3, "stride": 1, "padding": "same"}]]},
+    {"kind": "residual", "activation": "relu", "layers": [{"kind": "convolution", "filters": 6, "stride": 2, "use_bias": False}, {"kind": "batch_normalization"}],
+     "shortcut": [{"kind": "depthwise", "stride": 2}, {"kind": "convolution", "filters": 6, "size": 1}]},
+    {"kind": "local_response_normalization", "n": 3, "alpha": 0.1, "beta": 0.5},
+    {"kind": "max_pooling", "size": 3, "stride": 2, "padding": 1},
+    {"kind": "global_average_pooling"}, {"kind": "dense"},
+]
+
+
+def test_listed_layers_have_the_slope_of_their_loss():
+    job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, "network": {"layers": LISTED}, "training": {"precision": "float64"}})
+    network = zoo.build(job, (6, 7, 2), 4, 5)
+    network.initialize(2)
+    assert len(list(walk(network.layers))) == 21 and len(network.dropouts) == 1
+    random = np.random.default_rng(1)
+    inputs, labels = random.standard_normal((5, 84)), random.integers(0, 4, 5)
+    step = Step(training=True, key=7)
+
+    def loss():
+        network.backward(inputs, labels, 5, step)
+        return network.tail[LOSS_SUM] / 5
+
+    loss()
+    gradient = network.gradient.copy()
+    start = network.parameters.copy()
+    for _ in range(4):
+        direction = random.standard_normal(len(gradient))
+        network.parameters[:] = start + 1e-6 * direction
+        up = loss()
+        network.parameters[:] = start - 1e-6 * direction
+        assert gradient @ direction == pytest.approx((up - loss()) / 2e-6, rel=1e-5)
