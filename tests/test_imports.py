@@ -10,12 +10,12 @@ HOMES = {"numba": "kernels", "llvmlite": "kernels", "h5py": "storage", "mpi4py":
 
 # Bottom to top; modules on one floor that are homes must not know each other.
 FLOORS = [
-    {"errors", "sharding", "fusion", "metrics", "statistics", "layer_settings", "settings", "job", "signals"},
+    {"errors", "sharding", "fusion", "metrics", "statistics", "layer_settings", "settings", "job", "signals", "doctor"},
     {"kernels", "storage", "mpi"},
     {"nn"},
     {"feed", "training", "report"},
     {"strategies"},
-    {"verbs", "describing"},
+    {"verbs", "describing", "examine"},
     {"cli"},
     {"__main__"},
 ]

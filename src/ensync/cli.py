@@ -183,6 +183,32 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.argument("job", metavar="[JOB.toml]", required=False)
+@settings
+def doctor(job: str | None, overrides: tuple[str, ...]) -> None:
+    """Tell whether machine, launcher and file system are fit: green, yellow or red, one sentence each.
+
+    \b
+      mpirun -n 4 ensync doctor                          or srun, with the options that the job will have
+      mpirun -n 4 ensync doctor jobs/quickstart.toml     also whether its memory is there
+
+    Exit code 1 when something is red.
+    """
+    on_ranks(lambda comm: _doctor(comm, job, overrides))
+
+
+def _doctor(comm: Any, path: str | None, overrides: tuple[str, ...]) -> None:
+    from ensync.examine import doctor
+    from ensync.job import load_job
+    from ensync.mpi.world import on_root
+    from ensync.report.console import make_console
+
+    code = doctor(comm, on_root(comm, lambda: load_job(path, overrides)) if path else None, make_console(comm.rank))
+    if code:
+        raise SystemExit(code)
+
+
+@cli.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--over", required=True, metavar="SECTION.KEY|ranks", help="What differs between the runs.")
 def collect(runs: tuple[str, ...], over: str) -> None:

@@ -176,6 +176,13 @@ def test_a_slurm_without_the_plugin_is_told_apart(site, tmp_path):
     assert "which this Slurm lacks" in job.text and "take LAUNCHER=mpirun" in job.text
 
 
+def test_the_doctor_under_srun(site):
+    ensync = Path(sys.prefix) / "bin" / "ensync"
+    text = run("srun", "--mpi=pmi2", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--cpu-bind=cores", "--kill-on-bad-exit=1", ensync, "doctor")
+    assert "2 nodes (n1, n2) with 1 rank each" in text and "started by srun" in text and "a sum of 4 MB over 2 ranks is right" in text
+    assert "red" not in text.split() and text.count("MPI ") == 1
+
+
 def test_compare(site):
     job = site.job("compared", "compare", "--nodes=2", epochs=3).end()
     assert "ensemble: soft voting" in job.text

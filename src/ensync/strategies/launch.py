@@ -40,7 +40,7 @@ class Place:
 def prepare(comm: Comm, job: Job) -> Place:
     """Give this rank its threads, open the dataset, compile. Collective."""
     where = topology(comm)
-    count = job.training.threads or threads.thread_budget(_cores(), _neighbours(comm))
+    count = thread_count(comm, job.training.threads)
     try:
         threads.set_threads(count)
     except EnsyncError as error:
@@ -63,14 +63,21 @@ def _check_validation(job: Job, rows: int) -> None:
                               "prepare the dataset with --validation 0.1, or leave the setting out")
 
 
-def _cores() -> set[int]:
+def thread_count(comm: Comm, wanted: int) -> int:
+    """Return the threads of this rank: those wanted, or its share of the cores, no more than Slurm promised it. Collective."""
+    share = threads.thread_budget(cores(), _neighbours(comm))
+    promised = os.environ.get("SLURM_CPUS_PER_TASK", "")   # where Slurm does not bind, the affinity mask does not know
+    return wanted or min(share, int(promised) if promised.isdigit() else share)
+
+
+def cores() -> set[int]:
     """Return the cores that this process may use."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _neighbours(comm: Comm) -> list[set[int]]:
     """Return the cores of every rank of this node. Collective."""
-    return [cores for node, cores in comm.allgather((platform.node(), _cores())) if node == platform.node()]
+    return [usable for node, usable in comm.allgather((platform.node(), cores())) if node == platform.node()]
 
 
 def _compile_once_per_node(comm: Comm, where: Topology, job: Job, feeds: Feeds) -> float:
