@@ -1,0 +1,206 @@
+"""Runs that are killed, signalled or interrupted at any moment end soon, leave whole files, and resume to the same bits."""
+
+import os
+import pty
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from launched import launch
+from launched.processes import kill_all, rank_processes, wait_until
+
+from ensync.storage.checkpoint import load_checkpoint, newest_valid
+
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(120), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds ranks in /proc")]
+
+# Long enough to be hit in the middle: 210 steps and 90 checkpoints in about a second.
+LONG = ["--set", "training.epochs=30", "--set", "checkpoint.every_steps=3", "--set", "network.dropout=0.1"]
+TIMES = {"seconds", "samples_per_second", "elapsed"}
+
+
+def state(place, run):
+    """All vectors of the newest checkpoint, the members' positions and the history, without times."""
+    found, rejected = newest_valid(place / run / "checkpoints")
+    assert not rejected
+    attributes, arrays = load_checkpoint(found)
+    positions = [{k: v for k, v in p.items() if k not in TIMES} for p in attributes["positions"]]
+    return arrays, positions, [{k: v for k, v in r.items() if k not in TIMES} for r in place.history(run)]
+
+
+def assert_same(place, run, other):
+    one, two = state(place, run), state(place, other)
+    assert one[1:] == two[1:] and set(one[0]) == set(two[0])
+    for name, values in one[0].items():
+        assert np.array_equal(values, two[0][name]), name
+    names = [*place.checkpoints(run), *(p.name for p in (place / run).iterdir())]
+    assert not [name for name in names if name.startswith(".")], names
+    assert place.result(run)["test"] == place.result(other)["test"]
+
+
+@pytest.fixture(scope="module")
+def whole(shared_place):
+    """The run that nobody interrupts, on two ranks."""
+    shared_place.done(2, "train", "job.toml", *LONG, "--set", "output.directory=runs/whole")
+    return shared_place
+
+
+def steps_of(place, run):
+    """The newest checkpoint's step so far, 0 before the first."""
+    directory = place / run / "checkpoints"
+    names = [p.name for p in directory.glob("checkpoint-*")] if directory.exists() else []
+    return max((int(name.partition("-s")[2].removesuffix(".h5")) for name in names), default=0)
+
+
+def begin(place, run, ranks=2, verb="train", after=20, **options):
+    """Start a run or its continuation and wait until it has made some steps."""
+    before = steps_of(place, run)
+    words = ["train", "job.toml", *LONG, "--set", f"output.directory={run}"] if verb == "train" else ["resume", run]
+    process = place.start(ranks, *words, **options)
+    wait_until(lambda: steps_of(place, run) >= before + after or process.poll() is not None)
+    return process
+
+
+def ended(process, limit=10):
+    """Return exit code, output and errors of a process that must end within `limit` seconds."""
+    try:
+        out, err = process.communicate(timeout=limit)
+    finally:
+        kill_all(process.pid)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_killed_rank_ends_the_job_and_the_run_resumes_to_the_same_bits(whole, rank):
+    run = f"runs/killed{rank}"
+    process = begin(whole, run)
+    os.kill(rank_processes(process.pid)[rank], signal.SIGKILL)
+    code, _, err = ended(process)
+    assert code != 0 and "Traceback" not in err
+    assert steps_of(whole, run) < 210, "the run was over before it could be killed"
+    whole.done(2, "resume", run)
+    assert_same(whole, run, "runs/whole")
+
+
+def test_runs_killed_again_and_again_resume_to_the_same_bits(whole):
+    choose, run = random.Random(1), "runs/again"
+    for verb in ("train", "resume", "resume"):
+        process = begin(whole, run, verb=verb, after=2)
+        time.sleep(choose.uniform(0, 0.2))
+        kill_all(process.pid)
+        ended(process)
+    assert 0 < steps_of(whole, run) < 210
+    whole.done(2, "resume", run)
+    assert_same(whole, run, "runs/whole")
+
+
+def test_signals_stop_with_a_checkpoint_and_code_75(whole):
+    """One rank gets SIGUSR1, as from a batch system; then all ranks get SIGTERM."""
+    run = "runs/signalled"
+    process = begin(whole, run)
+    os.kill(rank_processes(process.pid)[1], signal.SIGUSR1)
+    code, _, err = ended(process)
+    assert (code, err.count("stopped by SIGUSR1 after ")) == (75, 1) and f"`ensync resume {run}` continues." in err, err
+    process = begin(whole, run, verb="resume")
+    for pid in rank_processes(process.pid).values():
+        os.kill(pid, signal.SIGTERM)
+    code, _, err = ended(process)
+    assert (code, err.count("stopped by SIGTERM after ")) == (75, 1), err
+    assert 0 < steps_of(whole, run) < 210
+    again = whole.done(2, "train", "job.toml", "--resume", "--set", f"output.directory={run}")
+    assert f"continuing from {run}/checkpoints/checkpoint-e" in again
+    assert_same(whole, run, "runs/whole")
+
+
+def in_terminal(place, *command):
+    """Start a command as the foreground of a terminal of its own; return its process and the terminal's other end."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])", *command],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=place.directory, env=launch.environment() | {"TERM": "xterm"})
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    return process, ours
+
+
+def shown(terminal):
+    """What a terminal shows by now."""
+    try:
+        return os.read(terminal, 1 << 20).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_control_c_leaves_a_valid_checkpoint(whole, ranks):
+    run = f"runs/interrupted{ranks}"
+    program = [sys.executable, "-m", "ensync", "train", "job.toml", *LONG, "--set", f"output.directory={run}"]
+    process, terminal = in_terminal(whole, *([*launch.mpirun(), "-n", str(ranks)] if ranks > 1 else []), *program)
+    text = ""
+    try:
+        wait_until(lambda: steps_of(whole, run) >= 20)
+        os.write(terminal, b"\x03")
+        begin_ = time.monotonic()
+        while process.poll() is None and time.monotonic() < begin_ + 10:
+            text += shown(terminal)
+            time.sleep(0.01)
+        text += shown(terminal)
+    finally:
+        kill_all(process.pid)
+    assert process.wait() not in (0, None) and "Traceback" not in text, text
+    if ranks == 1 or launch.library() == "MPICH":    # Open MPI's mpirun sends SIGTERM instead
+        assert process.returncode == 130 and text.count("stopped by SIGINT after ") == 1, text
+    os.close(terminal)
+    found, rejected = newest_valid(whole / run / "checkpoints")
+    assert found and not rejected and steps_of(whole, run) < 210
+    if ranks == 2:
+        whole.done(2, "resume", run)
+        assert_same(whole, run, "runs/whole")
+
+
+PATCHED = """
+import sys
+from ensync.training import Trainee
+from ensync.__main__ import main
+from mpi4py import MPI
+
+gradient = Trainee._gradient
+def fail(trainee, batch):
+    gradient(trainee, batch)
+    if MPI.COMM_WORLD.rank == RANK and trainee.optimizer.steps == 11:
+        raise ERROR
+Trainee._gradient = fail
+main()
+"""
+
+
+@pytest.mark.parametrize(("rank", "error", "code"), [
+    (1, "OSError(5, 'Input/output error')", 1),
+    (2, "__import__('ensync.errors').errors.EnsyncError('the file is gone', 'a file', 'look for it')", 2),
+    (0, "MemoryError()", 1),
+])
+def test_a_rank_that_fails_is_named_once_with_its_node_and_reason(place, rank, error, code):
+    program = PATCHED.replace("RANK", str(rank)).replace("ERROR", error)
+    end = launch.run(3, "-c", program, "train", "job.toml", limit=20, cwd=place.directory)
+    assert not end.timed_out and end.code == code
+    assert end.err.count(f"[rank {rank} of 3 on {socket.gethostname()}] ") == 1 and end.err.count("[rank ") == 1, end.err
+    reason = {1: "Input/output error", 2: "the file is gone; expected a file; look for it.", 0: "MemoryError"}[rank]
+    assert end.err.count(reason) == 1 and end.err.count("Traceback") == (code == 1), end.err
+
+
+def test_ctrl_c_while_ranks_start_ends_them_all(whole):
+    """At the worst moments one rank is still importing while another waits for it inside MPI."""
+    command = [*launch.mpirun(), "-n", "2", sys.executable, "-m", "ensync", "resume", "runs/whole"]
+    for delay in (0.1, 0.35, 0.6):
+        process, terminal = in_terminal(whole, *command)
+        time.sleep(delay)
+        os.write(terminal, b"\x03")
+        try:
+            assert process.wait(timeout=10) != 0
+        finally:
+            kill_all(process.pid)
+            os.close(terminal)
