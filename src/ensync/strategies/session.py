@@ -23,9 +23,7 @@ from ensync.signals import AGAIN, StopWish
 from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
 from ensync.strategies.plan import Plan, first_members, make_plan, rows_of, settle_members, starts_together
-from ensync.training import SLICE, Trainee, evaluate_rows
-
-EVALUATED_AT_ONCE = 128   # rows, where the local batch is smaller
+from ensync.training import Trainee, evaluate_rows, largest_batch
 
 
 class Stopped(EnsyncError):
@@ -119,10 +117,11 @@ class Session:
         record = {"event": "epoch", "member": trainee.member, "epoch": trainee.position.epoch, "step": updates, **figures,
                   "validation_loss": None, "validation_accuracy": None, "elapsed": self.elapsed}
         if len(feed):
-            _, loss, correct = evaluate_rows(trainee.network, feed, *block(len(feed), group.size, group.rank))
-            loss, correct = sum_counts(group, np.array([loss, correct], np.float64)) / len(feed)
+            with trainee.averaged():
+                _, loss, correct = evaluate_rows(trainee.network, feed, *block(len(feed), group.size, group.rank))
+                loss, correct = sum_counts(group, np.array([loss, correct], np.float64)) / len(feed)
+                trainee.note_validation(float(loss))
             record |= {"validation_loss": float(loss), "validation_accuracy": float(correct)}
-            trainee.note_validation(float(loss))
         every = self.job.training.check_replicas
         if every and trainee.position.epoch % every == 0:
             self._check_trainee(trainee, f"after epoch {trainee.position.epoch}")
@@ -150,7 +149,9 @@ class Session:
         before, self.state.elapsed = self.state.elapsed, self.elapsed
         begun = time.perf_counter()
         try:
-            return states.save(self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees)
+            name = states.save(self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees)
+            self.comm.Barrier()   # the others slept while rank 0 wrote: their waking is no training either
+            return name
         finally:
             self.state.elapsed = before
             self.begun += time.perf_counter() - begun
@@ -169,7 +170,8 @@ class Session:
 
     def _check_trainee(self, trainee: Trainee, when: str) -> None:
         """Refuse replicas that differ by a bit. Collective over the member's ranks."""
-        if not replicas_equal(self.plan.comm, trainee.network.parameters):
+        network = trainee.network
+        if not all([replicas_equal(self.plan.comm, vector) for vector in (network.parameters, network.statistics)]):
             raise EnsyncError(f"the replicas of member {trainee.member} differ {when}", "the same bits on all its ranks",
                               "look for ranks of different CPU types or library versions (`ensync doctor`)")
 
@@ -181,10 +183,9 @@ class Session:
 
 
 def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
-    """Return the job's network with buffers for this rank's share of a batch; batches above SLICE rows are added up in slices."""
-    batch = len(feeds.train) if job.training.batch == "full" else min(job.training.batch, len(feeds.train))
-    rows = max(min(-(-batch // ranks), SLICE), EVALUATED_AT_ONCE)
-    return zoo.build(job, feeds.dataset.shape, feeds.dataset.classes, rows)
+    """Return the job's network with buffers for this rank's share of what goes through it at once."""
+    largest = min(job.training.slice, largest_batch(job), len(feeds.train))
+    return zoo.build(job, feeds.dataset.shape, feeds.dataset.classes, -(-largest // ranks))
 
 
 def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
