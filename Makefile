@@ -20,7 +20,7 @@ export PMIX_MCA_psec := native
 endif
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 
-.PHONY: demo test test-mpi fuzz soak bench clean help
+.PHONY: demo test test-mpi test-slurm fuzz soak bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -35,6 +35,9 @@ test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 
 
 test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
 	@for n in 1 2 3 4; do echo "== $$n ranks"; $(MPIRUN) -n $$n $(BIN)/python -m pytest -q --color=no --with-mpi --only-mpi || exit 1; done
+
+test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm of virtual nodes (root on Debian, which installs it)
+	$(BIN)/python -m pytest -q tests/slurm
 
 fuzz: $(VENV)/installed-test   ## damage files of every format, thousands of times: always a sentence, never a crash
 	ENSYNC_FUZZ=5000 $(BIN)/python -m pytest -q tests/storage/test_sources_fuzz.py --timeout 3000
