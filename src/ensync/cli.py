@@ -82,12 +82,15 @@ def train(job: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite
     on_ranks(lambda comm: verbs.train(comm, job, overrides, again, overwrite, verbose))
 
 
-@cli.command()
+@cli.command(short_help="Continue a run from its newest valid checkpoint.")
 @click.argument("run", metavar="RUN")
 @settings
 @verbose
 def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:
     """Continue a run from its newest valid checkpoint, on any number of ranks.
+
+    RUN is its output.directory, or one checkpoint file in it. On the same number of ranks the result is that of a run that was
+    never interrupted, to the bit.
 
     \b
       mpirun -n 3 ensync resume runs/quickstart
@@ -98,11 +101,17 @@ def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:
     on_ranks(lambda comm: verbs.resume(comm, run, overrides, verbose))
 
 
-@cli.command()
+@cli.command(short_help="Test a run from its files.")
 @click.argument("run", metavar="RUN")
 @settings
 def evaluate(run: str, overrides: tuple[str, ...]) -> None:
-    """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion counts."""
+    """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion counts.
+
+    \b
+      ensync evaluate runs/quickstart
+      mpirun -n 4 ensync evaluate runs/quickstart/checkpoints/checkpoint-e00005-s000000205.h5
+      ensync evaluate runs/quickstart --set fusion.method=hard_voting
+    """
     from ensync import verbs
 
     on_ranks(lambda comm: verbs.evaluate(comm, run, (), overrides, write=False))
@@ -111,7 +120,7 @@ def evaluate(run: str, overrides: tuple[str, ...]) -> None:
 METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 
 
-@cli.command()
+@cli.command(short_help="Fuse the members of a run from its files.")
 @click.argument("run", metavar="RUN")
 @click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="Repeat for several; without it, all.")
 @settings
@@ -132,13 +141,21 @@ def fuse(run: str, methods: tuple[str, ...], overrides: tuple[str, ...]) -> None
 @click.option("--method", type=click.Choice(METHODS), help="Fusion; the job's without it.")
 @settings
 def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]) -> None:
-    """Classify image files (any size and format that Pillow reads) with a trained run."""
+    """Classify image files, or all in a directory, with a trained run.
+
+    \b
+      ensync predict runs/quickstart digit.png photos/
+
+    One line for each image: its three likeliest classes with their share of the votes. Any size and format that Pillow
+    reads; images are resized and centre-cropped as `ensync data prepare images` does. What is light and what is dark should
+    be as in the images of the training.
+    """
     from ensync import verbs
 
     on_ranks(lambda comm: verbs.predict(comm, run, images, method, overrides))
 
 
-@cli.command()
+@cli.command(short_help="One rank, synchronous, ensemble: tell which is better.")
 @click.argument("job", metavar="JOB.toml")
 @settings
 @verbose
@@ -155,7 +172,7 @@ def compare(job: str, overrides: tuple[str, ...], verbose: bool) -> None:
     on_ranks(lambda comm: verbs.compare(comm, job, overrides, verbose))
 
 
-@cli.command()
+@cli.command(short_help="Train once for each value of a setting, and plot.")
 @click.argument("job", metavar="JOB.toml")
 @click.option("--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values.")
 @settings
@@ -176,13 +193,19 @@ def sweep(job: str, over: str, overrides: tuple[str, ...], verbose: bool) -> Non
 @click.argument("thing", metavar="JOB.toml|RUN|DATASET.h5")
 @settings
 def describe(thing: str, overrides: tuple[str, ...]) -> None:
-    """Print what a job, a run or a dataset is: layers and settings, where it stands, what it holds."""
+    """Print what a job, a run or a dataset is.
+
+    \b
+      ensync describe jobs/quickstart.toml     each layer's shape, parameters and arithmetic, and every setting
+      ensync describe runs/quickstart          where the run stands, and its job
+      ensync describe data/digits.h5           classes, images, source and licence
+    """
     from ensync import describing
 
     say(lambda: describing.describe(thing, overrides))
 
 
-@cli.command()
+@cli.command(short_help="Is this machine, launcher and file system fit?")
 @click.argument("job", metavar="[JOB.toml]", required=False)
 @settings
 def doctor(job: str | None, overrides: tuple[str, ...]) -> None:
@@ -208,7 +231,7 @@ def _doctor(comm: Any, path: str | None, overrides: tuple[str, ...]) -> None:
         raise SystemExit(code)
 
 
-@cli.command()
+@cli.command(short_help="Put separate runs together: a sweep or a scaling.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--over", required=True, metavar="SECTION.KEY|ranks", help="What differs between the runs.")
 def collect(runs: tuple[str, ...], over: str) -> None:
@@ -227,7 +250,7 @@ def collect(runs: tuple[str, ...], over: str) -> None:
     make_console(0).files(dict(collect_scaling(paths) if over == "ranks" else collect_sweep(over, paths)))
 
 
-@cli.command("settings")
+@cli.command("settings", short_help="Explain every setting of a job file.")
 def explain() -> None:
     """Explain every setting of a job file: type, default, meaning."""
     from ensync.job import explain_settings
@@ -235,12 +258,12 @@ def explain() -> None:
     say(explain_settings)
 
 
-@cli.group(cls=Verbs)
+@cli.group(cls=Verbs, short_help="Prepare and describe datasets.")
 def data() -> None:
     """Prepare and describe datasets; one process, before any training."""
 
 
-@data.command("prepare")
+@data.command("prepare", short_help="Write a dataset as one HDF5 file.")
 @click.argument("name", metavar="NAME")
 @click.option("--from", "directory", metavar="DIR", help="Read local files: published archives, a CSV, or a folder of images.")
 @click.option("--download", is_flag=True, help="Fetch the published files and check their checksums.")
@@ -259,6 +282,9 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
       ensync data prepare fashion-mnist --download
       ensync data prepare csv --from table.csv --bad-rows skip
       ensync data prepare images --from photos/ --size 64
+
+    csv: one image a line, its label and then its pixels 0..255; a header line is optional. images: a folder for each class, in it
+    pictures of any size, which are resized and centre-cropped. A part of the images becomes the test set where none is given.
     """
     from ensync import describing
     from ensync.signals import raise_interrupts

@@ -75,7 +75,8 @@ def describe_run(path: Path) -> str:
     found, rejected = (path, []) if path.is_file() else newest_valid(path / "checkpoints")
     lines = [f"{p} is left aside: {why}" for p, why in rejected]
     if found is None:
-        raise EnsyncError(f"'{path}' holds no valid checkpoint", "the output.directory of a run", "check the path")
+        why = f" ({rejected[0][1]})" if rejected else ""
+        raise EnsyncError(f"'{path}' holds no valid checkpoint{why}", "the output.directory of a run", "check the path")
     attributes, arrays = load_checkpoint(found)
     job = job_from_dict(attributes["job"], str(found))
     lines += [f"checkpoint  {found}", f"made by     {attributes['creator']}", f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",
