@@ -84,6 +84,11 @@ class Training(Section):
         "cross_entropy", description="mean_squared_error: mean over the outputs; half_squared_error: half their sum (textbook programs)")
     targets: tuple[float, float] = Field((0.0, 1.0), description="targets of the wrong and of the right output, for the squared errors")
     label_smoothing: Rate = Field(0.0, description="share of the target spread over all classes, for cross_entropy")
+    slice: Positive = Field(
+        512, description="samples that go through the network at once, over all its ranks; gradients of larger batches are added up slice by slice "
+                         "(gradient accumulation), and batch normalisation sees one slice at a time")
+    weight_average: Rate = Field(
+        0.0, description="share of the old average kept at each step in an exponential moving average of the weights, which is then evaluated; 0: none")
     precision: Literal["float32", "float64"] = Field("float32", description="of parameters and arithmetic; float64 is for tests")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it")
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
@@ -94,13 +99,16 @@ class Training(Section):
 class Optimizer(Section):
     """How a gradient becomes a step."""
 
-    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = Field("adam", description="PyTorch's formulas")
+    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = Field("adam", description="sgd, momentum and nesterov by PyTorch's formulas")
+    preset: Literal["pytorch", "keras"] = Field(
+        "pytorch", description="adam, adamw: keras adds epsilon before the second moment's correction of its start, and its default is 1e-7")
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="before the schedule's factor")
     momentum: Rate = Field(0.9, description="momentum, nesterov: share of the velocity kept")
     beta1: Rate = Field(0.9, description="adam, adamw: decay of the first moment")
     beta2: Rate = Field(0.999, description="adam, adamw: decay of the second moment")
-    epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="adam, adamw: added to the root of the second moment (PyTorch 1e-8, Keras 1e-7)")
+    epsilon: Annotated[float, Field(gt=0)] | None = Field(None, description="adam, adamw: added to the root of the second moment; pytorch: 1e-8, keras: 1e-7")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="added to the gradient (adamw: taken off the weights)")
+    clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="longest gradient; a longer one keeps its direction; 0: any")
 
 
 class Schedule(Section):
@@ -111,6 +119,24 @@ class Schedule(Section):
     step_epochs: Annotated[float, Field(gt=0)] = Field(10.0, description="step: epochs between two reductions")
     factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step: what each reduction multiplies by")
     minimum: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="cosine: the factor at the end")
+
+
+class Plateau(Section):
+    """A learning rate that falls when the validation loss does not (Keras' ReduceLROnPlateau)."""
+
+    patience: Annotated[int, Field(ge=0)] = Field(0, description="epochs without a better validation loss before each reduction; 0: never reduced")
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="what each reduction multiplies the rate by")
+    threshold: Annotated[float, Field(ge=0)] = Field(1e-4, description="by how much a loss must be lower to be better")
+    minimum: Annotated[float, Field(ge=0)] = Field(0.0, description="rate below which it is not reduced")
+
+
+class Growth(Section):
+    """A batch and a learning rate that grow at run time (Lee et al. 2019)."""
+
+    every_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs between two growths; 0: none")
+    batch: Positive = Field(2, description="what each growth multiplies the batch by")
+    largest_batch: Positive = Field(4096, description="batch beyond which neither grows")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="what each growth multiplies the learning rate by")
 
 
 class Ensemble(Section):
@@ -154,6 +180,8 @@ class Job(Section):
     training: Training = Training()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    plateau: Plateau = Plateau()
+    growth: Growth = Growth()
     ensemble: Ensemble = Ensemble()
     fusion: Fusion = Fusion()
     checkpoint: Checkpoint = Checkpoint()

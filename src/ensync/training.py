@@ -1,22 +1,23 @@
 """The loop: one network, its batches, an allreduce per step."""
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
 
 from ensync.feed import Feed
-from ensync.kernels import online
+from ensync.kernels import online, updates
 from ensync.nn.layers import Dense, Step
 from ensync.nn.network import CORRECT, LOSS_SUM, STOP, Network
-from ensync.nn.optimizers import Optimizer
-from ensync.nn.schedules import learning_rate_factor
+from ensync.nn.optimizers import Optimizer, clip
+from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.settings import Job
 from ensync.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
 
-SLICE = 512      # rows that go through the network at once; a larger local batch is added up in slices
 ONLINE = 1000    # samples between two looks at the clock and the signals while every sample is a step
 
 
@@ -39,6 +40,9 @@ class Position:
     seconds: float = 0.0         # of training in it
     best_loss: float = float("inf")
     best_epoch: int = 0
+    rate_factor: float = 1.0     # what plateaus have left of the learning rate
+    plateau_loss: float = float("inf")
+    plateau_epochs: int = 0      # since the last better loss or reduction
     finished: str = ""           # why it stopped early: "early stopping", "diverged ..."
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,7 +57,7 @@ class Position:
 
 @dataclass
 class Trainee:
-    """One network in training on the ranks of `comm`: its rows, optimiser and position, and its best parameters so far."""
+    """One network in training on the ranks of `comm`: its rows, optimiser and position, its best parameters and their moving average."""
 
     comm: Ranks
     allreduce: Callable[[np.ndarray], None]
@@ -67,17 +71,24 @@ class Trainee:
     progress: Callable[["Trainee"], None] = lambda trainee: None
     position: Position = field(default_factory=Position)
     best: dict[str, np.ndarray] = field(default_factory=dict)
+    average: np.ndarray | None = None                    # of the parameters, where the job wants one
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if self.job.training.weight_average:
+            self.average = self.network.parameters.copy()
 
     @property
     def batch(self) -> int:
-        """The global batch of this network."""
-        wanted = self.job.training.batch
-        return len(self.rows) if wanted == "full" else min(wanted, len(self.rows))
+        """The global batch of this network in the epoch at hand."""
+        wanted, growth = self.job.training.batch, self.job.growth
+        if wanted == "full":
+            return len(self.rows)
+        return min(wanted * growth.batch ** growths(growth, wanted, self.position.epoch), len(self.rows))
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates in one epoch; the last batch may be smaller."""
+        """Updates in the epoch at hand; the last batch may be smaller."""
         return steps_per_epoch(len(self.rows), self.batch)
 
     def train(self, steps: int | None = None) -> int:
@@ -108,10 +119,14 @@ class Trainee:
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return self.job.optimizer.learning_rate * self._factor(self.optimizer.steps)
+        return self.job.optimizer.learning_rate * self._factor()
 
-    def _factor(self, step: int) -> float:
-        return learning_rate_factor(self.job.schedule, step, self.steps_per_epoch, self.job.training.epochs)
+    def _factor(self) -> float:
+        """What schedule, growth and plateaus make of the learning rate."""
+        p, job, step = self.position, self.job, 1 / self.steps_per_epoch
+        passed = p.epoch + p.step * step
+        grown = 1.0 if job.training.batch == "full" else job.growth.learning_rate ** growths(job.growth, job.training.batch, int(passed))
+        return learning_rate_factor(job.schedule, passed, step, job.training.epochs) * grown * p.rate_factor
 
     def _epoch_rows(self) -> np.ndarray:
         """The dataset rows of this epoch in their order, the same on every rank and for any number of ranks."""
@@ -130,10 +145,12 @@ class Trainee:
             self._gradient(order[first:end])
             tail[STOP] = self.stop_requested()
             self.allreduce(network.reduced)
+            if network.statistics_travel:
+                network.statistics[:] = network.travelling
             if not np.isfinite(tail[LOSS_SUM]):
                 p.finished = f"diverged in epoch {p.epoch + 1}, step {p.step + 1}: the loss is {tail[LOSS_SUM]}"
                 return int(tail[STOP])
-            self.optimizer.step(network.parameters, network.gradient, self._factor(self.optimizer.steps))
+            self._update()
             p.step += 1
             p.samples += end - first
             p.loss_sum += float(tail[LOSS_SUM])
@@ -143,20 +160,37 @@ class Trainee:
                 return int(tail[STOP])
         return 0
 
+    def _update(self) -> None:
+        """One step of the optimiser, and of the weights' average."""
+        network, job = self.network, self.job
+        if job.optimizer.clip_norm:
+            clip(network.gradient, job.optimizer.clip_norm)
+        self.optimizer.step(network.parameters, network.gradient, self._factor())
+        if self.average is not None:   # which starts with the parameters after the first step, as PyTorch's AveragedModel does
+            updates.follow(network.parameters, self.average, 1 - job.training.weight_average if self.optimizer.steps > 1 else 1.0)
+
     def _gradient(self, batch: np.ndarray) -> None:
         """Fill network.reduced from this rank's share of the global batch, slice by slice where it is large."""
-        network = self.network
-        start, stop = block(len(batch), self.comm.size, self.comm.rank)
-        step = Step(training=True, key=self._mask_key(), first_row=start)
-        total = None
-        for first in range(start, max(stop, start + 1), network.rows):
-            inputs, labels = self.feed.load(batch[first : min(first + network.rows, stop)], network.inputs)
-            step.first_row = first
+        network, ranks, total, own = self.network, self.comm, None, 0
+        step = Step(training=True, key=self._mask_key(), allreduce=self.allreduce if self._sums_statistics else None)
+        for first in range(0, len(batch), self.job.training.slice):
+            part = batch[first : first + self.job.training.slice]
+            start, stop = block(len(part), ranks.size, ranks.rank)
+            step.first_row = first + start
+            inputs, labels = self.feed.load(part[start:stop], network.inputs)
             network.backward(inputs, labels, len(batch), step)
-            if stop - start > network.rows:
+            own += stop - start
+            if len(part) < len(batch):
                 total = network.reduced.copy() if total is None else np.add(total, network.reduced, out=total)
         if total is not None:
             network.reduced[:] = total
+        if network.statistics_travel:
+            np.multiply(network.statistics, own / len(batch), out=network.travelling)
+
+    @property
+    def _sums_statistics(self) -> bool:
+        """Whether batch normalisation takes its statistics over several ranks."""
+        return self.comm.size > 1 and len(self.network.statistics) > 0 and not self.network.statistics_travel
 
     def _mask_key(self) -> int:
         if not self.network.dropouts:
@@ -167,7 +201,7 @@ class Trainee:
         """Whether the one-sample-per-step kernel computes the same as _run: plain SGD, dense layers, one rank."""
         o, s = self.job.optimizer, self.job.schedule
         steady = s.warmup_epochs == 0 and (s.name == "constant" or (s.name == "step" and s.step_epochs == int(s.step_epochs)))
-        plain = o.name == "sgd" and o.weight_decay == 0 and self.job.training.label_smoothing == 0
+        plain = o.name == "sgd" and not (o.weight_decay or o.clip_norm or self.job.training.label_smoothing or self.job.training.weight_average)
         return self.batch == 1 and self.comm.size == 1 and plain and steady and all(isinstance(x, Dense) for x in self.network.layers)
 
     def _run_online(self, last: int) -> int:
@@ -199,6 +233,7 @@ class Trainee:
     def note_validation(self, loss: float) -> None:
         """Remember the best parameters and stop early where the job says so; `loss` is the same on all ranks."""
         p, t = self.position, self.job.training
+        self._note_plateau(loss)
         if loss < p.best_loss:
             p.best_loss, p.best_epoch = loss, p.epoch
             if t.best_weights:
@@ -206,11 +241,41 @@ class Trainee:
         elif t.early_stopping and p.epoch - p.best_epoch >= t.early_stopping:
             p.finished = f"early stopping: no better validation loss since epoch {p.best_epoch}"
 
+    def _note_plateau(self, loss: float) -> None:
+        """Reduce the learning rate after `patience` epochs without a better loss (the algorithm of Keras' ReduceLROnPlateau)."""
+        p, plateau = self.position, self.job.plateau
+        if loss < p.plateau_loss - plateau.threshold:
+            p.plateau_loss, p.plateau_epochs = loss, 0
+            return
+        p.plateau_epochs += 1
+        if plateau.patience and p.plateau_epochs >= plateau.patience:
+            least = min(1.0, plateau.minimum / self.job.optimizer.learning_rate)
+            p.rate_factor, p.plateau_epochs = max(least, p.rate_factor * plateau.factor), 0
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the average of the weights in the network meanwhile, where one is kept."""
+        if self.average is None:
+            yield
+            return
+        kept = self.network.parameters.copy()
+        self.network.parameters[:] = self.average
+        yield
+        self.network.parameters[:] = kept
+
     def use_best(self) -> None:
-        """Put the parameters of the best validation epoch into the network, where they were kept."""
+        """Put the parameters to be tested into the network: those of the best validation epoch where they were kept, or the average."""
         if self.best:
             self.network.parameters[:] = self.best["parameters"]
             self.network.statistics[:] = self.best["statistics"]
+        elif self.average is not None:
+            self.network.parameters[:] = self.average
+
+
+def largest_batch(job: Job) -> int:
+    """Return the largest batch of a job, however few rows there are."""
+    wanted = job.training.batch
+    return sys.maxsize if wanted == "full" else wanted * job.growth.batch ** growths(job.growth, wanted, job.training.epochs - 1)
 
 
 def _labels_beside(labels: np.ndarray, rows: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:

@@ -139,7 +139,7 @@ def test_training_is_pytorchs(optimizer, precision):
 def _torch_optimizer(torch, s, parameters):
     if s.name in ("adam", "adamw"):
         kind = torch.optim.Adam if s.name == "adam" else torch.optim.AdamW
-        return kind(parameters, lr=s.learning_rate, betas=(s.beta1, s.beta2), eps=s.epsilon, weight_decay=s.weight_decay)
+        return kind(parameters, lr=s.learning_rate, betas=(s.beta1, s.beta2), eps=s.epsilon or 1e-8, weight_decay=s.weight_decay)
     momentum = 0.0 if s.name == "sgd" else s.momentum
     return torch.optim.SGD(parameters, lr=s.learning_rate, momentum=momentum, weight_decay=s.weight_decay, nesterov=s.name == "nesterov")
 

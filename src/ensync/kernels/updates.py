@@ -92,6 +92,15 @@ def adam(parameters: np.ndarray, gradient: np.ndarray, first: np.ndarray, second
             adam_block(parameters[part], gradient[part], first[part], second[part], rate, weights, root, small, coupled, kept)
 
 
+@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+def follow(parameters: np.ndarray, average: np.ndarray, share: float) -> None:
+    """average += share * (parameters - average): one step of an exponential moving average, (size,) vectors of one type."""
+    part = parameters.dtype.type(share)
+    for block in numba.prange((parameters.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(parameters.size, (block + 1) * BLOCK)):
+            average[i] += part * (parameters[i] - average[i])
+
+
 @numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "contract"})
 def squares_block(vector):
     """Return the sum of squares of a stretch."""

@@ -13,6 +13,8 @@ from ensync.sharding import Purpose, generator
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)   # what travels behind the gradient in the same allreduce
 TAIL = 4
+AT_ONCE = 128        # rows of an evaluation, where the local batch has fewer and
+BUFFERED = 1 << 22   # where so many rows do not have more values than this
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,15 @@ class Loss:
 
 
 class Network:
-    """Layers over flat `parameters`, `gradient` and `statistics`; buffers for up to `rows` samples, allocated once.
+    """Layers over flat `parameters`, `gradient` and `statistics`; buffers for at least `rows` samples, allocated once.
 
-    The gradient is the front of `reduced`, whose last TAIL values are sums that travel in the same allreduce.
+    The gradient is the front of `reduced`; behind it TAIL sums travel in the same allreduce, and the statistics where `statistics_travel`:
+    where batch normalisation is local, they are then the mean over the ranks after each step.
     """
 
     def __init__(self, layers: Sequence[Layer], shape: Shape, loss: Loss, rows: int, dtype: np.dtype | type = np.float32,
-                 initializer: str = "auto") -> None:
-        self.layers, self.shape, self.loss, self.rows, self.dtype = list(layers), shape, loss, rows, np.dtype(dtype)
+                 initializer: str = "auto", statistics_travel: bool = False) -> None:
+        self.layers, self.shape, self.loss, self.dtype = list(layers), shape, loss, np.dtype(dtype)
         self.shapes: list[Shape] = []
         for layer in self.layers:
             shape = layer.build(shape)
@@ -50,7 +53,8 @@ class Network:
         if len(shape) != 1:
             raise EnsyncError(f"a network with outputs of shape {' x '.join(map(str, shape))}", "one row of outputs, one for each class", "put a flatten layer before the last")
         (self.classes,) = shape
-        self.initializer = initializer
+        self.rows = max(rows, min(AT_ONCE, BUFFERED // sum(int(np.prod(s)) for s in self.shapes)))
+        self.initializer, self.statistics_travel = initializer, statistics_travel
         self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
         for number, layer in enumerate(self.dropouts):
             layer.index = number + 1
@@ -62,7 +66,7 @@ class Network:
         size = sum(p.size for _, p in self.layout)
         self.parameters = np.zeros(size, self.dtype)
         self.statistics = np.zeros(sum(p.size for _, p in self.statistics_layout), self.dtype)
-        self.reduce_in(np.zeros(size + TAIL, self.dtype))
+        self.reduce_in(np.zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype))
         for i, layer in enumerate(self.layers):
             layer.allocate(self.rows, self.dtype, first=i == 0)
         self.inputs = np.empty((self.rows, int(np.prod(self.shape))), self.dtype)
@@ -70,9 +74,9 @@ class Network:
         self.outputs_gradient = np.empty((self.rows, self.classes), self.dtype)
 
     def reduce_in(self, reduced: np.ndarray) -> None:
-        """Let the gradient and its tail lie in `reduced` `(parameters + TAIL,)`, such as memory in which ranks sum fast."""
-        self.reduced = reduced
-        self.gradient, self.tail = reduced[: len(self.parameters)], reduced[len(self.parameters) :]
+        """Let the gradient and its tail lie in `reduced` (as long as the one before), such as memory in which ranks sum fast."""
+        self.reduced, size = reduced, len(self.parameters)
+        self.gradient, self.tail, self.travelling = reduced[:size], reduced[size : size + TAIL], reduced[size + TAIL :]
         values = {**_views(self.parameters, self.layout), **_views(self.statistics, self.statistics_layout)}
         gradients = _views(self.gradient, self.layout)
         for i, layer in enumerate(self.layers):
@@ -102,7 +106,7 @@ class Network:
 
     def backward(self, inputs: np.ndarray, labels: np.ndarray, global_batch: int, step: Step) -> None:
         """Fill `reduced`: the gradient of the loss summed over these rows and divided by the global batch, loss sum and correct count."""
-        if len(labels) == 0:
+        if len(labels) == 0 and step.allreduce is None:
             self.reduced[:] = 0.0
             return
         outputs = self.forward(inputs, step)

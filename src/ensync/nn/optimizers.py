@@ -1,4 +1,6 @@
-"""Optimisers: the state is a few flat vectors beside the parameters; PyTorch's formulas."""
+"""Optimisers: the state is a few flat vectors beside the parameters; PyTorch's formulas, and Keras' of Adam."""
+
+import math
 
 import numpy as np
 
@@ -26,5 +28,19 @@ class Optimizer:
             updates.momentum(parameters, gradient, slots["velocity"], rate, s.momentum, s.weight_decay, s.name == "nesterov")
         else:
             updates.adam(parameters, gradient, slots["first"], slots["second"], self.steps + 1, rate,
-                         s.beta1, s.beta2, s.epsilon, s.weight_decay, s.name == "adamw")
+                         s.beta1, s.beta2, self._epsilon(), s.weight_decay, s.name == "adamw")
         self.steps += 1
+
+    def _epsilon(self) -> float:
+        """What Adam adds to sqrt(v / (1 - beta2^t)). Keras adds epsilon to sqrt(v), which is epsilon / sqrt(1 - beta2^t) here."""
+        s = self.settings
+        if s.preset == "pytorch":
+            return 1e-8 if s.epsilon is None else s.epsilon
+        return (1e-7 if s.epsilon is None else s.epsilon) / math.sqrt(1 - s.beta2 ** (self.steps + 1))
+
+
+def clip(gradient: np.ndarray, longest: float) -> None:
+    """Scale a flat gradient in place to the norm `longest` where its own is above (PyTorch's clip_grad_norm_)."""
+    factor = longest / (math.sqrt(updates.sum_of_squares(gradient)) + 1e-6)
+    if factor < 1:
+        gradient *= gradient.dtype.type(factor)

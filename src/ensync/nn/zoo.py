@@ -58,7 +58,7 @@ def build(job: Job, shape: Shape, classes: int, rows: int) -> Network:
     layers = NETWORKS[settings.name](settings, shape, classes)
     _finish(layers, job)
     initializer = INITIALIZERS.get(settings.name, "auto") if settings.initializer == "auto" else settings.initializer
-    network = Network(layers, shape, Loss(t.loss, t.label_smoothing, *t.targets), rows, np.dtype(t.precision), initializer)
+    network = Network(layers, shape, Loss(t.loss, t.label_smoothing, *t.targets), rows, np.dtype(t.precision), initializer, settings.batch_norm == "local")
     if network.classes != classes:
         raise EnsyncError(f"a network with {network.classes} outputs for {classes} classes", "one output for each class", "leave the units of the last dense layer out")
     return network

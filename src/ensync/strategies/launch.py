@@ -55,7 +55,7 @@ def _check_validation(job: Job, rows: int) -> None:
     weighted = job.training.strategy == "ensemble" and job.fusion.method == "weighted_voting"
     asked = {
         f"training.early_stopping = {job.training.early_stopping}": job.training.early_stopping, "training.best_weights = true": job.training.best_weights,
-        "fusion.method = 'weighted_voting'": weighted,
+        f"plateau.patience = {job.plateau.patience}": job.plateau.patience, "fusion.method = 'weighted_voting'": weighted,
     }
     for given, wanted in asked.items():
         if wanted and not rows:

@@ -130,7 +130,8 @@ def jury_of_files(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequ
 def fill_network(network: Network, loaded: Loaded, found: dict[str, np.ndarray]) -> None:
     """Put a member's best (where kept) or last parameters into a like-built network; EnsyncError when they do not fit."""
     for name, target in (("parameters", network.parameters), ("statistics", network.statistics)):
-        values = found.get(f"best/{name}", found.get(name))
+        last = found.get("average", found.get(name)) if name == "parameters" else found.get(name)
+        values = found.get(f"best/{name}", last)
         if values is None or values.shape != target.shape:
             shape = "none" if values is None else values.shape
             raise EnsyncError(f"{loaded.path} has {name} {shape}", f"{target.shape}, as its job describes the network", "use the checkpoint with its own job")

@@ -39,8 +39,10 @@ class RunState:
 
 
 def vectors(trainee: Trainee) -> dict[str, np.ndarray]:
-    """Return every vector of a member by name, as views: parameters, statistics, optimiser slots, best parameters."""
+    """Return every vector of a member by name, as views: parameters, statistics, average, optimiser slots, best parameters."""
     named = {"parameters": trainee.network.parameters, "statistics": trainee.network.statistics}
+    if trainee.average is not None:
+        named["average"] = trainee.average
     named |= {f"optimizer/{name}": slot for name, slot in trainee.optimizer.slots.items()}
     return named | {f"best/{name}": values for name, values in trainee.best.items()}
 
