@@ -2,4 +2,8 @@
 
 from ensync.kernels.threads import prepare_environment
 
-prepare_environment()
+prepare_environment()   # before numba is imported
+
+from ensync.kernels.cache import check_cache_files  # noqa: E402
+
+check_cache_files()

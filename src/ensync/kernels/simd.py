@@ -18,9 +18,8 @@ from numba.extending import intrinsic
 
 from ensync.errors import EnsyncError
 
-# Bytes of a vector, and whether the hardware loads and stores part of a vector at full speed.
+# Bytes of a vector.
 VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "plain": 16}
-NATIVE_MASKS = {"avx512"}
 # Rows and vectors of the tile for wide results: it fills the registers (32, 16, 32, 16 of them) with sums.
 WIDE_TILE = {"avx512": (8, 3), "avx2": (4, 3), "neon": (8, 3), "plain": (4, 2)}
 
@@ -277,9 +276,6 @@ def tile_function(module: ir.Module, element: ir.Type, rows: int, vectors: int, 
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     lane_count = lanes_of(4 if isinstance(element, ir.FloatType) else 8, simd)
     writer = TileWriter(Vectors(module, builder, element, lane_count), function, rows, vectors)
-    if simd in NATIVE_MASKS:
-        writer.write(masked=True)
-        return function
     with builder.if_else(builder.icmp_signed("<", writer.column_count, ir.Constant(INT64, vectors * lane_count))) as (part, whole):
         for branch, masked in ((part, True), (whole, False)):
             with branch:
