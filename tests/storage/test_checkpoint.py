@@ -1,10 +1,14 @@
 """A checkpoint comes back as it went, or is refused with the reason."""
 
+import json
+import subprocess
+
+import h5py
 import numpy as np
 import pytest
 
 from ensync.errors import EnsyncError
-from ensync.storage import checkpoint
+from ensync.storage import checkpoint_format
 from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
 
 ARRAYS = {
@@ -34,12 +38,25 @@ def test_everything_comes_back_to_the_bit(path):
         assert arrays[name].tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("dtype", sorted(checkpoint.checkpoint_format.DTYPES))
+@pytest.mark.parametrize("dtype", sorted(checkpoint_format.DTYPES))
 def test_every_number_type_comes_back(tmp_path, dtype):
     array = np.array([[0, 1, 2], [3, 4, 5]], dtype=dtype)[:, ::2]
     save_checkpoint(tmp_path / "a.h5", {}, {"a": array})
     back = load_checkpoint(tmp_path / "a.h5")[1]["a"]
     assert back.dtype == array.dtype and np.array_equal(back, array)
+
+
+def test_any_hdf5_tool_reads_the_same(path):
+    with h5py.File(path) as file:
+        index = json.loads(file["index"][()])
+        assert index["attributes"] == ATTRIBUTES and index["creator"].startswith("ensync ")
+        for name, array in ARRAYS.items():
+            assert np.array_equal(file["arrays"][name][()], array)
+
+
+def test_the_checksum_can_be_had_by_hand(path):
+    found = subprocess.run(["sh", "-c", f"{{ head -n 4 {path}; tail -c +513 {path}; }} | sha256sum"], capture_output=True, text=True).stdout.split()[0]
+    assert f"sha256 {found}\n".encode() in path.read_bytes()[:512]
 
 
 def test_numpy_scalars_become_plain_numbers(tmp_path):

@@ -51,13 +51,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     Errors: EnsyncError with the reason when the file is absent, cut short, damaged, from a newer version or not a checkpoint.
     Memory: no more than the size of the file, whatever the file claims.
     """
-    checkpoint_format.verify_bytes(path)
     return checkpoint_format.decode(path)
 
 
 def verify_checkpoint(path: str | os.PathLike[str]) -> None:
     """Raise the EnsyncError that load_checkpoint would raise, without reading the arrays into memory."""
-    checkpoint_format.verify_bytes(path)
     checkpoint_format.decode(path, with_arrays=False)
 
 
@@ -108,7 +106,7 @@ def fill_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], 
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
             raise EnsyncError(
-                f"{path} is from another network: '{name}' is {found.get(name, 'absent')}",
+                f"{path} is from another network: {name[:80]!r} is {found.get(name, 'absent')}",
                 f"{wanted.get(name, 'no such array')} as the job describes",
                 "resume with the job stored in the checkpoint, or choose another output directory",
             )
