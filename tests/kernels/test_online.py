@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ensync.kernels.activations import ACTIVATIONS
-from ensync.kernels.online import BLOCK, train_online
+from ensync.kernels.online import train_online
+from ensync.kernels.online_layout import BLOCK
 
 # Widths (odd ones, whole vectors, more than one piece of rows), activations, channels, and whether the loss is cross-entropy.
 NETWORKS = [

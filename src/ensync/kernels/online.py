@@ -10,7 +10,14 @@ at the start of a block, x[s] the inputs and d[s] the deltas (gradient before th
 which is the same sequence of steps, not a batch: only the order of additions differs. The inputs of the first layer are
 known beforehand, so its x[t] W and x[t] . x[s] are matrix products, and the waiting updates of all layers another: one pass
 over the weights applies the last block's updates and computes the next block's products. A bias is the weight of an
-input that is always 1. Calls cut at the same samples give the same bits, whatever the number of threads.
+input that is always 1. Calls cut at the same samples give the same bits, whatever the number of threads; cut at
+multiples of BLOCK they give those of one call.
+
+Threads share the pass, and within a sample the product with a layer that is larger than a core's cache, by prange: a
+barrier of our own that spins would wait for ever where a threading layer runs two pieces on one thread. Measured on two
+AVX-512 cores, microseconds per sample on 1 / 2 threads: 784-100-100-10 5.2 / 5.4 with a shared pass (2.7 of it is the
+pass, which two cores do in 1.9 to 2.3, and they then fetch each other's results), hence SERIAL_PASS; 784-500-500-10
+44 / 46 with shared layers, hence SERIAL_LAYER; 784-1000-500-10 158 / 102.
 """
 
 import numpy as np
@@ -18,24 +25,15 @@ from numba import njit, prange
 
 from ensync.kernels.activations import activate_block, gradient_block
 from ensync.kernels.losses import cross_entropy_rows, squared_error_rows
+from ensync.kernels.online_layout import BLOCK, PIECE, aligned_zeros, lay_out, pieces_of, prepare_inputs, views
 from ensync.kernels.rows import (
     CHAINS, TILE_ROWS, dots_row, dots_square, row_1, row_2, row_4, row_8, square_of, tile_1, tile_2, tile_3,
 )
-from ensync.kernels.simd import lanes, lanes_of, pointer
+from ensync.kernels.simd import lanes, pointer
 
-# Samples whose updates wait together, and rows of weights that one thread takes at a time.
-BLOCK = 32
-PIECE = 208
-# Weights below which a pass over them takes less time than other threads need to start.
-SERIAL_BELOW = 1 << 15
+# Weights of the network below which one thread passes over them, and of a layer below which it multiplies a sample by them.
+SERIAL_PASS, SERIAL_LAYER = 1 << 17, 3 << 17
 CROSS_ENTROPY = 0
-
-# Per layer: inputs, outputs; both padded (rows: inputs and the bias); activation; offsets of the weights (rows, columns),
-# of the block's inputs (BLOCK, rows) and of its waiting -rate * deltas (BLOCK, columns).
-LAYER = np.dtype([(name, np.int64) for name in "inputs outputs rows columns activation weights values deltas".split()])
-# Offsets of what is shared: per-pixel mean and scale, products (pieces, BLOCK, columns) and inner products
-# (pieces, BLOCK, BLOCK) of the first layer, vectors of one sample; then the pieces of the first layer, and all weights.
-ROOM = np.dtype([(name, np.int64) for name in "mean scale products inner outputs sums gradient delta factors pieces weights".split()])
 
 
 def train_online(
@@ -49,92 +47,29 @@ def train_online(
     loss: 0 softmax and cross-entropy (the last code is not used), 1 factor * sum of squared differences from a target that is
     `high` at the label and `low` elsewhere. Both are taken before the sample's own update.
     images: uint8 (N, features), features = height * width * channels; labels: int64 (N,); rows: int64 (n,), n may be 0.
-    mean, inverse_std: (channels,): a pixel enters as (pixel - mean) * inverse_std.
+    mean, inverse_std: (period,), where period divides features: a pixel enters as (pixel - mean) * inverse_std.
     """
-    plan, room, elements = _lay_out(sizes, codes, parameters.itemsize)
-    work = _aligned_zeros(elements, parameters.dtype)
-    weights = _views(work, plan)
+    plan, room, elements = lay_out(sizes, codes, parameters.itemsize)
+    work = aligned_zeros(elements, parameters.dtype)
+    weights = views(work, plan)
     starts = np.concatenate([[0], np.cumsum([view.size for view in weights])])
     for view, start in zip(weights, starts, strict=False):
         view[:] = parameters[start : start + view.size].reshape(view.shape)
-    _prepare_inputs(work, plan, room, mean, inverse_std)
+    prepare_inputs(work, plan, room, mean, inverse_std)
     scalars = np.array([learning_rate, low, high, factor], parameters.dtype)
-    result = _train(work, plan, room, _pieces(plan), images, labels, rows, loss, *scalars)
+    result = _train(work, plan, room, pieces_of(plan), images, labels, rows, loss, *scalars)
     for view, start in zip(weights, starts, strict=False):
         parameters[start : start + view.size].reshape(view.shape)[:] = view
     return result
 
 
-def _lay_out(sizes: np.ndarray, codes: np.ndarray, itemsize: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the layers' places in the scratch array, the shared places and the elements in all."""
-    unit = max(lanes_of(itemsize), CHAINS)
-    end = 0
-
-    def take(*shape: int) -> int:
-        nonlocal end
-        start, end = end, end + _padded(int(np.prod(shape)), 16)
-        return start
-
-    plan = np.zeros(len(codes), LAYER)
-    for index, (inputs, outputs, code) in enumerate(zip(sizes[:-1], sizes[1:], codes, strict=True)):
-        rows, columns = _padded(inputs + 1, unit), _padded(outputs, unit)
-        places = take(rows, columns), take(BLOCK, rows), take(BLOCK, columns)
-        plan[index] = (inputs, outputs, rows, columns, code, *places)
-    width = max(plan["rows"].max(), plan["columns"].max())
-    pieces = -(-plan[0]["rows"] // PIECE)
-    room = np.zeros(1, ROOM)
-    room[0] = (
-        take(sizes[0]), take(sizes[0]), take(pieces, BLOCK, plan[0]["columns"]), take(pieces, BLOCK, BLOCK),
-        take(width), take(width), take(width), take(width), take(BLOCK), pieces, (plan["rows"] * plan["columns"]).sum(),
-    )
-    return plan, room, end
-
-
-def _padded(count: int, unit: int) -> int:
-    return -(-count // unit) * unit
-
-
-def _aligned_zeros(elements: int, dtype: np.dtype) -> np.ndarray:
-    """Return zeros that start at a whole cache line."""
-    room = np.zeros(elements + 64 // dtype.itemsize, dtype)
-    start = -room.ctypes.data % 64 // dtype.itemsize
-    return room[start : start + elements]
-
-
-def _views(work: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
-    """Return each layer's weights and bias (inputs + 1, outputs) as views of the scratch array."""
-    return [
-        work[layer["weights"] :][: layer["rows"] * layer["columns"]].reshape(layer["rows"], layer["columns"])[
-            : layer["inputs"] + 1, : layer["outputs"]
-        ]
-        for layer in plan
-    ]
-
-
-def _prepare_inputs(work: np.ndarray, plan: np.ndarray, room: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray) -> None:
-    """Write the bias inputs of 1 and spread mean and scale over the pixels."""
-    for layer in plan:
-        work[layer["values"] + layer["inputs"] :: layer["rows"]][:BLOCK] = 1
-    features = plan[0]["inputs"]
-    work[room[0]["mean"] :][:features] = np.resize(mean, features)
-    work[room[0]["scale"] :][:features] = np.resize(inverse_std, features)
-
-
-def _pieces(plan: np.ndarray) -> np.ndarray:
-    """Return (layer, first row, row behind the last) of each stretch of weights."""
-    return np.array([
-        (index, first, min(first + PIECE, layer["rows"]))
-        for index, layer in enumerate(plan)
-        for first in range(0, layer["rows"], PIECE)
-    ])
-
-
 @njit(parallel=True, cache=True, error_model="numpy", nogil=True)
 def _train(work, plan, room, pieces, images, labels, rows, loss, rate, low, high, factor):
+    """Passes over the weights and steps in turn; the last pass applies what still waits."""
     loss_sum, correct = 0.0, 0
     for first in range(0, len(rows) + BLOCK, BLOCK):
         block = rows[first : first + BLOCK]
-        if room[0].weights < SERIAL_BELOW:
+        if room[0].weights < SERIAL_PASS:
             for index in range(len(pieces)):
                 _pass(work, plan, room[0], pieces, index, images, block)
         else:
@@ -157,10 +92,11 @@ def _pass(work, plan, room, pieces, index, images, block):
     _add_product(work, values, 1, layer.rows, layer.deltas, layer.columns, weights, last - first, BLOCK, layer.columns)
     if pieces[index, 0] == 0 and len(block) > 0:
         _normalize(work, layer, room, first, min(last, layer.inputs), images, block)
-        products = room.products + index * BLOCK * layer.columns
+        slot = first // PIECE
+        products = room.products + slot * BLOCK * layer.columns
         work[products : products + BLOCK * layer.columns] = 0
         _add_product(work, values, layer.rows, 1, weights, layer.columns, products, BLOCK, last - first, layer.columns)
-        _inner_products(work, values, layer.rows, room.inner + index * BLOCK * BLOCK, last - first)
+        _inner_products(work, values, layer.rows, room.inner + slot * BLOCK * BLOCK, last - first)
 
 
 @njit(error_model="numpy")
@@ -268,7 +204,11 @@ def _forward(work, layer, room, t):
     """Sums of a later layer: the weights' own, corrected by the updates that wait."""
     values = layer.values + t * layer.rows
     work[room.sums : room.sums + layer.columns] = 0
-    _row_times(work, values, layer.weights, room.sums, layer.columns, layer.rows, layer.columns)
+    multiply = (work, values, layer.weights, room.sums, layer.columns, layer.rows, layer.columns)
+    if layer.rows * layer.columns < SERIAL_LAYER:
+        _row_times(*multiply)
+    else:
+        _row_times_wide(*multiply)
     _dots(work, layer.values, values, room.factors, layer.rows, t, layer.rows)
     _row_times(work, room.factors, layer.deltas, room.sums, layer.columns, t, layer.columns)
 
@@ -277,7 +217,11 @@ def _forward(work, layer, room, t):
 def _backward(work, layer, room, t, rate):
     """Gradient of a later layer's inputs, and its update kept for later."""
     work[room.delta + layer.outputs : room.delta + layer.columns] = 0
-    _dots(work, layer.weights, room.delta, room.gradient, layer.columns, layer.rows, layer.columns)
+    multiply = (work, layer.weights, room.delta, room.gradient, layer.columns, layer.rows, layer.columns)
+    if layer.rows * layer.columns < SERIAL_LAYER:
+        _dots(*multiply)
+    else:
+        _dots_wide(*multiply)
     _dots(work, layer.deltas, room.delta, room.factors, layer.columns, t, layer.columns)
     _row_times(work, room.factors, layer.values, room.gradient, layer.rows, t, layer.rows)
     _keep_delta(work, layer, room, t, rate)
@@ -326,3 +270,21 @@ def _dots(work, a, b, c, a_row, count, width):
     """c (count) = A (count, width) b (width); count is rounded up as `_row_times` will read c."""
     for first in range(0, (count + CHAINS - 1) // CHAINS * CHAINS, lanes(work)):
         dots_row(pointer(work, a + first * a_row), pointer(work, b), pointer(work, c + first), a_row, 0, 0, width)
+
+
+@njit(error_model="numpy", parallel=True)
+def _row_times_wide(work, a, b, c, b_row, depth, width):
+    """`_row_times` on several threads, each a strip of columns at a time."""
+    strip = 8 * lanes(work)
+    for index in prange((width + strip - 1) // strip):
+        first = index * strip
+        _row_times(work, a, b + first, c + first, b_row, depth, min(strip, width - first))
+
+
+@njit(error_model="numpy", parallel=True)
+def _dots_wide(work, a, b, c, a_row, count, width):
+    """`_dots` on several threads, each a strip of rows at a time."""
+    strip = 64
+    for index in prange((count + strip - 1) // strip):
+        first = index * strip
+        _dots(work, a + first * a_row, b, c + first, a_row, min(strip, count - first), width)

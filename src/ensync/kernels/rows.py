@@ -1,6 +1,6 @@
 """Vector primitives of one-sample training: C += A B for one row or a few, and dot products of rows.
 
-Every width is padded to whole vectors, so that neither has an edge; short sums make simd.tile's epilogue too dear here. Both work for float32, float64 and any vector width.
+Every width is padded to whole vectors, so that neither has an edge; short sums make tiles.tile's epilogue too dear here. Both work for float32, float64 and any vector width.
 """
 
 import itertools
