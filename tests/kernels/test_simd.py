@@ -5,11 +5,11 @@ import pytest
 from numba import njit
 
 from ensync.errors import EnsyncError
-from ensync.kernels import simd
+from ensync.kernels import simd, tiles
 
 
 def compiled(rows, vectors, form):
-    kernel, pointer = simd.tile(rows, vectors, form), simd.pointer
+    kernel, pointer = tiles.tile(rows, vectors, form), simd.pointer
 
     @njit(error_model="numpy")
     def run(a, b, c, bias, strides, counts, flags, floor):

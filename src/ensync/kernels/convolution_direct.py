@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.panels import ROWS, VECTORS
-from ensync.kernels.simd import lanes, lanes_of, pointer, tile
+from ensync.kernels.simd import lanes, lanes_of, pointer
+from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, load, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}

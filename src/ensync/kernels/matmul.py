@@ -9,10 +9,9 @@ import numba
 import numpy as np
 
 from ensync.kernels.activations import IDENTITY, RELU, TANH, activate_block
-from ensync.kernels.simd import (
-    NARROW_ROWS, SIMD, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, tile, transpose_block,
-)
+from ensync.kernels.simd import NARROW_ROWS, SIMD, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, transpose_block
 from ensync.kernels.threads import get_threads
+from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, load, store
 
 ROWS, VECTORS = WIDE_TILE[SIMD]

@@ -2,7 +2,7 @@
 
     C[p, j] = (S[p * s_row + j] if started) + sum over i < inner of A[p * a_row + i * a_inner] * B[i * b_inner + j]
 
-for ROWS rows and `width` = VECTORS vectors of columns. S may be C, to add to it, or a bias with s_row = 0. Where `simd.tile` would spend a fifth of a short sum on edges and epilogue,
+for ROWS rows and `width` = VECTORS vectors of columns. S may be C, to add to it, or a bias with s_row = 0. Where `tiles.tile` would spend a fifth of a short sum on edges and epilogue,
 the caller pads its scratch instead.
 """
 
