@@ -6,6 +6,7 @@ python tests/bench/dense_steps.py [--rounds 9] [--seconds 0.3]     JSON lines, t
 import argparse
 import statistics
 
+import floors
 import harness
 from ensync_side import make_trainee, runner
 from mpi4py import MPI
@@ -73,7 +74,7 @@ def main() -> None:
     rows = [row for sizes, batch in CASES for optimizer in ("adam", "sgd")
             for row in measure(sizes, batch, optimizer, counts, options.rounds, options.seconds)]
     harness.table("Mini-batch steps beside PyTorch (medians of interleaved rounds; ratio: times faster)", rows)
-    harness.floors([(sizes, batch) for sizes, batch in CASES], counts)
+    floors.report([(sizes, batch) for sizes, batch in CASES], counts)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,3 @@ def operations(sizes: tuple[int, ...]) -> int:
 def parameters(sizes: tuple[int, ...]) -> int:
     """Return the number of weights and biases."""
     return sum((height + 1) * width for height, width in zip(sizes[:-1], sizes[1:], strict=True))
-
-
-def floors(cases: list[tuple[tuple[int, ...], int]], counts: list[int]) -> None:
-    """Print what arithmetic alone takes per step: operations over the peak that peaks.py measures on so many threads."""

@@ -6,6 +6,7 @@ python tests/bench/online_steps.py [--rounds 9] [--seconds 0.3] [--wide]     JSO
 import argparse
 import statistics
 
+import floors
 import harness
 from ensync_side import make_trainee, runner
 from mpi4py import MPI
@@ -72,7 +73,7 @@ def main() -> None:
     networks = [SIZES, WIDE] if options.wide else [SIZES]
     rows = [row for sizes in networks for row in measure(sizes, counts, options.rounds, options.seconds)]
     harness.table("One sample per step beside PyTorch (medians of interleaved rounds; ratio: times faster)", rows)
-    harness.floors([(sizes, 1) for sizes in networks], counts)
+    floors.report([(sizes, 1) for sizes in networks], counts)
 
 
 if __name__ == "__main__":
