@@ -1,5 +1,9 @@
 """The products of a dense layer against numpy, at every remainder, and on any number of threads."""
 
+import os
+import subprocess
+import sys
+
 import naive
 import numpy as np
 import pytest
@@ -93,3 +97,29 @@ def test_weight_gradient_by_finite_differences():
 
     for point, found in ((inputs, slope), (weights, weights_gradient), (bias, bias_gradient)):
         np.testing.assert_allclose(found, naive.finite_differences(loss, point), rtol=1e-6, atol=1e-7)
+
+
+FORCED = """
+import numpy as np
+from ensync.kernels import activations, matmul, simd
+assert simd.SIMD == {form!r}
+random = np.random.default_rng(0)
+for n, k, m in ((33, 50, 49), (130, 70, 45)):
+    x, w, b, g = (random.standard_normal(shape).astype(np.float32) for shape in ((n, k), (k, m), m, (n, m)))
+    out, dx, dw, db = np.empty((n, m), "f4"), np.empty((n, k), "f4"), np.empty((k, m), "f4"), np.empty(m, "f4")
+    scratch = np.empty(matmul.packing_size(n, k, m), "f4")
+    matmul.dense_forward(x, w, b, activations.TANH, out, scratch)
+    matmul.dense_input_gradient(g, w, dx, scratch)
+    matmul.dense_weight_gradient(x, g, dw, db, scratch)
+    for found, expected in ((out, np.tanh(x @ w + b)), (dx, g @ w.T), (dw, x.T @ g), (db, g.sum(axis=0))):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+"""
+
+
+def test_each_form_of_vectors_when_forced():
+    """Every host compiles every form: LLVM splits the vectors it does not have."""
+    runs = [subprocess.Popen([sys.executable, "-c", FORCED.format(form=form)], env=os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": ""},
+                             stderr=subprocess.PIPE, text=True) for form in ("avx2", "plain")]
+    for run in runs:
+        said = run.communicate(timeout=110)[1]
+        assert run.returncode == 0, said

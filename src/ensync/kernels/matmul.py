@@ -17,7 +17,7 @@ from ensync.kernels.vectors import advance, load, store
 ROWS, VECTORS = WIDE_TILE[SIMD]
 TALL = NARROW_ROWS[SIMD]
 WIDE, NARROW = tile(ROWS, VECTORS), tile(TALL, 1)
-SERIAL_BELOW = 1 << 18    # multiply-adds; less work than this is done before other threads have started
+SERIAL_BELOW = 1 << 19    # multiply-adds; less work than this is done before other threads have started
 PACK_FROM = 64            # rows of C from which copying a panel of B pays for itself
 BLOCK = 1 << 18           # elements of A that stay in a second cache of 2 MiB beside a panel of B
 PACK_A_FROM = 256         # terms from which copying a block of a transposed A does: each term touches another page of memory
@@ -135,11 +135,13 @@ def product_part(a, b, c, bias, scratch, start, inner, form, code, part, parts):
             at_a = pointer(a, first_row * a_row + start * a_inner)
             if packing:
                 if packed != top:
-                    pack(pointer(a, start * a_inner + top), a_inner, inner, min(block, rows - top), False, pointer(scratch, a_place), block + step)
+                    pack(pointer(a, start * a_inner + top), a_inner, inner, min(block, rows - top), False, pointer(scratch, a_place),
+                         block + step)
                     packed = top
                 at_a = pointer(scratch, a_place + first_row - top)
             panel = (column, first_row, min((last - first) * height, rows - first_row))
-            panel_part(at_a, a_row, block + step if packing else a_inner, b, c, bias, scratch, (start, inner, columns), panel, form, code, one + step)
+            panel_part(at_a, a_row, block + step if packing else a_inner, b, c, bias, scratch, (start, inner, columns), panel, form, code,
+                       one + step)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)

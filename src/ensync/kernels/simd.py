@@ -30,7 +30,7 @@ def detect() -> str:
         return "avx512"
     if features.get("avx2") and features.get("fma"):
         return "avx2"
-    return "neon" if "aarch64" in llvmlite.binding.get_process_triple() or features.get("neon") else "plain"
+    return "neon" if architecture() == "aarch64" else "plain"
 
 
 def choose(forced: str | None) -> str:
@@ -108,7 +108,8 @@ CONTROL_BITS = {"x86_64": 0x8040, "aarch64": 1 << 24}
 
 def architecture() -> str:
     """Return the processor's family as LLVM names it, "x86_64" or "aarch64" for instance."""
-    return llvmlite.binding.get_process_triple().split("-")[0]
+    family = llvmlite.binding.get_process_triple().split("-")[0]
+    return "aarch64" if family == "arm64" else family
 
 
 def control(builder: ir.IRBuilder, state=None):
@@ -122,7 +123,9 @@ def control(builder: ir.IRBuilder, state=None):
         call(builder, f"llvm.x86.sse.{'st' if state is None else 'ld'}mxcsr", nothing, [address])
         return builder.zext(builder.load(slot), INT64)
     if family == "aarch64":
-        return call(builder, "llvm.aarch64.get.fpcr", INT64, []) if state is None else call(builder, "llvm.aarch64.set.fpcr", nothing, [state])
+        if state is None:
+            return call(builder, "llvm.aarch64.get.fpcr", INT64, [])
+        return call(builder, "llvm.aarch64.set.fpcr", nothing, [state])
     return None
 
 

@@ -173,7 +173,8 @@ class TileWriter:
         columns = [ir.Constant(INT64, v * width) for v in range(self.vectors)]
         with builder.if_else(self.true(self.has_bias)) as (given, missing):
             with given:
-                loaded = [self.vector.load(builder.gep(self.bias, [column]), mask) for column, mask in zip(columns, self.masks, strict=True)]
+                addresses = [builder.gep(self.bias, [column]) for column in columns]
+                loaded = [self.vector.load(address, mask) for address, mask in zip(addresses, self.masks, strict=True)]
                 given_end = builder.block
             with missing:
                 missing_end = builder.block
