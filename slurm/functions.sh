@@ -91,7 +91,7 @@ submit() {
 run() {
     check_launcher
     count_ranks
-    say "$mpi on $SLURM_JOB_NODELIST: $tasks ranks x ${SLURM_CPUS_PER_TASK:-1} cores by $LAUNCHER${SRUN_MPI:+ --mpi=$SRUN_MPI}, job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}"
+    say "$mpi on $SLURM_JOB_NODELIST by $LAUNCHER${SRUN_MPI:+ --mpi=$SRUN_MPI}: ranks $tasks, cores of each ${SLURM_CPUS_PER_TASK:-1}, job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}"
     signalled= started=$(mktemp)
     trap 'forward USR1' USR1
     trap 'forward TERM' TERM
@@ -105,10 +105,11 @@ run() {
 }
 
 # Both signals reach the ranks as USR1, so that they stop after the step at hand: the launchers end them at once on TERM.
+# It is repeated, because a launcher that is still starting the ranks loses it.
 forward() {
     say "signal $1: the ranks are asked for a checkpoint"
+    [ "$signalled" ] || while kill -USR1 "$ranks" 2>/dev/null; do sleep 5; done &
     signalled=$1
-    kill -USR1 "$ranks" 2>/dev/null
 }
 
 # finish CODE RESULT: end the job, or have it started again when it was stopped with its work unfinished.

@@ -66,12 +66,26 @@ def test_preempted_it_saves_is_requeued_and_ends_to_the_bit_as_if_nothing_had_be
     assert_same(job, uninterrupted)
 
 
-def test_time_limit(site, uninterrupted):
-    job = site.job("limited", "train", "--nodes=2", "--time=1", "--signal=B:USR1@55", epochs=EPOCHS)
-    longer = site.job("limited-longer", "train", "--nodes=1", "--time=1", "--signal=B:USR1@55", epochs=4 * EPOCHS)
-    assert int(longer.end().show("Restarts")) >= 1, longer.text
-    assert final(longer)[0]["history"][-1]["epoch"] == 4 * EPOCHS
-    assert_same(job.end(), uninterrupted)
+@pytest.mark.parametrize("launcher", ["srun", "mpirun"])
+def test_a_signal_while_the_ranks_start_is_not_lost(site, launcher):
+    job = site.job(f"early-{launcher}", "train", "--nodes=2", epochs=100_000, LAUNCHER=launcher)
+    wait_for(lambda: "restart 0" in job.text, 30, lambda: job.text)
+    run("scancel", "--batch", "--signal=USR1", job.number)
+    wait_for(lambda: "requeued" in job.text, 30, lambda: job.text)
+    run("scancel", job.number)
+    job.end("CANCELLED", 20)
+
+
+def test_a_time_limit_is_met_with_a_checkpoint_and_a_restart(site):
+    job = site.job("limited", "train", "--nodes=2", "--time=1", "--signal=B:USR1@40", epochs=100_000)  # Slurm sends it up to a minute early
+    wait_for(lambda: "continuing from" in job.text, 120, lambda: job.text)
+    assert "signal USR1: the ranks are asked for a checkpoint" in job.text and job.show("Restarts") == "1"
+    job.reach(len(job.history()) + 5)
+    run("scancel", job.number)
+    job.end("CANCELLED", 20)
+    epochs = [record["epoch"] for record in job.history()]
+    assert epochs == list(range(1, len(epochs) + 1))
+    final(job)
 
 
 def test_scancel_saves_and_stays_cancelled(site, uninterrupted):
