@@ -15,7 +15,7 @@ FLOORS = [
     {"nn"},
     {"feed", "training", "report"},
     {"strategies"},
-    {"verbs", "describing", "examine"},
+    {"verbs", "describing", "examine", "submit"},
     {"cli"},
     {"__main__"},
 ]

@@ -205,6 +205,33 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
     say(lambda: describing.describe(thing, overrides))
 
 
+@cli.command(short_help="Hand a job file to Slurm.")
+@click.argument("job", metavar="JOB.toml")
+@settings
+@click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Nodes.")
+@click.option("--ranks-per-node", default=2, show_default=True, type=click.IntRange(1), help="Ranks on each node.")
+@click.option("--cores-per-rank", default=1, show_default=True, type=click.IntRange(1), help="Cores, and threads, of each rank.")
+@click.option("--time", default="1:00:00", show_default=True, help="Time limit; at its end the job saves, is requeued and continues.")
+@click.option("--partition", default="", help="Slurm's partition; its default one without it.")
+@click.option("--dry-run", is_flag=True, help="Print the line and the script, submit nothing.")
+def submit(job: str, overrides: tuple[str, ...], nodes: int, ranks_per_node: int, cores_per_rank: int, time: str, partition: str, dry_run: bool) -> None:
+    """Hand a job file to Slurm with slurm/train.sbatch, after a look at the job, its dataset and the partition.
+
+    \b
+      ensync submit jobs/quickstart.toml --nodes 4 --time 1:00:00
+      ensync submit jobs/quickstart.toml --nodes 4 --dry-run
+    """
+    from ensync.job import load_job
+    from ensync.storage.dataset import open_dataset
+    from ensync.submit import Request
+    from ensync.submit import submit as hand_over
+
+    loaded = load_job(job, overrides)
+    open_dataset(loaded.data.path).close()
+    request = Request(nodes, ranks_per_node, cores_per_rank, time, partition)
+    say(lambda: "\n".join(hand_over(request, job, loaded, overrides, dry_run)))
+
+
 @cli.command(short_help="Is this machine, launcher and file system fit?")
 @click.argument("job", metavar="[JOB.toml]", required=False)
 @settings

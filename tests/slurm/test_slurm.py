@@ -190,6 +190,20 @@ def test_a_slurm_without_the_plugin_is_told_apart(site, tmp_path):
     assert "which this Slurm lacks" in job.text and "take LAUNCHER=mpirun" in job.text
 
 
+def test_submit(site):
+    ensync, directory = Path(sys.prefix) / "bin" / "ensync", site.directory / "submitted"
+    line = [ensync, "submit", "jobs/quickstart.toml", "--ranks-per-node", "1", "--set", f"data.path={site.data}", "--set", f"output.directory={directory}", "--set", "training.epochs=2"]
+    dry = run(*line, "--nodes", "2", "--dry-run")
+    assert "would run: sbatch --parsable --nodes=2" in dry and "#SBATCH --requeue" in dry
+    text = run(*line, "--nodes", "2", VENV=sys.prefix, SBATCH_OUTPUT=f"{directory}.log")
+    (job,) = submitted(text, directory)
+    job.end()
+    assert str(directory / "history.jsonl") in text and f"slurm-ensync-train-{job.number}.out" in text and (directory / "result.json").exists()
+    for options, sentence in [(["--nodes", "4"], "at most 3, the nodes of partition 'debug'"), (["--partition", "debuk"], "did you mean 'debug'?")]:
+        done = subprocess.run([*line, *options], cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == 2 and sentence in done.stderr
+
+
 def test_the_doctor_under_srun(site):
     ensync = Path(sys.prefix) / "bin" / "ensync"
     text = run("srun", "--mpi=pmi2", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--cpu-bind=cores", "--kill-on-bad-exit=1", ensync, "doctor")
