@@ -18,6 +18,7 @@ from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.settings import Job
 from ensync.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
 
+ESTIMATED = 10_000   # training rows that moving statistics are estimated from
 ONLINE = 1000    # samples between two looks at the clock and the signals while every sample is a step
 
 
@@ -283,6 +284,23 @@ def _labels_beside(labels: np.ndarray, rows: np.ndarray, places: np.ndarray, cou
     beside = np.zeros(count, np.int64)
     beside[places] = labels[rows]
     return beside
+
+
+def estimate_statistics(network: Network, feed: Feed, ranks: Ranks, allreduce: Callable[[np.ndarray], None], seed: int) -> None:
+    """Set the moving statistics of batch normalisation to their means over the first ESTIMATED rows of a feed. Collective over `ranks`.
+
+    Dropout stays as in training; the algorithm of torch.optim.swa_utils.update_bn.
+    """
+    rows, together, done = min(len(feed), ESTIMATED), network.rows * ranks.size, 0
+    for first in range(0, rows, together):
+        start, stop = block(min(together, rows - first), ranks.size, ranks.rank)
+        inputs, labels = feed.load(np.arange(first + start, first + stop, dtype=np.int64), network.inputs)
+        batch = min(together, rows - first)
+        done += batch
+        key = int(key64(seed, Purpose.DROPOUT, first))
+        step = Step(training=True, key=key, first_row=start, allreduce=allreduce if ranks.size > 1 else None, share=batch / done)
+        if len(labels) or step.allreduce is not None:
+            network.forward(inputs, step)
 
 
 def evaluate_rows(network: Network, feed: Feed, start: int, stop: int) -> tuple[np.ndarray, float, int]:

@@ -9,6 +9,7 @@ import numpy as np
 from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.fusion import winners
+from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, on_root
 from ensync.nn.network import Network
 from ensync.settings import Job
@@ -16,6 +17,7 @@ from ensync.strategies.data import Feeds
 from ensync.strategies.scoring import Panel, average, figures, voting_weights
 from ensync.strategies.session import Session, build_network
 from ensync.strategies.state import Loaded
+from ensync.training import estimate_statistics
 
 METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 
@@ -73,6 +75,8 @@ class Jury:
 
     def _averaged(self, weights: np.ndarray) -> Panel:
         average(self.comm, self.vectors, weights, self.network)
+        if len(self.network.statistics) and len(self.test.present) > 1:
+            estimate_statistics(self.network, self.feeds.train, self.comm, Allreduce(self.comm), self.job.training.seed)
         panel = Panel(self.test.feed, 1, self.test.classes)
         panel.ask(0, self.network, self.comm.size, self.comm.rank)
         return panel
