@@ -127,7 +127,7 @@ def convolution_weight_gradient(form: Convolution, inputs: np.ndarray, gradient:
         c, k = weights_gradient.shape[2:]
         matmul.dense_weight_gradient(inputs.reshape(-1, c), gradient.reshape(-1, k), weights_gradient[0, 0], bias_gradient, scratch)
     elif form.is_winograd:
-        winograd.filter_gradient(inputs, gradient, form.padding, numba.config.NUMBA_NUM_THREADS, scratch, weights_gradient)
+        winograd.weight_gradient(inputs, gradient, form.padding, scratch, weights_gradient)
     else:
         direct.filter_gradient(inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient)
 

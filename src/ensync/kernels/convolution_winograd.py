@@ -21,7 +21,8 @@ PANEL = panel(started=False)
 FILTER_PANEL, ADD_PANEL = panel(started=False, rows=FILTER_ROWS), panel(started=True, rows=FILTER_ROWS)
 PLACES = 36
 TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
-FILTER_TILES = 28   # of one block of the filter's gradient
+WIDE_TILES = -(-128 // ROWS) * ROWS     # of one block where the transformed filter is larger than that cache: it is read once per block
+WIDE_FROM = 128 * 128 + 1               # input times output channels
 
 
 @njit(forceinline=True, **OPTIONS)
@@ -218,6 +219,43 @@ def _multiply(inputs, k, bias, padding, floor, scratch, outputs):
 
 
 @njit(**OPTIONS)
+def _products_of(item, pieces, filters, products, rows, inputs, panels):
+    """Multiply pieces (WIDE_TILES, inputs) at one place with one panel of the filter; item counts places and panels."""
+    width = VECTORS * lanes(pieces)
+    place, panel_number = item // panels, item % panels
+    for row in range(0, rows, ROWS):
+        a = advance(pieces, (place * WIDE_TILES + row) * inputs)
+        c_at = advance(products, (place * WIDE_TILES + row) * panels * width + panel_number * width)
+        PANEL(a, advance(filters, item * inputs * width), c_at, c_at, inputs, inputs, 1, width, 0, panels * width)
+
+
+@njit(parallel=True, **OPTIONS)
+def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs):
+    """As `_multiply`, threads sharing a block of tiles, so that each reads only its part of a large filter."""
+    (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
+    full = lanes(inputs)
+    width = VECTORS * full
+    panels, down, across = (k + width - 1) // width, (oh + 3) // 4, (ow + 3) // 4
+    rooms = PLACES * panels * c * width
+    pieces_at = rooms + threads * PLACES * full
+    products_at = pieces_at + PLACES * WIDE_TILES * c
+    for start in range(0, n * down * across, WIDE_TILES):
+        count = min(WIDE_TILES, n * down * across - start)
+        for i in prange(count):
+            image, place = (start + i) // (down * across), (start + i) % (down * across)
+            room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
+            _transform_piece(pointer(inputs, image * h * w * c), (h, w), place // across * 4 - padding[0], place % across * 4 - padding[1], c,
+                             pointer(scratch, pieces_at + i * c), WIDE_TILES * c, 1, room)
+        for item in prange(PLACES * panels):
+            _products_of(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), count, c, panels)
+        for i in prange(count):
+            image, place = (start + i) // (down * across), (start + i) % (down * across)
+            room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
+            _transform_result(pointer(scratch, products_at + i * panels * width), WIDE_TILES * panels * width, width, pointer(bias, 0), floor,
+                              pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
+
+
+@njit(**OPTIONS)
 def _transform_gradient(source, window, y, x, c, target, target_step, panel_step, width, room):
     """Write the 36 places of one tile of 4x4 gradients, `target_step` apart, in panels of `width` channels."""
     h, w = window
@@ -236,18 +274,18 @@ def _transform_gradient(source, window, y, x, c, target, target_step, panel_step
 
 
 @njit(**OPTIONS)
-def _add_products(pieces, gradients, sums, place, part, whole, panels, first):
+def _add_products(pieces, gradients, sums, place, part, tiles, whole, panels, first):
     """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums."""
     full = lanes(pieces)
     width = VECTORS * full
-    b = (place * panels + part) * FILTER_TILES * width
+    b = (place * panels + part) * tiles * width
     for row in range(0, whole, FILTER_ROWS):
-        a = place * FILTER_TILES * whole + row // full * FILTER_TILES * full + row % full
+        a = place * tiles * whole + row // full * tiles * full + row % full
         to = advance(sums, ((place * panels + part) * whole + row) * width)
         if first:
-            FILTER_PANEL(advance(pieces, a), advance(gradients, b), to, to, FILTER_TILES, 1, full, width, 0, width)
+            FILTER_PANEL(advance(pieces, a), advance(gradients, b), to, to, tiles, 1, full, width, 0, width)
         else:
-            ADD_PANEL(advance(pieces, a), advance(gradients, b), to, to, FILTER_TILES, 1, full, width, width, width)
+            ADD_PANEL(advance(pieces, a), advance(gradients, b), to, to, tiles, 1, full, width, width, width)
 
 
 @njit(**OPTIONS)
@@ -292,40 +330,40 @@ def _transform_pair(inputs, gradient, padding, tile, slot, scratch, sizes):
     """Transform one tile's input piece and gradient into the slot of its block, zeros where there is no such tile."""
     (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
     full = lanes(inputs)
-    width, panels, down, across, whole = VECTORS * full, sizes[0], sizes[1], sizes[2], sizes[5]
+    width, panels, down, across, whole, tiles = VECTORS * full, sizes[0], sizes[1], sizes[2], sizes[5], sizes[6]
     room = pointer(scratch, numba.get_thread_id() * PLACES * full)
     pieces, spread = pointer(scratch, sizes[3] + slot * full), pointer(scratch, sizes[4] + slot * width)
     if tile >= n * down * across:
         for place in range(PLACES):
             for part in range(whole // full):
-                _clear(advance(pieces, (place * whole // full + part) * FILTER_TILES * full), full)
+                _clear(advance(pieces, (place * whole // full + part) * tiles * full), full)
             for part in range(panels):
-                _clear(advance(spread, (place * panels + part) * FILTER_TILES * width), width)
+                _clear(advance(spread, (place * panels + part) * tiles * width), width)
         return
     image, y, x = tile // (down * across), tile % (down * across) // across * 4, tile % across * 4
-    _transform_piece(pointer(inputs, image * h * w * c), (h, w), y - padding[0], x - padding[1], c, pieces, FILTER_TILES * whole,
-                     FILTER_TILES, room)
-    _transform_gradient(pointer(gradient, image * oh * ow * k), (oh, ow), y, x, k, spread, panels * FILTER_TILES * width,
-                        FILTER_TILES * width, width, room)
+    _transform_piece(pointer(inputs, image * h * w * c), (h, w), y - padding[0], x - padding[1], c, pieces, tiles * whole,
+                     tiles, room)
+    _transform_gradient(pointer(gradient, image * oh * ow * k), (oh, ow), y, x, k, spread, panels * tiles * width,
+                        tiles * width, width, room)
 
 
 @njit(parallel=True, **OPTIONS)
-def filter_gradient(inputs, gradient, padding, threads, scratch, out):
+def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out):
     """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
     (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
     full = lanes(inputs)
     width = VECTORS * full
     panels, down, across, whole = (k + width - 1) // width, (oh + 3) // 4, (ow + 3) // 4, (c + full - 1) // full * full
     pieces = threads * PLACES * full
-    spread = pieces + PLACES * FILTER_TILES * whole
-    sums = spread + PLACES * panels * FILTER_TILES * width
-    sizes = (panels, down, across, pieces, spread, whole)
-    for start in range(0, n * down * across, FILTER_TILES):
-        for slot in prange(FILTER_TILES):
+    spread = pieces + PLACES * tiles * whole
+    sums = spread + PLACES * panels * tiles * width
+    sizes = (panels, down, across, pieces, spread, whole, tiles)
+    for start in range(0, n * down * across, tiles):
+        for slot in prange(tiles):
             _transform_pair(inputs, gradient, padding, start + slot, slot, scratch, sizes)
         for item in prange(PLACES * panels):
             _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), item // panels, item % panels,
-                          whole, panels, start == 0)
+                          tiles, whole, panels, start == 0)
     for i in prange(c):
         _finish_filter(pointer(scratch, sums + i * width), panels * whole * width, width, whole * width, pointer(out, i * k), c * k, k)
 
@@ -356,7 +394,21 @@ def convolve(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding:
         _turn(weights, turned_weights.reshape(-1))
         weights = turned_weights
     _transform_filter(weights, scratch)
-    _multiply(inputs, weights.shape[3], bias, padding, floor, scratch, outputs)
+    if is_wide(*weights.shape[2:]):
+        _multiply_wide(inputs, weights.shape[3], bias, padding, floor, numba.config.NUMBA_NUM_THREADS, scratch, outputs)
+    else:
+        _multiply(inputs, weights.shape[3], bias, padding, floor, scratch, outputs)
+
+
+def weight_gradient(inputs: np.ndarray, gradient: np.ndarray, padding: tuple[int, int], scratch: np.ndarray, out: np.ndarray) -> None:
+    """Write the gradient of the filters to out (3, 3, c, k)."""
+    tiles = WIDE_TILES if is_wide(*out.shape[2:]) else TILES
+    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, scratch, out)
+
+
+def is_wide(c: int, k: int) -> bool:
+    """Whether the transformed filter is too large to be read for every few tiles."""
+    return c * k >= WIDE_FROM
 
 
 def scratch_size(c: int, k: int, threads: int, itemsize: int) -> int:
@@ -364,5 +416,5 @@ def scratch_size(c: int, k: int, threads: int, itemsize: int) -> int:
     full = lanes_of(itemsize)
     width = VECTORS * full
     c_whole, k_whole = -(-c // width) * width, -(-k // width) * width
-    convolve_size = PLACES * c_whole * k_whole + threads * PLACES * (full + TILES * (c_whole + k_whole)) + 9 * c * k
-    return max(convolve_size, PLACES * (threads * full + FILTER_TILES * (c_whole + k_whole) + c_whole * k_whole))
+    tiles = WIDE_TILES if is_wide(c, k) else threads * TILES
+    return PLACES * (c_whole * k_whole + threads * full + tiles * (c_whole + k_whole)) + 9 * c * k

@@ -161,8 +161,8 @@ def add_line_gradient(source, gradient, total, window, y):
     h, w, c, kh, kw, oh, ow, stride, top, left = window
     top_tap, end_tap, _ = clip_taps(y, stride, top, kh, h)
     inner, inner_end = min(left, ow), max(left, min(ow, w + left - 2))
-    for x in range(0, ow, 8):
-        end = min(x + 8, ow)
+    for x in range(0, ow, 32):
+        end = min(x + 32, ow)
         for j in range(0, c, lanes(source)):
             count = min(lanes(source), c - j)
             for ky in range(top_tap, end_tap):
