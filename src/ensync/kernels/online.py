@@ -25,7 +25,7 @@ from numba import njit, prange
 
 from ensync.kernels.activations import activate_block, gradient_block
 from ensync.kernels.losses import cross_entropy_rows, squared_error_rows
-from ensync.kernels.online_layout import BLOCK, PIECE, aligned_zeros, lay_out, pieces_of, prepare_inputs, views
+from ensync.kernels.online_layout import BLOCK, PIECE, aligned_zeros, lay_out, prepare_inputs, views
 from ensync.kernels.rows import (
     CHAINS, TILE_ROWS, dots_row, dots_square, row_1, row_2, row_4, row_8, square_of, tile_1, tile_2, tile_3,
 )
@@ -49,7 +49,7 @@ def train_online(
     images: uint8 (N, features), features = height * width * channels; labels: int64 (N,); rows: int64 (n,), n may be 0.
     mean, inverse_std: (period,), where period divides features: a pixel enters as (pixel - mean) * inverse_std.
     """
-    plan, room, elements = lay_out(sizes, codes, parameters.itemsize)
+    plan, room, pieces, elements = lay_out(tuple(sizes.tolist()), tuple(codes.tolist()), parameters.itemsize)
     work = aligned_zeros(elements, parameters.dtype)
     weights = views(work, plan)
     starts = np.concatenate([[0], np.cumsum([view.size for view in weights])])
@@ -57,7 +57,7 @@ def train_online(
         view[:] = parameters[start : start + view.size].reshape(view.shape)
     prepare_inputs(work, plan, room, mean, inverse_std)
     scalars = np.array([learning_rate, low, high, factor], parameters.dtype)
-    result = _train(work, plan, room, pieces_of(plan), images, labels, rows, loss, *scalars)
+    result = _train(work, plan, room, pieces, images, labels, rows, loss, *scalars)
     for view, start in zip(weights, starts, strict=False):
         parameters[start : start + view.size].reshape(view.shape)[:] = view
     return result

@@ -1,5 +1,7 @@
 """Where one-sample training keeps things: one scratch array, its places, and the pieces of weights that threads take."""
 
+import functools
+
 import numpy as np
 
 from ensync.kernels.rows import CHAINS
@@ -17,8 +19,9 @@ LAYER = np.dtype([(name, np.int64) for name in "inputs outputs rows columns acti
 ROOM = np.dtype([(name, np.int64) for name in "mean scale products inner outputs sums gradient delta factors pieces weights".split()])
 
 
-def lay_out(sizes: np.ndarray, codes: np.ndarray, itemsize: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the layers' places in the scratch array, the shared places and the elements in all."""
+@functools.lru_cache(maxsize=8)
+def lay_out(sizes: tuple[int, ...], codes: tuple[int, ...], itemsize: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return the layers' places in the scratch array, the shared places, the pieces of weights and the elements in all."""
     unit = max(lanes_of(itemsize), CHAINS)
     end = 0
 
@@ -39,7 +42,7 @@ def lay_out(sizes: np.ndarray, codes: np.ndarray, itemsize: int) -> tuple[np.nda
         take(sizes[0]), take(sizes[0]), take(pieces, BLOCK, plan[0]["columns"]), take(pieces, BLOCK, BLOCK),
         take(width), take(width), take(width), take(width), take(BLOCK), pieces, (plan["rows"] * plan["columns"]).sum(),
     )
-    return plan, room, end
+    return plan, room, pieces_of(plan), end
 
 
 def padded(count: int, unit: int) -> int:
@@ -69,8 +72,9 @@ def prepare_inputs(work: np.ndarray, plan: np.ndarray, room: np.ndarray, mean: n
     for layer in plan:
         work[layer["values"] + layer["inputs"] :: layer["rows"]][:BLOCK] = 1
     features = plan[0]["inputs"]
-    work[room[0]["mean"] :][:features] = np.resize(mean, features)
-    work[room[0]["scale"] :][:features] = np.resize(inverse_std, features)
+    for place, values in (("mean", mean), ("scale", inverse_std)):
+        start = room[0][place]
+        work[start : start + features].reshape(-1, len(values))[:] = values
 
 
 def pieces_of(plan: np.ndarray) -> np.ndarray:
