@@ -1,4 +1,4 @@
-"""Run every benchmark, one after another: `make bench`. Arguments go to each of them.
+"""Run every benchmark of steps, ranks and start-up, one after another: `make bench`. Arguments go to each of them.
 
 python tests/bench/run.py [--rounds N]
 """
