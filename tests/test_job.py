@@ -72,7 +72,7 @@ def test_absent_file_names_the_nearest(tmp_path):
     path = write(tmp_path, "")
     with pytest.raises(EnsyncError, match="job.toml"):
         load_job(str(path).replace("job", "jbo"))
-    with pytest.raises(EnsyncError, match="cannot be read"):
+    with pytest.raises(EnsyncError, match="is a directory"):
         load_job(tmp_path)
 
 

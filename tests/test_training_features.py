@@ -149,3 +149,24 @@ def test_label_smoothing_is_pytorchs():
     scores, loss, _ = trainee.network.evaluate(inputs, labels)
     logits = torch.from_numpy(np.log(scores))
     assert loss / 50 == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.2).item(), rel=1e-9)
+
+
+AUGMENTED = {"flip": True, "crop": 1, "shift": 0.2, "rotation": 30, "erasing": 0.5}
+
+
+def test_augmentation_changes_training_images_only():
+    plain, changed = make_trainee(), make_trainee(augmentation=AUGMENTED)
+    rows = np.arange(10)
+    before = plain.feed.load(rows, plain.network.inputs)[0].copy()
+    first = changed.feed.load(rows, changed.network.inputs, changed._changes())[0].copy()
+    assert not np.allclose(first, before)
+    changed.position.epoch = 1
+    assert not np.allclose(changed.feed.load(rows, changed.network.inputs, changed._changes())[0], first)
+    changed.position.epoch = 0
+    assert np.array_equal(changed.feed.load(rows[3:5], changed.network.inputs, changed._changes())[0], first[3:5])
+    assert np.array_equal(changed.feed.load(rows, changed.network.inputs)[0], before)
+
+
+def test_augmented_slices_add_up_to_the_batch():
+    whole, sliced = (epochs(make_trainee(training={"batch": 24, "slice": n}, augmentation=AUGMENTED), 2) for n in (512, 7))
+    np.testing.assert_allclose(sliced.network.parameters, whole.network.parameters, rtol=1e-9, atol=1e-12)

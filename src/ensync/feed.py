@@ -5,7 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ensync.kernels import inputs
+from ensync.kernels import augmentation, inputs
+from ensync.settings import Augmentation
 from ensync.sharding import Window
 
 BLOCK = Window(rows=1024, blocks=16)   # streamed datasets: 16 blocks of 1,024 neighbouring rows are shuffled together
@@ -17,6 +18,20 @@ class Reader(Protocol):
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return images uint8 `(m, features)` and the place int64 of each row among them."""
         ...
+
+
+class Changes:
+    """The random changes of one epoch's images of shape (height, width, channels); the key and an image's row decide on its own."""
+
+    def __init__(self, settings: Augmentation, shape: tuple[int, ...], key: np.uint64) -> None:
+        self.settings, self.shape, self.key = settings, shape, key
+
+    def __call__(self, images: np.ndarray, places: np.ndarray, rows: np.ndarray, feed: "Feed", out: np.ndarray) -> None:
+        """Write the changed and normalised images of dataset rows int64 `(n,)`, which lie at `places` of `images`."""
+        s, (height, width, channels) = self.settings, self.shape
+        changes = np.empty((len(rows), augmentation.COLUMNS))
+        augmentation.draw_changes(rows, self.key, height, width, s.flip, s.crop, s.shift, s.rotation, s.cutout, s.erasing, changes)
+        augmentation.gather_change(images, places, changes, feed.mean, feed.inverse_std, height, width, channels, out)
 
 
 class Feed:
@@ -39,11 +54,14 @@ class Feed:
         """Return uint8 images `(m, features)` and the places int64 `(len(rows),)` of these rows in them."""
         return (self.images, rows) if self.in_memory else self.images.batch(rows)
 
-    def load(self, rows: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Normalise the images of rows int64 `(n,)` into `out[:n]`; return that and the labels `(n,)`."""
+    def load(self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return that and the labels `(n,)`."""
         images, places = self.raw(rows)
         filled = out[: len(rows)]
-        inputs.gather_normalize(images, places, self.mean, self.inverse_std, filled)
+        if changes is not None:
+            changes(images, places, rows, self, filled)
+        else:
+            inputs.gather_normalize(images, places, self.mean, self.inverse_std, filled)
         return filled, self.labels[rows]
 
 

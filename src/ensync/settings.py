@@ -139,6 +139,17 @@ class Growth(Section):
     learning_rate: Annotated[float, Field(gt=0)] = Field(1.0, description="what each growth multiplies the learning rate by")
 
 
+class Augmentation(Section):
+    """Random changes of the training images, drawn anew for each image and epoch."""
+
+    flip: bool = Field(False, description="mirror every other image left to right")
+    crop: Annotated[int, Field(ge=0)] = Field(0, description="move by up to so many pixels within a frame of zeros")
+    shift: Rate = Field(0.0, description="move by up to this share of height and width, between pixels; the edge is repeated")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="turn by up to so many degrees; the edge is repeated")
+    cutout: Annotated[int, Field(ge=0)] = Field(0, description="side of a square set to the mean")
+    erasing: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of images with a rectangle of any shape set to the mean (random erasing)")
+
+
 class Ensemble(Section):
     """Members: how many, on which rows, from which start."""
 
@@ -176,6 +187,7 @@ class Job(Section):
     """A whole experiment."""
 
     data: Data
+    augmentation: Augmentation = Augmentation()
     network: Network = Network()
     training: Training = Training()
     optimizer: Optimizer = Optimizer()
@@ -196,6 +208,8 @@ class Job(Section):
                 "fusion.method = 'weight_averaging' with ensemble.start = 'own'"
                 "|members with a common start, since the mean of unrelated weights is no network"
                 "|set ensemble.start = 'shared' or 'synchronous', or choose a voting method")
+        if self.augmentation.cutout and self.augmentation.erasing:
+            raise ValueError("augmentation.cutout with augmentation.erasing|one way to blank a part of an image|set one of them to 0")
         if self.training.loss == "cross_entropy" and self.network.output_activation not in ("auto", "softmax"):
             raise ValueError(
                 f"network.output_activation = '{self.network.output_activation}' with training.loss = 'cross_entropy'"

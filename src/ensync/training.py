@@ -9,15 +9,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ensync.feed import Feed
+from ensync.feed import Changes, Feed
 from ensync.kernels import online, updates
 from ensync.nn.layers import Dense, Step
 from ensync.nn.network import CORRECT, LOSS_SUM, STOP, Network
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.settings import Job
+from ensync.settings import Augmentation, Job
 from ensync.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
 
+AS_THEY_ARE = Augmentation()
 ESTIMATED = 10_000   # training rows that moving statistics are estimated from
 ONLINE = 1000    # samples between two looks at the clock and the signals while every sample is a step
 
@@ -178,7 +179,7 @@ class Trainee:
             part = batch[first : first + self.job.training.slice]
             start, stop = block(len(part), ranks.size, ranks.rank)
             step.first_row = first + start
-            inputs, labels = self.feed.load(part[start:stop], network.inputs)
+            inputs, labels = self.feed.load(part[start:stop], network.inputs, self._changes())
             network.backward(inputs, labels, len(batch), step)
             own += stop - start
             if len(part) < len(batch):
@@ -193,6 +194,13 @@ class Trainee:
         """Whether batch normalisation takes its statistics over several ranks."""
         return self.comm.size > 1 and len(self.network.statistics) > 0 and not self.network.statistics_travel
 
+    def _changes(self) -> Changes | None:
+        """The random changes of this epoch's images, where the job wants any."""
+        settings = self.job.augmentation
+        if settings == AS_THEY_ARE:
+            return None
+        return Changes(settings, self.network.shape, key64(self.job.training.seed, Purpose.AUGMENTATION, self.member, self.position.epoch))
+
     def _mask_key(self) -> int:
         if not self.network.dropouts:
             return 0
@@ -203,6 +211,7 @@ class Trainee:
         o, s = self.job.optimizer, self.job.schedule
         steady = s.warmup_epochs == 0 and (s.name == "constant" or (s.name == "step" and s.step_epochs == int(s.step_epochs)))
         plain = o.name == "sgd" and not (o.weight_decay or o.clip_norm or self.job.training.label_smoothing or self.job.training.weight_average)
+        plain = plain and self.job.augmentation == AS_THEY_ARE and not self.job.growth.every_epochs
         return self.batch == 1 and self.comm.size == 1 and plain and steady and all(isinstance(x, Dense) for x in self.network.layers)
 
     def _run_online(self, last: int) -> int:
