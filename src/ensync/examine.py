@@ -4,7 +4,8 @@ import os
 import platform
 import resource
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,14 +17,13 @@ from ensync.kernels import threads
 from ensync.mpi import facts as wire
 from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.world import Comm, mpi_description, on_root
-from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.report.console import Console
 from ensync.storage import facts as disk
 from ensync.storage.dataset import open_dataset
 from ensync.strategies import launch
-from ensync.strategies.session import EVALUATED_AT_ONCE
-from ensync.training import SLICE
+from ensync.strategies.data import Feeds
+from ensync.strategies.session import build_network
 
 STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
@@ -91,10 +91,8 @@ def _needed(job: Job, size: int) -> dict[str, int]:
     with_code = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     dataset = open_dataset(job.data.path)
     try:
-        batch = dataset.sizes["train"] if job.training.batch == "full" else job.training.batch
-        local = -(-batch // size) if job.training.strategy == "synchronous" else batch
-        rows = max(min(local, SLICE), EVALUATED_AT_ONCE)
-        network = zoo.build(job, dataset.shape, dataset.classes, rows)
+        sizes = SimpleNamespace(dataset=dataset, train=range(dataset.sizes["train"]))   # all that the network's buffers depend on
+        network = build_network(job, cast(Feeds, sizes), size if job.training.strategy == "synchronous" else 1)
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         held = {id(array): array.nbytes for array in _arrays([network, optimizer])}
         return {"dataset": sum(dataset.nbytes(split) for split in dataset.sizes), "rank": with_code + sum(held.values())}
