@@ -34,7 +34,7 @@ test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 
 	$(MAKE) --no-print-directory test-mpi
 
 test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
-	@for n in 1 2 3 4; do echo "== $$n ranks"; $(MPIRUN) -n $$n $(BIN)/python -m pytest -q --color=no --with-mpi --only-mpi || exit 1; done
+	@for n in 1 2 3 4; do echo "== $$n ranks"; $(MPIRUN) -n $$n $(BIN)/python -m pytest -q --color=no --with-mpi -m mpi || exit 1; done
 
 test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm of virtual nodes (root on Debian, which installs it)
 	$(BIN)/python -m pytest -q tests/slurm
