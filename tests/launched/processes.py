@@ -1,9 +1,14 @@
 """The processes of a started mpirun: who they are, and how to wait for what they do."""
 
 import os
+import pty
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+from launched import launch
 
 _RANK = ("OMPI_COMM_WORLD_RANK=", "PMI_RANK=")
 
@@ -52,3 +57,22 @@ def kill_all(pid: int) -> None:
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+def in_terminal(place, *command):
+    """Start a command as the foreground of a terminal of its own; return its process and the terminal's other end."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])", *command],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=place.directory, env=launch.environment() | {"TERM": "xterm"})
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    return process, ours
+
+
+def shown(terminal):
+    """What a terminal shows by now."""
+    try:
+        return os.read(terminal, 1 << 20).decode(errors="replace")
+    except OSError:
+        return ""

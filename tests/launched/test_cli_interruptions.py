@@ -1,22 +1,20 @@
 """Runs that are killed, signalled or interrupted at any moment end soon, leave whole files, and resume to the same bits."""
 
 import os
-import pty
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 from launched import launch
-from launched.processes import kill_all, rank_processes, wait_until
+from launched.processes import in_terminal, kill_all, rank_processes, shown, wait_until
 
 from ensync.storage.checkpoint import load_checkpoint, newest_valid
 
-pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(120), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds ranks in /proc")]
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(400), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds ranks in /proc")]
 
 # Long enough to be hit in the middle: 210 steps and 90 checkpoints in about a second.
 LONG = ["--set", "training.epochs=30", "--set", "checkpoint.every_steps=3", "--set", "network.dropout=0.1"]
@@ -114,25 +112,6 @@ def test_signals_stop_with_a_checkpoint_and_code_75(whole):
     again = whole.done(2, "train", "job.toml", "--resume", "--set", f"output.directory={run}")
     assert f"continuing from {run}/checkpoints/checkpoint-e" in again
     assert_same(whole, run, "runs/whole")
-
-
-def in_terminal(place, *command):
-    """Start a command as the foreground of a terminal of its own; return its process and the terminal's other end."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])", *command],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=place.directory, env=launch.environment() | {"TERM": "xterm"})
-    os.close(theirs)
-    os.set_blocking(ours, False)
-    return process, ours
-
-
-def shown(terminal):
-    """What a terminal shows by now."""
-    try:
-        return os.read(terminal, 1 << 20).decode(errors="replace")
-    except OSError:
-        return ""
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -13,7 +13,7 @@ import pytest
 from launched import launch
 from launched.conftest import JOB
 
-pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(400)]
 
 ENSEMBLE = ["--set", "training.strategy=ensemble"]
 

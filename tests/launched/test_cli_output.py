@@ -1,0 +1,112 @@
+"""Who says what, where: pipes and terminals, silent ranks and verbose ones; and that a seed decides every bit."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from launched import launch
+from launched.processes import in_terminal, kill_all, shown
+
+from ensync.storage.checkpoint import load_checkpoint, newest_valid
+
+pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(400)]
+
+
+def train(to, *settings):
+    return ["train", "job.toml", "--set", f"output.directory=runs/{to}", "--set", "network.dropout=0.1", *(word for s in settings for word in ("--set", s))]
+
+
+ENSEMBLE = ["training.strategy=ensemble", "ensemble.members=3", "ensemble.start=own"]
+TWO_THREADS = "training.threads=2"
+BITS = {
+    "one": train("one"), "again": train("again"), "other": train("other", "training.seed=2"),
+    "members": train("members", *ENSEMBLE), "members again": train("members_again", *ENSEMBLE),
+}
+# With two threads and a batch that gives both something to do: the number of threads must not show.
+LARGE = ["training.batch=full", "network.hidden=[300,200]", "training.epochs=4"]
+THREADS = {"one thread": train("one_thread", *LARGE, "training.threads=1"), "two threads": train("two_threads", *LARGE, TWO_THREADS),
+           "online": train("online", "training.batch=1", "optimizer.name=sgd", "network.dropout=0", "training.threads=1"),
+           "online two": train("online_two", "training.batch=1", "optimizer.name=sgd", "network.dropout=0", TWO_THREADS)}
+
+
+@pytest.fixture(scope="module")
+def trained(shared_place):
+    """The records of all runs above, by name and rank."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    records = shared_place.all_of(2, BITS | {"verbose": [*train("verbose", *ENSEMBLE), "--verbose"]})
+    records |= shared_place.all_of(1, {name: command for name, command in THREADS.items() if cores > 1 or TWO_THREADS not in command})
+    assert all(record["code"] == 0 and record["err"] == "" for ranks in records.values() for record in ranks), records
+    return records
+
+
+def vectors(place, run):
+    return load_checkpoint(newest_valid(place / "runs" / run / "checkpoints")[0])[1]
+
+
+def equal(place, run, other):
+    one, two = vectors(place, run), vectors(place, other)
+    assert set(one) == set(two)
+    return all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_seed_decides_every_bit(shared_place, trained):
+    assert equal(shared_place, "one", "again") and equal(shared_place, "members", "members_again")
+    assert not equal(shared_place, "one", "other")
+    assert (shared_place / "runs/one/job.toml").read_text() == (shared_place / "runs/again/job.toml").read_text().replace("runs/again", "runs/one")
+
+
+@pytest.mark.parametrize("run", ["one_thread", "online"])
+def test_the_number_of_threads_does_not_show(shared_place, trained, run):
+    other = {"one_thread": "two_threads", "online": "online_two"}[run]
+    if not (shared_place / "runs" / other).exists():
+        pytest.skip("one core")
+    assert equal(shared_place, run, other)
+    assert shared_place.result(f"runs/{run}")["test"] == shared_place.result(f"runs/{other}")["test"]
+
+
+def test_a_pipe_gets_plain_lines_of_one_rank(trained):
+    root, other = trained["one"]
+    assert "\x1b" not in root["out"] and "\r" not in root["out"] and other == {"code": 0, "out": "", "err": ""}
+    assert all(len(line) <= 140 and line == line.rstrip() for line in root["out"].splitlines())
+    assert len(re.findall(r"^ *\d/3 ", root["out"], re.M)) == 3
+
+
+def test_every_rank_speaks_when_asked(trained):
+    root, other = trained["verbose"]
+    assert "[rank " not in root["out"] and other["out"].count("\n") > 3
+    assert all(line.startswith("[rank 1] ") or line == "[rank 1]" for line in other["out"].splitlines())
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(shared_place):
+    """A run of some seconds shows its progress; at the end the bar is gone."""
+    command = [*launch.mpirun(), "-n", "1", sys.executable, "-m", "ensync", *train("shown", "training.epochs=200", "training.threads=1")]
+    process, terminal = in_terminal(shared_place, *command)
+    text, end = "", time.monotonic() + 100
+    try:
+        while process.poll() is None and time.monotonic() < end:
+            text += shown(terminal)
+            time.sleep(0.01)
+        text += shown(terminal)
+    finally:
+        kill_all(process.pid)
+        os.close(terminal)
+    assert process.wait() == 0, text[-2000:]
+    if launch.library() == "MPICH":    # Open MPI's mpirun gives ranks no terminal of this size
+        assert "epoch 1" in text and "steps/s" in text and "left" in text and "\x1b[2K" in text
+    tail = text[text.rindex("Test, one network") :]
+    assert "steps/s" not in tail and "\x1b[?25l" not in text, "the cursor stays"
+
+
+@pytest.mark.parametrize("command", [["settings"], ["describe", "digits.h5"], ["train", "job.toml", "--set", "output.directory=runs/headed"]])
+def test_a_reader_that_leaves_early_costs_no_traceback(shared_place, command):
+    """`ensync settings | head -1`."""
+    program = subprocess.Popen([sys.executable, "-m", "ensync", *command], cwd=shared_place.directory, env=launch.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    program.stdout.read(1)
+    program.stdout.close()
+    err = program.stderr.read().decode()
+    program.wait(timeout=60)
+    assert "Traceback" not in err and "BrokenPipe" not in err, err
