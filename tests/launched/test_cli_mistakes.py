@@ -145,7 +145,7 @@ def test_a_mistake_costs_one_sentence_and_code_2_on_every_rank(told, name):
     assert (root["code"], other["code"], other["out"], other["err"]) == (2, 2, "", "")
     check_sentence(root["err"], MISTAKES[name][1])
     assert re.search(r"; expected .*; ", root["err"]), root["err"]
-    assert root["out"].replace("preparing: dataset, kernels of both strategies\n", "") == ""
+    assert root["out"] == "" or name == "compare without a directory", "work began before the mistake was told"
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *ALONE])
