@@ -6,6 +6,7 @@ import pytest
 from ensync.errors import EnsyncError
 from ensync.job import job_from_dict
 from ensync.nn import zoo
+from ensync.nn.convolutional import BatchNormalization
 from ensync.nn.layers import Step, walk
 from ensync.nn.network import CORRECT, LOSS_SUM
 from ensync.nn.optimizers import Optimizer
@@ -49,7 +50,7 @@ def test_counts(settings, shape, classes, trained, with_statistics):
 SHAPES = {
     "parashar-cnn": ((28, 28, 1), "28x28x64 28x28x64 28x28x64 14x14x64 14x14x64 14x14x128 14x14x128 14x14x128 7x7x128 7x7x128 7x7x256 7x7x256 7x7x256 7x7x256 "
                                   "3x3x256 3x3x256 2304 2048 2048 512 10"),
-    "minixception": ((32, 32, 3), "32x32x32 32x32x32" + 6 * " 32x32x64" + 4 * " 32x32x128" + " 16x16x128 128 64 10"),
+    "minixception": ((32, 32, 3), "32x32x32 32x32x32" + 6 * " 32x32x64" + " 32x32x128 16x16x128 128 64 10"),
     "minixception-plain": ((32, 32, 3), "32x32x32 32x32x32" + 10 * " 32x32x64" + 4 * " 32x32x128" + " 16x16x128 128 10"),
     "alexnet": ((224, 224, 3), "55x55x96 55x55x96 27x27x96 27x27x256 27x27x256 13x13x256 13x13x384 13x13x384 13x13x256 6x6x256 9216 4096 4096 4096 4096 10"),
     "lenet": ((28, 28, 1), "28x28x6 14x14x6 10x10x16 5x5x16 400 120 84 10"),
@@ -68,6 +69,7 @@ def test_shapes(name):
 AGAINST_TORCH = [
     ({"name": "parashar-cnn", "dropout": 0}, 8, 1, {}),
     ({"name": "minixception"}, 8, 3, {}),
+    ({"name": "minixception"}, 2, 3, {}),
     ({"name": "minixception-plain"}, 7, 3, {}),
     ({"name": "alexnet", "dropout": 0, "width": 0.125}, 67, 3, {"width": 0.125}),
     ({"name": "lenet"}, 28, 1, {}),
@@ -112,6 +114,19 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
         clear = np.abs(expected) > 1e-2 * np.abs(expected).max() + 1e-4 * noise
         np.testing.assert_allclose((values - old)[clear], -1e-3 * np.sign(expected)[clear], rtol=2e-3)
         _close(values[clear], torch_networks.as_ours(tensor, slope.shape)[clear])
+
+
+@pytest.mark.parametrize("settings,size,channels,options", AGAINST_TORCH, ids=lambda x: x.get("name") if isinstance(x, dict) else None)
+def test_a_rank_without_rows_adds_nothing(settings, size, channels, options):
+    """It takes part in every sum of the batch normalisations all the same."""
+    sums = []
+    network = build((size, size, channels), rows=2, **settings)
+    network.initialize(3)
+    network.reduced[:] = 1
+    images, labels = np.empty((0, size * size * channels), np.float32), np.empty(0, np.int64)
+    network.backward(images, labels, 6, Step(training=True, allreduce=lambda vector: sums.append(vector.sum())))
+    assert not network.reduced.any() and sums == [0] * len(sums)
+    assert len(sums) == 2 * sum(isinstance(layer, BatchNormalization) for layer in walk(network.layers))
 
 
 def _away_from_kinks(network):

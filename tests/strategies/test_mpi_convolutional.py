@@ -8,6 +8,7 @@ import pytest
 from mpi4py import MPI
 
 from ensync.job import job_from_dict
+from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone, on_root
 from ensync.report.console import make_console
 from ensync.signals import StopWish
@@ -26,6 +27,15 @@ LAYERS = [
     {"kind": "residual", "activation": "relu", "layers": [{"kind": "separable", "filters": 4}, {"kind": "batch_normalization", "unbiased": True}]},
     {"kind": "max_pooling"}, {"kind": "dropout", "rate": 0.1}, {"kind": "flatten"}, {"kind": "dense"},
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """More ranks than cores must not bring their threads as well."""
+    before = get_threads()
+    set_threads(1)
+    yield
+    set_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -159,5 +159,5 @@ def _close(outputs, gradient, is_relu, partial, bias_gradient):
 def close_activation(code: int, outputs: np.ndarray, gradient: np.ndarray, scratch: np.ndarray, bias_gradient: np.ndarray) -> None:
     """Multiply gradient by f'(.) as a function of the outputs, both (n, oh, ow, k), in place, and write its sums to bias_gradient (k)."""
     if code not in (IDENTITY, RELU):
-        activation_gradient(code, outputs.reshape(len(outputs), -1), gradient.reshape(len(gradient), -1))
+        activation_gradient(code, outputs.reshape(-1, outputs.shape[-1]), gradient.reshape(-1, gradient.shape[-1]))
     _close(outputs, gradient, code == RELU, scratch, bias_gradient)

@@ -239,7 +239,7 @@ class Flatten(Layer):
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.shape = inputs.shape[1:]
-        return inputs.reshape(len(inputs), -1)
+        return inputs.reshape(len(inputs), int(np.prod(self.shape)))
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         return gradient.reshape(len(gradient), *self.shape)
@@ -501,7 +501,7 @@ class Residual(Chain):
         for layer in reversed(self.shortcut):
             around = layer.backward(around, step)
         if inner is not None:
-            normalization.add(around.reshape(len(inner), -1), inner.reshape(len(inner), -1))
+            normalization.add(around.reshape(-1, around.shape[-1]), inner.reshape(-1, inner.shape[-1]))
         return inner
 
     def describe(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ensync.errors import EnsyncError
+from ensync.kernels import separable
 from ensync.nn.convolutional import (
     AveragePooling,
     BatchNormalization,
@@ -12,6 +13,7 @@ from ensync.nn.convolutional import (
     LocalResponseNormalization,
     MaxPooling,
     Residual,
+    SeparableBlock,
     SeparableConvolution,
     Subsampling,
 )
@@ -51,13 +53,22 @@ def parashar_cnn(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     return [*layers, Flatten(), Dense(first, "relu"), *dropout(places[3]), *(Dense(width, "relu") for width in others), Dense(classes)]
 
 
+def separable_block(filters: Sequence[int], shape: Shape, residual: bool = False) -> list[Layer]:
+    """Separable convolutions, each with batch normalisation and ReLU, or a residual sum in place of the last ReLU; in one layer where this CPU can."""
+    if all(separable.fits((*shape[:2], count), count, 4) for count in filters):
+        return [SeparableBlock(filters, residual=residual)]
+    layers: list[Layer] = []
+    for count in filters:
+        layers += [SeparableConvolution(count), BatchNormalization("relu")]
+    return [Residual([*layers[:-1], BatchNormalization()])] if residual else layers
+
+
 def minixception(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """Separable convolutions with skips: 94,474 parameters on 32x32x3, 96,202 with statistics."""
     layers: list[Layer] = [Convolution(32), BatchNormalization("relu"), Convolution(64), BatchNormalization("relu")]
     for _ in range(4):
-        layers.append(Residual([SeparableConvolution(64), BatchNormalization("relu"), SeparableConvolution(64), BatchNormalization()]))
-    for _ in range(2):
-        layers += [SeparableConvolution(128), BatchNormalization("relu")]
+        layers += separable_block([64, 64], shape, residual=True)
+    layers += separable_block([128, 128], shape)
     widths = settings.hidden or [64]
     return [*layers, MaxPooling(3, 2, "same"), GlobalAveragePooling(), *(Dense(width, "relu") for width in widths), Dense(classes)]
 

@@ -116,6 +116,8 @@ class Network:
         self.tail[LOSS_SUM], self.tail[CORRECT] = loss_sum, correct
         for layer in reversed(self.layers):
             gradient = layer.backward(gradient, step)
+        if len(labels) == 0:   # this rank only took part in the sums of the batch normalisations
+            self.reduced[:] = 0.0
 
     def _loss(self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray) -> tuple[float, int]:
         if self.loss.is_cross_entropy:
