@@ -83,8 +83,32 @@ def test_overrides_that_are_not(tmp_path, text):
         load_job(path, [text])
 
 
+@pytest.mark.parametrize("layers,words", [
+    ([{"kind": "flatten"}, {"kind": "residual", "layers": [{"kind": "convolution", "filters": 3, "sise": 3}]}],
+     ["network.layers 2 (residual), layers 1 (convolution), sise", "did you mean 'size'"]),
+    ([{"kind": "convolutional"}], ["network.layers 1", "did you mean 'convolution'"]),
+    ([{"filters": 3}], ["network.layers 1", "no kind"]),
+    ([{"kind": "convolution"}], ["network.layers 1 (convolution), filters", "channels"]),
+    ([{"kind": "parallel", "branches": [[{"kind": "dense"}], [{"kind": "dense"}, {"kind": "dense", "units": 0}]]}], ["branches 2 2 (dense), units = 0"]),
+])
+def test_layers_are_refused_by_place_and_key(layers, words):
+    with pytest.raises(EnsyncError) as caught:
+        job_from_dict({**SMALLEST, "network": {"layers": layers}}, "job.toml")
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("network,word", [
+    ({"name": "mlp", "depth": 20}, "resnet, vgg"), ({"name": "layers"}, "list of layers"), ({"name": "mlp", "layers": [{"kind": "dense"}]}, "remove one"),
+])
+def test_settings_of_other_networks_are_refused(network, word):
+    with pytest.raises(EnsyncError, match=word):
+        job_from_dict({**SMALLEST, "network": network})
+
+
 def test_settings_are_explained():
     text = explain_settings()
+    assert '[[network.layers]] kind = "convolution"' in text and "(list of list of layer)" in text
     for section, field in Job.model_fields.items():
         for key, setting in field.annotation.model_fields.items():
             assert setting.description and f"  {key} = " in text, (section, key)

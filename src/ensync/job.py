@@ -143,13 +143,20 @@ def dump_job(job: Job) -> str:
 def explain_settings() -> str:
     """Return every section and setting with type, default and meaning, for --help."""
     lines = []
-    for name, field in Job.model_fields.items():
-        lines.append(f"[{name}]  {_section(name).__doc__}")
-        for key, setting in field.annotation.model_fields.items():  # type: ignore[union-attr]
+    for name in Job.model_fields:
+        lines += _explain(f"[{name}]", _section(name))
+    for kind, section in KINDS.items():
+        lines += _explain(f'[[network.layers]] kind = "{kind}"', section)
+    return "\n".join(lines)
+
+
+def _explain(title: str, section: type[BaseModel]) -> list[str]:
+    lines = [f"{title}  {section.__doc__}"]
+    for key, setting in section.model_fields.items():
+        if key != "kind":
             default = "required" if setting.is_required() else repr(setting.default)
             lines.append(f"  {key} = {default}  ({_type_name(setting.annotation)})\n      {setting.description}")
-        lines.append("")
-    return "\n".join(lines)
+    return [*lines, ""]
 
 
 def _type_name(annotation: Any) -> str:
@@ -159,7 +166,7 @@ def _type_name(annotation: Any) -> str:
     if origin is typing.Literal:
         return " | ".join(repr(value) for value in typing.get_args(annotation))
     if origin in (types.UnionType, typing.Union):
-        return " | ".join(_type_name(part) for part in typing.get_args(annotation) if part is not type(None))
+        return " | ".join(dict.fromkeys(_type_name(part) for part in typing.get_args(annotation) if part is not type(None)))
     if origin in (list, tuple):
         return "list of " + _type_name(typing.get_args(annotation)[0])
-    return getattr(annotation, "__name__", str(annotation))
+    return "layer" if annotation in KINDS.values() else getattr(annotation, "__name__", str(annotation))

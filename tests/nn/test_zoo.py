@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ensync.describing import layer_table
 from ensync.errors import EnsyncError
 from ensync.job import job_from_dict
 from ensync.nn import zoo
@@ -174,6 +175,17 @@ LISTED = [
     {"kind": "max_pooling", "size": 3, "stride": 2, "padding": 1},
     {"kind": "global_average_pooling"}, {"kind": "dense"},
 ]
+
+
+def test_the_layer_table_shows_what_is_nested():
+    lines = layer_table(make_job(layers=LISTED), (6, 7, 2), 4)
+    assert any(line.startswith("  Branch") for line in lines) and any(line.startswith("    Convolution 1x1, 3") for line in lines)
+    assert any(line.startswith("  shortcut: Depthwise 3x3, stride 2") for line in lines)
+    column = lines[0].index("parameters") + len("parameters")
+    figures = [line[:column].split("  ")[-1].strip().replace(",", "") for line in lines[1:-1]]
+    network = build((6, 7, 2), 4, layers=LISTED)
+    assert sum(int(f) for f in figures if f.isdigit()) == len(network.parameters)
+    assert lines[-1].startswith(f"{len(network.parameters):,} trainable parameters, {len(network.parameters) + len(network.statistics):,} with statistics")
 
 
 def test_listed_layers_have_the_slope_of_their_loss():

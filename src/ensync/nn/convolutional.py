@@ -438,7 +438,10 @@ class Chain(Layer):
         return sum(layer.operations(inner) for layer, inner in zip(self.layers, self.shapes, strict=True))
 
     def describe(self) -> str:
-        return "; ".join(layer.describe() for layer in self.layers)
+        return "Branch"
+
+    def inside(self) -> list[tuple[str, Layer, Shape]]:
+        return [("", layer, inner) for layer, inner in zip(self.layers, self.shapes, strict=True)]
 
 
 class SeparableConvolution(Chain):
@@ -450,6 +453,9 @@ class SeparableConvolution(Chain):
 
     def describe(self) -> str:
         return f"Separable convolution {self.size}x{self.size}, {self.layers[1].filters}"
+
+    def inside(self) -> list[tuple[str, Layer, Shape]]:
+        return []
 
 
 class Residual(Chain):
@@ -505,7 +511,10 @@ class Residual(Chain):
         return inner
 
     def describe(self) -> str:
-        return f"Residual ({super().describe()})"
+        return "Residual sum" + ", relu" * self.relu
+
+    def inside(self) -> list[tuple[str, Layer, Shape]]:
+        return [("shortcut: " * (i >= len(self.main)), layer, inner) for i, (_, layer, inner) in enumerate(super().inside())]
 
 
 class SeparableUnit:
@@ -635,7 +644,7 @@ class Parallel(Layer):
     """outputs = the outputs of several branches on the same inputs, side by side in the channels."""
 
     def __init__(self, branches: Sequence[Layer]) -> None:
-        self.layers = self.layers = list(branches)
+        self.layers = list(branches)
 
     def build(self, shape: Shape) -> Shape:
         self.image, self.shapes = shape, [branch.build(shape) for branch in self.layers]
@@ -677,7 +686,10 @@ class Parallel(Layer):
         return sum(branch.operations(inner) for branch, inner in zip(self.layers, self.shapes, strict=True))
 
     def describe(self) -> str:
-        return " | ".join(branch.describe() for branch in self.layers)
+        return "Side by side"
+
+    def inside(self) -> list[tuple[str, Layer, Shape]]:
+        return [("", branch, inner) for branch, inner in zip(self.layers, self.shapes, strict=True)]
 
 
 def _numbered(layers: Sequence[Layer], kind: str) -> tuple[Parameter, ...]:

@@ -71,6 +71,10 @@ class Layer:
         """The layer in a few words, for the layer table."""
         return type(self).__name__
 
+    def inside(self) -> list[tuple[str, "Layer", Shape]]:
+        """What the layer table tells of the inside: a prefix, the layer, the shape of its outputs."""
+        return []
+
 
 def walk(layers: Sequence[Layer]) -> Iterator[Layer]:
     """Yield each layer, followed by those nested in it."""
