@@ -34,7 +34,8 @@ def make_trainee(comm: Comm, sizes: tuple[int, ...], batch: int, optimizer: str,
     feed = Feed(images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32))
     network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
     allreduce = Allreduce(comm)
-    network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
+    if comm.size > 1:
+        network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
     network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
     return Trainee(comm, allreduce, job, 0, network, update, feed, np.arange(SAMPLES))

@@ -9,6 +9,7 @@ from ensync.errors import EnsyncError
 from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers import Dropout, Layer, Parameter, Shape, Step, walk
+from ensync.nn.memory import empty, zeros
 from ensync.sharding import Purpose, generator
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)   # what travels behind the gradient in the same allreduce
@@ -64,14 +65,14 @@ class Network:
 
     def _allocate(self) -> None:
         size = sum(p.size for _, p in self.layout)
-        self.parameters = np.zeros(size, self.dtype)
+        self.parameters = zeros(size, self.dtype)
         self.statistics = np.zeros(sum(p.size for _, p in self.statistics_layout), self.dtype)
-        self.reduce_in(np.zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype))
+        self.reduce_in(zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype))
         for i, layer in enumerate(self.layers):
             layer.allocate(self.rows, self.dtype, first=i == 0)
-        self.inputs = np.empty((self.rows, int(np.prod(self.shape))), self.dtype)
-        self.scores = np.empty((self.rows, self.classes), self.dtype)
-        self.outputs_gradient = np.empty((self.rows, self.classes), self.dtype)
+        self.inputs = empty((self.rows, int(np.prod(self.shape))), self.dtype)
+        self.scores = empty((self.rows, self.classes), self.dtype)
+        self.outputs_gradient = empty((self.rows, self.classes), self.dtype)
 
     def reduce_in(self, reduced: np.ndarray) -> None:
         """Let the gradient and its tail lie in `reduced` (as long as the one before), such as memory in which ranks sum fast."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from ensync.kernels import updates
+from ensync.nn.memory import zeros
 from ensync.settings import Optimizer as Settings
 
 
@@ -16,7 +17,7 @@ class Optimizer:
     def __init__(self, settings: Settings, size: int, dtype: np.dtype) -> None:
         self.settings = settings
         self.steps = 0
-        self.slots = {name: np.zeros(size, dtype) for name in self.SLOTS[settings.name]}
+        self.slots = {name: zeros(size, dtype) for name in self.SLOTS[settings.name]}
 
     def step(self, parameters: np.ndarray, gradient: np.ndarray, factor: float = 1.0) -> None:
         """Update the flat parameters in place; `factor` is the schedule's."""

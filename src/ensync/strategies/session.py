@@ -201,7 +201,8 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
     allreduce = Allreduce(plan.comm)
     for member in plan.mine:
         network = build_network(job, feeds, plan.comm.size)
-        network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
+        if plan.comm.size > 1:
+            network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
         network.initialize(job.training.seed, member if job.ensemble.start == "own" else 0)
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
