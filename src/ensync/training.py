@@ -20,7 +20,7 @@ from ensync.sharding import Purpose, block, epoch_order, global_span, key64, ste
 
 AS_THEY_ARE = Augmentation()
 ESTIMATED = 10_000   # training rows that moving statistics are estimated from
-ONLINE = 1000    # samples between two looks at the clock and the signals while every sample is a step
+ONLINE = 1024   # samples between two looks at the clock and the signals while every sample is a step; the kernel cuts at multiples of 32
 
 
 class Ranks(Protocol):

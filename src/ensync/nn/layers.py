@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensync.kernels import activations, matmul
+from ensync.nn.memory import empty
 
 Shape = tuple[int, ...]
 
@@ -104,9 +105,9 @@ class Dense(Layer):
         self.weights_gradient, self.bias_gradient = gradients["weights"], gradients["bias"]
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs = np.empty((rows, self.units), dtype)
-        self.inputs_gradient = None if first else np.empty((rows, self.width), dtype)
-        self.scratch = np.empty(matmul.packing_size(rows, self.width, self.units), dtype)
+        self.outputs = empty((rows, self.units), dtype)
+        self.inputs_gradient = None if first else empty((rows, self.width), dtype)
+        self.scratch = empty(matmul.packing_size(rows, self.width, self.units), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         rows = inputs.shape[0]
@@ -139,7 +140,7 @@ class Softmax(Layer):
         return shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs = np.empty((rows, self.width), dtype)
+        self.outputs = empty((rows, self.width), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.current = self.outputs[: inputs.shape[0]]
@@ -162,7 +163,7 @@ class Dropout(Layer):
         return shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs = np.empty((rows, self.width), dtype)
+        self.outputs = empty((rows, self.width), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         if not step.training:
