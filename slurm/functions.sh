@@ -64,13 +64,15 @@ launch() {
 }
 
 # output_directory JOB.toml [--set SECTION.KEY=VALUE ...]: print where the job writes.
+# It comes by a channel of its own: what a site's Python says at start or end must not become part of a path.
 output_directory() {
-    python - "$@" <<'END'
-import sys
+    python - "$@" 3>&1 >&2 <<'END'
+import os, sys
 from ensync.errors import EnsyncError
 from ensync.job import load_job
 try:
-    print(load_job(sys.argv[1], [value for option, value in zip(sys.argv, sys.argv[1:]) if option == "--set"]).output.directory)
+    job = load_job(sys.argv[1], [value for option, value in zip(sys.argv, sys.argv[1:]) if option == "--set"])
+    os.write(3, job.output.directory.encode())
 except EnsyncError as error:
     sys.exit(f"ensync: {error}")
 END
@@ -116,7 +118,8 @@ forward() {
 finish() {
     local code=$1
     trap '' USR1 TERM   # requeueing ends this script with a signal
-    [ "$code" != 0 ] || [ "$2" -nt "$started" ] || code=$STOPPED   # Open MPI's mpirun leaves with 0 when Slurm ends its daemons
+    if [ "$LAUNCHER$code" = mpirun0 ] && ! [ "$2" -nt "$started" ]; then code=$STOPPED; fi   # Open MPI's leaves with 0 when Slurm ends its daemons
+    rm -f "$started"
     if [ "$code" = 0 ]; then
         say "done"
     elif [ "$code" != $STOPPED ] && { [ "$code" = 2 ] || [ -z "$signalled" ]; }; then   # a signal may have met ranks that could not save yet

@@ -1,7 +1,9 @@
 """The batch scripts as texts; tests/slurm runs them on a real Slurm."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,12 @@ def test_all_settings_that_srun_would_guess_are_given():
     line = next(line for line in launch.splitlines() if "exec srun" in line)
     for option in ["--mpi=", "--ntasks=", "--cpus-per-task=", "--cpu-bind=", "--kill-on-bad-exit=1"]:
         assert option in line
+
+
+def test_what_python_says_at_its_end_is_no_part_of_a_path(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text('import atexit\nprint("a banner")\natexit.register(print, "a farewell")\n')
+    (tmp_path / "job.toml").write_text('[data]\npath = "d.h5"\n[output]\ndirectory = "runs/a b"\n')
+    line = f"source slurm/functions.sh && output_directory {tmp_path}/job.toml --set training.epochs=2"
+    environment = {**os.environ, "VENV": sys.prefix, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(["bash", "-c", line], cwd=SLURM.parent, env=environment, capture_output=True, text=True)
+    assert done.stdout == "runs/a b" and "a banner" in done.stderr
