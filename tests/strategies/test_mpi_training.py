@@ -170,7 +170,7 @@ def test_resumed_on_other_ranks_equals_uninterrupted(make_job):
     whole, _ = gathered(run(COMM, make_job("whole", **sections)))
     job = make_job("parts", **sections)
     with pytest.raises(session.Stopped):
-        run(COMM, job, StopAt(5))
+        run(COMM, job, StopAt(3))
     if COMM.rank == 0:
         loaded = state.load_newest(alone(), Path(job.output.directory))
         resumed = session.train(session.resume(alone(), loaded, job, open_feeds(alone(), job), SILENT, StopWish()))
