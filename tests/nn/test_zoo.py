@@ -80,6 +80,7 @@ AGAINST_TORCH = [
 ]
 
 
+@pytest.mark.timeout(300)   # the first compiles
 @pytest.mark.parametrize("settings,size,channels,options", AGAINST_TORCH, ids=lambda x: x.get("name") if isinstance(x, dict) else None)
 def test_a_step_is_pytorchs(settings, size, channels, options):
     torch = pytest.importorskip("torch")
@@ -104,6 +105,7 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
     network.backward(images.reshape(rows, -1), labels, rows, Step(training=True))
     assert network.tail[LOSS_SUM] / rows == pytest.approx(loss.item(), rel=1e-4)
     assert network.tail[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
+    _moving_statistics_are(network, twin, images)
     _close(network.forward(images.reshape(rows, -1), Step(training=True)), outputs.detach().numpy())
     noise = max(float(tensor.grad.abs().max()) for tensor in theirs)   # biases before a batch normalisation have no slope but rounding
     before = network.parameters.copy()
@@ -128,6 +130,23 @@ def test_a_rank_without_rows_adds_nothing(settings, size, channels, options):
     network.backward(images, labels, 6, Step(training=True, allreduce=lambda vector: sums.append(vector.sum())))
     assert not network.reduced.any() and sums == [0] * len(sums)
     assert len(sums) == 2 * sum(isinstance(layer, BatchNormalization) for layer in walk(network.layers))
+
+
+def _moving_statistics_are(network, twin, images):
+    """After one step, PyTorch's own where the network is PyTorch's; and outputs under them are alike."""
+    import torch
+    from ensync.nn.network import _views as views
+
+    theirs = [buffer for name, buffer in twin.named_buffers() if not name.endswith("num_batches_tracked")]
+    ours = views(network.statistics, network.statistics_layout).values()
+    unbiased = all(layer.unbiased for layer in walk(network.layers) if isinstance(layer, BatchNormalization))
+    for buffer, values in zip(theirs, ours, strict=True):
+        if unbiased:
+            _close(values, buffer.numpy())
+        buffer.copy_(torch.from_numpy(values))
+    with torch.no_grad():
+        expected = twin.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
+    _close(network.forward(images.reshape(len(images), -1), Step()), expected.numpy())
 
 
 def _away_from_kinks(network):
@@ -188,6 +207,7 @@ def test_the_layer_table_shows_what_is_nested():
     assert lines[-1].startswith(f"{len(network.parameters):,} trainable parameters, {len(network.parameters) + len(network.statistics):,} with statistics")
 
 
+@pytest.mark.timeout(300)
 def test_listed_layers_have_the_slope_of_their_loss():
     job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, "network": {"layers": LISTED}, "training": {"precision": "float64"}})
     network = zoo.build(job, (6, 7, 2), 4, 5)

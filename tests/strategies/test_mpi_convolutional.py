@@ -18,7 +18,7 @@ from ensync.strategies import results, session, state
 from ensync.strategies.data import open_feeds
 from ensync.strategies.launch import take_directory
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]   # the first test may compile
 COMM = MPI.COMM_WORLD
 SILENT = make_console(1)
 JOBS = Path(__file__).parents[2] / "jobs"
