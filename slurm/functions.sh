@@ -94,7 +94,7 @@ run() {
     check_launcher
     count_ranks
     say "$mpi on $SLURM_JOB_NODELIST by $LAUNCHER${SRUN_MPI:+ --mpi=$SRUN_MPI}: ranks $tasks, cores of each ${SLURM_CPUS_PER_TASK:-1}, job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}"
-    signalled= started=$(mktemp)
+    signalled= asking= started=$(mktemp)
     trap 'forward USR1' USR1
     trap 'forward TERM' TERM
     launch "$(command -v "$1")" "${@:2}" &   # by its whole path: an mpirun puts its own directory in front of the nodes' PATH
@@ -103,6 +103,7 @@ run() {
     while wait "$ranks"; code=$?; kill -0 "$ranks" 2>/dev/null; do :; done   # a signal ends `wait` early: wait again
     wait "$ranks" 2>/dev/null; last=$?
     [ "$last" = 127 ] || code=$last   # 127: the first wait had the answer already
+    [ -z "$asking" ] || kill "$asking" 2>/dev/null   # the ranks' process number may soon be another's
     return "$code"
 }
 
@@ -110,7 +111,7 @@ run() {
 # It is repeated, because a launcher that is still starting the ranks loses it.
 forward() {
     say "signal $1: the ranks are asked for a checkpoint"
-    [ "$signalled" ] || while kill -USR1 "$ranks" 2>/dev/null; do sleep 5; done &
+    [ "$signalled" ] || { while kill -USR1 "$ranks" 2>/dev/null; do sleep 5; done & asking=$!; }
     signalled=$1
 }
 
