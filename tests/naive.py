@@ -158,12 +158,3 @@ def average_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, o
 def batch_normalization(inputs: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float) -> np.ndarray:
     """Rows (rows, c) normalised by their own mean and biased variance."""
     return gamma * (inputs - inputs.mean(axis=0)) / np.sqrt(inputs.var(axis=0) + epsilon) + beta
-
-
-def response_normalization(inputs: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
-    """Each channel of (rows, c) divided by a power of the squares of its neighbours."""
-    c, out = inputs.shape[1], np.empty(inputs.shape)
-    for j in range(c):
-        near = inputs[:, max(0, j - size // 2) : j + (size - 1) // 2 + 1]
-        out[:, j] = inputs[:, j] / (k + alpha / size * (near.astype(float) ** 2).sum(axis=1)) ** beta
-    return out
