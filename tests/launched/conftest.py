@@ -16,6 +16,7 @@ hidden = [16]
 [training]
 epochs = 3
 batch = 32
+threads = 1    # two threads on a machine with other work wait for each other at every step
 [optimizer]
 learning_rate = 0.02
 [ensemble]
