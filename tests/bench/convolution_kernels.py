@@ -13,7 +13,7 @@ from peaks import copy_bandwidth, multiply_add_peak, peaks, shortest
 
 from ensync.kernels import convolution, depthwise, normalization, pooling, separable, threads
 from ensync.kernels.activations import RELU
-from ensync.nn.convolutional import empty
+from ensync.nn.memory import empty
 
 ROWS, FLOAT = 32, np.dtype(np.float32)
 # image side, input channels, filters, size

@@ -7,7 +7,7 @@ from ensync.describing import layer_table
 from ensync.errors import EnsyncError
 from ensync.job import job_from_dict
 from ensync.nn import zoo
-from ensync.nn.convolutional import BatchNormalization
+from ensync.nn.normalization import BatchNormalization
 from ensync.nn.layers import Step, walk
 from ensync.nn.network import CORRECT, LOSS_SUM
 from ensync.nn.optimizers import Optimizer

@@ -4,15 +4,20 @@ from collections.abc import Sequence
 
 from ensync.errors import EnsyncError
 from ensync.layer_settings import DenseLayer, ParallelLayer, ResidualLayer, Section
-from ensync.nn import convolutional as images
+from ensync.nn.branches import Chain, Parallel, Residual
+from ensync.nn.convolutions import Convolution, DepthwiseConvolution
+from ensync.nn.images import Flatten
 from ensync.nn.layers import Dense, Dropout, Layer
+from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization
+from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
+from ensync.nn.separable import SeparableConvolution
 from ensync.settings import Network as Settings
 
 CLASSES: dict[str, type[Layer]] = {   # kinds whose settings are the arguments of their class
-    "convolution": images.Convolution, "depthwise": images.DepthwiseConvolution, "separable": images.SeparableConvolution,
-    "max_pooling": images.MaxPooling, "average_pooling": images.AveragePooling, "global_average_pooling": images.GlobalAveragePooling,
-    "flatten": images.Flatten, "batch_normalization": images.BatchNormalization, "dropout": Dropout,
-    "local_response_normalization": images.LocalResponseNormalization,
+    "convolution": Convolution, "depthwise": DepthwiseConvolution, "separable": SeparableConvolution,
+    "max_pooling": MaxPooling, "average_pooling": AveragePooling, "global_average_pooling": GlobalAveragePooling,
+    "flatten": Flatten, "batch_normalization": BatchNormalization, "dropout": Dropout,
+    "local_response_normalization": LocalResponseNormalization,
 }
 
 
@@ -31,11 +36,11 @@ def _layer(settings: Section, classes: int) -> Layer:
         return Dense(settings.units or classes, settings.activation)
     if isinstance(settings, ResidualLayer):
         main = compose(settings.layers, classes)
-        if not main or not isinstance(main[-1], images.BatchNormalization) or main[-1].relu:
+        if not main or not isinstance(main[-1], BatchNormalization) or main[-1].relu:
             raise EnsyncError("a residual layer that does not end in a batch normalisation", "a batch_normalization without activation as the last of its layers, "
                               "which adds the inputs in passing", "append one, and give the activation to the residual layer")
-        return images.Residual(main, settings.activation, compose(settings.shortcut, classes))
+        return Residual(main, settings.activation, compose(settings.shortcut, classes))
     if isinstance(settings, ParallelLayer):
-        return images.Parallel([images.Chain(compose(branch, classes)) for branch in settings.branches])
+        return Parallel([Chain(compose(branch, classes)) for branch in settings.branches])
     values = dict(settings)
     return CLASSES[values.pop("kind")](**values)

@@ -4,20 +4,13 @@ from collections.abc import Sequence
 
 from ensync.errors import EnsyncError
 from ensync.kernels import separable
-from ensync.nn.convolutional import (
-    AveragePooling,
-    BatchNormalization,
-    Convolution,
-    Flatten,
-    GlobalAveragePooling,
-    LocalResponseNormalization,
-    MaxPooling,
-    Residual,
-    SeparableBlock,
-    SeparableConvolution,
-    Subsampling,
-)
+from ensync.nn.branches import Residual
+from ensync.nn.convolutions import Convolution
+from ensync.nn.images import Flatten, Subsampling
 from ensync.nn.layers import Dense, Dropout, Layer, Shape
+from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization
+from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
+from ensync.nn.separable import SeparableBlock, SeparableConvolution
 from ensync.settings import Network as Settings
 
 PLAIN = {"momentum": 0.9, "epsilon": 1e-5, "unbiased": True}   # of a batch normalisation as PyTorch builds it; the layer's own defaults are Keras'

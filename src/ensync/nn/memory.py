@@ -1,4 +1,4 @@
-"""Arrays that begin on a cache line: vectors that straddle two cost the products a tenth of their speed."""
+"""Arrays that begin on a cache line (vectors that straddle two cost the products a tenth of their speed), and the scratch that layers share."""
 
 import numpy as np
 
@@ -18,3 +18,21 @@ def zeros(shape: int | tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     array = empty(shape, dtype)
     array[...] = 0
     return array
+
+
+class Workspace:
+    """Scratch that all layers of this process share, because only one of them computes at a time."""
+
+    arrays: dict[np.dtype, np.ndarray] = {}
+
+    @classmethod
+    def reserve(cls, size: int, dtype: np.dtype) -> None:
+        """Have at least this many elements ready."""
+        dtype = np.dtype(dtype)
+        if dtype not in cls.arrays or cls.arrays[dtype].size < size:
+            cls.arrays[dtype] = empty((size,), dtype)
+
+    @classmethod
+    def of(cls, dtype: np.dtype) -> np.ndarray:
+        """The scratch of this type."""
+        return cls.arrays[dtype]

@@ -1,0 +1,110 @@
+"""Convolutions of images, over all channels and per channel."""
+
+import numpy as np
+
+from ensync.errors import EnsyncError
+from ensync.kernels import convolution, depthwise
+from ensync.kernels.activations import ACTIVATIONS
+from ensync.nn.images import Padding, extent, image
+from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.nn.memory import Workspace, empty
+
+
+class Convolution(Layer):
+    """outputs = activation(inputs convolved with weights `(size, size, c / groups, filters)` + bias)."""
+
+    def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", groups: int = 1,
+                 activation: str = "identity", use_bias: bool = True) -> None:
+        self.filters, self.size, self.stride, self.padding, self.groups, self.activation = filters, size, stride, padding, groups, activation
+        self.use_bias = use_bias
+        self.code = ACTIVATIONS[activation]
+
+    def build(self, shape: Shape) -> Shape:
+        h, w, c = image(shape, self)
+        if c % self.groups or self.filters % self.groups:
+            raise EnsyncError(f"{self.groups} groups for {c} channels and {self.filters} filters", "a number that divides both", "change groups or filters")
+        (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
+        self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups)
+        fans = self.size**2 * c // self.groups, self.size**2 * self.filters
+        bias = Parameter("bias", (self.filters,), *fans, "bias")
+        self.parameters = (Parameter("weights", self.form.weights_shape, *fans, before=self.activation), *[bias] * self.use_bias)
+        return self.form.outputs
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        self.weights, self.weights_gradient = values["weights"], gradients["weights"]
+        no_bias, nowhere = np.zeros((2, self.filters), self.weights.dtype)
+        self.bias, self.bias_gradient = values.get("bias", no_bias), gradients.get("bias", nowhere)
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs = empty((rows, *self.form.outputs), dtype)
+        self.inputs_gradient = None if first else empty((rows, *self.form.image), dtype)
+        self.zeros = np.zeros(self.form.image[2], dtype)
+        Workspace.reserve(self.form.scratch_size(rows, dtype), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.inputs, self.current = inputs, self.outputs[: len(inputs)]
+        convolution.convolution_forward(self.form, inputs, self.weights, self.bias, self.code, Workspace.of(inputs.dtype), self.current)
+        return self.current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        scratch = Workspace.of(gradient.dtype)
+        if self.code or not self.form.is_product:
+            convolution.close_activation(self.code, self.current, gradient, scratch, self.bias_gradient)
+        convolution.convolution_weight_gradient(self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient)
+        if self.inputs_gradient is None:
+            return None
+        out = self.inputs_gradient[: len(gradient)]
+        convolution.convolution_input_gradient(self.form, gradient, self.weights, self.zeros, scratch, out)
+        return out
+
+    def operations(self, shape: Shape) -> int:
+        return int(np.prod(self.form.weights_shape)) * shape[0] * shape[1]
+
+    def describe(self) -> str:
+        words = [f"Convolution {self.size}x{self.size}, {self.filters}"]
+        words += [f"stride {self.stride}"] * (self.stride > 1) + [f"{self.groups} groups"] * (self.groups > 1)
+        return ", ".join(words + [self.activation] * bool(self.code))
+
+
+class DepthwiseConvolution(Layer):
+    """outputs = each channel of the inputs convolved with a filter of its own, weights `(size, size, c)`, without bias."""
+
+    def __init__(self, size: int = 3, stride: int = 1, padding: Padding = "same") -> None:
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def build(self, shape: Shape) -> Shape:
+        h, w, c = self.image = image(shape, self)
+        (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
+        self.shape, self.zeros_before = (oh, ow, c), (top, left)
+        self.parameters = (Parameter("weights", (self.size, self.size, c), self.size**2 * c, self.size**2),)
+        return self.shape
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        self.weights, self.weights_gradient = values["weights"], gradients["weights"]
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs = empty((rows, *self.shape), dtype)
+        self.inputs_gradient = None if first else empty((rows, *self.image), dtype)
+        self.zeros = np.zeros(self.shape[2], dtype)
+        Workspace.reserve(rows * self.weights.size, dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.inputs, current = inputs, self.outputs[: len(inputs)]
+        depthwise.depthwise_forward(inputs, self.weights, self.zeros, self.stride, self.zeros_before, current)
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        rows = len(gradient)
+        partial = Workspace.of(gradient.dtype)[: rows * self.weights.size].reshape(rows, *self.weights.shape)
+        depthwise.depthwise_weight_gradient(self.inputs, gradient, self.stride, self.zeros_before, partial, self.weights_gradient)
+        if self.inputs_gradient is None:
+            return None
+        out = self.inputs_gradient[:rows]
+        depthwise.depthwise_input_gradient(gradient, self.weights, self.zeros, self.stride, self.zeros_before, out)
+        return out
+
+    def operations(self, shape: Shape) -> int:
+        return self.size**2 * int(np.prod(shape))
+
+    def describe(self) -> str:
+        return f"Depthwise {self.size}x{self.size}" + (f", stride {self.stride}" if self.stride > 1 else "")

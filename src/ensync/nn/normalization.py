@@ -1,0 +1,139 @@
+"""Normalisation: of each channel over the batch, of each pixel over neighbouring channels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ensync.kernels import normalization, response
+from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.nn.memory import Workspace, empty
+
+
+class BatchNormalization(Layer):
+    """outputs = activation(gamma * (inputs - mean) / sqrt(variance + epsilon) + beta), per channel (Ioffe and Szegedy 2015).
+
+    While training, mean and variance are the batch's: of this rank, or of all ranks where the step has an `allreduce`;
+    then every rank has to run forward and backward, an empty local batch too. Otherwise they are the moving ones.
+    momentum: of the moving statistics, Keras' meaning; unbiased: whether the moving variance is divided by count - 1, as PyTorch does.
+    """
+
+    def __init__(self, activation: str = "identity", momentum: float = 0.99, epsilon: float = 1e-3, unbiased: bool = False) -> None:
+        self.relu, self.momentum, self.epsilon, self.unbiased = activation == "relu", momentum, epsilon, unbiased
+
+    def build(self, shape: Shape) -> Shape:
+        self.shape, c = shape, shape[-1]
+        self.parameters = Parameter("gamma", (c,), start="ones"), Parameter("beta", (c,), start="zeros")
+        self.statistics = Parameter("moving_mean", (c,), start="zeros"), Parameter("moving_variance", (c,), start="ones")
+        return shape
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        self.gamma, self.beta, self.moving_mean, self.moving_variance = (values[p.name] for p in (*self.parameters, *self.statistics))
+        self.gamma_gradient, self.beta_gradient = gradients["gamma"], gradients["beta"]
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.inputs_gradient = empty((rows, *self.shape), dtype), empty((rows, *self.shape), dtype)
+        c = self.shape[-1]
+        self.scale, self.shift, self.spare = np.zeros((3, c), dtype)
+        self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
+        self.mean, self.variance, self.sums = np.zeros(c), np.zeros(c), np.zeros((2, c))
+        self.travelling = np.zeros(2 * c + 1)
+        Workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 2 * c, dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step, skip: np.ndarray | None = None, relu_of_sum: bool = False) -> np.ndarray:
+        c = self.shape[-1]
+        self.values, current = inputs.reshape(-1, c), self.outputs[: len(inputs)]
+        if step.training:
+            normalization.channel_sums(self.values, self._partial(), self.sums)
+        self.use_sums(len(self.values), step)
+        added = self.no_skip if skip is None else skip.reshape(-1, c)
+        normalization.normalize(self.values, self.scale, self.shift, added, self.relu or relu_of_sum, current.reshape(-1, c))
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
+        given = gradient.reshape(-1, c)
+        normalization.channel_gradient_sums(given, self.values, self.scale, self.shift, self.relu, self._partial(), self.sums)
+        self.use_gradient_sums(step)
+        normalization.normalize_backward(given, self.values, self.scale, self.shift, self.relu, self.coefficients, out.reshape(-1, c))
+        return out
+
+    def _partial(self) -> np.ndarray:
+        blocks, c = normalization.blocks(len(self.values)), self.shape[-1]
+        return Workspace.of(self.values.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+
+    def use_sums(self, rows: int, step: Step) -> None:
+        """Set scale and shift: while training from `sums` over so many local rows, which the moving statistics follow."""
+        if step.training:
+            self._use_batch(self._over_ranks(rows, step), step)
+            return
+        self.mean[:], self.variance[:] = self.moving_mean, self.moving_variance
+        self.scale[:] = self.gamma / np.sqrt(self.variance + self.epsilon)
+        self.shift[:] = self.beta - self.mean * self.scale
+
+    def use_gradient_sums(self, step: Step) -> None:
+        """Set the parameters' gradients from this rank's gradient `sums`, and the coefficients from those of all."""
+        self._gradients(self.count, self.gamma_gradient, self.beta_gradient)
+        if step.allreduce is not None:
+            self._over_ranks(0, step)
+            self._gradients(self.count, self.spare, self.spare)
+
+    def _over_ranks(self, count: int, step: Step) -> int:
+        """Add the sums and the count over the ranks, where the step is synchronised."""
+        if step.allreduce is None:
+            return count
+        self.travelling[:-1], self.travelling[-1] = self.sums.ravel(), count
+        step.allreduce(self.travelling)
+        self.sums[:] = self.travelling[:-1].reshape(self.sums.shape)
+        return int(self.travelling[-1])
+
+    def _use_batch(self, count: int, step: Step) -> None:
+        """Normalise by the batch's statistics and let the moving ones follow."""
+        self.count = max(1, count)
+        normalization.batch_coefficients(self.sums, self.count, self.gamma, self.beta, self.epsilon, self.scale, self.shift, self.mean, self.variance)
+        if count:
+            correction = count / max(1, count - 1) if self.unbiased else 1.0
+            share = 1 - self.momentum if step.share is None else step.share
+            self.moving_mean += share * (self.mean - self.moving_mean)
+            self.moving_variance += share * (correction * self.variance - self.moving_variance)
+
+    def _gradients(self, count: int, gamma_gradient: np.ndarray, beta_gradient: np.ndarray) -> None:
+        normalization.gradient_coefficients(self.sums, count, self.epsilon, self.mean, self.variance, self.scale, gamma_gradient,
+                                            beta_gradient, self.coefficients)
+
+    def operations(self, shape: Shape) -> int:
+        return int(np.prod(shape))
+
+    def describe(self) -> str:
+        return "Batch normalization" + ", relu" * self.relu
+
+
+class LocalResponseNormalization(Layer):
+    """outputs = inputs / (k + alpha * sum of squares over n neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
+
+    def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> None:
+        self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
+
+    def build(self, shape: Shape) -> Shape:
+        self.shape = shape
+        return shape
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.scales, self.inputs_gradient = (empty((rows, *self.shape), dtype) for _ in range(3))
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        rows, c = len(inputs), self.shape[-1]
+        self.inputs = inputs.reshape(-1, c)
+        response.response_forward(self.inputs, self.k, self.n, self.alpha, self.beta, self.scales[:rows].reshape(-1, c), self.outputs[:rows].reshape(-1, c))
+        return self.outputs[:rows]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        rows, c = len(gradient), self.shape[-1]
+        out = self.inputs_gradient[:rows]
+        response.response_backward(gradient.reshape(-1, c), self.inputs, self.scales[:rows].reshape(-1, c), self.n, self.alpha, self.beta, out.reshape(-1, c))
+        return out
+
+    def operations(self, shape: Shape) -> int:
+        return (self.n + 2) * int(np.prod(shape))
+
+    def describe(self) -> str:
+        return "Local response normalization"

@@ -1,0 +1,80 @@
+"""Maxima and means of windows and of whole images."""
+
+import numpy as np
+
+from ensync.kernels import pooling
+from ensync.nn.images import Padding, extent, image
+from ensync.nn.layers import Layer, Shape, Step
+from ensync.nn.memory import empty
+
+
+class MaxPooling(Layer):
+    """outputs = the maximum of each window; windows overlap where the stride is less than the size."""
+
+    kind = "Max pooling"
+
+    def __init__(self, size: int = 2, stride: int | None = None, padding: Padding = "valid") -> None:
+        self.size, self.stride, self.padding = size, stride or size, padding
+
+    def build(self, shape: Shape) -> Shape:
+        h, w, c = self.image = image(shape, self)
+        (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
+        self.shape, self.window = (oh, ow, c), ((self.size, self.size), self.stride, (top, left))
+        return self.shape
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.chosen = empty((rows, *self.shape), dtype), empty((rows, *self.shape), np.dtype(np.uint8))
+        self.inputs_gradient = empty((rows, *self.image), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        rows = len(inputs)
+        pooling.max_pool_forward(inputs, *self.window, self.outputs[:rows], self.chosen[:rows])
+        return self.outputs[:rows]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        rows = len(gradient)
+        pooling.max_pool_backward(gradient, self.chosen[:rows], *self.window, self.inputs_gradient[:rows])
+        return self.inputs_gradient[:rows]
+
+    def describe(self) -> str:
+        return f"{self.kind} {self.size}x{self.size}" + (f", stride {self.stride}" if self.stride != self.size else "")
+
+
+class AveragePooling(MaxPooling):
+    """outputs = the mean of each window's pixels inside the image."""
+
+    kind = "Average pooling"
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        current = self.outputs[: len(inputs)]
+        pooling.average_pool_forward(inputs, *self.window, current)
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        out = self.inputs_gradient[: len(gradient)]
+        pooling.average_pool_backward(gradient, *self.window, out)
+        return out
+
+
+class GlobalAveragePooling(Layer):
+    """outputs `(c,)` = each channel's mean over the image."""
+
+    def build(self, shape: Shape) -> Shape:
+        self.image = image(shape, self)
+        return (shape[2],)
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.outputs, self.inputs_gradient = empty((rows, self.image[2]), dtype), empty((rows, *self.image), dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        current = self.outputs[: len(inputs)]
+        pooling.global_average_forward(inputs, current)
+        return current
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        out = self.inputs_gradient[: len(gradient)]
+        pooling.global_average_backward(gradient, out)
+        return out
+
+    def describe(self) -> str:
+        return "Global average pooling"

@@ -1,0 +1,142 @@
+"""Separable convolutions: as two layers, and as blocks with batch normalisation computed in the cache."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ensync.kernels import normalization, separable
+from ensync.nn.branches import Chain, own
+from ensync.nn.convolutions import Convolution, DepthwiseConvolution
+from ensync.nn.images import Padding
+from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.nn.memory import Workspace, empty
+from ensync.nn.normalization import BatchNormalization
+
+
+class SeparableConvolution(Chain):
+    """A depthwise convolution without bias, then a pointwise one with bias."""
+
+    def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", activation: str = "identity") -> None:
+        super().__init__([DepthwiseConvolution(size, stride, padding), Convolution(filters, 1, activation=activation)])
+        self.size = size
+
+    def describe(self) -> str:
+        return f"Separable convolution {self.size}x{self.size}, {self.layers[1].filters}"
+
+    def inside(self) -> list[tuple[str, Layer, Shape]]:
+        return []
+
+
+class SeparableUnit:
+    """A separable convolution and its batch normalisation inside a `SeparableBlock`: arrays and calls, no buffers of its own."""
+
+    def __init__(self, filters: int, size: int, relu: bool, norm: BatchNormalization) -> None:
+        self.filters, self.size, self.norm = filters, size, norm
+        norm.relu = relu
+
+    def build(self, shape: Shape) -> tuple[Parameter, ...]:
+        """Return the parameters for images of this shape."""
+        h, w, c = self.image = shape
+        self.norm.build((h, w, self.filters))
+        taps = self.size**2
+        return (Parameter("depthwise", (self.size, self.size, c), taps * c, taps), Parameter("weights", (c, self.filters), c, self.filters),
+                Parameter("bias", (self.filters,), c, self.filters, "bias"), *self.norm.parameters)
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        """Take views."""
+        self.norm.bind(values, gradients)
+        self.depthwise, self.weights, self.bias = (values[name] for name in ("depthwise", "weights", "bias"))
+        self.depthwise_gradient, self.weights_gradient, self.bias_gradient = (gradients[name] for name in ("depthwise", "weights", "bias"))
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        """Make the buffers: what the convolution returns, and the gradient of its inputs."""
+        h, w, c = self.image
+        self.norm.allocate(0, dtype, first)
+        self.outputs, self.inputs_gradient = empty((rows, h, w, self.filters), dtype), empty((rows, h, w, c), dtype)
+        self.partial = empty((rows, 2, max(c, self.filters)), dtype)
+        self.zeros, self.no_skip = np.zeros(max(c, self.filters), dtype), np.zeros((0, h, w, c), dtype)
+        Workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
+
+    def forward(self, inputs: np.ndarray, before: BatchNormalization | None, step: Step) -> np.ndarray:
+        """Return the outputs before their normalisation, given x, or what `before` normalises to x."""
+        rows, (h, w, c), norm = len(inputs), self.image, before or self.norm
+        self.inputs, self.before, self.current = inputs, before, self.outputs[:rows]
+        separable.separable_forward(inputs, norm.scale, norm.shift, before is not None, self.depthwise, self.zeros, self.weights, self.bias,
+                                    Workspace.of(inputs.dtype), self.current, self._partial(rows, self.filters), self.norm.sums)
+        self.norm.use_sums(rows * h * w, step)
+        return self.current
+
+    def backward(self, gradient: np.ndarray, skip: np.ndarray | None, step: Step) -> np.ndarray:
+        """Return the gradient of x, plus skip; the normalisation's gradient sums are known, and those of `before` become known."""
+        rows, norm, before = len(gradient), self.norm, self.before or self.norm
+        norm.use_gradient_sums(step)
+        self.bias_gradient[:] = 0   # a bias that a mean over the batch takes away again
+        out = self.inputs_gradient[:rows]
+        separable.separable_backward(gradient, self.current, norm.scale, norm.shift, norm.relu, norm.coefficients, self.inputs,
+                                     (before.scale, before.shift), self.before is not None, self.depthwise, self.zeros, self.weights,
+                                     self.no_skip if skip is None else skip, Workspace.of(gradient.dtype), out, self.depthwise_gradient,
+                                     self.weights_gradient, self._partial(rows, self.image[2]), before.sums)
+        return out
+
+    def _partial(self, rows: int, c: int) -> np.ndarray:
+        return self.partial.reshape(-1)[: rows * 2 * c].reshape(rows, 2, c)
+
+
+class SeparableBlock(Layer):
+    """Separable convolutions, each with batch normalisation and ReLU; `residual`: no last ReLU, but the inputs added (Xception's block).
+
+    Computed image by image in the cache (`kernels.separable`); channels must be multiples of 32.
+    options: of the batch normalisations.
+    """
+
+    def __init__(self, filters: Sequence[int], size: int = 3, residual: bool = False, **options) -> None:
+        self.residual, self.filters, self.size = residual, list(filters), size
+        self.units = [SeparableUnit(k, size, not residual or i + 1 < len(self.filters), BatchNormalization(**options))
+                      for i, k in enumerate(self.filters)]
+        self.layers = [unit.norm for unit in self.units]
+
+    def build(self, shape: Shape) -> Shape:
+        parameters, statistics = [], []
+        for i, unit in enumerate(self.units):
+            assert separable.fits(shape, unit.filters, 4), "channels must be multiples of 32"
+            parameters += [replace(p, name=f"{i}.{p.name}") for p in unit.build(shape)]
+            statistics += [replace(p, name=f"{i}.{p.name}") for p in unit.norm.statistics]
+            shape = (*shape[:2], unit.filters)
+        self.shape, self.parameters, self.statistics = shape, tuple(parameters), tuple(statistics)
+        return shape
+
+    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+        for i, unit in enumerate(self.units):
+            unit.bind(own(values, i), own(gradients, i))
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        for unit in self.units:
+            unit.allocate(rows, dtype, first)
+        self.outputs = empty((rows, *self.shape), dtype)
+        Workspace.reserve(normalization.blocks(rows * self.shape[0] * self.shape[1]) * 2 * self.shape[2], dtype)
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        values, before, rows, c = inputs, None, len(inputs), self.shape[2]
+        for unit in self.units:
+            values, before = unit.forward(values, before, step), unit.norm
+        skip = inputs.reshape(-1, c) if self.residual else before.no_skip
+        normalization.normalize(values.reshape(-1, c), before.scale, before.shift, skip, before.relu, self.outputs[:rows].reshape(-1, c))
+        return self.outputs[:rows]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        last, c, skip = self.units[-1], self.shape[2], gradient if self.residual else None
+        values = last.current.reshape(-1, c)
+        blocks = normalization.blocks(len(values))
+        partial = Workspace.of(gradient.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+        normalization.channel_gradient_sums(gradient.reshape(-1, c), values, last.norm.scale, last.norm.shift, last.norm.relu, partial, last.norm.sums)
+        for unit in reversed(self.units):
+            gradient = unit.backward(gradient, skip if unit is self.units[0] else None, step)
+        return gradient
+
+    def operations(self, shape: Shape) -> int:
+        return shape[0] * shape[1] * sum((self.size**2 + unit.filters) * unit.image[2] for unit in self.units)
+
+    def describe(self) -> str:
+        words = " - ".join(str(k) for k in self.filters)
+        return f"Separable {self.size}x{self.size}, {words}, normalized" + ", residual" * self.residual
