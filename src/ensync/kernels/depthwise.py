@@ -76,11 +76,54 @@ def _line(source, weights, bias, target, step, window, y):
         x = end if x + 1 == first else x + 1
 
 
+@njit(forceinline=True, **OPTIONS)
+def _is_plain(window, y, full):
+    """Whether line y of a 3x3 filter at stride 1 meets three lines of the image, framed by one zero, in whole vectors of channels."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    return kh == 3 and kw == 3 and stride == 1 and left == 1 and ow == w and c % full == 0 and 0 <= y - top and y - top + 3 <= h
+
+
+@njit(forceinline=True, **OPTIONS)
+def _column(source, at, line, full):
+    """Three pixels below one another."""
+    return load(source, at, full), load(source, at + line, full), load(source, at + 2 * line, full)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _nine(p, q, r, u, v, w, total):
+    """total + the products of three columns with a filter's three."""
+    a, b = fma(p[0], u[0], total), p[1] * u[1]
+    a, b = fma(p[2], u[2], a), fma(q[0], v[0], b)
+    a, b = fma(q[1], v[1], a), fma(q[2], v[2], b)
+    a, b = fma(r[0], w[0], a), fma(r[1], w[1], b)
+    return fma(r[2], w[2], a) + b
+
+
+@njit(**OPTIONS)
+def _plain_line(source, weights, bias, target, step, window, y):
+    """A line of `_is_plain`: the filter stays in registers, and each pixel is read once for a vector of channels."""
+    w, c, full = window[1], window[2], lanes(source)
+    origin, nothing = 0 if step > 0 else 8 * c, zeros(source)
+    for j in range(0, c, full):
+        tap = origin + j
+        left, middle, right = (_column(weights, tap, 3 * step * c, full), _column(weights, tap + step * c, 3 * step * c, full),
+                               _column(weights, tap + 2 * step * c, 3 * step * c, full))
+        add, at, to = load(bias, j, full), (y - window[8]) * w * c + j, y * w * c + j
+        p, q = (nothing, nothing, nothing), _column(source, at, w * c, full)
+        for x in range(w - 1):
+            r = _column(source, at + (x + 1) * c, w * c, full)
+            store(target, to + x * c, _nine(p, q, r, left, middle, right, add), full)
+            p, q = q, r
+        store(target, to + (w - 1) * c, _nine(p, q, (nothing, nothing, nothing), left, middle, right, add), full)
+
+
 @njit(**OPTIONS)
 def correlate_line(source, weights, bias, target, step, window, y):
     """Compute output line y of the image at address `source`; the loops over a 3x3 filter are unrolled."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
-    if kh == 3 and kw == 3 and stride == 1:
+    if _is_plain(window, y, lanes(source)):
+        _plain_line(source, weights, bias, target, step, window, y)
+    elif kh == 3 and kw == 3 and stride == 1:
         _line(source, weights, bias, target, step, (h, w, c, 3, 3, oh, ow, 1, top, left), y)
     else:
         _line(source, weights, bias, target, step, window, y)
@@ -155,10 +198,45 @@ def _three_tap_sums(source, gradient, total, window, y, ky, first, end, j, count
     store(total, total_at + 2 * c, d, count)
 
 
+@njit(forceinline=True, **OPTIONS)
+def _add_three(values, factor, total):
+    return fma(values[0], factor, total[0]), fma(values[1], factor, total[1]), fma(values[2], factor, total[2])
+
+
+@njit(forceinline=True, **OPTIONS)
+def _put_column(target, at, line, values, full):
+    store(target, at, values[0], full)
+    store(target, at + line, values[1], full)
+    store(target, at + 2 * line, values[2], full)
+
+
+@njit(**OPTIONS)
+def _plain_line_gradient(source, gradient, total, window, y):
+    """A line of `_is_plain`: nine sums stay in registers, and each pixel is read once for a vector of channels."""
+    w, c, full = window[1], window[2], lanes(source)
+    for j in range(0, c, full):
+        at, given = (y - window[8]) * w * c + j, y * w * c + j
+        u, v, t = _column(total, j, 3 * c, full), _column(total, j + c, 3 * c, full), _column(total, j + 2 * c, 3 * c, full)
+        q, r, g = _column(source, at, w * c, full), _column(source, at + c, w * c, full), load(gradient, given, full)
+        v, t = _add_three(q, g, v), _add_three(r, g, t)
+        for x in range(1, w - 1):
+            p, q, r = q, r, _column(source, at + (x + 1) * c, w * c, full)
+            g = load(gradient, given + x * c, full)
+            u, v, t = _add_three(p, g, u), _add_three(q, g, v), _add_three(r, g, t)
+        g = load(gradient, given + (w - 1) * c, full)
+        u, v = _add_three(q, g, u), _add_three(r, g, v)
+        _put_column(total, j, 3 * c, u, full)
+        _put_column(total, j + c, 3 * c, v, full)
+        _put_column(total, j + 2 * c, 3 * c, t, full)
+
+
 @njit(**OPTIONS)
 def add_line_gradient(source, gradient, total, window, y):
     """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
+    if w > 1 and _is_plain(window, y, lanes(source)):
+        _plain_line_gradient(source, gradient, total, window, y)
+        return
     top_tap, end_tap, _ = clip_taps(y, stride, top, kh, h)
     inner, inner_end = min(left, ow), max(left, min(ow, w + left - 2))
     for x in range(0, ow, 32):

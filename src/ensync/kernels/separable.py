@@ -6,6 +6,8 @@ the gradient g behind the normalisation and its ReLU, computes x and d anew and 
 Both directions touch a quarter of the memory of the kernels one after the other. c must be a multiple of two vectors' lanes, k too.
 """
 
+import math
+
 import numba
 import numpy as np
 from numba import njit, prange
@@ -29,11 +31,31 @@ def fits(shape: tuple[int, int, int], filters: int, itemsize: int) -> bool:
     return shape[0] * shape[1] >= ROWS and shape[2] % width == 0 and filters % width == 0
 
 
+def strip_lines(w: int) -> int:
+    """Return how many lines of an image to take at a time: whole tiles of pixels, few enough for the caches."""
+    whole = ROWS // math.gcd(ROWS, w)
+    return whole * -(-4 // whole)
+
+
+@njit(**OPTIONS)
+def strip_end(y, strip, h, w):
+    """Return the end of the strip that starts at line y; a rest too small for a tile belongs to it."""
+    end = y + strip
+    return h if (h - end) * w < ROWS else end
+
+
+@njit(**OPTIONS)
+def room_size(w, c, k, kh, strip):
+    """Elements of a thread's room: x and the gradient of d with the lines around a strip, d, the gradient behind it, sums."""
+    longest = strip + -(-ROWS // w)
+    return 2 * (longest + kh - 1) * w * c + longest * w * (c + k) + 2 * max(c, k)
+
+
 def scratch_size(shape: tuple[int, int, int], size: int, filters: int) -> int:
     """Return the elements of scratch for images (h, w, c), depthwise filters (size, size, c) and pointwise ones (c, filters)."""
     h, w, c = shape
     sums = PARTS * c * (size * size + filters)
-    return 2 * c * filters + sums + numba.config.NUMBA_NUM_THREADS * h * w * (2 * c + max(c, filters))
+    return 2 * c * filters + sums + numba.config.NUMBA_NUM_THREADS * room_size.py_func(w, c, filters, size, strip_lines(w))
 
 
 @njit(**OPTIONS)
@@ -88,66 +110,122 @@ def _clear(target, elements):
         store(target, at, zeros(target), min(full, elements - at))
 
 
+@njit(**OPTIONS)
+def _keep_last(lines, have, kept, size):
+    """Move the last `kept` of `have` lines of `size` elements to the front; return their number."""
+    kept = min(kept, have)
+    full, start = lanes(lines), (have - kept) * size
+    for at in range(0, kept * size, full):
+        store(lines, at, load(lines, start + at, full), full)
+    return kept
+
+
+@njit(**OPTIONS)
+def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape):
+    """Convolve one image, strip by strip; all arrays are addresses. room: the strip's lines of x with those around it, d, sums."""
+    h, w, c, k, kh, kw, strip = shape
+    line, below, longest = w * c, kh - 1 - kh // 2, strip + -(-ROWS // w)
+    x, depth, sums = room, advance(room, (longest + kh - 1) * line), advance(room, (2 * longest + kh - 1) * line)
+    first = have = 0   # of the lines of x at hand, and their number
+    end = 0
+    while end < h:
+        y, end = end, strip_end(end, strip, h, w)
+        needed = min(h, end + below)
+        if normalized:
+            kept = _keep_last(x, have, kh - 1, line)
+            first, old = first + have - kept, first + have
+            normalize_rows(advance(source, old * line), source, 0, before[0], before[1], 0.0, advance(x, kept * line), c, (needed - old) * w)
+            have = needed - first
+        else:
+            x, have = source, h
+        window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2)
+        for i in range(y, end):
+            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * line), 1, window, i - first)
+        to = advance(target, y * w * k)
+        _multiply(depth, packed, bias, 1, to, (end - y) * w, c, k)
+        block_sums(to, sums, k, (end - y) * w)
+        _add_rows(sums, partial, 2 * k)
+
+
 @njit(parallel=True, **OPTIONS)
-def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, scratch, outputs, partial, sums):
+def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     _pack(weights, c, k, False, scratch)
+    shape, share = (h, w, c, k, kh, kw, strip), room_size(w, c, k, kh, strip)
     for image in prange(n):
-        window, source = (h, w, c, kh, kw, h, w, 1, kh // 2, kw // 2), pointer(inputs, image * h * w * c)
-        room = pointer(scratch, c * k + numba.get_thread_id() * h * w * (2 * c + max(c, k)))
-        if normalized:
-            normalize_rows(source, source, 0, pointer(scale, 0), pointer(shift, 0), 0.0, room, c, h * w)
-            source = room
-        depth, target = advance(room, h * w * c), pointer(outputs, image * h * w * k)
-        for y in range(h):
-            correlate_line(source, pointer(depth_weights, 0), pointer(no_bias, 0), depth, 1, window, y)
-        _multiply(depth, pointer(scratch, 0), pointer(bias, 0), 1, target, h * w, c, k)
-        block_sums(target, pointer(partial, image * 2 * k), k, h * w)
+        mine = pointer(partial, image * 2 * k)
+        _clear(mine, 2 * k)
+        _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0)), normalized, pointer(depth_weights, 0),
+                       pointer(no_bias, 0), pointer(scratch, 0), pointer(bias, 0), pointer(scratch, c * k + numba.get_thread_id() * share),
+                       pointer(outputs, image * h * w * k), mine, shape)
     add_partial(partial, n, sums)
 
 
 @njit(**OPTIONS)
-def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, window, turned, k,
+def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, shape,
                     packed, room, out, partial, depth_sums, weight_sums):
-    """The way back through one image; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift)."""
-    h, w, c = window[0], window[1], window[2]
-    behind, depth, x = room, advance(room, h * w * max(c, k)), inputs
-    normalize_backward_rows(gradient, outputs, norm[0], norm[1], norm[2], norm[3], advance(norm[3], k), behind, k, h * w)
-    if normalized:
-        x = advance(depth, h * w * c)
-        normalize_rows(inputs, inputs, 0, before[0], before[1], 0.0, x, c, h * w)
-    for y in range(h):
-        correlate_line(x, depth_weights, no_bias, depth, 1, window, y)
-    _add_product(depth, behind, weight_sums, h * w, c, k)
-    _multiply(behind, packed, no_bias, 0, depth, h * w, k, c)
-    for y in range(h):
-        add_line_gradient(x, depth, depth_sums, window, y)
-        correlate_line(depth, depth_weights, no_bias, out, -1, turned, y)
-    if has_skip:
-        _add_rows(skip, out, h * w * c)
-    if normalized:
-        block_gradient_sums(out, inputs, before[0], before[1], 0.0, partial, c, h * w)
+    """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift).
+
+    A line of `out` follows when the gradient of d behind it is known, up to kh - 1 lines later.
+    """
+    h, w, c, k, kh, kw, strip = shape
+    line, below, above, longest = w * c, kh - 1 - kh // 2, kh // 2, strip + -(-ROWS // w)
+    x, slope, depth = room, advance(room, (longest + kh - 1) * line), advance(room, 2 * (longest + kh - 1) * line)
+    behind, sums = advance(depth, longest * line), advance(depth, longest * (line + w * k))
+    first = have = at = known = done = 0   # x: lines first .. first + have are at hand; slope: at .. at + known; out: those before `done` are written
+    end = 0
+    while end < h:
+        y, end = end, strip_end(end, strip, h, w)
+        needed = min(h, end + below)
+        normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], norm[3], advance(norm[3], k),
+                                behind, k, (end - y) * w)
+        if normalized:
+            kept = _keep_last(x, have, kh - 1, line)
+            first, old = first + have - kept, first + have
+            normalize_rows(advance(inputs, old * line), inputs, 0, before[0], before[1], 0.0, advance(x, kept * line), c, (needed - old) * w)
+            have = needed - first
+        else:
+            x, have = inputs, h
+        window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2)
+        for i in range(y, end):
+            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * line), 1, window, i - first)
+        _add_product(depth, behind, weight_sums, (end - y) * w, c, k)
+        kept = _keep_last(slope, known, kh - 1, line)
+        at, known = at + known - kept, kept + end - y
+        _multiply(behind, packed, no_bias, 0, advance(slope, kept * line), (end - y) * w, k, c)
+        for i in range(y, end):
+            add_line_gradient(x, advance(slope, (first - at) * line), depth_sums, window, i - first)
+        turned = (known, w, c, kh, kw, known, w, 1, below, kw - 1 - kw // 2)
+        ready = h if end == h else end - above
+        for i in range(done, ready):
+            correlate_line(slope, depth_weights, no_bias, advance(out, at * line), -1, turned, i - at)
+        if has_skip:
+            _add_rows(advance(skip, done * line), advance(out, done * line), (ready - done) * line)
+        if normalized:
+            block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], before[1], 0.0, sums, c, (ready - done) * w)
+            _add_rows(sums, partial, 2 * c)
+        done = ready
 
 
 @njit(parallel=True, **OPTIONS)
 def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
-              weights, skip, scratch, out, depth_gradient, weights_gradient, partial, sums):
+              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     _pack(weights, c, k, True, scratch)
-    parts, taps, has_skip = min(n, PARTS), kh * kw * c, int(skip.size > 0)
+    parts, taps, has_skip, share = min(n, PARTS), kh * kw * c, int(skip.size > 0), room_size(w, c, k, kh, strip)
     for part in prange(parts):
         mine = c * k + part * (taps + c * k)
         depth_sums, weight_sums = pointer(scratch, mine), pointer(scratch, mine + taps)
         _clear(depth_sums, taps + c * k)
-        room = pointer(scratch, c * k + PARTS * (taps + c * k) + numba.get_thread_id() * h * w * (2 * c + max(c, k)))
-        window = (h, w, c, kh, kw, h, w, 1, kh // 2, kw // 2)
-        turned = (h, w, c, kh, kw, h, w, 1, kh - 1 - kh // 2, kw - 1 - kw // 2)
+        room = pointer(scratch, c * k + PARTS * (taps + c * k) + numba.get_thread_id() * share)
         norm = (pointer(scale, 0), pointer(shift, 0), floor, pointer(coefficients, 0))
         for image in range(n * part // parts, n * (part + 1) // parts):
             x, y = image * h * w * c, image * h * w * k
+            _clear(pointer(partial, image * 2 * c), 2 * c)
             _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), (pointer(before_scale, 0), pointer(before_shift, 0)),
-                            normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip, window, turned, k,
-                            pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums, weight_sums)
+                            normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip,
+                            (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums,
+                            weight_sums)
     depth_flat, weights_flat = depth_gradient.reshape(taps), weights_gradient.reshape(c * k)
     depth_flat[:] = 0
     weights_flat[:] = 0
@@ -166,7 +244,7 @@ def separable_forward(inputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, 
     inputs (n, h, w, c): x, or z where `normalized`, with scale and shift (c) of its normalisation, which a ReLU follows.
     depth_weights (size, size, c), no_bias: (c) zeros, weights (c, k), bias (k), partial: scratch (n, 2, k). n may be 0.
     """
-    _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, scratch, outputs, partial, sums)
+    _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums)
 
 
 def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool, coefficients: np.ndarray,
@@ -181,5 +259,5 @@ def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndar
     statistics of the batch.
     """
     floor = outputs.dtype.type(0.0 if relu else -np.inf)
-    _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, *before, int(normalized), depth_weights, no_bias, weights, skip, scratch,
-              out, depth_gradient, weights_gradient, partial, sums)
+    _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, *before, int(normalized), depth_weights, no_bias, weights, skip,
+              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums)
