@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "sharding", "fusion", "metrics", "statistics", "layer_settings", "settings", "job", "signals", "doctor"},
     {"kernels", "storage", "mpi"},
     {"nn"},
-    {"feed", "training", "report"},
+    {"feed", "virtual_shards", "training", "report"},
     {"strategies"},
     {"verbs", "describing", "examine", "submit"},
     {"cli"},

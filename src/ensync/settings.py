@@ -93,6 +93,12 @@ class Training(Section):
     threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it")
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
     best_weights: bool = Field(False, description="evaluate each network with the parameters of its best validation epoch")
+    deterministic: bool = Field(
+        False, description="the same bits of every network on any number of ranks and threads: each batch is cut into virtual_shards, which are computed one by one "
+                           "and added along a fixed tree. Costs speed where a shard has few rows; a rank sends its gradient whole instead of its share of it, "
+                           "twice or thrice where it holds shards of several branches")
+    virtual_shards: Positive = Field(
+        8, description="deterministic: parts of each batch, at least as many as ranks train one network, best a multiple of them; another number gives other bits")
     check_replicas: Annotated[int, Field(ge=0)] = Field(0, description="compare the replicas by hash every so many epochs; 0: only at the end")
 
 

@@ -40,14 +40,16 @@ def key64(seed: int, purpose: Purpose, *keys: int) -> np.uint64:
     return seed_sequence(seed, purpose, *keys).generate_state(1, np.uint64)[0]
 
 
-def block(n: int, size: int, rank: int) -> tuple[int, int]:
-    """Return (start, stop) of the rows of `rank` when n rows are cut into `size` blocks whose lengths differ by at most one.
+def block(n: int, size: int, rank: int, unit: int = 1) -> tuple[int, int]:
+    """Return (start, stop) of the rows of `rank` when n rows are cut into `size` blocks whose lengths differ by at most one `unit`.
 
-    Every row belongs to exactly one rank; with n < size the last ranks hold (n, n), which is empty.
+    Every row belongs to exactly one rank, every block but the last is whole units; with fewer units than ranks the last ranks
+    hold (n, n), which is empty.
     """
-    whole, rest = divmod(n, size)
+    whole, rest = divmod(-(-n // unit), size)
     start = rank * whole + min(rank, rest)
-    return start, start + whole + (rank < rest)
+    stop = start + whole + (rank < rest)
+    return min(start * unit, n), min(stop * unit, n)
 
 
 def steps_per_epoch(n: int, global_batch: int) -> int:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.settings import Augmentation, Job
 from ensync.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
+from ensync.virtual_shards import VirtualShards
 
 AS_THEY_ARE = Augmentation()
 ESTIMATED = 10_000   # training rows that moving statistics are estimated from
@@ -74,6 +75,7 @@ class Trainee:
     position: Position = field(default_factory=Position)
     best: dict[str, np.ndarray] = field(default_factory=dict)
     average: np.ndarray | None = None                    # of the parameters, where the job wants one
+    shards: VirtualShards | None = None                  # of a deterministic run
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -98,7 +100,8 @@ class Trainee:
         last = self.steps_per_epoch if steps is None else min(self.position.step + steps, self.steps_per_epoch)
         run = self._run_online if self._is_online() else self._run
         start = time.perf_counter()
-        stop = run(last)
+        with self.shards or nullcontext():
+            stop = run(last)
         self.position.seconds += time.perf_counter() - start
         return stop
 
@@ -139,14 +142,12 @@ class Trainee:
         return self._order[1]
 
     def _run(self, last: int) -> int:
-        """Mini-batch steps: gradient of the local rows, one sum over ranks, one update."""
+        """Mini-batch steps: one gradient, summed over the ranks, and one update."""
         order, p, network = self._epoch_rows(), self.position, self.network
         tail = network.tail
         while p.step < last:
             first, end = global_span(len(order), p.step, self.batch)
             self._gradient(order[first:end])
-            tail[STOP] = self.stop_requested()
-            self.allreduce(network.reduced)
             if network.statistics_travel:
                 network.statistics[:] = network.travelling
             if not np.isfinite(tail[LOSS_SUM]):
@@ -172,12 +173,23 @@ class Trainee:
             updates.follow(network.parameters, self.average, 1 - job.training.weight_average if self.optimizer.steps > 1 else 1.0)
 
     def _gradient(self, batch: np.ndarray) -> None:
-        """Fill network.reduced from this rank's share of the global batch, slice by slice where it is large."""
-        network, ranks, total, own = self.network, self.comm, None, 0
-        step = Step(training=True, key=self._mask_key(), allreduce=self.allreduce if self._sums_statistics else None)
+        """Fill network.reduced with the sums over the global batch and over the ranks that wish to stop. Collective."""
+        network, ranks = self.network, self.comm
+        if self.shards is not None:
+            count = self.shards.count
+            self.shards.gradient(lambda twin, shard, meet: self._share(twin, batch, count, shard, meet), self.stop_requested())
+            return
+        self._share(network, batch, ranks.size, ranks.rank, self.allreduce if self._sums_statistics else None)
+        network.tail[STOP] = self.stop_requested()
+        self.allreduce(network.reduced)
+
+    def _share(self, network: Network, batch: np.ndarray, size: int, index: int, allreduce: Callable[[np.ndarray], None] | None) -> None:
+        """Fill network.reduced from share `index` of `size` of the global batch, slice by slice where that is large."""
+        total, own = None, 0
+        step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
         for first in range(0, len(batch), self.job.training.slice):
             part = batch[first : first + self.job.training.slice]
-            start, stop = block(len(part), ranks.size, ranks.rank)
+            start, stop = block(len(part), size, index)
             step.first_row = first + start
             inputs, labels = self.feed.load(part[start:stop], network.inputs, self._changes())
             network.backward(inputs, labels, len(batch), step)
@@ -212,7 +224,7 @@ class Trainee:
         steady = s.warmup_epochs == 0 and (s.name == "constant" or (s.name == "step" and s.step_epochs == int(s.step_epochs)))
         plain = o.name == "sgd" and not (o.weight_decay or o.clip_norm or self.job.training.label_smoothing or self.job.training.weight_average)
         plain = plain and self.job.augmentation == AS_THEY_ARE and not self.job.growth.every_epochs
-        return self.batch == 1 and self.comm.size == 1 and plain and steady and all(isinstance(x, Dense) for x in self.network.layers)
+        return self.batch == 1 and self.comm.size == 1 and self.shards is None and plain and steady and all(isinstance(x, Dense) for x in self.network.layers)
 
     def _run_online(self, last: int) -> int:
         """One step per sample in the dedicated kernel, ONLINE samples per call."""
@@ -312,14 +324,19 @@ def estimate_statistics(network: Network, feed: Feed, ranks: Ranks, allreduce: C
             network.forward(inputs, step)
 
 
-def evaluate_rows(network: Network, feed: Feed, start: int, stop: int) -> tuple[np.ndarray, float, int]:
-    """Return scores `(stop - start, classes)`, loss sum and correct count of these rows of a split."""
+def evaluate_block(network: Network, feed: Feed, size: int, rank: int, deterministic: bool) -> tuple[int, np.ndarray, list[float], int]:
+    """Evaluate the block of a split that is `rank`'s of `size`: return its first row, scores `(rows, classes)`, loss sums and the correct count.
+
+    A loss sum is of network.rows neighbours at most. deterministic: these are the same for any size, and so are their bits.
+    """
+    start, stop = block(len(feed), size, rank, network.rows if deterministic else 1)
     scores = np.empty((stop - start, network.classes), network.dtype)
-    loss_sum, correct = 0.0, 0
+    losses, correct = [], 0
     for first in range(start, stop, network.rows):
         rows = np.arange(first, min(first + network.rows, stop), dtype=np.int64)
         inputs, labels = feed.load(rows, network.inputs)
         part, loss, right = network.evaluate(inputs, labels)
         scores[first - start : first - start + len(rows)] = part
-        loss_sum, correct = loss_sum + float(loss), correct + int(right)
-    return scores, loss_sum, correct
+        losses.append(float(loss))
+        correct += int(right)
+    return start, scores, losses, correct

@@ -49,6 +49,15 @@ def make_plan(comm: Comm, members: int) -> Plan:
     return Plan(members, split(comm, index, comm.rank), teams[index].members, owners)
 
 
+def check_shards(job: Job, ranks: int, members: int) -> None:
+    """Refuse more ranks for one network than a deterministic run has virtual shards of each batch."""
+    most, shards = max(len(team.ranks) for team in groups(ranks, members)), job.training.virtual_shards
+    if job.training.deterministic and most > shards:
+        raise EnsyncError(f"training.deterministic = true with training.virtual_shards = {shards} and {most} ranks for one network",
+                          "no more ranks than shards, each of which one rank computes",
+                          f"start at most {shards} ranks for each network, or give --set training.virtual_shards={most}, with which the bits are others")
+
+
 def rows_of(job: Job, labels: np.ndarray, members: int, member: int) -> np.ndarray:
     """Return the training rows of a member: all of them while the ranks train one network."""
     if job.training.strategy == "synchronous" or (members == 1 and starts_together(job)):

@@ -10,7 +10,7 @@ from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.fusion import winners
 from ensync.mpi.allreduce import Allreduce
-from ensync.mpi.world import Comm, on_root
+from ensync.mpi.world import Comm, alone, on_root
 from ensync.nn.network import Network
 from ensync.settings import Job
 from ensync.strategies.data import Feeds
@@ -74,10 +74,12 @@ class Jury:
         return ""
 
     def _averaged(self, weights: np.ndarray) -> Panel:
-        average(self.comm, self.vectors, weights, self.network)
+        deterministic = self.job.training.deterministic
+        average(self.comm, self.vectors, weights, self.network, deterministic)
         if len(self.network.statistics) and len(self.test.present) > 1:
-            estimate_statistics(self.network, self.feeds.train, self.comm, Allreduce(self.comm), self.job.training.seed)
-        panel = Panel(self.test.feed, 1, self.test.classes)
+            ranks = alone() if deterministic else self.comm
+            estimate_statistics(self.network, self.feeds.train, ranks, Allreduce(ranks), self.job.training.seed)
+        panel = Panel(self.test.feed, 1, self.test.classes, deterministic)
         panel.ask(0, self.network, self.comm.size, self.comm.rank)
         return panel
 
@@ -91,7 +93,7 @@ class Jury:
 def gather_jury(comm: Comm, job: Job, feeds: Feeds, members: int, voters: Iterable[Voter], failed: dict[int, str]) -> Jury:
     """Let every voter answer on test and validation. Collective."""
     spare = build_network(job, feeds, comm.size)
-    test, validation = (Panel(feed, members, feeds.dataset.classes) for feed in (feeds.test, feeds.validation))
+    test, validation = (Panel(feed, members, feeds.dataset.classes, job.training.deterministic) for feed in (feeds.test, feeds.validation))
     vectors = []
     for voter in voters:
         for panel in (test, validation):

@@ -1,6 +1,7 @@
 """What the members say of a split, fused on rank 0: every row counted once, one Reduce per fusion."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,7 @@ from ensync.mpi.allreduce import reduce_to_root, sum_counts
 from ensync.mpi.exchange import arrays_from_root
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
-from ensync.sharding import block
-from ensync.training import evaluate_rows
+from ensync.training import evaluate_block
 
 TOP_K = 5
 
@@ -23,11 +23,13 @@ class Panel:
     """The members' scores of one split as far as this rank computed them: `blocks[m] = (first row, scores (rows, classes))`.
 
     `correct` and `loss_sum` `(members,)` are of this rank's rows until `settle` sums them over the ranks.
+    deterministic: the same bits on any number of ranks.
     """
 
     feed: Feed
     members: int
     classes: int
+    deterministic: bool = False
     blocks: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     excluded: dict[int, str] = field(default_factory=dict)
 
@@ -36,11 +38,10 @@ class Panel:
 
     def ask(self, member: int, network: Network, size: int, rank: int) -> None:
         """Let a member answer for this rank's block of the split, one of `size`."""
-        start, stop = block(len(self.feed), size, rank)
-        scores, loss, right = evaluate_rows(network, self.feed, start, stop)
+        start, scores, losses, right = evaluate_block(network, self.feed, size, rank, self.deterministic)
         self.blocks[member] = (start, scores)
         self.correct[member] += right
-        self.loss_sum[member] += loss
+        self.loss_sum[member] += math.fsum(losses)
 
     def settle(self, comm: Comm, failed: dict[int, str]) -> None:
         """Sum the counts over ranks and agree who is left out: the failed, and those with scores that are not finite. Collective."""
@@ -57,11 +58,25 @@ class Panel:
 
     def votes(self, comm: Comm, method: str, weights: np.ndarray, upto: int | None = None) -> np.ndarray | None:
         """Return on rank 0 the summed votes float64 `(rows, classes)` of the present members below `upto`. Collective."""
-        total = np.zeros((len(self.feed), self.classes))
-        for member, (start, scores) in self.blocks.items():
-            if member not in self.excluded and (upto is None or member < upto):
-                total[start : start + len(scores)] += fusion.VOTES[method](scores, weights[member])
-        return reduce_to_root(comm, total)
+        def of(members: Sequence[int]) -> np.ndarray:
+            total = np.zeros((len(self.feed), self.classes))
+            for member, (start, scores) in self.blocks.items():
+                if member in members and member not in self.excluded and (upto is None or member < upto):
+                    total[start : start + len(scores)] += fusion.VOTES[method](scores, weights[member])
+            return total
+
+        return sum_to_root(comm, of, self.members, self.deterministic)
+
+
+def sum_to_root(comm: Comm, contribution: Callable[[Sequence[int]], np.ndarray], members: int, deterministic: bool) -> np.ndarray | None:
+    """Return on rank 0 the sum of all ranks' contributions to `members`, None elsewhere. Collective.
+
+    contribution(members): this rank's sum over some of them. deterministic: one Reduce for each member, added in order of member.
+    """
+    total, *others = (reduce_to_root(comm, contribution(part)) for part in ([[m] for m in range(members)] if deterministic else [range(members)]))
+    for other in others:
+        total = other if total is None else np.add(total, other, out=total)
+    return total
 
 
 def voting_weights(method: str, panel: Panel, validation_correct: np.ndarray, validation_rows: int) -> np.ndarray:
@@ -74,15 +89,19 @@ def voting_weights(method: str, panel: Panel, validation_correct: np.ndarray, va
     return weights
 
 
-def average(comm: Comm, mine: Sequence[tuple[int, np.ndarray, np.ndarray]], weights: np.ndarray, network: Network) -> None:
+def average(comm: Comm, mine: Sequence[tuple[int, np.ndarray, np.ndarray]], weights: np.ndarray, network: Network, deterministic: bool) -> None:
     """Put the weighted mean of the members' parameters and statistics into `network` on every rank. Collective.
 
     mine: (member, parameters, statistics) of the members that this rank speaks for; each member has one speaker.
     """
-    total = np.zeros(len(network.parameters) + len(network.statistics))
-    for member, parameters, statistics in mine:
-        total += fusion.weighted_parameters(np.concatenate([parameters, statistics]), weights[member])
-    summed = reduce_to_root(comm, total)
+    def of(members: Sequence[int]) -> np.ndarray:
+        total = np.zeros(len(network.parameters) + len(network.statistics))
+        for member, parameters, statistics in mine:
+            if member in members:
+                total += fusion.weighted_parameters(np.concatenate([parameters, statistics]), weights[member])
+        return total
+
+    summed = sum_to_root(comm, of, len(weights), deterministic)
     mean = {"mean": fusion.averaged_parameters(summed, weights.sum(), network.dtype)} if summed is not None else None
     values = arrays_from_root(comm, mean)["mean"]
     network.parameters[:] = values[: len(network.parameters)]

@@ -1,5 +1,6 @@
 """A run from start (or checkpoint) to test result: members in groups of ranks, trained leg by leg, decisions taken by all."""
 
+import math
 import signal
 import time
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ensync.errors import EnsyncError
-from ensync.mpi.allreduce import Allreduce, replicas_equal, sum_counts
+from ensync.mpi.allreduce import Allreduce, replicas_equal
+from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.world import Comm, agree_any, on_root
 from ensync.nn import zoo
 from ensync.nn.network import Network
@@ -18,12 +20,12 @@ from ensync.report.console import Console
 from ensync.report.history import History, truncate_after
 from ensync.report.text import plural
 from ensync.settings import Job
-from ensync.sharding import block
 from ensync.signals import AGAIN, StopWish
 from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
-from ensync.strategies.plan import Plan, first_members, make_plan, rows_of, settle_members, starts_together
-from ensync.training import Trainee, evaluate_rows, largest_batch
+from ensync.strategies.plan import Plan, check_shards, first_members, make_plan, rows_of, settle_members, starts_together
+from ensync.training import Trainee, evaluate_block, largest_batch
+from ensync.virtual_shards import VirtualShards, meets
 
 
 class Stopped(EnsyncError):
@@ -113,19 +115,25 @@ class Session:
     def _close_epoch(self, trainee: Trainee) -> dict[str, Any]:
         """Validate on the ranks of the member and return the epoch's record. Collective over these ranks."""
         updates, figures = trainee.optimizer.steps, trainee.close_epoch()
-        feed, group = self.feeds.validation, self.plan.comm
         record = {"event": "epoch", "member": trainee.member, "epoch": trainee.position.epoch, "step": updates, **figures,
                   "validation_loss": None, "validation_accuracy": None, "elapsed": self.elapsed}
-        if len(feed):
-            with trainee.averaged():
-                _, loss, correct = evaluate_rows(trainee.network, feed, *block(len(feed), group.size, group.rank))
-                loss, correct = sum_counts(group, np.array([loss, correct], np.float64)) / len(feed)
-                trainee.note_validation(float(loss))
-            record |= {"validation_loss": float(loss), "validation_accuracy": float(correct)}
+        if len(self.feeds.validation):
+            loss, accuracy = self._validate(trainee)
+            trainee.note_validation(loss)
+            record |= {"validation_loss": loss, "validation_accuracy": accuracy}
         every = self.job.training.check_replicas
         if every and trainee.position.epoch % every == 0:
             self._check_trainee(trainee, f"after epoch {trainee.position.epoch}")
         return record
+
+    def _validate(self, trainee: Trainee) -> tuple[float, float]:
+        """Return a member's validation loss and accuracy, the same bits on all its ranks. Collective over them."""
+        feed, group = self.feeds.validation, self.plan.comm
+        with trainee.averaged():
+            _, _, losses, correct = evaluate_block(trainee.network, feed, group.size, group.rank, self.job.training.deterministic)
+        parts = group.allgather((losses, correct))
+        loss = math.fsum(loss for losses, _ in parts for loss in losses)   # exact, so of no order
+        return loss / len(feed), sum(correct for _, correct in parts) / len(feed)
 
     def _note_records(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Collect the members' records on rank 0, show and append them; return them on every rank. Collective."""
@@ -183,9 +191,10 @@ class Session:
 
 
 def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
-    """Return the job's network with buffers for this rank's share of what goes through it at once."""
+    """Return the job's network with buffers for this rank's share (or one virtual shard) of what goes through it at once."""
     largest = min(job.training.slice, largest_batch(job), len(feeds.train))
-    return zoo.build(job, feeds.dataset.shape, feeds.dataset.classes, -(-largest // ranks))
+    shares = job.training.virtual_shards if job.training.deterministic else ranks
+    return zoo.build(job, feeds.dataset.shape, feeds.dataset.classes, -(-largest // shares))
 
 
 def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
@@ -198,17 +207,25 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
         done = sum(t.position.epoch * steps[m] + t.position.step for m, t in trainees.items())
         console.step(done, p.loss_sum / max(p.samples, 1))
 
-    allreduce = Allreduce(plan.comm)
+    check_shards(job, comm.size, plan.members)
+    allreduce = ShardSum(plan.comm, job.training.virtual_shards) if job.training.deterministic else Allreduce(plan.comm)
     for member in plan.mine:
         network = build_network(job, feeds, plan.comm.size)
-        if plan.comm.size > 1:
+        shards = _virtual_shards(job, feeds, network, allreduce) if isinstance(allreduce, ShardSum) else None
+        if plan.comm.size > 1 and shards is None:
             network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
         network.initialize(job.training.seed, member if job.ensemble.start == "own" else 0)
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
-        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress)
+        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress, shards=shards)
         steps[member] = trainees[member].steps_per_epoch
     return trainees
+
+
+def _virtual_shards(job: Job, feeds: Feeds, network: Network, total: ShardSum) -> VirtualShards:
+    """Return this rank's shards, with networks of their own where they meet within a step."""
+    twins = [build_network(job, feeds, total.shards) for _ in total.mine[1:]] if meets(network) else []
+    return VirtualShards([network, *twins], total)
 
 
 def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) -> Session:
@@ -220,8 +237,9 @@ def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) 
 
 
 def _check_same(begun: Job, job: Job, within_epoch: bool) -> None:
-    """Refuse what would make a resumed run another one: strategy, members, seed; within an epoch the batch, which counts its steps."""
-    fixed = ["training.strategy", "training.seed", *(f"ensemble.{key}" for key in type(job.ensemble).model_fields), *["training.batch"] * within_epoch]
+    """Refuse what would make a resumed run another one: strategy, members, seed, shards; within an epoch the batch, which counts its steps."""
+    fixed = ["training.strategy", "training.seed", "training.deterministic", "training.virtual_shards",
+             *(f"ensemble.{key}" for key in type(job.ensemble).model_fields), *["training.batch"] * within_epoch]
     for name in fixed:
         section, key = name.split(".")
         old, new = (getattr(getattr(j, section), key) for j in (begun, job))
