@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ensync.activity import tick
 from ensync.kernels import augmentation, inputs
 from ensync.settings import Augmentation
 from ensync.sharding import Window
@@ -56,6 +57,7 @@ class Feed:
 
     def load(self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return that and the labels `(n,)`."""
+        tick()
         images, places = self.raw(rows)
         filled = out[: len(rows)]
         if changes is not None:

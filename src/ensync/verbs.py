@@ -1,13 +1,17 @@
 """What each verb that runs on MPI ranks does, given the communicator. Collective throughout."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError, nearest
 from ensync.job import Job, job_from_dict, load_job, override
+from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.signals import stop_on_signals
@@ -27,13 +31,14 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
         console.line(f"resuming {job.output.directory}")
         resume(comm, job.output.directory, overrides, verbose)
         return
-    place = launch.prepare(comm, job)
-    with stop_on_signals() as wish:
-        run = session.start(comm, job, place.feeds, console, wish)
-        launch.take_directory(comm, job)
-        show_place(console, place)
-        show_run(console, place, run)
-        _finish(session.train(run), console)
+    with _watched(comm, job, console):
+        place = launch.prepare(comm, job)
+        with stop_on_signals() as wish:
+            run = session.start(comm, job, place.feeds, console, wish)
+            launch.take_directory(comm, job)
+            show_place(console, place)
+            show_run(console, place, run)
+            _finish(session.train(run), console)
 
 
 def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
@@ -45,13 +50,14 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
     saved = loaded.state.job
     stands = str(loaded.path.parent.parent)    # where the run is now, should it have been moved
     job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": stands})}), overrides)
-    place = launch.prepare(comm, job)
-    with stop_on_signals() as wish:
-        run = session.resume(comm, loaded, job, place.feeds, console, wish)
-        show_place(console, place)
-        show_run(console, place, run)
-        console.line(f"continuing from {loaded.path}")
-        _finish(session.train(run), console)
+    with _watched(comm, job, console):
+        place = launch.prepare(comm, job)
+        with stop_on_signals() as wish:
+            run = session.resume(comm, loaded, job, place.feeds, console, wish)
+            show_place(console, place)
+            show_run(console, place, run)
+            console.line(f"continuing from {loaded.path}")
+            _finish(session.train(run), console)
 
 
 def _finish(run: session.Session, console: Console) -> None:
@@ -61,7 +67,8 @@ def _finish(run: session.Session, console: Console) -> None:
         console.warn(f"member {member} is left out: {why}")
     method = run.job.fusion.method if run.job.training.strategy == "ensemble" else SINGLE
     report = results.report_of(jury, [method], run.elapsed)
-    on_root(run.comm, lambda: _write_json(run.directory / "result.json", report))
+    with doing(Doing.WRITING):
+        on_root(run.comm, lambda: _write_json(run.directory / "result.json", report))
     _show(console, jury, report)
     console.files({"result": run.directory / "result.json", "history": run.directory / "history.jsonl", "checkpoints": run.directory / "checkpoints"})
     if not jury.test.present:
@@ -130,9 +137,10 @@ def compare(comm: Comm, path: str, overrides: tuple[str, ...], verbose: bool) ->
 
     job = on_root(comm, lambda: load_job(path, overrides))
     console = make_console(comm.rank, verbose)
-    with stop_on_signals() as wish:
+    with _watched(comm, job, console), stop_on_signals() as wish:
         comparison = run_comparison(comm, job, console, wish)
-    files = on_root(comm, lambda: write_comparison(job.output.directory, comparison))
+        with doing(Doing.WRITING):
+            files = on_root(comm, lambda: write_comparison(job.output.directory, comparison))
     if comparison is not None:
         console.comparison(comparison)
         console.files(_named(files) | {"checkpoints": Path(job.output.directory) / "*" / "checkpoints"})
@@ -157,12 +165,22 @@ def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], verbose:
 
     jobs = on_root(comm, load)
     console = make_console(comm.rank, verbose)
-    with stop_on_signals() as wish:
+    with _watched(comm, jobs[0][1], console), stop_on_signals() as wish:
         found = run_sweep(comm, jobs, key, console, wish)
-    files = on_root(comm, lambda: write_sweep(Path(jobs[0][1].output.directory).parent, found))
+        with doing(Doing.WRITING):
+            files = on_root(comm, lambda: write_sweep(Path(jobs[0][1].output.directory).parent, found))
     if found is not None:
         console.sweep(found)
         console.files(_named(files))
+
+
+@contextmanager
+def _watched(comm: Comm, job: Job, console: Console) -> Iterator[None]:
+    """Have the ranks watched over while the block runs. Collective."""
+    with watch(comm, job.training.watchdog, job.output.directory) as obstacle:
+        if obstacle:
+            console.warn(obstacle)
+        yield
 
 
 def _named(files: Any) -> dict[str, object]:

@@ -13,6 +13,8 @@ from ensync.mpi.world import Comm, patient_barrier
 
 # How long a failed rank waits for the others to fail as well, before it ends the job over their heads.
 _GRACE = 1.0
+# Seconds for which the launcher gets to pass the reason on: what it has not read when a job is aborted may be lost.
+_HEARD = 0.1
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def guard(comm: Comm) -> Iterator[None]:
     if code == 0:
         patient_barrier(exit_comm)
     elif not _all_leave(exit_comm):
-        _end_job(comm, code, reason)
+        end_job(comm, code, reason or f"left with exit code {code} while other ranks went on")
     outcomes = exit_comm.allgather((code, reason))
     if comm.rank == 0:
         _tell(outcomes)
@@ -58,7 +60,7 @@ def _outcome(error: BaseException) -> tuple[int, str]:
 
 def _all_leave(comm: Comm) -> bool:
     """Return whether all ranks leave the program now; a higher rank waits longer, so that of several the lowest speaks."""
-    limit = time.monotonic() + _GRACE + min(0.1 * comm.rank, _GRACE)
+    limit = time.monotonic() + _GRACE + min(3 * _HEARD * comm.rank, 3 * _GRACE)
     request = comm.Ibarrier()
     while not request.Test():
         if time.monotonic() > limit:
@@ -67,10 +69,10 @@ def _all_leave(comm: Comm) -> bool:
     return True
 
 
-def _end_job(comm: Comm, code: int, reason: str) -> None:
+def end_job(comm: Comm, code: int, reason: str) -> None:
     """Tell why and abort all ranks."""
-    reason = reason or f"left with exit code {code} while other ranks went on"
     _write(f"[rank {comm.rank} of {comm.size} on {MPI.Get_processor_name()}] {reason}")
+    time.sleep(_HEARD)
     comm.Abort(code)
 
 

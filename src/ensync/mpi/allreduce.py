@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from ensync.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.shared_memory import free_space_obstacle
 from ensync.mpi.world import Comm, node_of
 
 # Elements passed to MPI at once: its counts are 32-bit before MPI-4.
 _LONGEST = 1 << 28
+_GRADIENT, _STATISTICS, _TRAINING = float(Doing.GRADIENT), float(Doing.STATISTICS), float(Doing.TRAINING)
 
 
 class Allreduce:
@@ -26,15 +28,22 @@ class Allreduce:
         self.calls, self.bytes, self.seconds = 0, 0, 0.0
         self._node: Comm | None = None
         self._shared: dict[int, NodeVector] = {}
+        self._gradients: set[int] = set()
 
     def vector(self, n: int, dtype: np.dtype | type = np.float32) -> np.ndarray:
         """Return zeros (n,) that this object sums fastest: where ranks share a node, they lie in its shared memory. Collective."""
         if self.comm.size == 1:
             return np.zeros(n, dtype)
+        with doing(Doing.SHARED):
+            values = self._lay_out(n, np.dtype(dtype))
+        self._gradients.add(values.ctypes.data)
+        return values
+
+    def _lay_out(self, n: int, dtype: np.dtype) -> np.ndarray:
         if self._node is None:
             self._node = node_of(self.comm)
         size = self._node.size
-        obstacle = free_space_obstacle(size * n * np.dtype(dtype).itemsize)
+        obstacle = free_space_obstacle(size * n * dtype.itemsize)
         if any(self.comm.allgather(bool(obstacle) or size == 1)) or len(set(self.comm.allgather(size))) > 1:
             return np.zeros(n, dtype)
         shared = NodeVector(self.comm, self._node, n, dtype)
@@ -45,15 +54,18 @@ class Allreduce:
         """Replace `vector` (n,) by its sum over the ranks; the same bits arrive on all of them. Collective."""
         if self.comm.size == 1:
             return
-        start = perf_counter()
-        shared = self._shared.get(vector.ctypes.data)
+        start, address = perf_counter(), vector.ctypes.data
+        begin(_GRADIENT if address in self._gradients else _STATISTICS, start)
+        shared = self._shared.get(address)
         if shared is not None and len(vector) == len(shared.values):
             shared.sum()
         else:
             _sum(self.comm, vector)
         self.calls += 1
         self.bytes += vector.nbytes
-        self.seconds += perf_counter() - start
+        end = perf_counter()
+        self.seconds += end - start
+        begin(_TRAINING, end)
 
     def close(self) -> None:
         """Give the memory of all vectors back, which must not be touched again; the counters stay. Collective."""
@@ -74,7 +86,8 @@ def _sum(comm: Comm, vector: np.ndarray) -> None:
 def sum_counts(comm: Comm, counts: np.ndarray) -> np.ndarray:
     """Return the sum over ranks of an int64 or float64 array of any shape, on every rank. Collective."""
     total = np.ascontiguousarray(counts).copy()
-    comm.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
+    with doing(Doing.COUNTS):
+        comm.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
     return total
 
 
@@ -82,16 +95,19 @@ def reduce_to_root(comm: Comm, array: np.ndarray) -> np.ndarray | None:
     """Return the sum over ranks of an array of any shape on rank 0, None elsewhere. Collective."""
     array = np.ascontiguousarray(array)
     total = np.empty_like(array) if comm.rank == 0 else None
-    comm.Reduce(array, total, op=MPI.SUM)
+    with doing(Doing.COUNTS):
+        comm.Reduce(array, total, op=MPI.SUM)
     return total
 
 
 def gather_to_root(comm: Comm, item: Any) -> list[Any] | None:
     """Return the (picklable) items of all ranks in order of rank on rank 0, None elsewhere. Collective."""
-    return comm.gather(item)
+    with doing(Doing.GATHERING):
+        return comm.gather(item)
 
 
 def replicas_equal(comm: Comm, vector: np.ndarray) -> bool:
     """Return on every rank whether all ranks hold the same bits in `vector`, compared by hash. Collective."""
     digest = hashlib.blake2b(np.ascontiguousarray(vector).data, digest_size=16).digest()
-    return comm.allreduce(comm.bcast(digest) == digest, op=MPI.LAND)
+    with doing(Doing.AGREEMENT):
+        return comm.allreduce(comm.bcast(digest) == digest, op=MPI.LAND)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ensync.activity import Doing, doing
 from ensync.mpi.world import Comm
 
 _TAG = 71
@@ -15,20 +16,23 @@ def arrays_to_root(comm: Comm, source: int, arrays: dict[str, np.ndarray] | None
         return arrays if comm.rank == 0 else None
     if comm.rank == source:
         assert arrays is not None
-        comm.send([(name, a.shape, a.dtype.str) for name, a in arrays.items()], 0, _TAG)
-        for array in arrays.values():
-            comm.Send(np.ascontiguousarray(array), 0, _TAG)
+        with doing(Doing.EXCHANGE):
+            comm.send([(name, a.shape, a.dtype.str) for name, a in arrays.items()], 0, _TAG)
+            for array in arrays.values():
+                comm.Send(np.ascontiguousarray(array), 0, _TAG)
         return None
-    received = {name: np.empty(shape, dtype) for name, shape, dtype in comm.recv(source=source, tag=_TAG)}
-    for array in received.values():
-        comm.Recv(array, source, _TAG)
+    with doing(Doing.EXCHANGE):
+        received = {name: np.empty(shape, dtype) for name, shape, dtype in comm.recv(source=source, tag=_TAG)}
+        for array in received.values():
+            comm.Recv(array, source, _TAG)
     return received
 
 
 def arrays_from_root(comm: Comm, arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     """Return on every rank the arrays that rank 0 passes. Collective."""
-    layout = comm.bcast([(name, a.shape, a.dtype.str) for name, a in arrays.items()] if arrays is not None else None)
-    held = {name: np.ascontiguousarray(a) for name, a in arrays.items()} if arrays is not None else {n: np.empty(s, d) for n, s, d in layout}
-    for array in held.values():
-        comm.Bcast(array)
+    with doing(Doing.EXCHANGE):
+        layout = comm.bcast([(name, a.shape, a.dtype.str) for name, a in arrays.items()] if arrays is not None else None)
+        held = {name: np.ascontiguousarray(a) for name, a in arrays.items()} if arrays is not None else {n: np.empty(s, d) for n, s, d in layout}
+        for array in held.values():
+            comm.Bcast(array)
     return held

@@ -1,7 +1,9 @@
 """One copy of an array for all ranks of a node, in MPI shared memory."""
 
+import mmap
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from math import prod
@@ -9,8 +11,9 @@ from math import prod
 import numpy as np
 from mpi4py import MPI
 
+from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
-from ensync.mpi.world import Comm, node_of, patient_barrier
+from ensync.mpi.world import Comm, node_of, on_root, patient_barrier
 
 # Where MPICH and Open MPI keep shared windows on Linux, and what they need beside them. A container often has 64 MiB
 # there; writing past the end kills the rank with SIGBUS and no reason, so the space is looked at first.
@@ -64,7 +67,8 @@ def _fill_together(comm: Comm, node: Comm, window: MPI.Win | None, array: np.nda
         _open[array.ctypes.data] = window, node
     if window is None or node.rank == 0:
         try:
-            fill(array)
+            with doing(Doing.READING):
+                fill(array)
         except EnsyncError as error:
             failure = error
     patient_barrier(comm)
@@ -83,3 +87,28 @@ def release(array: np.ndarray) -> None:
     if array.ctypes.data in _open:
         for part in _open.pop(array.ctypes.data):
             part.Free()
+
+
+def node_file(node: Comm, nbytes: int) -> tuple[int, mmap.mmap]:
+    """Return a descriptor and zeroed memory that all ranks of a node share. Collective over them.
+
+    A file of the system's memory that loses its name at once: nothing is left of it, however the job ends.
+    """
+    name = on_root(node, lambda: _make_file(nbytes))
+    descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+    patient_barrier(node)
+    if node.rank == 0:
+        os.unlink(name)
+    return descriptor, mmap.mmap(descriptor, nbytes)
+
+
+def _make_file(nbytes: int) -> str:
+    directory = _SHARED_DIRECTORY if os.path.isdir(_SHARED_DIRECTORY) else tempfile.gettempdir()
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="ensync-", dir=directory)
+        os.write(descriptor, bytes(nbytes))    # what is missing there is told here, and not by a signal later
+        os.close(descriptor)
+        return name
+    except OSError as error:
+        raise EnsyncError(f"{directory} on {MPI.Get_processor_name()} cannot be written ({error.strerror})", f"{nbytes} bytes there for the ranks' watchdog",
+                          "make room, or leave it out with --set training.watchdog=0") from None

@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 
 from mpi4py import MPI
 
+from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
 
 Comm = MPI.Intracomm
@@ -60,8 +61,9 @@ def on_root(comm: Comm, function: Callable[[], T]) -> T:
             outcome = None, error
         except BaseException as error:
             bug, outcome = error, (None, RuntimeError(f"rank 0 failed: {error!r}"))
-    patient_barrier(comm)
-    result, failure = comm.bcast(outcome)
+    with doing(Doing.ROOT):
+        _sleep_until_all_come(comm)
+        result, failure = comm.bcast(outcome)
     if bug or failure:
         raise bug or failure
     return result
@@ -69,11 +71,23 @@ def on_root(comm: Comm, function: Callable[[], T]) -> T:
 
 def agree_any(comm: Comm, flag: bool) -> bool:
     """Return on every rank whether any rank passed a true flag. Collective."""
-    return comm.allreduce(bool(flag), op=MPI.LOR)
+    with doing(Doing.AGREEMENT):
+        return comm.allreduce(bool(flag), op=MPI.LOR)
+
+
+def share(comm: Comm, item: T) -> list[T]:
+    """Return on every rank the (picklable) items of all ranks, in order of rank. Collective."""
+    with doing(Doing.AGREEMENT):
+        return comm.allgather(item)
 
 
 def patient_barrier(comm: Comm, longest_sleep: float = 0.02) -> None:
     """Wait for all ranks, asleep between looks: a barrier's spinning would take the cores of the ranks that still work. Collective."""
+    with doing(Doing.MEETING):
+        _sleep_until_all_come(comm, longest_sleep)
+
+
+def _sleep_until_all_come(comm: Comm, longest_sleep: float = 0.02) -> None:
     request, pause = comm.Ibarrier(), 1e-5
     while not request.Test():
         time.sleep(pause)

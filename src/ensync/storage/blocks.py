@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ensync.activity import Doing, doing
 from ensync.storage.dataset import Dataset
 
 
@@ -67,10 +68,11 @@ class BlockReader:
             self._slot_of[self._block_in[slot]] = -1
         start, stop = block * self._block, min((block + 1) * self._block, self._size)
         target = self._buffer[slot * self._block :][: stop - start]
-        if self._rows is None:
-            self._dataset.read_into(self._split, start, stop, target)
-        else:
-            target[:] = self._dataset.rows(self._split, self._rows[start:stop])
+        with doing(Doing.READING):
+            if self._rows is None:
+                self._dataset.read_into(self._split, start, stop, target)
+            else:
+                target[:] = self._dataset.rows(self._split, self._rows[start:stop])
         self._block_in[slot], self._slot_of[block] = block, slot
         self.blocks_read += 1
 

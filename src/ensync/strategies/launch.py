@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from ensync import __version__
+from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.job import dump_job
 from ensync.kernels import threads
-from ensync.mpi.world import Comm, Topology, on_root, patient_barrier, split, topology
+from ensync.mpi.world import Comm, Topology, on_root, patient_barrier, share, split, topology
 from ensync.nn import zoo
 from ensync.nn.layers import Step
 from ensync.nn.optimizers import Optimizer
@@ -45,9 +46,10 @@ def prepare(comm: Comm, job: Job) -> Place:
         threads.set_threads(count)
     except EnsyncError as error:
         raise EnsyncError(f"training.threads = {count}", error.expected, "give fewer, or 0 for those of this rank") from None
-    feeds = open_feeds(comm, job)
+    with doing(Doing.READING):
+        feeds = open_feeds(comm, job)
     _check_validation(job, len(feeds.validation))
-    return Place(comm, where, count, feeds, _compile_once_per_node(comm, where, job, feeds), comm.allgather(os.getpid()))
+    return Place(comm, where, count, feeds, _compile_once_per_node(comm, where, job, feeds), share(comm, os.getpid()))
 
 
 def _check_validation(job: Job, rows: int) -> None:
@@ -77,18 +79,20 @@ def cores() -> set[int]:
 
 def _neighbours(comm: Comm) -> list[set[int]]:
     """Return the cores of every rank of this node. Collective."""
-    return [usable for node, usable in comm.allgather((platform.node(), cores())) if node == platform.node()]
+    return [usable for node, usable in share(comm, (platform.node(), cores())) if node == platform.node()]
 
 
 def _compile_once_per_node(comm: Comm, where: Topology, job: Job, feeds: Feeds) -> float:
     """Compile on one rank per node while the others sleep; they then load its cache. Return the seconds. Collective."""
     begun = time.perf_counter()
-    node = split(comm, comm.allgather(platform.node()).index(platform.node()), comm.rank)
+    node = split(comm, share(comm, platform.node()).index(platform.node()), comm.rank)
     if where.local_rank == 0:
-        _try_step(job, feeds)
+        with doing(Doing.COMPILING):
+            _try_step(job, feeds)
     patient_barrier(node)
     if where.local_rank != 0:
-        _try_step(job, feeds)
+        with doing(Doing.COMPILING):
+            _try_step(job, feeds)
     patient_barrier(comm)
     node.Free()
     return time.perf_counter() - begun

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.fusion import winners
@@ -96,8 +97,9 @@ def gather_jury(comm: Comm, job: Job, feeds: Feeds, members: int, voters: Iterab
     test, validation = (Panel(feed, members, feeds.dataset.classes, job.training.deterministic) for feed in (feeds.test, feeds.validation))
     vectors = []
     for voter in voters:
-        for panel in (test, validation):
-            panel.ask(voter.member, voter.network, voter.size, voter.rank)
+        with doing(Doing.EVALUATING):
+            for panel in (test, validation):
+                panel.ask(voter.member, voter.network, voter.size, voter.rank)
         if voter.speaks:
             vectors.append((voter.member, voter.network.parameters.copy(), voter.network.statistics.copy()))
     test.settle(comm, failed)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ensync.activity import Doing, doing, tick
 from ensync.errors import EnsyncError
 from ensync.mpi.allreduce import Allreduce, replicas_equal
 from ensync.mpi.shard_sum import ShardSum
-from ensync.mpi.world import Comm, agree_any, on_root
+from ensync.mpi.world import Comm, agree_any, on_root, share
 from ensync.nn import zoo
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
@@ -78,7 +77,7 @@ class Session:
     def _target(self) -> tuple[int, int] | None:
         """Return (epoch, step) up to which all members train next, None when all are done. Collective."""
         mine = [(t.position.epoch, t.position.step) for t in self.trainees.values() if not self._done(t)]
-        least = [p for p in self.comm.allgather(min(mine, default=None)) if p is not None]
+        least = [p for p in share(self.comm, min(mine, default=None)) if p is not None]
         if not least:
             return None
         epoch, step = min(least)
@@ -102,9 +101,11 @@ class Session:
             if self._done(trainee) or trainee.position.epoch > epoch:
                 continue
             if trainee.position.step < step:
-                stop |= trainee.train(step - trainee.position.step)
+                with doing(Doing.TRAINING):
+                    stop |= trainee.train(step - trainee.position.step)
             if trainee.epoch_done and not trainee.position.finished:
-                records.append(self._close_epoch(trainee))
+                with doing(Doing.EVALUATING):
+                    records.append(self._close_epoch(trainee))
             closed = closed or trainee.position.epoch > epoch
         ended = self._note_records(records)
         stopping = agree_any(self.comm, bool(stop or self.wish.number))
@@ -138,7 +139,7 @@ class Session:
     def _note_records(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Collect the members' records on rank 0, show and append them; return them on every rank. Collective."""
         mine = records if self.plan.comm.rank == 0 else []
-        gathered = [r for part in self.comm.allgather(mine) for r in part]
+        gathered = [r for part in share(self.comm, mine) for r in part]
         if gathered and self.comm.rank == 0:
             self.state.history.extend(gathered)
             History(self.directory / "history.jsonl").append(*gathered)
@@ -157,18 +158,20 @@ class Session:
         before, self.state.elapsed = self.state.elapsed, self.elapsed
         begun = time.perf_counter()
         try:
-            name = states.save(self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees)
-            self.comm.Barrier()   # the others slept while rank 0 wrote: their waking is no training either
+            with doing(Doing.SAVING):
+                name = states.save(self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees)
+            with doing(Doing.MEETING):
+                self.comm.Barrier()   # the others slept while rank 0 wrote: their waking is no training either
             return name
         finally:
             self.state.elapsed = before
             self.begun += time.perf_counter() - begun
 
     def _stopped(self) -> Stopped:
-        number = max(self.comm.allgather(int(self.wish.number)))
+        number = max(share(self.comm, int(self.wish.number)))
         position = min((t.position.epoch, t.position.step) for t in self.trainees.values())
         where = plural(position[0], "epoch") + (f" and {plural(position[1], 'step')}" if position[1] else "")
-        where = self.comm.bcast(where)
+        where = share(self.comm, where)[0]
         return Stopped(f"stopped by {signal.Signals(number).name} after {where}, with a checkpoint", "",
                        f"`ensync resume {self.directory}` continues", 75 if number in AGAIN else 130)
 
@@ -187,7 +190,7 @@ class Session:
     def failed(self) -> dict[int, str]:
         """The members that diverged, with the reason, on every rank. Collective."""
         mine = {m: t.position.finished for m, t in self.trainees.items() if t.position.finished.startswith("diverged")}
-        return {m: why for part in self.comm.allgather(mine) for m, why in part.items()}
+        return {m: why for part in share(self.comm, mine) for m, why in part.items()}
 
 
 def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
@@ -203,6 +206,7 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
     steps: dict[int, int] = {}
 
     def progress(trainee: Trainee) -> None:
+        tick(trainee.optimizer.steps)
         p = trainee.position
         done = sum(t.position.epoch * steps[m] + t.position.step for m, t in trainees.items())
         console.step(done, p.loss_sum / max(p.samples, 1))

@@ -10,6 +10,7 @@ import numpy as np
 from ensync import __version__
 from ensync.errors import EnsyncError
 from ensync.job import Job, job_from_dict
+from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.exchange import arrays_from_root, arrays_to_root
 from ensync.mpi.world import Comm, on_root
 from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
@@ -50,7 +51,7 @@ def vectors(trainee: Trainee) -> dict[str, np.ndarray]:
 def gather_members(comm: Comm, plan: Plan, trainees: dict[int, Trainee]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return on rank 0 all members' vectors as "members/0000/name" and their positions; empty elsewhere. Collective."""
     mine = {m: t.position.as_dict() | {"updates": t.optimizer.steps} for m, t in trainees.items() if plan.owners[m] == comm.rank}
-    gathered = comm.gather(mine)
+    gathered = gather_to_root(comm, mine)
     arrays: dict[str, np.ndarray] = {}
     for member, owner in enumerate(plan.owners):
         part = arrays_to_root(comm, owner, vectors(trainees[member]) if comm.rank == owner else None)
