@@ -89,19 +89,28 @@ class Training(Section):
                          "(gradient accumulation), and batch normalisation sees one slice at a time")
     weight_average: Rate = Field(
         0.0, description="share of the old average kept at each step in an exponential moving average of the weights, which is then evaluated; 0: none")
-    precision: Literal["float32", "float64"] = Field("float32", description="of parameters and arithmetic; float64 is for tests")
+    precision: Literal["float32", "bf16", "float64"] = Field(
+        "float32", description="of parameters and arithmetic; bf16: parameters, sums and all that is stored in float32, products of convolutions of numbers rounded "
+                               "to 8 bits, where the CPU has AVX512-BF16; float64 is for tests")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it")
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
     best_weights: bool = Field(False, description="evaluate each network with the parameters of its best validation epoch")
     deterministic: bool = Field(
-        False, description="the same bits of every network on any number of ranks and threads: each batch is cut into virtual_shards, which are computed one by one "
-                           "and added along a fixed tree. Costs speed where a shard has few rows; a rank sends its gradient whole instead of its share of it, "
-                           "twice or thrice where it holds shards of several branches")
+        False, description="the same bits of every network on any number of ranks and threads: each batch is cut into virtual_shards, computed one by one and added "
+                           "along a fixed tree. Costs speed, since a shard has few rows, and memory of up to five gradients; the ranks send as much as "
+                           "without it, half as much more where some hold two branches of the tree (3 ranks of 8 shards)")
     virtual_shards: Positive = Field(
         8, description="deterministic: parts of each batch, at least as many as ranks train one network, best a multiple of them; another number gives other bits")
     watchdog: Annotated[float, Field(ge=0)] = Field(
         600.0, description="seconds in which no rank gets on (a step, a part of an evaluation, a file) after which the job says who waits for whom and ends; 0: never")
+    watchdog: Annotated[float, Field(ge=0)] = Field(
+        600.0, description="seconds in which no rank gets on (a step, a part of an evaluation, a file) after which the job says who waits for whom and ends; 0: never")
     check_replicas: Annotated[int, Field(ge=0)] = Field(0, description="compare the replicas by hash every so many epochs; 0: only at the end")
+
+    @property
+    def dtype(self) -> str:
+        """The type of parameters and values, as numpy names it."""
+        return "float32" if self.precision == "bf16" else self.precision
 
 
 class Optimizer(Section):

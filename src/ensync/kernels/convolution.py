@@ -31,7 +31,10 @@ def sums_size(rows: int, c: int) -> int:
 
 @dataclass(frozen=True)
 class Convolution:
-    """The sizes of a convolution: image (h, w, c), filter (kh, kw), outputs (oh, ow, k), stride, padding (top, left) and groups."""
+    """The sizes of a convolution: image (h, w, c), filter (kh, kw), outputs (oh, ow, k), stride, padding (top, left) and groups.
+
+    bf16: None, or True for products of numbers rounded to bf16 where that is faster, with float32 sums.
+    """
 
     image: tuple[int, int, int]
     filter: tuple[int, int]
@@ -39,6 +42,7 @@ class Convolution:
     stride: int = 1
     padding: tuple[int, int] = (0, 0)
     groups: int = 1
+    bf16: bool | None = None
 
     @property
     def weights_shape(self) -> tuple[int, int, int, int]:
@@ -55,6 +59,11 @@ class Convolution:
         """Whether Winograd's algorithm applies and is faster."""
         fits = self.filter == (3, 3) and self.stride == 1 and self.groups == 1 and max(self.padding) <= 2
         return fits and min(self.image[2], self.outputs[2]) >= WINOGRAD_CHANNELS
+
+    @property
+    def winograd_bf16(self) -> bool | None:
+        """Whether Winograd's products are in bf16, which wants whole vectors of channels."""
+        return self.bf16 if self.image[2] % 16 == 0 and self.outputs[2] % 16 == 0 else None
 
     def scratch_size(self, rows: int, dtype: np.dtype) -> int:
         """Elements of the scratch that the kernels below need for up to `rows` images, on up to all threads of this process."""
@@ -84,7 +93,7 @@ def convolution_forward(form: Convolution, inputs: np.ndarray, weights: np.ndarr
         matmul.dense_forward(inputs.reshape(-1, c), weights[0, 0], bias, code, outputs.reshape(-1, k), scratch)
         return
     if form.is_winograd:
-        winograd.convolve(inputs, weights, bias, form.padding, floor, False, scratch, outputs)
+        winograd.convolve(inputs, weights, bias, form.padding, floor, False, scratch, outputs, form.winograd_bf16)
     else:
         direct.pack_filters(weights, form.groups, False, scratch)
         filters = direct.packed_size(form.weights_shape, form.groups, inputs.itemsize)
@@ -108,7 +117,7 @@ def convolution_input_gradient(form: Convolution, gradient: np.ndarray, weights:
     padding = (form.filter[0] - 1 - form.padding[0], form.filter[1] - 1 - form.padding[1])
     floor = out.dtype.type(-np.inf)
     if form.is_winograd:
-        winograd.convolve(gradient, weights, zero_bias, padding, floor, True, scratch, out)
+        winograd.convolve(gradient, weights, zero_bias, padding, floor, True, scratch, out, form.winograd_bf16)
     else:
         direct.pack_filters(weights, form.groups, True, scratch)
         filters = direct.packed_size(form.weights_shape, form.groups, out.itemsize)
@@ -127,7 +136,7 @@ def convolution_weight_gradient(form: Convolution, inputs: np.ndarray, gradient:
         c, k = weights_gradient.shape[2:]
         matmul.dense_weight_gradient(inputs.reshape(-1, c), gradient.reshape(-1, k), weights_gradient[0, 0], bias_gradient, scratch)
     elif form.is_winograd:
-        winograd.weight_gradient(inputs, gradient, form.padding, scratch, weights_gradient)
+        winograd.weight_gradient(inputs, gradient, form.padding, scratch, weights_gradient, form.winograd_bf16)
     else:
         direct.filter_gradient(inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient)
 

@@ -7,6 +7,7 @@ the caller pads its scratch instead.
 """
 
 import functools
+from collections.abc import Callable
 
 from llvmlite import ir
 from numba import types
@@ -18,8 +19,11 @@ ROWS, VECTORS = {"avx512": (14, 2), "avx2": (6, 2), "neon": (12, 2), "plain": (4
 
 
 @functools.cache
-def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS):
-    """Return kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row) for addresses of one type; inner is at least 1."""
+def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS, pairs: bool = False):
+    """Return kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row) for addresses of one type; inner is at least 1.
+
+    pairs: the elements of A and B are pairs of bf16 numbers, neighbours in the sum, in the place of one float32 (`vectors.pair`).
+    """
 
     @intrinsic
     def kernel(typing_context, a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row):
@@ -27,7 +31,7 @@ def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS):
 
         def generate(context, builder, signature, arguments):
             vector = Vectors(builder.module, builder, context.get_value_type(a.dtype), lane_count)
-            _write(vector, builder, arguments, started, rows, vectors)
+            _write(vector, builder, arguments, started, rows, vectors, vector.add_pairs if pairs else vector.multiply_add)
             return context.get_dummy_value()
 
         return types.void(a, b, s, c, *[types.int64] * 6), generate
@@ -35,7 +39,7 @@ def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS):
     return kernel
 
 
-def _write(vector: Vectors, builder: ir.IRBuilder, arguments: list, started: bool, rows: int, vectors: int) -> None:
+def _write(vector: Vectors, builder: ir.IRBuilder, arguments: list, started: bool, rows: int, vectors: int, multiply_add: Callable) -> None:
     a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row = arguments
     columns = [INT64(v * vector.lanes) for v in range(vectors)]
     row_starts = [builder.mul(INT64(p), a_row) for p in range(rows)]
@@ -54,7 +58,7 @@ def _write(vector: Vectors, builder: ir.IRBuilder, arguments: list, started: boo
     following = [builder.add(i, INT64(1)), builder.gep(at, [a_inner]), builder.gep(b_at, [b_inner])]
     for p, start in enumerate(row_starts):
         factor = vector.splat(builder.load(builder.gep(at, [start])))
-        following += [vector.multiply_add(factor, x, held[p * vectors + v]) for v, x in enumerate(factors)]
+        following += [multiply_add(factor, x, held[p * vectors + v]) for v, x in enumerate(factors)]
     for state, first, later in zip([i, at, b_at, *held], [INT64(0), a, b, *sums], following, strict=True):
         state.add_incoming(first, before)
         state.add_incoming(later, block)

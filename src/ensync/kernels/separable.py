@@ -4,6 +4,7 @@ A unit reads x, or relu(scale * z + shift) of the unit before, convolves depthwi
 and sums z' and its squares, from which the caller gets the scale' and shift' of its normalisation. The way back starts from
 the gradient g behind the normalisation and its ReLU, computes x and d anew and sums what the unit before needs.
 Both directions touch a quarter of the memory of the kernels one after the other. c must be a multiple of two vectors' lanes, k too.
+`bf16`: None, or True for products of bf16 numbers, rounded where they enter a product; sums and all that is stored stay float32.
 """
 
 import math
@@ -16,11 +17,12 @@ from ensync.kernels.depthwise import add_line_gradient, correlate_line
 from ensync.kernels.normalization import add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer
-from ensync.kernels.vectors import advance, load, store, zeros
+from ensync.kernels.vectors import advance, fetch, load, pair, store, store_halves, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
 PANEL, BIAS_PANEL, ADD_PANEL = panel(started=False), panel(started=True), panel(started=True, rows=FILTER_ROWS)
+PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, pairs=True), panel(True, pairs=True), panel(True, FILTER_ROWS, pairs=True)
 PARTS = 16      # sums of the weights' gradients, added in their order
 STRETCH = 64    # pixels of one product of the weights' gradient, so that its operands stay in the first cache
 
@@ -48,7 +50,7 @@ def strip_end(y, strip, h, w):
 def room_size(w, c, k, kh, strip):
     """Elements of a thread's room: x and the gradient of d with the lines around a strip, d, the gradient behind it, sums."""
     longest = strip + -(-ROWS // w)
-    return 2 * (longest + kh - 1) * w * c + longest * w * (c + k) + 2 * max(c, k)
+    return 2 * (longest + kh - 1) * w * c + longest * w * (c + k + max(c, k) // 2) + 2 * max(c, k)
 
 
 def scratch_size(shape: tuple[int, int, int], size: int, filters: int) -> int:
@@ -59,7 +61,25 @@ def scratch_size(shape: tuple[int, int, int], size: int, filters: int) -> int:
 
 
 @njit(**OPTIONS)
-def _pack(weights, c, k, turned, target):
+def _round(source, target, elements):
+    """Write so many float32 numbers as bf16."""
+    full = lanes(source)
+    for at in range(0, elements, full):
+        store_halves(target, at // 2, load(source, at, full))
+
+
+@njit(**OPTIONS)
+def _pair_rows(values, rows, width):
+    """Make each two rows of `width` float32 numbers one row of pairs of bf16, in place; an odd last row is paired with zeros."""
+    full = lanes(values)
+    for row in range(0, rows, 2):
+        for j in range(0, width, full):
+            below = load(values, (row + 1) * width + j, full) if row + 1 < rows else zeros(values)
+            store(values, row // 2 * width + j, pair(load(values, row * width + j, full), below), full)
+
+
+@njit(**OPTIONS)
+def _pack(weights, c, k, turned, target, bf16):
     """Write weights (c, k), or their transposed, as panels (panels, rows, width)."""
     (rows, columns), width = (k, c) if turned else (c, k), VECTORS * lanes(target)
     for first in range(0, columns, width):
@@ -67,32 +87,64 @@ def _pack(weights, c, k, turned, target):
             for j in range(width):
                 value = weights[first + j, i] if turned else weights[i, first + j]
                 target[first * rows + i * width + j] = value
+    if bf16 is not None:
+        _pair_rows(pointer(target, 0), c * k // width, width)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _fetch(ahead, call, calls):
+    """Ask for the share of one of `calls` calls in the elements ahead = (address, count, address, count)."""
+    full = lanes(ahead[0])
+    for at in range(ahead[1] * call // calls, ahead[1] * (call + 1) // calls, full):
+        fetch(ahead[0], at)
+    for at in range(ahead[3] * call // calls, ahead[3] * (call + 1) // calls, full):
+        fetch(ahead[2], at)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _panel(a, b, bias, has_bias, to, inner, width, columns, bf16):
+    if bf16 is None:
+        if has_bias:
+            BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
+        else:
+            PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
+    elif has_bias:
+        PAIRS_BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
+    else:
+        PAIRS_PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
 
 
 @njit(**OPTIONS)
-def _multiply(a, packed, bias, has_bias, target, rows, inner, columns):
+def _multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf16):
     """Write A (rows, inner) times packed panels, plus bias, to target (rows, columns); the last tile may repeat rows."""
-    width = VECTORS * lanes(a)
+    width, call = VECTORS * lanes(a), 0
+    calls = -(-rows // ROWS) * (columns // width)
     for block in range(0, rows, 8 * ROWS):
         for first in range(0, columns, width):
             for row in range(block, min(rows, block + 8 * ROWS), ROWS):
                 at = min(row, rows - ROWS)
                 left, b, to = advance(a, at * inner), advance(packed, first * inner), advance(target, at * columns + first)
-                if has_bias:
-                    BIAS_PANEL(left, b, advance(bias, first), to, inner, inner, 1, width, 0, columns)
-                else:
-                    PANEL(left, b, to, to, inner, inner, 1, width, 0, columns)
+                _panel(left, b, advance(bias, first), has_bias, to, inner, width, columns, bf16)
+                _fetch(ahead, call, calls)
+                call += 1
 
 
 @njit(**OPTIONS)
-def _add_product(a, b, target, rows, c, k):
+def _add_product(a, b, target, rows, c, k, ahead, bf16):
     """Add A' B, of A (rows, c) and B (rows, k), to target (c, k)."""
-    width = VECTORS * lanes(a)
+    width, call = VECTORS * lanes(a), 0
+    calls = -(-rows // STRETCH) * (k // width) * (c // FILTER_ROWS)
     for start in range(0, rows, STRETCH):
         for first in range(0, k, width):
             for row in range(0, c, FILTER_ROWS):
                 to = advance(target, row * k + first)
-                ADD_PANEL(advance(a, start * c + row), advance(b, start * k + first), to, to, min(STRETCH, rows - start), 1, c, k, k, k)
+                left, right, terms = advance(a, start * c + row), advance(b, start * k + first), min(STRETCH, rows - start)
+                if bf16 is None:
+                    ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
+                else:
+                    PAIRS_ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
+                _fetch(ahead, call, calls)
+                call += 1
 
 
 @njit(**OPTIONS)
@@ -121,11 +173,12 @@ def _keep_last(lines, have, kept, size):
 
 
 @njit(**OPTIONS)
-def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape):
+def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16):
     """Convolve one image, strip by strip; all arrays are addresses. room: the strip's lines of x with those around it, d, sums."""
     h, w, c, k, kh, kw, strip = shape
     line, below, longest = w * c, kh - 1 - kh // 2, strip + -(-ROWS // w)
     x, depth, sums = room, advance(room, (longest + kh - 1) * line), advance(room, (2 * longest + kh - 1) * line)
+    halves = advance(sums, 2 * k)
     first = have = 0   # of the lines of x at hand, and their number
     end = 0
     while end < h:
@@ -142,28 +195,34 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
         for i in range(y, end):
             correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * line), 1, window, i - first)
         to = advance(target, y * w * k)
-        _multiply(depth, packed, bias, 1, to, (end - y) * w, c, k)
+        coming = strip_end(end, strip, h, w) - end
+        ahead = (advance(source, needed * line), min(coming, h - needed) * line, advance(to, (end - y) * w * k), coming * w * k)
+        if bf16 is None:
+            _multiply(depth, packed, bias, 1, to, (end - y) * w, c, k, ahead, bf16)
+        else:
+            _round(depth, halves, (end - y) * line)
+            _multiply(halves, packed, bias, 1, to, (end - y) * w, c // 2, k, ahead, bf16)
         block_sums(to, sums, k, (end - y) * w)
         _add_rows(sums, partial, 2 * k)
 
 
 @njit(parallel=True, **OPTIONS)
-def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums):
+def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
-    _pack(weights, c, k, False, scratch)
+    _pack(weights, c, k, False, scratch, bf16)
     shape, share = (h, w, c, k, kh, kw, strip), room_size(w, c, k, kh, strip)
     for image in prange(n):
         mine = pointer(partial, image * 2 * k)
         _clear(mine, 2 * k)
         _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0)), normalized, pointer(depth_weights, 0),
                        pointer(no_bias, 0), pointer(scratch, 0), pointer(bias, 0), pointer(scratch, c * k + numba.get_thread_id() * share),
-                       pointer(outputs, image * h * w * k), mine, shape)
+                       pointer(outputs, image * h * w * k), mine, shape, bf16)
     add_partial(partial, n, sums)
 
 
 @njit(**OPTIONS)
 def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, shape,
-                    packed, room, out, partial, depth_sums, weight_sums):
+                    packed, room, out, partial, depth_sums, weight_sums, bf16):
     """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift).
 
     A line of `out` follows when the gradient of d behind it is known, up to kh - 1 lines later.
@@ -172,6 +231,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
     line, below, above, longest = w * c, kh - 1 - kh // 2, kh // 2, strip + -(-ROWS // w)
     x, slope, depth = room, advance(room, (longest + kh - 1) * line), advance(room, 2 * (longest + kh - 1) * line)
     behind, sums = advance(depth, longest * line), advance(depth, longest * (line + w * k))
+    halves = advance(sums, 2 * max(c, k))
     first = have = at = known = done = 0   # x: lines first .. first + have are at hand; slope: at .. at + known; out: those before `done` are written
     end = 0
     while end < h:
@@ -189,10 +249,20 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2)
         for i in range(y, end):
             correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * line), 1, window, i - first)
-        _add_product(depth, behind, weight_sums, (end - y) * w, c, k)
+        coming, pixels = strip_end(end, strip, h, w) - end, (end - y) * w
+        given = (advance(gradient, end * w * k), coming * w * k, advance(outputs, end * w * k), coming * w * k)
+        ahead = (advance(inputs, needed * line), min(coming, h - needed) * line, advance(out, end * line), coming * line)
         kept = _keep_last(slope, known, kh - 1, line)
         at, known = at + known - kept, kept + end - y
-        _multiply(behind, packed, no_bias, 0, advance(slope, kept * line), (end - y) * w, k, c)
+        if bf16 is None:
+            _add_product(depth, behind, weight_sums, pixels, c, k, given, bf16)
+            _multiply(behind, packed, no_bias, 0, advance(slope, kept * line), pixels, k, c, ahead, bf16)
+        else:
+            _round(behind, halves, pixels * k)
+            _pair_rows(depth, pixels, c)
+            _pair_rows(behind, pixels, k)
+            _add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, given, bf16)
+            _multiply(halves, packed, no_bias, 0, advance(slope, kept * line), pixels, k // 2, c, ahead, bf16)
         for i in range(y, end):
             add_line_gradient(x, advance(slope, (first - at) * line), depth_sums, window, i - first)
         turned = (known, w, c, kh, kw, known, w, 1, below, kw - 1 - kw // 2)
@@ -209,9 +279,9 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
 
 @njit(parallel=True, **OPTIONS)
 def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
-              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums):
+              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
-    _pack(weights, c, k, True, scratch)
+    _pack(weights, c, k, True, scratch, bf16)
     parts, taps, has_skip, share = min(n, PARTS), kh * kw * c, int(skip.size > 0), room_size(w, c, k, kh, strip)
     for part in prange(parts):
         mine = c * k + part * (taps + c * k)
@@ -225,7 +295,7 @@ def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, befo
             _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), (pointer(before_scale, 0), pointer(before_shift, 0)),
                             normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip,
                             (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums,
-                            weight_sums)
+                            weight_sums, bf16)
     depth_flat, weights_flat = depth_gradient.reshape(taps), weights_gradient.reshape(c * k)
     depth_flat[:] = 0
     weights_flat[:] = 0
@@ -238,19 +308,20 @@ def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, befo
 
 
 def separable_forward(inputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, normalized: bool, depth_weights: np.ndarray, no_bias: np.ndarray,
-                      weights: np.ndarray, bias: np.ndarray, scratch: np.ndarray, outputs: np.ndarray, partial: np.ndarray, sums: np.ndarray) -> None:
+                      weights: np.ndarray, bias: np.ndarray, scratch: np.ndarray, outputs: np.ndarray, partial: np.ndarray, sums: np.ndarray, bf16: bool | None = None) -> None:
     """Write z' to outputs (n, h, w, k) and (sum, sum of squares) of its channels to sums (2, k), float64.
 
     inputs (n, h, w, c): x, or z where `normalized`, with scale and shift (c) of its normalisation, which a ReLU follows.
     depth_weights (size, size, c), no_bias: (c) zeros, weights (c, k), bias (k), partial: scratch (n, 2, k). n may be 0.
     """
-    _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums)
+    _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums,
+             bf16)
 
 
 def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool, coefficients: np.ndarray,
                        inputs: np.ndarray, before: tuple[np.ndarray, np.ndarray], normalized: bool, depth_weights: np.ndarray, no_bias: np.ndarray,
                        weights: np.ndarray, skip: np.ndarray, scratch: np.ndarray, out: np.ndarray, depth_gradient: np.ndarray,
-                       weights_gradient: np.ndarray, partial: np.ndarray, sums: np.ndarray) -> None:
+                       weights_gradient: np.ndarray, partial: np.ndarray, sums: np.ndarray, bf16: bool | None = None) -> None:
     """Write the gradient of x to out (n, h, w, c), plus skip of that shape or of size 0, and those of both weights.
 
     gradient (n, h, w, k): behind the normalisation (scale, shift, coefficients (2, k)) of outputs z' and its ReLU, if one follows.
@@ -260,4 +331,4 @@ def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndar
     """
     floor = outputs.dtype.type(0.0 if relu else -np.inf)
     _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, *before, int(normalized), depth_weights, no_bias, weights, skip,
-              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums)
+              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, bf16)

@@ -46,6 +46,29 @@ def choose(forced: str | None) -> str:
 SIMD = choose(os.environ.get("ENSYNC_SIMD"))
 
 
+def bf16_missing() -> str:
+    """Return why products of bf16 numbers cannot be computed here, nothing where they can.
+
+    Only AVX512-BF16 is written: 32 products and 16 sums to an instruction, twice the rate of float32 on AMD Zen 4 and 5.
+    """
+    if SIMD != "avx512":
+        return f"this process computes with {SIMD} vectors"
+    return "" if llvmlite.binding.get_host_cpu_features().get("avx512bf16") else "this CPU has no AVX512-BF16 instructions"
+
+
+class BrainFloat(ir.Type):
+    """LLVM's bfloat: the upper half of a float32."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BrainFloat)
+
+    def __hash__(self) -> int:
+        return hash(BrainFloat)
+
+
 def lanes_of(itemsize: int, simd: str = SIMD) -> int:
     """Return how many elements of `itemsize` bytes a vector holds."""
     return VECTOR_BYTES[simd] // itemsize
@@ -220,6 +243,12 @@ class Vectors:
     def multiply_add(self, x, y, z):
         """Return x * y + z, fused where the host can."""
         return self.call(f"llvm.fmuladd.{self.suffix}", self.type, [x, y, z])
+
+    def add_pairs(self, x, y, z):
+        """Return z + x0 * y0 + x1 * y1, each lane of x and y being two bf16 numbers and z a float32."""
+        pairs = ir.VectorType(BrainFloat(), 2 * self.lanes)
+        x, y = self.builder.bitcast(x, pairs), self.builder.bitcast(y, pairs)
+        return self.call(f"llvm.x86.avx512bf16.dpbf16ps.{32 * self.lanes}", self.type, [z, x, y])
 
     def at_least(self, x, floor):
         """Return max(x, floor), x where x is NaN."""

@@ -143,6 +143,51 @@ def store(context, address, index, vector, count):
     return types.void(address, types.int64, vector, types.int64), generate
 
 
+def _halves(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """Round float32 to bf16, to the nearest, and give the 16 bits of each as an integer."""
+    count = value.type.count
+    rounded = builder.fptrunc(value, ir.VectorType(simd.BrainFloat(), count))
+    return builder.bitcast(rounded, ir.VectorType(ir.IntType(16), count))
+
+
+@intrinsic
+def store_halves(context, address, index, vector):
+    """Write all lanes as bf16 to address[index : index + lanes / 2]: each place of a float32 takes two neighbours."""
+
+    def generate(target, builder, sig, arguments):
+        halves = _halves(builder, arguments[2])
+        builder.store(halves, _pointer(builder, arguments[0], arguments[1], halves.type)).align = 4
+        return target.get_dummy_value()
+
+    return types.void(address, types.int64, vector), generate
+
+
+@intrinsic
+def pair(context, a, b):
+    """Lanes that hold a and b as bf16 in the places of a float32, a in front."""
+
+    def generate(target, builder, sig, arguments):
+        wide = ir.VectorType(ir.IntType(32), a.lanes)
+        low, high = (builder.zext(_halves(builder, value), wide) for value in arguments)
+        shift = ir.Constant(wide, [16] * a.lanes)
+        return builder.bitcast(builder.or_(low, builder.shl(high, shift)), arguments[0].type)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def fetch(context, address, index):
+    """Ask for the cache line of address[index] in the second cache; any address will do."""
+
+    def generate(target, builder, sig, arguments):
+        place = _pointer(builder, arguments[0], arguments[1], ir.IntType(8))
+        hints = [ir.Constant(ir.IntType(32), value) for value in (0, 2, 1)]   # to read, second cache, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, *hints])
+        return target.get_dummy_value()
+
+    return types.void(address, types.int64), generate
+
+
 @intrinsic
 def zeros(context, address):
     """A vector of zeros of the address's type."""

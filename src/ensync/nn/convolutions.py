@@ -24,7 +24,8 @@ class Convolution(Layer):
         if c % self.groups or self.filters % self.groups:
             raise EnsyncError(f"{self.groups} groups for {c} channels and {self.filters} filters", "a number that divides both", "change groups or filters")
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
-        self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups)
+        self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups,
+                                            self.bf16)
         fans = self.size**2 * c // self.groups, self.size**2 * self.filters
         bias = Parameter("bias", (self.filters,), *fans, "bias")
         self.parameters = (Parameter("weights", self.form.weights_shape, *fans, before=self.activation), *[bias] * self.use_bias)

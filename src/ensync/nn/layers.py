@@ -45,6 +45,7 @@ class Layer:
     parameters: tuple[Parameter, ...] = ()   # trained
     statistics: tuple[Parameter, ...] = ()   # kept, saved and averaged, not trained
     layers: Sequence["Layer"] = ()           # nested in this one
+    bf16: bool | None = None                 # True: products of numbers rounded to bf16, where the layer has them, with float32 sums
 
     def build(self, shape: Shape) -> Shape:
         """Declare parameters and statistics for inputs of this shape and return the shape of the outputs."""

@@ -45,9 +45,11 @@ class Network:
     """
 
     def __init__(self, layers: Sequence[Layer], shape: Shape, loss: Loss, rows: int, dtype: np.dtype | type = np.float32,
-                 initializer: str = "auto", statistics_travel: bool = False) -> None:
+                 initializer: str = "auto", statistics_travel: bool = False, bf16: bool = False) -> None:
         self.layers, self.shape, self.loss, self.dtype = list(layers), shape, loss, np.dtype(dtype)
         self.shapes: list[Shape] = []
+        for layer in walk(self.layers):
+            layer.bf16 = bf16 or None
         for layer in self.layers:
             shape = layer.build(shape)
             self.shapes.append(shape)

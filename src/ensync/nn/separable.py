@@ -58,16 +58,17 @@ class SeparableUnit:
         self.zeros, self.no_skip = np.zeros(max(c, self.filters), dtype), np.zeros((0, h, w, c), dtype)
         Workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
 
-    def forward(self, inputs: np.ndarray, before: BatchNormalization | None, step: Step) -> np.ndarray:
+    def forward(self, inputs: np.ndarray, before: BatchNormalization | None, step: Step, bf16: bool | None) -> np.ndarray:
         """Return the outputs before their normalisation, given x, or what `before` normalises to x."""
         rows, (h, w, c), norm = len(inputs), self.image, before or self.norm
         self.inputs, self.before, self.current = inputs, before, self.outputs[:rows]
         separable.separable_forward(inputs, norm.scale, norm.shift, before is not None, self.depthwise, self.zeros, self.weights, self.bias,
-                                    Workspace.of(inputs.dtype), self.current, self._partial(rows, self.filters), self.norm.sums)
+                                    Workspace.of(inputs.dtype), self.current, self._partial(rows, self.filters), self.norm.sums,
+                                    bf16)
         self.norm.use_sums(rows * h * w, step)
         return self.current
 
-    def backward(self, gradient: np.ndarray, skip: np.ndarray | None, step: Step) -> np.ndarray:
+    def backward(self, gradient: np.ndarray, skip: np.ndarray | None, step: Step, bf16: bool | None) -> np.ndarray:
         """Return the gradient of x, plus skip; the normalisation's gradient sums are known, and those of `before` become known."""
         rows, norm, before = len(gradient), self.norm, self.before or self.norm
         norm.use_gradient_sums(step)
@@ -76,7 +77,7 @@ class SeparableUnit:
         separable.separable_backward(gradient, self.current, norm.scale, norm.shift, norm.relu, norm.coefficients, self.inputs,
                                      (before.scale, before.shift), self.before is not None, self.depthwise, self.zeros, self.weights,
                                      self.no_skip if skip is None else skip, Workspace.of(gradient.dtype), out, self.depthwise_gradient,
-                                     self.weights_gradient, self._partial(rows, self.image[2]), before.sums)
+                                     self.weights_gradient, self._partial(rows, self.image[2]), before.sums, bf16)
         return out
 
     def _partial(self, rows: int, c: int) -> np.ndarray:
@@ -119,7 +120,7 @@ class SeparableBlock(Layer):
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         values, before, rows, c = inputs, None, len(inputs), self.shape[2]
         for unit in self.units:
-            values, before = unit.forward(values, before, step), unit.norm
+            values, before = unit.forward(values, before, step, self.bf16), unit.norm
         skip = inputs.reshape(-1, c) if self.residual else before.no_skip
         normalization.normalize(values.reshape(-1, c), before.scale, before.shift, skip, before.relu, self.outputs[:rows].reshape(-1, c))
         return self.outputs[:rows]
@@ -131,7 +132,7 @@ class SeparableBlock(Layer):
         partial = Workspace.of(gradient.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
         normalization.channel_gradient_sums(gradient.reshape(-1, c), values, last.norm.scale, last.norm.shift, last.norm.relu, partial, last.norm.sums)
         for unit in reversed(self.units):
-            gradient = unit.backward(gradient, skip if unit is self.units[0] else None, step)
+            gradient = unit.backward(gradient, skip if unit is self.units[0] else None, step, self.bf16)
         return gradient
 
     def operations(self, shape: Shape) -> int:

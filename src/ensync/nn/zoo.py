@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ensync.errors import EnsyncError
+from ensync.kernels.simd import bf16_missing
 from ensync.nn import convolutional_zoo as images
 from ensync.nn.composing import layers_of
 from ensync.nn.layers import Dense, Layer, Shape, Softmax
@@ -55,10 +56,14 @@ INITIALIZERS = {   # of the sources: Keras' and PyTorch's defaults, the papers'
 def build(job: Job, shape: Shape, classes: int, rows: int) -> Network:
     """Return the job's network for images of this shape, with buffers for `rows` samples; its parameters are still zero."""
     t, settings = job.training, job.network
+    if t.precision == "bf16" and bf16_missing():
+        raise EnsyncError(f"training.precision = 'bf16', but {bf16_missing()}", "a CPU that multiplies bf16 numbers (AMD Zen 4 and later, "
+                          "Intel Cooper Lake and since Sapphire Rapids)", "set training.precision = 'float32'")
     layers = NETWORKS[settings.name](settings, shape, classes)
     _finish(layers, job)
     initializer = INITIALIZERS.get(settings.name, "auto") if settings.initializer == "auto" else settings.initializer
-    network = Network(layers, shape, Loss(t.loss, t.label_smoothing, *t.targets), rows, np.dtype(t.precision), initializer, settings.batch_norm == "local")
+    network = Network(layers, shape, Loss(t.loss, t.label_smoothing, *t.targets), rows, np.dtype(t.dtype), initializer, settings.batch_norm == "local",
+                      t.precision == "bf16")
     if network.classes != classes:
         raise EnsyncError(f"a network with {network.classes} outputs for {classes} classes", "one output for each class", "leave the units of the last dense layer out")
     return network

@@ -38,7 +38,7 @@ def open_feeds(comm: Comm, job: Job) -> Feeds:
     on_root(comm, lambda: open_dataset(job.data.path).close())   # the sentence about a bad file, once
     dataset = open_dataset(job.data.path)
     streamed = on_root(comm, lambda: _streamed(job, dataset))
-    shift = normalization(job.data.normalization, dataset.mean, dataset.std, np.dtype(job.training.precision))
+    shift = normalization(job.data.normalization, dataset.mean, dataset.std, np.dtype(job.training.dtype))
 
     def feed(split: str) -> Feed:
         rows = dataset.sizes[split]

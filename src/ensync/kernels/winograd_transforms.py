@@ -1,0 +1,253 @@
+"""The transforms of Winograd's minimal filtering F(4x4, 3x3): pieces of the image, filters, tiles of outputs and their gradients.
+
+The points are 0, 2/3, -2/3, 3/2, -3/2 and infinity. Their errors are 0.4 of those with the usual 0, 1, -1, 2, -2 (products of bf16
+on inputs behind a ReLU: 0.9 % of the outputs' spread instead of 2.2 %), and 2/3 * 3/2 = 1 saves two multiplications.
+`way` tells how a vector is written: PLAIN, HALVES (as bf16), or BELOW (as bf16 in one place with what was written plainly before).
+"""
+
+from numba import njit, prange
+
+from ensync.kernels.panels import VECTORS
+from ensync.kernels.simd import lanes, pointer
+from ensync.kernels.vectors import fma, load, maximum, pair, splat, store, store_halves
+
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
+PLACES = 36
+PLAIN, HALVES, BELOW = 0, 1, 2
+A, B = 2 / 3, 3 / 2
+A2, B2, A3, B3 = A**2, B**2, A**3, B**3
+BOTH = A2 + B2
+FILTER_A, FILTER_B = 1 / (2 * A2 * (A2 - B2)), 1 / (2 * B2 * (B2 - A2))
+
+
+@njit(forceinline=True, **OPTIONS)
+def put(target, at, value, count, way, bf16):
+    """Write a vector in one of the three ways; without bf16 it is the plain one."""
+    if bf16 is None:
+        store(target, at, value, count)
+    elif way == HALVES:
+        store_halves(target, at, value)
+    elif way == BELOW:
+        store(target, at, pair(load(target, at, count), value), count)
+    else:
+        store(target, at, value, count)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _piece(at, a, b, c, d, e, f):
+    """B' times six values."""
+    near, odd_near = fma(splat(at, -B2), c, e), splat(at, A) * fma(splat(at, -B2), b, d)
+    far, odd_far = fma(splat(at, -A2), c, e), splat(at, B) * fma(splat(at, -A2), b, d)
+    both = splat(at, -BOTH)
+    return fma(both, c, a) + e, near + odd_near, near - odd_near, far + odd_far, far - odd_far, fma(both, d, b) + f
+
+
+@njit(forceinline=True, **OPTIONS)
+def _result(at, a, b, c, d, e, f):
+    """A' times six values."""
+    s, t, u, v = b + c, b - c, d + e, d - e
+    return a + s + u, fma(splat(at, A), t, splat(at, B) * v), fma(splat(at, A2), s, splat(at, B2) * u), fma(splat(at, A3), t, fma(splat(at, B3), v, f))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _spread(at, a, b, c, d):
+    """A times four values."""
+    near, odd_near = fma(splat(at, A2), c, a), splat(at, A) * fma(splat(at, A2), d, b)
+    far, odd_far = fma(splat(at, B2), c, a), splat(at, B) * fma(splat(at, B2), d, b)
+    return a, near + odd_near, near - odd_near, far + odd_far, far - odd_far, d
+
+
+@njit(forceinline=True, **OPTIONS)
+def _filter(at, a, b, c):
+    """G times three values."""
+    near, odd_near = splat(at, FILTER_A) * fma(splat(at, A2), c, a), splat(at, FILTER_A * A) * b
+    far, odd_far = splat(at, FILTER_B) * fma(splat(at, B2), c, a), splat(at, FILTER_B * B) * b
+    return a, near + odd_near, near - odd_near, far + odd_far, far - odd_far, c
+
+
+@njit(forceinline=True, **OPTIONS)
+def _filter_back(at, a, b, c, d, e, f):
+    """G' times six values."""
+    near, odd_near = splat(at, FILTER_A) * (b + c), splat(at, FILTER_A * A) * (b - c)
+    far, odd_far = splat(at, FILTER_B) * (d + e), splat(at, FILTER_B * B) * (d - e)
+    return a + near + far, odd_near + odd_far, fma(splat(at, A2), near, fma(splat(at, B2), far, f))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _inside(position, size, count):
+    return count if 0 <= position < size else 0
+
+
+@njit(forceinline=True, **OPTIONS)
+def _six(source, at, c, x, w, count):
+    """Six neighbours of a line from column x on; those outside the image are 0."""
+    if x >= 0 and x + 6 <= w and count == lanes(source):
+        full = lanes(source)
+        return (load(source, at, full), load(source, at + c, full), load(source, at + 2 * c, full),
+                load(source, at + 3 * c, full), load(source, at + 4 * c, full), load(source, at + 5 * c, full))
+    return (load(source, at, _inside(x, w, count)), load(source, at + c, _inside(x + 1, w, count)),
+            load(source, at + 2 * c, _inside(x + 2, w, count)), load(source, at + 3 * c, _inside(x + 3, w, count)),
+            load(source, at + 4 * c, _inside(x + 4, w, count)), load(source, at + 5 * c, _inside(x + 5, w, count)))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _put_six(target, at, step, a, b, c, d, e, f, count, way, bf16):
+    put(target, at, a, count, way, bf16)
+    put(target, at + step, b, count, way, bf16)
+    put(target, at + 2 * step, c, count, way, bf16)
+    put(target, at + 3 * step, d, count, way, bf16)
+    put(target, at + 4 * step, e, count, way, bf16)
+    put(target, at + 5 * step, f, count, way, bf16)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _keep(target, at, step, a, b, c, d, e, f):
+    full = lanes(target)
+    store(target, at, a, full)
+    store(target, at + step, b, full)
+    store(target, at + 2 * step, c, full)
+    store(target, at + 3 * step, d, full)
+    store(target, at + 4 * step, e, full)
+    store(target, at + 5 * step, f, full)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _recall(source, at, step):
+    full = lanes(source)
+    return (load(source, at, full), load(source, at + step, full), load(source, at + 2 * step, full),
+            load(source, at + 3 * step, full), load(source, at + 4 * step, full), load(source, at + 5 * step, full))
+
+
+@njit(**OPTIONS)
+def transform_piece(source, window, y, x, c, target, target_step, channel_step, room, way, bf16):
+    """Write the 36 places of one 6x6 piece, `target_step` apart, channels `channel_step` apart from vector to vector.
+
+    `room`: 36 vectors for half-done work. Where channel_step is not 1, whole vectors are written; HALVES are half as long.
+    """
+    h, w = window
+    full = lanes(source)
+    for j in range(0, c, full):
+        count = min(full, c - j)
+        kept = count if channel_step == 1 else full
+        for i in range(6):
+            seen = _inside(y + i, h, count)
+            p, q, r, s, t, u = _six(source, ((y + i) * w + x) * c + j, c, x, w, seen)
+            p, q, r, s, t, u = _piece(source, p, q, r, s, t, u)
+            _keep(room, i * 6 * full, full, p, q, r, s, t, u)
+        for k in range(6):
+            p, q, r, s, t, u = _recall(room, k * full, 6 * full)
+            p, q, r, s, t, u = _piece(source, p, q, r, s, t, u)
+            to = k * target_step + (j // 2 if bf16 is not None and way == HALVES else j * channel_step)
+            _put_six(target, to, 6 * target_step, p, q, r, s, t, u, kept, way, bf16)
+
+
+@njit(**OPTIONS)
+def transform_result(products, step, width, bias, floor, target, window, y, x, c, room):
+    """Write one tile of 4x4 outputs from its 36 products, `step` apart, plus bias and not below the floor."""
+    h, w = window
+    full, low = lanes(products), splat(products, floor)
+    for j in range(0, c, full):
+        count, add = min(full, c - j), load(bias, j, min(full, c - j))
+        for k in range(6):
+            p, q, r, s, t, u = _recall(products, k * step + j, 6 * step)
+            p, q, r, s = _result(products, p, q, r, s, t, u)
+            store(room, k * full, p, full)
+            store(room, (6 + k) * full, q, full)
+            store(room, (12 + k) * full, r, full)
+            store(room, (18 + k) * full, s, full)
+        for i in range(min(4, h - y)):
+            p, q, r, s, t, u = _recall(room, i * 6 * full, full)
+            p, q, r, s = _result(products, p, q, r, s, t, u)
+            at = ((y + i) * w + x) * c + j
+            store(target, at, maximum(p + add, low), count)
+            store(target, at + c, maximum(q + add, low), _inside(x + 1, w, count))
+            store(target, at + 2 * c, maximum(r + add, low), _inside(x + 2, w, count))
+            store(target, at + 3 * c, maximum(s + add, low), _inside(x + 3, w, count))
+
+
+@njit(**OPTIONS)
+def transform_gradient(source, window, y, x, c, target, target_step, panel_step, width, room, way, bf16):
+    """Write the 36 places of one tile of 4x4 gradients, `target_step` apart, in panels of `width` channels."""
+    h, w = window
+    full = lanes(source)
+    for j in range(0, c, full):
+        count, to = min(full, c - j), j // width * panel_step + j % width
+        for i in range(4):
+            seen, at = _inside(y + i, h, count), ((y + i) * w + x) * c + j
+            p, q, r, s, t, u = _spread(source, load(source, at, seen), load(source, at + c, _inside(x + 1, w, seen)),
+                                       load(source, at + 2 * c, _inside(x + 2, w, seen)), load(source, at + 3 * c, _inside(x + 3, w, seen)))
+            _keep(room, i * 6 * full, full, p, q, r, s, t, u)
+        for k in range(6):
+            p, q, r, s, t, u = _spread(source, load(room, k * full, full), load(room, (6 + k) * full, full),
+                                       load(room, (12 + k) * full, full), load(room, (18 + k) * full, full))
+            _put_six(target, k * target_step + to, 6 * target_step, p, q, r, s, t, u, full, way, bf16)
+
+
+@njit(**OPTIONS)
+def finish_filter(sums, step, width, panel_step, target, line, k):
+    """Write the 3x3 filters of one input channel, `line` apart, from their 36 sums, `step` apart."""
+    full = lanes(sums)
+    for j in range(0, k, full):
+        count, at = min(full, k - j), j // width * panel_step + j % width
+        p, q, r, s, t, u = _recall(sums, at, 6 * step)
+        a0, b0, c0 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + step, 6 * step)
+        a1, b1, c1 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 2 * step, 6 * step)
+        a2, b2, c2 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 3 * step, 6 * step)
+        a3, b3, c3 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 4 * step, 6 * step)
+        a4, b4, c4 = _filter_back(sums, p, q, r, s, t, u)
+        p, q, r, s, t, u = _recall(sums, at + 5 * step, 6 * step)
+        a5, b5, c5 = _filter_back(sums, p, q, r, s, t, u)
+        _keep_three(target, j, line, count, _filter_back(sums, a0, a1, a2, a3, a4, a5))
+        _keep_three(target, 3 * line + j, line, count, _filter_back(sums, b0, b1, b2, b3, b4, b5))
+        _keep_three(target, 6 * line + j, line, count, _filter_back(sums, c0, c1, c2, c3, c4, c5))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _keep_three(target, at, line, count, values):
+    store(target, at, values[0], count)
+    store(target, at + line, values[1], count)
+    store(target, at + 2 * line, values[2], count)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _filter_channel(w, line, j, count, to, at, step, way, bf16):
+    """Write the 36 places of one vector of output channels of one input channel."""
+    full = lanes(w)
+    a0, a1, a2, a3, a4, a5 = _filter(w, load(w, j, count), load(w, 3 * line + j, count), load(w, 6 * line + j, count))
+    b0, b1, b2, b3, b4, b5 = _filter(w, load(w, line + j, count), load(w, 4 * line + j, count), load(w, 7 * line + j, count))
+    c0, c1, c2, c3, c4, c5 = _filter(w, load(w, 2 * line + j, count), load(w, 5 * line + j, count), load(w, 8 * line + j, count))
+    p, q, r, s, t, u = _filter(w, a0, b0, c0)
+    _put_six(to, at, step, p, q, r, s, t, u, full, way, bf16)
+    p, q, r, s, t, u = _filter(w, a1, b1, c1)
+    _put_six(to, at + 6 * step, step, p, q, r, s, t, u, full, way, bf16)
+    p, q, r, s, t, u = _filter(w, a2, b2, c2)
+    _put_six(to, at + 12 * step, step, p, q, r, s, t, u, full, way, bf16)
+    p, q, r, s, t, u = _filter(w, a3, b3, c3)
+    _put_six(to, at + 18 * step, step, p, q, r, s, t, u, full, way, bf16)
+    p, q, r, s, t, u = _filter(w, a4, b4, c4)
+    _put_six(to, at + 24 * step, step, p, q, r, s, t, u, full, way, bf16)
+    p, q, r, s, t, u = _filter(w, a5, b5, c5)
+    _put_six(to, at + 30 * step, step, p, q, r, s, t, u, full, way, bf16)
+
+
+@njit(parallel=True, **OPTIONS)
+def transform_filter(weights, target, bf16):
+    """Write weights (3, 3, inputs, outputs) as 36 matrices of panels: (36, panels, inputs, width), padded with zeros.
+
+    bf16: two neighbouring inputs, of an even number, in the place of one.
+    """
+    inputs, outputs = weights.shape[2:]
+    full, together = lanes(weights), 1 if bf16 is None else 2
+    width, terms = VECTORS * full, inputs // together
+    panels = (outputs + width - 1) // width
+    for i in prange(terms):
+        to = pointer(target, i * width)
+        for j in range(0, panels * width, full):
+            count, at = max(0, min(full, outputs - j)), j // width * terms * width + j % width
+            for below in range(together):
+                w = pointer(weights, (i * together + below) * outputs)
+                _filter_channel(w, inputs * outputs, j, count, to, at, panels * terms * width, BELOW if below else PLAIN, bf16)
