@@ -44,12 +44,15 @@ def seconds_per_step(run: Run, steps: int) -> float:
     return (time.perf_counter() - begin) / steps
 
 
-def interleave(contestants: dict[str, Run], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Time every contestant once per round, for about `seconds` each, and return its seconds per step, round by round."""
+def interleave(contestants: dict[str, Run], rounds: int, seconds: float, warm: int = 10) -> dict[str, list[float]]:
+    """Time every contestant once per round, for about `seconds` each, and return its seconds per step, round by round.
+
+    warm: steps from which the number of steps in `seconds` is found.
+    """
     steps = {}
     for name, run in contestants.items():
-        run(3)
-        steps[name] = max(3, int(seconds / max(seconds_per_step(run, 10), 1e-7)))
+        run(min(3, warm))
+        steps[name] = max(3, int(seconds / max(seconds_per_step(run, warm), 1e-7)))
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():

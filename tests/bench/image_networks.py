@@ -1,0 +1,106 @@
+"""The convolutional networks that are measured, and their steps on our side and on PyTorch's; without dropout, which neither side needs."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ensync.feed import Feed
+from ensync.mpi.allreduce import Allreduce
+from ensync.mpi.world import Comm
+from ensync.nn import zoo
+from ensync.nn.optimizers import Optimizer
+from ensync.settings import Job
+from ensync.training import Trainee
+
+ROOM = 64 << 20   # bytes of images
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network at its image shape and batch; to_reach: times faster than PyTorch's float32, by our precision."""
+
+    name: str
+    settings: dict
+    shape: tuple[int, int, int]
+    batch: int = 32
+    to_reach: dict[str, float] = field(default_factory=dict)
+    torch_options: dict = field(default_factory=dict)
+
+    @property
+    def network(self) -> str:
+        """The name in the zoo."""
+        return self.settings["name"]
+
+
+CASES = [
+    Case("parashar-cnn", {"name": "parashar-cnn", "dropout": 0.0}, (28, 28, 1), 32, {"float32": 2.0, "bf16": 2.0}),
+    Case("minixception", {"name": "minixception"}, (32, 32, 3), 32, {"float32": 2.5, "bf16": 4.0}),
+    Case("alexnet half", {"name": "alexnet", "width": 0.5, "dropout": 0.0}, (224, 224, 3), 32, {"float32": 1.5}, {"width": 0.5}),
+    Case("lenet", {"name": "lenet"}, (28, 28, 1), 32, {"float32": 1.5}),
+    Case("resnet-20", {"name": "resnet", "depth": 20}, (32, 32, 3), 32, {"float32": 1.5}, {"depth": 20, "shortcut": "identity"}),
+]
+
+
+def images_and_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Return random images uint8 (samples, height * width * channels) and labels int64 in 10 classes, the same everywhere."""
+    features, random = int(np.prod(case.shape)), np.random.default_rng(1)
+    samples = min(16384, ROOM // features) // case.batch * case.batch
+    return random.integers(0, 256, (samples, features), dtype=np.uint8), random.integers(0, 10, samples)
+
+
+def make_trainee(comm: Comm, case: Case, precision: str) -> Trainee:
+    """Return the network in training with Adam. Collective."""
+    job = Job.model_validate({"data": {"path": "-"}, "network": case.settings, "training": {"batch": case.batch, "precision": precision},
+                              "optimizer": {"name": "adam"}, "output": {"directory": "-"}})
+    images, labels = images_and_labels(case)
+    channels = np.ones(case.shape[2], np.float32)
+    network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
+    allreduce = Allreduce(comm)
+    if comm.size > 1:
+        network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
+    network.initialize(1)
+    update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+    return Trainee(comm, allreduce, job, 0, network, update, Feed(images, labels, 127.5 * channels, channels / 74), np.arange(len(labels)))
+
+
+def make_torch_network(case: Case):
+    """Return PyTorch's network, of the tests, in float32."""
+    import torch
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    import torch_networks
+
+    torch.manual_seed(1)
+    return torch_networks.build(case.network, case.shape[0], case.shape[2], **case.torch_options).float()
+
+
+def torch_runner(case: Case, network, channels_last: bool, autocast: bool, rank: int = 0, size: int = 1) -> Callable[[int], None]:
+    """Return what trains so many steps: gather, normalise, forward, loss, backward, fused Adam; `batch` is over all processes."""
+    import torch
+
+    pixels, classes = images_and_labels(case)
+    h, w, c = case.shape
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.from_numpy(pixels).reshape(-1, h, w, c).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    labels = torch.from_numpy(classes)
+    network = network.to(memory_format=layout)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    order, at = torch.from_numpy(np.random.default_rng(2).permutation(len(labels))), 0
+    share = slice(rank * case.batch // size, (rank + 1) * case.batch // size)
+
+    def run(steps: int) -> None:
+        nonlocal at
+        for _ in range(steps):
+            rows = order[at : at + case.batch][share]
+            at = at + case.batch if at + 2 * case.batch <= len(labels) else 0
+            inputs = images[rows].to(torch.float32).sub_(127.5).mul_(1 / 74).contiguous(memory_format=layout)
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = torch.nn.functional.cross_entropy(network(inputs), labels[rows])
+            loss.backward()
+            optimizer.step()
+
+    return run
