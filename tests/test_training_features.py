@@ -122,7 +122,8 @@ def test_growth_of_batch_and_rate():
         seen.append((trainee.batch, trainee.steps_per_epoch, trainee.learning_rate))
         epochs(trainee, 1)
     assert seen == [(10, 5, 0.01), (20, 3, 0.015), (40, 2, 0.0225), (40, 2, 0.0225)]
-    assert trainee.optimizer.steps == 12
+    assert trainee.optimizer.steps == trainee.steps_done == 12
+    assert trainee.starts[:7] == [0, 5, 8, 10, 12, 14, 16] and len(trainee.starts) == trainee.job.training.epochs + 1
 
 
 def test_schedules():

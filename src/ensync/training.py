@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,15 +87,28 @@ class Trainee:
     @property
     def batch(self) -> int:
         """The global batch of this network in the epoch at hand."""
+        return self._batch_in(self.position.epoch)
+
+    def _batch_in(self, epoch: int) -> int:
         wanted, growth = self.job.training.batch, self.job.growth
         if wanted == "full":
             return len(self.rows)
-        return min(wanted * growth.batch ** growths(growth, wanted, self.position.epoch), len(self.rows))
+        return min(wanted * growth.batch ** growths(growth, wanted, epoch), len(self.rows))
 
     @property
     def steps_per_epoch(self) -> int:
         """Updates in the epoch at hand; the last batch may be smaller."""
         return steps_per_epoch(len(self.rows), self.batch)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The steps before each epoch, and those of the whole run, where all of it is trained on these rows."""
+        return [0, *accumulate(steps_per_epoch(len(self.rows), self._batch_in(epoch)) for epoch in range(self.job.training.epochs))]
+
+    @property
+    def steps_done(self) -> int:
+        """The steps of the run before the one at hand, counted as in `starts`."""
+        return self.starts[self.position.epoch] + self.position.step
 
     def train(self, steps: int | None = None) -> int:
         """Train up to `steps` steps, at most to the end of the epoch; return how many ranks ask to stop. Collective."""

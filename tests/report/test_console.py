@@ -58,7 +58,7 @@ def test_pairs_are_two_aligned_columns():
 
 
 def test_epoch_lines_stand_under_their_heads(log):
-    with log.training(epochs=12, steps_per_epoch=100):
+    with log.training(range(100, 1201, 100)):
         log.epoch(record(1))
         log.epoch(record(12, train_loss=123.456, samples_per_second=1_234_567.0, validation_accuracy=None))
     heads, first, last = log.text().splitlines()
@@ -88,7 +88,7 @@ def test_a_network_that_diverged_shows_a_dash(log):
 
 
 def test_a_log_gets_a_progress_line_once_in_a_while(log, clock):
-    with log.training(epochs=2, steps_per_epoch=1000, step=500):
+    with log.training(range(1000, 2001, 1000), step=500):
         for step in range(501, 1001):
             clock.now += 0.25
             log.step(step, 0.25)
@@ -97,8 +97,19 @@ def test_a_log_gets_a_progress_line_once_in_a_while(log, clock):
     assert columns(lines[0]) == ["epoch 1/2", "step 620 of 2,000", "4.00 steps/s", "loss 0.2500", "5:45 left"]
 
 
+def test_epochs_of_a_growing_batch_have_fewer_steps(log, clock):
+    with log.training([80, 120, 140]):
+        for step in range(1, 141):
+            clock.now += 1
+            log.step(step, 0.25)
+    shown = [columns(line) for line in log.text().splitlines()]
+    assert [(line[0], line[1], line[-1]) for line in shown] == [
+        ("epoch 1/3", "step 30 of 140", "1:50 left"), ("epoch 1/3", "step 60 of 140", "1:20 left"),
+        ("epoch 2/3", "step 90 of 140", "0:50 left"), ("epoch 3/3", "step 120 of 140", "0:20 left")]
+
+
 def test_lines_put_off_the_next_progress_line(log, clock):
-    with log.training(epochs=2, steps_per_epoch=1000):
+    with log.training(range(1000, 2001, 1000)):
         for step in range(1, 1001):
             clock.now += 0.1
             log.step(step, 0.25)
@@ -135,7 +146,7 @@ def read_until_end(descriptor: int) -> str:
 
 
 def watch(console: Console, clock: Clock) -> None:
-    with console.training(epochs=3, steps_per_epoch=100):
+    with console.training(range(100, 301, 100)):
         for step in range(0, 150, 10):
             clock.now += 0.1
             console.step(step, 0.25)
@@ -157,7 +168,7 @@ def test_the_terminal_is_left_clean(screen, clock):
     open_console, read = screen
     console = open_console()
     with pytest.raises(KeyboardInterrupt):
-        with console.training(epochs=3, steps_per_epoch=100):
+        with console.training(range(100, 301, 100)):
             clock.now += 1
             console.step(5, 0.5)
             raise KeyboardInterrupt
@@ -177,7 +188,7 @@ def test_a_pipe_gets_no_escape_codes_and_pays_for_no_terminal_library():
 import sys
 from ensync.report.console import make_console
 console = make_console(0)
-with console.training(2, 10):
+with console.training([10, 20]):
     console.step(1, 0.5)
     console.epoch({"epoch": 1, "train_loss": 0.5})
     console.warn("w")

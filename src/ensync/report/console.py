@@ -67,10 +67,10 @@ class Console:
         self.line(f"advice: {message}", "cyan")
 
     @contextmanager
-    def training(self, epochs: int, steps_per_epoch: int, step: int = 0) -> Iterator[None]:
-        """Show progress inside the block: of `epochs` of so many steps (or samples: what `step` will count), `step` of them done before."""
-        pace = Pace(epochs, steps_per_epoch, step, self._clock)
-        self._epochs, self._members_shown = epochs, 0
+    def training(self, ends: Sequence[int], step: int = 0) -> Iterator[None]:
+        """Show progress inside the block: of epochs that end at these steps (or samples: what `step` will count), `step` of them done before."""
+        pace = Pace(ends, step, self._clock)
+        self._epochs, self._members_shown = len(ends), 0
         if self._rich is None:
             self._progress = LogProgress(pace, self.line, self._log_seconds)
         else:

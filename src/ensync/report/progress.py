@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ensync.report import text
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 class Pace:
     """Where a run stands and how fast it goes, from its step counter alone."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, step: int, clock: Callable[[], float]) -> None:
-        self.epochs, self.steps_per_epoch, self.total = epochs, max(1, steps_per_epoch), epochs * max(1, steps_per_epoch)
+    def __init__(self, ends: Sequence[int], step: int, clock: Callable[[], float]) -> None:
+        self.ends, self.total = ends, ends[-1]
         self._clock, self._first = clock, (clock(), step)
         self._last, self.rate = self._first, None
 
@@ -33,8 +34,8 @@ class Pace:
 
     def words(self, step: int, loss: float) -> tuple[str, str, str]:
         """Return "epoch 3/20", "12,345 steps/s  loss 0.3456" and "1:02 left"."""
-        epoch = min(self.epochs, step // self.steps_per_epoch + 1)
-        return f"epoch {epoch}/{self.epochs}", f"{text.count(self.rate)} steps/s  loss {text.number(loss)}", f"{text.clock(self.left(step))} left"
+        epochs = len(self.ends)
+        return f"epoch {min(epochs, bisect_right(self.ends, step) + 1)}/{epochs}", f"{text.count(self.rate)} steps/s  loss {text.number(loss)}", f"{text.clock(self.left(step))} left"
 
 
 class LogProgress:

@@ -67,9 +67,9 @@ class Session:
 
     def run(self) -> None:
         """Train until every member is done. Collective. Raises Stopped after a checkpoint when any rank got a signal."""
-        shown = sum(t.steps_per_epoch for t in self.trainees.values())
-        done = sum(t.position.epoch * t.steps_per_epoch + t.position.step for t in self.trainees.values())
-        with self.console.training(self.job.training.epochs, max(shown, 1), done):
+        trainees = self.trainees.values()
+        starts = [sum(steps) for steps in zip(*(t.starts for t in trainees), strict=True)]
+        with self.console.training(starts[1:], sum(t.steps_done for t in trainees)):
             while (target := self._target()) is not None:
                 self._leg(*target)
         self._check_replicas("at the end")
@@ -203,12 +203,11 @@ def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
 def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
     """Return this rank's members with their start values."""
     trainees: dict[int, Trainee] = {}
-    steps: dict[int, int] = {}
 
     def progress(trainee: Trainee) -> None:
         tick(trainee.optimizer.steps)
         p = trainee.position
-        done = sum(t.position.epoch * steps[m] + t.position.step for m, t in trainees.items())
+        done = sum(t.steps_done for t in trainees.values())
         console.step(done, p.loss_sum / max(p.samples, 1))
 
     check_shards(job, comm.size, plan.members)
@@ -222,7 +221,6 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
         trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress, shards=shards)
-        steps[member] = trainees[member].steps_per_epoch
     return trainees
 
 
