@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ensync.activity import Doing
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.nn.network import STOP, Network
 
@@ -24,7 +25,7 @@ class Sum(Protocol):
     shards: int
     mine: range
 
-    def over_shards(self, vectors: Any, out: np.ndarray) -> None:
+    def over_shards(self, vectors: Any, out: np.ndarray, operation: int = Doing.GRADIENT) -> None:
         """Write to `out` the sum of the vectors of all shards."""
         ...
 
@@ -88,7 +89,7 @@ class VirtualShards:
         pairs = list(zip(self._parts, self.networks, self.total.mine, strict=True))
         waiting = [part.begin(lambda meet, n=network, s=shard: share(n, s, meet)) for part, network, shard in pairs]
         while waiting[0] is not None:
-            self.total.over_shards(waiting, waiting[0])
+            self.total.over_shards(waiting, waiting[0], Doing.STATISTICS)
             for vector in waiting[1:]:
                 vector[:] = waiting[0]
             waiting = [part.go_on() for part in self._parts]

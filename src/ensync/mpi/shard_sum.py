@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ensync.activity import Doing, doing
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
 from ensync.sharding import block
@@ -71,10 +72,11 @@ class ShardSum(Allreduce):
         self.mine = range(*block(shards, comm.size, comm.rank))
         self._routes: dict[tuple[int, np.dtype], _Route] = {}
 
-    def over_shards(self, vectors: Iterable[np.ndarray], out: np.ndarray) -> None:
+    def over_shards(self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT) -> None:
         """Write to `out` (n,) the sum of the vectors (n,) of all shards, the same bits on all ranks. Collective.
 
         vectors: of the shards in `mine`, in their order; each is read before the next is asked for, and `out` may be one of them.
+        operation: what the watchdog calls the wait.
         """
         key = len(out), out.dtype
         if key not in self._routes:
@@ -87,7 +89,8 @@ class ShardSum(Allreduce):
             out[:] = route.own.total()
             return
         start = perf_counter()
-        route.exchange(out)
+        with doing(operation):
+            route.exchange(out)
         self.calls += 1
         self.bytes += route.bytes
         self.seconds += perf_counter() - start
