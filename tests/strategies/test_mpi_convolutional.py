@@ -5,22 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mpi4py import MPI
+from strategies.runs import COMM, StopAt, common_digits, gathered, job_maker, resume, run
 
 from ensync.job import job_from_dict
 from ensync.kernels.threads import get_threads, set_threads
-from ensync.mpi.world import alone, on_root
-from ensync.report.console import make_console
-from ensync.signals import StopWish
-from ensync.storage.sources import read_digits
-from ensync.storage.writing import write_dataset
+from ensync.mpi.world import alone
 from ensync.strategies import results, session, state
-from ensync.strategies.data import open_feeds
-from ensync.strategies.launch import take_directory
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]   # the first test may compile
-COMM = MPI.COMM_WORLD
-SILENT = make_console(1)
 JOBS = Path(__file__).parents[2] / "jobs"
 LAYERS = [
     {"kind": "convolution", "filters": 4}, {"kind": "batch_normalization", "activation": "relu", "momentum": 0.9},
@@ -41,43 +33,13 @@ def one_thread():
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """The first 150 digits: about 108 for training."""
-    path = COMM.bcast(str(tmp_path_factory.mktemp("data") / "digits.h5") if COMM.rank == 0 else None)
-
-    def write():
-        source = read_digits()
-        source.images["train"], source.labels["train"] = source.images["train"][:150], source.labels["train"][:150]
-        write_dataset(path, source, validation=0.1, seed=1)
-
-    on_root(COMM, write)
-    return path
+    return common_digits(tmp_path_factory, 150)
 
 
 @pytest.fixture
 def make_job(dataset, tmp_path):
-    directory = COMM.bcast(str(tmp_path))
-
-    def make(name="run", **sections):
-        tables = {"data": {"path": dataset}, "output": {"directory": f"{directory}/{name}"}, "network": {"layers": LAYERS},
-                  "training": {"precision": "float64", "epochs": 1, "batch": 25}, "optimizer": {"name": "momentum", "learning_rate": 0.02}}
-        for section, values in sections.items():
-            tables[section] = tables.get(section, {}) | values
-        return job_from_dict(tables)
-
-    return make
-
-
-def begin(comm, job, wish=None):
-    take_directory(comm, job)
-    return session.start(comm, job, open_feeds(comm, job), SILENT, wish or StopWish())
-
-
-def run(comm, job, wish=None):
-    return session.train(begin(comm, job, wish))
-
-
-def gathered(trained):
-    arrays, positions = state.gather_members(trained.comm, trained.plan, trained.trainees)
-    return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(positions)
+    return job_maker(dataset, tmp_path, network={"layers": LAYERS}, training={"precision": "float64", "epochs": 1, "batch": 25},
+                     optimizer={"name": "momentum", "learning_rate": 0.02})
 
 
 @pytest.mark.parametrize("training", [{"batch": 25}, {"batch": 3}, {"batch": "full", "epochs": 3, "slice": 50}], ids=lambda t: str(t["batch"]))
@@ -99,19 +61,6 @@ def test_local_normalisation_leaves_equal_replicas(make_job):
     assert alike == (COMM.size == 1)
 
 
-class StopAt(StopWish):
-    """Ask to stop after so many looks, on the last rank only."""
-
-    def __init__(self, looks):
-        self.left = looks
-
-    def __call__(self):
-        self.left -= 1
-        if self.left == 0 and COMM.rank == COMM.size - 1:
-            self.number = 10
-        return super().__call__()
-
-
 FEATURES = {
     "training": {"precision": "float32", "epochs": 3, "weight_average": 0.8, "best_weights": True, "slice": 20, "batch": 15},
     "optimizer": {"name": "adam", "preset": "keras", "clip_norm": 0.5}, "plateau": {"patience": 1, "threshold": 0.05},
@@ -125,10 +74,9 @@ def test_resumed_equals_uninterrupted_to_the_bit(make_job, strategy, norm):
     whole, positions = gathered(run(COMM, make_job("whole", **sections)))
     job = make_job("parts", **sections)
     with pytest.raises(session.Stopped):
-        run(COMM, job, StopAt(6))
+        run(COMM, job, StopAt(6, rank=COMM.size - 1))
     loaded = state.load_newest(COMM, Path(job.output.directory))
-    resumed = session.train(session.resume(COMM, loaded, job, open_feeds(COMM, job), SILENT, StopWish()))
-    found, reached = gathered(resumed)
+    found, reached = gathered(resume(COMM, loaded, job))
     assert set(found) == set(whole) and any(name.endswith("average") for name in found)
     for name, values in whole.items():
         assert np.array_equal(found[name], values), name

@@ -6,65 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mpi4py import MPI
+from strategies.runs import COMM, StopAt, begin, common_digits, gathered, job_maker, resume, run, write_digits
 
 from ensync import training
 from ensync.errors import EnsyncError
-from ensync.job import job_from_dict
-from ensync.mpi.world import alone, on_root
-from ensync.report.console import make_console
-from ensync.signals import StopWish
-from ensync.storage.sources import read_digits
-from ensync.storage.writing import write_dataset
+from ensync.mpi.world import alone
 from ensync.strategies import results, session, state
-from ensync.strategies.data import open_feeds
-from ensync.strategies.launch import take_directory
 
 pytestmark = pytest.mark.mpi
-COMM = MPI.COMM_WORLD
-SILENT = make_console(1)
-
-
-def write_digits(path, seed):
-    """The first 407 digits: 293 for training, which neither 2, 3 nor 4 ranks divide."""
-    source = read_digits()
-    source.images["train"], source.labels["train"] = source.images["train"][:407], source.labels["train"][:407]
-    write_dataset(path, source, validation=0.1, seed=seed)
+ROWS = 407   # of the digits: 293 for training, which neither 2, 3 nor 4 ranks divide
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    path = COMM.bcast(str(tmp_path_factory.mktemp("data") / "digits.h5") if COMM.rank == 0 else None)
-    on_root(COMM, lambda: write_digits(path, 1))
-    return path
+    return common_digits(tmp_path_factory, ROWS)
 
 
 @pytest.fixture
 def make_job(dataset, tmp_path):
-    directory = COMM.bcast(str(tmp_path))
-
-    def make(name="run", **sections):
-        tables = {"data": {"path": dataset}, "output": {"directory": f"{directory}/{name}"}, "network": {"hidden": [12], "dropout": 0.2},
-                  "training": {"precision": "float64", "epochs": 2, "batch": 50}}
-        for section, values in sections.items():
-            tables[section] = tables.get(section, {}) | values
-        return job_from_dict(tables)
-
-    return make
-
-
-def begin(comm, job, wish=None):
-    take_directory(comm, job)
-    return session.start(comm, job, open_feeds(comm, job), SILENT, wish or StopWish())
-
-
-def run(comm, job, wish=None):
-    return session.train(begin(comm, job, wish))
-
-
-def gathered(trained):
-    """The parameters of all members, the same on every rank."""
-    arrays, positions = state.gather_members(trained.comm, trained.plan, trained.trainees)
-    return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(positions)
+    return job_maker(dataset, tmp_path, network={"hidden": [12], "dropout": 0.2}, training={"precision": "float64", "epochs": 2, "batch": 50})
 
 
 BATCHES = [50, 3, "full", 1]
@@ -122,19 +82,6 @@ def test_streamed_ranks_equal_one_rank(make_job, monkeypatch):
             np.testing.assert_allclose(spread[name], values, rtol=1e-7, atol=1e-10)
 
 
-class StopAt(StopWish):
-    """Ask to stop after so many looks, on one rank only."""
-
-    def __init__(self, looks, rank=0):
-        self.left, self.rank = looks, rank
-
-    def __call__(self):
-        self.left -= 1
-        if self.left == 0 and COMM.rank == self.rank:
-            self.number = 10
-        return super().__call__()
-
-
 RESUMED = [
     ("synchronous", {}),
     ("synchronous", {"optimizer": {"name": "sgd", "learning_rate": 0.05}, "network": {"dropout": 0}, "training": {"batch": 1, "epochs": 1}}),
@@ -155,8 +102,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(make_job, monkeypatch, strategy
     assert stopped.value.exit_code == 75 and "ensync resume" in str(stopped.value)
     loaded = state.load_newest(COMM, Path(job.output.directory))
     assert sum(p["updates"] for p in loaded.attributes["positions"]) > 0
-    resumed = session.train(session.resume(COMM, loaded, job, open_feeds(COMM, job), SILENT, StopWish()))
-    found, reached = gathered(resumed)
+    found, reached = gathered(resume(COMM, loaded, job))
     assert set(found) == set(whole)
     for name, values in whole.items():
         assert np.array_equal(found[name], values), name
@@ -173,8 +119,7 @@ def test_resumed_on_other_ranks_equals_uninterrupted(make_job):
         run(COMM, job, StopAt(3))
     if COMM.rank == 0:
         loaded = state.load_newest(alone(), Path(job.output.directory))
-        resumed = session.train(session.resume(alone(), loaded, job, open_feeds(alone(), job), SILENT, StopWish()))
-        found, _ = gathered(resumed)
+        found, _ = gathered(resume(alone(), loaded, job))
         for name, values in whole.items():
             np.testing.assert_allclose(found[name], values, rtol=1e-7, atol=1e-10)
     COMM.Barrier()
@@ -291,8 +236,8 @@ def test_another_dataset_is_refused(make_job, dataset):
     job = make_job(training={"epochs": 1})
     run(COMM, job)
     other = COMM.bcast(str(Path(dataset).with_name("other.h5")))
-    on_root(COMM, lambda: write_digits(other, 2))
+    write_digits(other, ROWS, seed=2)
     moved = job.model_copy(update={"data": job.data.model_copy(update={"path": other})})
     loaded = state.load_newest(COMM, Path(job.output.directory))
     with pytest.raises(EnsyncError, match="not the one"):
-        session.resume(COMM, loaded, moved, open_feeds(COMM, moved), SILENT, StopWish())
+        resume(COMM, loaded, moved)
