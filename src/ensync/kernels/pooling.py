@@ -33,15 +33,31 @@ def _largest(source, target, chosen, window, y, x, j, count):
     store(chosen, (y * ow + x) * c + j, place, count)
 
 
+@njit(forceinline=True, **OPTIONS)
+def _max_line(source, target, chosen, window, y):
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    full = lanes(source)
+    for x in range(ow):
+        for j in range(0, c // full * full, full):
+            _largest(source, target, chosen, window, y, x, j, full)
+        if c % full:
+            _largest(source, target, chosen, window, y, x, c // full * full, c % full)
+
+
 @njit(parallel=True, **OPTIONS)
 def _max_forward(inputs, size, stride, padding, outputs, chosen):
     (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
+    top, left = padding
     for line in prange(n * oh):
-        image, window = line // oh, (h, w, c, size[0], size[1], oh, ow, stride, padding[0], padding[1])
-        source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c)
-        for x in range(ow):
-            for j in range(0, c, lanes(inputs)):
-                _largest(source, target, pointer(chosen, image * oh * ow * c), window, line % oh, x, j, min(lanes(inputs), c - j))
+        image, y = line // oh, line % oh
+        source, target, places = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c), pointer(chosen, image * oh * ow * c)
+        whole = 0 <= y * stride - top and y * stride - top + size[0] <= h   # then the loops over common windows are unrolled
+        if whole and size[0] == 3 and size[1] == 3:
+            _max_line(source, target, places, (h, w, c, 3, 3, oh, ow, stride, top, left), y)
+        elif whole and size[0] == 2 and size[1] == 2:
+            _max_line(source, target, places, (h, w, c, 2, 2, oh, ow, stride, top, left), y)
+        else:
+            _max_line(source, target, places, (h, w, c, size[0], size[1], oh, ow, stride, top, left), y)
 
 
 @njit(forceinline=True, **OPTIONS)
@@ -74,9 +90,11 @@ def _max_backward(gradient, chosen, size, stride, padding, out):
         rows = _reaching(line % h, stride, padding[0], size[0], oh)
         for x in range(w):
             columns = _reaching(x, stride, padding[1], size[1], ow)
-            for j in range(0, c, lanes(out)):
-                _gather_chosen(source, places, pointer(out, image * h * w * c), window, line % h, rows, x, columns, j,
-                               min(lanes(out), c - j))
+            target, full = pointer(out, image * h * w * c), lanes(out)
+            for j in range(0, c // full * full, full):
+                _gather_chosen(source, places, target, window, line % h, rows, x, columns, j, full)
+            if c % full:
+                _gather_chosen(source, places, target, window, line % h, rows, x, columns, c // full * full, c % full)
 
 
 @njit(parallel=True, **OPTIONS)
