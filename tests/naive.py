@@ -158,3 +158,9 @@ def average_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, o
 def batch_normalization(inputs: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float) -> np.ndarray:
     """Rows (rows, c) normalised by their own mean and biased variance."""
     return gamma * (inputs - inputs.mean(axis=0)) / np.sqrt(inputs.var(axis=0) + epsilon) + beta
+
+
+def local_response(inputs: np.ndarray, n: int, k: float, alpha: float, beta: float) -> np.ndarray:
+    """Rows (rows, c) over (k + alpha * the squares of the n channels around each) ** beta."""
+    framed = np.pad(inputs**2, ((0, 0), (n // 2, (n - 1) // 2)))
+    return inputs * (k + alpha * np.lib.stride_tricks.sliding_window_view(framed, n, axis=1).sum(axis=-1)) ** -beta

@@ -11,7 +11,7 @@ import numpy as np
 from harness import emit, environment
 from peaks import copy_bandwidth, multiply_add_peak, peaks, shortest
 
-from ensync.kernels import convolution, depthwise, normalization, pooling, separable, threads
+from ensync.kernels import convolution, depthwise, normalization, pooling, response, separable, threads
 from ensync.kernels.activations import RELU
 from ensync.nn.memory import empty
 
@@ -87,13 +87,13 @@ def compare(kernel: str, shape: tuple, ours: dict, theirs: dict, floor: float, w
 
 
 def other_kernels(side: int, c: int) -> dict:
-    """Return batch normalisation and pooling with the bytes that each must move, as (bytes, function)."""
+    """Return normalisations and pooling with the bytes that each must move, as (bytes, function)."""
     rows, size = ROWS * side * side, 4 * ROWS * side * side * c
     values, gradient, out, pooled = filled(rows, c), filled(rows, c), filled(rows, c), filled(ROWS, side // 2, side // 2, c)
     scale, shift, factors, skip = filled(c), filled(c), filled(2, c), np.zeros((0, c), FLOAT)
     partial, sums, chosen = filled(normalization.blocks(rows), 2, c), np.zeros((2, c)), np.zeros(pooled.shape, np.uint8)
     picture = values.reshape(ROWS, side, side, c)
-    window = ((2, 2), 2, (0, 0))
+    window, response_settings = ((2, 2), 2, (0, 0)), (2.0, 5, 1e-4, 0.75, filled(response.scratch_size(c, 5, FLOAT.itemsize)))
     return {
         "channel sums": (size, lambda: normalization.channel_sums(values, partial, sums)),
         "normalize, relu": (2 * size, lambda: normalization.normalize(values, scale, shift, skip, True, out)),
@@ -101,6 +101,8 @@ def other_kernels(side: int, c: int) -> dict:
         "normalize backward": (3 * size, lambda: normalization.normalize_backward(gradient, values, scale, shift, True, factors, out)),
         "max pooling": (size * 21 // 16, lambda: pooling.max_pool_forward(picture, *window, pooled, chosen)),
         "max pooling backward": (size * 21 // 16, lambda: pooling.max_pool_backward(pooled, chosen, *window, picture)),
+        "local response": (2 * size, lambda: response.response_forward(values, *response_settings, out)),
+        "local response backward": (3 * size, lambda: response.response_backward(gradient, values, *response_settings, out)),
     }
 
 

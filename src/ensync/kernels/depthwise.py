@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.simd import lanes, pointer
-from ensync.kernels.vectors import fma, load, store, zeros
+from ensync.kernels.vectors import fetch, fma, load, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 
@@ -166,36 +166,16 @@ def _spread(gradient, weights, stride, padding, out):
 
 
 @njit(forceinline=True, **OPTIONS)
-def _tap_sum(source, gradient, total, window, y, ky, kx, first, end, j, count):
-    """Add the share of the outputs first .. end of line y to one vector of the filter gradient."""
+def _tap_sum(source, gradient, total, window, y, ky, kx, j, count):
+    """Add the share of the outputs of line y to one vector of one tap of the filter gradient."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
-    if stride == 1:  # spares the slow divisions
-        first, end = max(first, left - kx), min(end, w + left - kx)
-    else:
-        first, end = max(first, (left - kx + stride - 1) // stride), min(end, (w - 1 + left - kx) // stride + 1)
+    first, end = max(0, (left - kx + stride - 1) // stride), min(ow, (w - 1 + left - kx) // stride + 1)
     at, given = ((y * stride + ky - top) * w + kx - left) * c + j, y * ow * c + j
     total_at = (ky * kw + kx) * c + j
     a = load(total, total_at, count)
     for x in range(first, end):
         a = fma(load(source, at + x * stride * c, count), load(gradient, given + x * c, count), a)
     store(total, total_at, a, count)
-
-
-@njit(forceinline=True, **OPTIONS)
-def _three_tap_sums(source, gradient, total, window, y, ky, first, end, j, count):
-    """As `_tap_sum` for the three taps of a line of a filter at stride 1, where none leaves the image: inputs are read once."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
-    at, given = ((y + ky - top) * w - left) * c + j, y * ow * c + j
-    total_at = ky * 3 * c + j
-    a, b, d = load(total, total_at, count), load(total, total_at + c, count), load(total, total_at + 2 * c, count)
-    p, q = load(source, at + first * c, count), load(source, at + (first + 1) * c, count)
-    for x in range(first, end):
-        r, g = load(source, at + (x + 2) * c, count), load(gradient, given + x * c, count)
-        a, b, d = fma(p, g, a), fma(q, g, b), fma(r, g, d)
-        p, q = q, r
-    store(total, total_at, a, count)
-    store(total, total_at + c, b, count)
-    store(total, total_at + 2 * c, d, count)
 
 
 @njit(forceinline=True, **OPTIONS)
@@ -210,49 +190,66 @@ def _put_column(target, at, line, values, full):
     store(target, at + 2 * line, values[2], full)
 
 
+@njit(forceinline=True, **OPTIONS)
+def _is_framed(window):
+    """Whether a 3x3 filter at stride 1 meets images framed by one zero on each side."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    return kh == 3 and kw == 3 and stride == 1 and top == 1 and left == 1 and oh == h and ow == w and w > 1
+
+
+@njit(forceinline=True, **OPTIONS)
+def _rim_column(source, at, line, above, count, below):
+    """Three pixels below one another, the first and the last of which may be beyond the rim: then none of their channels is read."""
+    return load(source, at, above), load(source, at + line, count), load(source, at + 2 * line, below)
+
+
 @njit(**OPTIONS)
-def _plain_line_gradient(source, gradient, total, window, y):
-    """A line of `_is_plain`: nine sums stay in registers, and each pixel is read once for a vector of channels."""
-    w, c, full = window[1], window[2], lanes(source)
-    for j in range(0, c, full):
-        at, given = (y - window[8]) * w * c + j, y * w * c + j
-        u, v, t = _column(total, j, 3 * c, full), _column(total, j + c, 3 * c, full), _column(total, j + 2 * c, 3 * c, full)
-        q, r, g = _column(source, at, w * c, full), _column(source, at + c, w * c, full), load(gradient, given, full)
+def _framed_line_gradient(source, gradient, total, window, y):
+    """A line of `_is_framed`: nine sums stay in registers, each pixel is read once for a vector of channels, the next line fetched."""
+    h, w, c = window[0], window[1], window[2]
+    for j in range(0, c, lanes(source)):
+        count = min(lanes(source), c - j)
+        above, below, line = count if y > 0 else 0, count if y + 1 < h else 0, w * c
+        at, given = (y - 1) * line + j, y * line + j
+        u, v, t = _column(total, j, 3 * c, count), _column(total, j + c, 3 * c, count), _column(total, j + 2 * c, 3 * c, count)
+        q, r = _rim_column(source, at, line, above, count, below), _rim_column(source, at + c, line, above, count, below)
+        g = load(gradient, given, count)
         v, t = _add_three(q, g, v), _add_three(r, g, t)
         for x in range(1, w - 1):
-            p, q, r = q, r, _column(source, at + (x + 1) * c, w * c, full)
-            g = load(gradient, given + x * c, full)
+            p, q, r = q, r, _rim_column(source, at + (x + 1) * c, line, above, count, below)
+            g = load(gradient, given + x * c, count)
+            fetch(source, at + (x + 1) * c + 3 * line)
+            fetch(gradient, given + x * c + line)
             u, v, t = _add_three(p, g, u), _add_three(q, g, v), _add_three(r, g, t)
-        g = load(gradient, given + (w - 1) * c, full)
+        g = load(gradient, given + (w - 1) * c, count)
         u, v = _add_three(q, g, u), _add_three(r, g, v)
-        _put_column(total, j, 3 * c, u, full)
-        _put_column(total, j + c, 3 * c, v, full)
-        _put_column(total, j + 2 * c, 3 * c, t, full)
+        _put_column(total, j, 3 * c, u, count)
+        _put_column(total, j + c, 3 * c, v, count)
+        _put_column(total, j + 2 * c, 3 * c, t, count)
 
 
 @njit(**OPTIONS)
 def add_line_gradient(source, gradient, total, window, y):
     """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
-    if w > 1 and _is_plain(window, y, lanes(source)):
-        _plain_line_gradient(source, gradient, total, window, y)
+    if _is_framed(window):
+        _framed_line_gradient(source, gradient, total, window, y)
         return
-    top_tap, end_tap, _ = clip_taps(y, stride, top, kh, h)
-    inner, inner_end = min(left, ow), max(left, min(ow, w + left - 2))
-    for x in range(0, ow, 32):
-        end = min(x + 32, ow)
-        for j in range(0, c, lanes(source)):
-            count = min(lanes(source), c - j)
-            for ky in range(top_tap, end_tap):
-                if kw == 3 and stride == 1:
-                    first, last = max(x, inner), min(end, inner_end)
-                    _three_tap_sums(source, gradient, total, window, y, ky, first, last, j, count)
-                else:
-                    first = last = end
-                for kx in range(kw if x < first else 0):
-                    _tap_sum(source, gradient, total, window, y, ky, kx, x, first, j, count)
-                for kx in range(kw if last < end else 0):
-                    _tap_sum(source, gradient, total, window, y, ky, kx, last, end, j, count)
+    first_tap, end_tap, _ = clip_taps(y, stride, top, kh, h)
+    for j in range(0, c, lanes(source)):
+        for ky in range(first_tap, end_tap):
+            for kx in range(kw):
+                _tap_sum(source, gradient, total, window, y, ky, kx, j, min(lanes(source), c - j))
+
+
+@njit(**OPTIONS)
+def _add_images(partial, images, size, out):
+    """Write the sum over images of partial (images, size), in their order."""
+    for j in range(0, size, lanes(out)):
+        total, count = zeros(out), min(lanes(out), size - j)
+        for image in range(images):
+            total = total + load(partial, image * size + j, count)
+        store(out, j, total, count)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -260,13 +257,12 @@ def _filter_gradient(inputs, gradient, stride, padding, partial, out):
     (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, out.shape, gradient.shape[1:3]
     for image in prange(n):
         window = (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1])
-        partial[image] = 0
-        source, given = pointer(inputs, image * h * w * c), pointer(gradient, image * oh * ow * c)
+        source, given, total = pointer(inputs, image * h * w * c), pointer(gradient, image * oh * ow * c), pointer(partial, image * kh * kw * c)
+        for j in range(0, kh * kw * c, lanes(out)):
+            store(total, j, zeros(total), min(lanes(out), kh * kw * c - j))
         for y in range(oh):
-            add_line_gradient(source, given, pointer(partial, image * kh * kw * c), window, y)
-    out[:] = 0
-    for image in range(n):
-        out += partial[image]
+            add_line_gradient(source, given, total, window, y)
+    _add_images(pointer(partial, 0), n, kh * kw * c, pointer(out, 0))
 
 
 def depthwise_forward(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, stride: int, padding: tuple[int, int],

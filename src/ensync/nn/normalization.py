@@ -118,18 +118,18 @@ class LocalResponseNormalization(Layer):
         return shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs, self.scales, self.inputs_gradient = (empty((rows, *self.shape), dtype) for _ in range(3))
+        self.outputs, self.inputs_gradient = empty((rows, *self.shape), dtype), empty((rows, *self.shape), dtype)
+        Workspace.reserve(response.scratch_size(self.shape[-1], self.n, np.dtype(dtype).itemsize), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
-        rows, c = len(inputs), self.shape[-1]
+        c, current = self.shape[-1], self.outputs[: len(inputs)]
         self.inputs = inputs.reshape(-1, c)
-        response.response_forward(self.inputs, self.k, self.n, self.alpha, self.beta, self.scales[:rows].reshape(-1, c), self.outputs[:rows].reshape(-1, c))
-        return self.outputs[:rows]
+        response.response_forward(self.inputs, self.k, self.n, self.alpha, self.beta, Workspace.of(inputs.dtype), current.reshape(-1, c))
+        return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        rows, c = len(gradient), self.shape[-1]
-        out = self.inputs_gradient[:rows]
-        response.response_backward(gradient.reshape(-1, c), self.inputs, self.scales[:rows].reshape(-1, c), self.n, self.alpha, self.beta, out.reshape(-1, c))
+        c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
+        response.response_backward(gradient.reshape(-1, c), self.inputs, self.k, self.n, self.alpha, self.beta, Workspace.of(gradient.dtype), out.reshape(-1, c))
         return out
 
     def operations(self, shape: Shape) -> int:
