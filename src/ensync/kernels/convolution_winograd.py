@@ -15,168 +15,184 @@ from numba import njit, prange
 
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
-from ensync.kernels.vectors import advance, load, zeros
+from ensync.kernels.vectors import advance, store, zeros
 from ensync.kernels.winograd_transforms import (
-    BELOW, HALVES, PLACES, PLAIN, finish_filter, put, transform_filter, transform_gradient, transform_piece, transform_result,
+    BELOW, HALVES, PLACES, PLAIN, finish_filter, panel_width, put, transform_filter, transform_gradient, transform_piece, transform_result,
 )
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)    # divides the lanes
 PANEL, PAIRS_PANEL = panel(started=False), panel(started=False, pairs=True)
-FILTER_PANEL, ADD_PANEL = panel(started=False, rows=FILTER_ROWS), panel(started=True, rows=FILTER_ROWS)
-PAIRS_FILTER_PANEL, PAIRS_ADD_PANEL = panel(False, FILTER_ROWS, pairs=True), panel(True, FILTER_ROWS, pairs=True)
+NARROW_PANEL, PAIRS_NARROW_PANEL = panel(False, vectors=1), panel(False, vectors=1, pairs=True)
+FILTER_PANEL, PAIRS_FILTER_PANEL = panel(True, FILTER_ROWS), panel(True, FILTER_ROWS, pairs=True)
+NARROW_FILTER_PANEL, PAIRS_NARROW_FILTER_PANEL = panel(True, FILTER_ROWS, 1), panel(True, FILTER_ROWS, 1, pairs=True)
 TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
 WIDE_TILES = -(-128 // ROWS) * ROWS     # of one block where the transformed filter is larger than that cache: it is read once per block
 WIDE_FROM = 128 * 128 + 1               # input times output channels
+GRADIENT_VALUES = 1 << 19               # transformed at once for the filter's gradient: they stay in two second caches
 
 
 @njit(forceinline=True, **OPTIONS)
 def _panel(a, b, c, terms, width, c_row, bf16):
     if bf16 is None:
-        PANEL(a, b, c, c, terms, terms, 1, width, 0, c_row)
+        if width == lanes(a):
+            NARROW_PANEL(a, b, c, c, terms, terms, 1, width, 0, c_row)
+        else:
+            PANEL(a, b, c, c, terms, terms, 1, width, 0, c_row)
+    elif width == lanes(a):
+        PAIRS_NARROW_PANEL(a, b, c, c, terms, terms, 1, width, 0, c_row)
     else:
         PAIRS_PANEL(a, b, c, c, terms, terms, 1, width, 0, c_row)
 
 
+@njit(forceinline=True, **OPTIONS)
+def _filter_panel(a, b, c, terms, width, bf16):
+    full = lanes(a)
+    if bf16 is None:
+        if width == full:
+            NARROW_FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+        else:
+            FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+    elif width == full:
+        PAIRS_NARROW_FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+    else:
+        PAIRS_FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+
+
 @njit(**OPTIONS)
-def _products(pieces, filters, products, rows, terms, panels, bf16):
-    """Multiply, at each of the 36 places, pieces (TILES, terms) with the filter: products (TILES, panels * width)."""
-    width = VECTORS * lanes(pieces)
-    for place in range(PLACES):
-        for panel in range(panels):
-            b = (place * panels + panel) * terms * width
-            for row in range(0, rows, ROWS):
-                a, c = (place * TILES + row) * terms, (place * TILES + row) * panels * width + panel * width
-                _panel(advance(pieces, a), advance(filters, b), advance(products, c), terms, width, panels * width, bf16)
+def _layout(terms, k, tiles, full):
+    """Return the panels of k channels and their width, then the elements from one place to the next: of pieces, filters and products.
+
+    A line between two places keeps the 36 from falling into one set of the caches, where each would drive out another (a piece
+    of 256 channels cost four times the cycles).
+    """
+    width = panel_width(k, full)
+    panels = (k + width - 1) // width
+    return panels, width, tiles * terms + full, panels * terms * width + full, tiles * panels * width + full
+
+
+@njit(**OPTIONS)
+def _products(item, pieces, filters, products, rows, terms, layout, bf16):
+    """Multiply pieces (rows, terms) at one place with one panel of the filter; item counts places and panels."""
+    panels, width, piece_step, filter_step, product_step = layout
+    place, number = item // panels, item % panels
+    right = advance(filters, place * filter_step + number * terms * width)
+    left, to = advance(pieces, place * piece_step), advance(products, place * product_step + number * width)
+    for row in range(0, rows, ROWS):
+        _panel(advance(left, row * terms), right, advance(to, row * panels * width), terms, width, panels * width, bf16)
 
 
 @njit(parallel=True, **OPTIONS)
 def _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16):
-    (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
-    full = lanes(inputs)
-    width = VECTORS * full
-    panels, down, across = (k + width - 1) // width, (oh + 3) // 4, (ow + 3) // 4
-    terms = c if bf16 is None else c // 2
-    filter_size = PLACES * panels * c * width
-    share = PLACES * (full + TILES * (c + panels * width))
+    (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
+    down, across, terms = (oh + 3) // 4, (ow + 3) // 4, c if bf16 is None else c // 2
+    layout = _layout(terms, k, TILES, full)
+    panels, width, piece_step, filter_step, product_step = layout
+    share = PLACES * (full + piece_step + product_step)
     total = n * down * across
     for block in prange((total + TILES - 1) // TILES):
-        start, count = filter_size + numba.get_thread_id() * share, min(TILES, total - block * TILES)
-        room, pieces = pointer(scratch, start), pointer(scratch, start + PLACES * full)
-        products = pointer(scratch, start + PLACES * (full + TILES * c))
+        room, count = pointer(scratch, PLACES * filter_step + numba.get_thread_id() * share), min(TILES, total - block * TILES)
+        pieces = advance(room, PLACES * full)
+        products = advance(pieces, PLACES * piece_step)
         for i in range(count):
             image, place = (block * TILES + i) // (down * across), (block * TILES + i) % (down * across)
             y, x = place // across * 4 - padding[0], place % across * 4 - padding[1]
-            transform_piece(pointer(inputs, image * h * w * c), (h, w), y, x, c, advance(pieces, i * terms), TILES * terms, 1, room, HALVES, bf16)
-        _products(pieces, pointer(scratch, 0), products, count, terms, panels, bf16)
+            transform_piece(pointer(inputs, image * h * w * c), (h, w), y, x, c, advance(pieces, i * terms), piece_step, 1, room, HALVES, bf16)
+        for item in range(PLACES * panels):
+            _products(item, pieces, pointer(scratch, 0), products, count, terms, layout, bf16)
         for i in range(count):
             image, place = (block * TILES + i) // (down * across), (block * TILES + i) % (down * across)
-            transform_result(advance(products, i * panels * width), TILES * panels * width, width, pointer(bias, 0), floor,
-                              pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
-
-
-@njit(**OPTIONS)
-def _products_of(item, pieces, filters, products, rows, terms, panels, bf16):
-    """Multiply pieces (WIDE_TILES, inputs) at one place with one panel of the filter; item counts places and panels."""
-    width = VECTORS * lanes(pieces)
-    place, panel_number = item // panels, item % panels
-    for row in range(0, rows, ROWS):
-        a = advance(pieces, (place * WIDE_TILES + row) * terms)
-        c_at = advance(products, (place * WIDE_TILES + row) * panels * width + panel_number * width)
-        _panel(a, advance(filters, item * terms * width), c_at, terms, width, panels * width, bf16)
+            transform_result(advance(products, i * panels * width), product_step, width, pointer(bias, 0), floor,
+                             pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
 
 
 @njit(parallel=True, **OPTIONS)
 def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs, bf16):
     """As `_multiply`, threads sharing a block of tiles, so that each reads only its part of a large filter."""
-    (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
-    full = lanes(inputs)
-    width = VECTORS * full
-    panels, down, across = (k + width - 1) // width, (oh + 3) // 4, (ow + 3) // 4
-    terms = c if bf16 is None else c // 2
-    rooms = PLACES * panels * c * width
+    (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
+    down, across, terms = (oh + 3) // 4, (ow + 3) // 4, c if bf16 is None else c // 2
+    layout = _layout(terms, k, WIDE_TILES, full)
+    panels, width, piece_step, filter_step, product_step = layout
+    rooms = PLACES * filter_step
     pieces_at = rooms + threads * PLACES * full
-    products_at = pieces_at + PLACES * WIDE_TILES * c
+    products_at = pieces_at + PLACES * piece_step
     for start in range(0, n * down * across, WIDE_TILES):
         count = min(WIDE_TILES, n * down * across - start)
         for i in prange(count):
             image, place = (start + i) // (down * across), (start + i) % (down * across)
             room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
             transform_piece(pointer(inputs, image * h * w * c), (h, w), place // across * 4 - padding[0], place % across * 4 - padding[1], c,
-                            pointer(scratch, pieces_at + i * terms), WIDE_TILES * terms, 1, room, HALVES, bf16)
+                            pointer(scratch, pieces_at + i * terms), piece_step, 1, room, HALVES, bf16)
         for item in prange(PLACES * panels):
-            _products_of(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), count, terms, panels, bf16)
+            _products(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), count, terms, layout, bf16)
         for i in prange(count):
             image, place = (start + i) // (down * across), (start + i) % (down * across)
             room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
-            transform_result(pointer(scratch, products_at + i * panels * width), WIDE_TILES * panels * width, width, pointer(bias, 0), floor,
-                              pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
+            transform_result(pointer(scratch, products_at + i * panels * width), product_step, width, pointer(bias, 0), floor,
+                             pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
 
 
 @njit(**OPTIONS)
-def _add_products(pieces, gradients, sums, place, part, terms, whole, panels, first, bf16):
+def _add_products(pieces, gradients, sums, part, terms, whole, layout, bf16):
     """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums."""
-    full = lanes(pieces)
-    width = VECTORS * full
-    right = advance(gradients, (place * panels + part) * terms * width)
+    panels, width, piece_step, sum_step, gradient_step = layout
+    full, place, number = lanes(pieces), part // panels, part % panels
+    right = advance(gradients, place * gradient_step + number * terms * width)
     for row in range(0, whole, FILTER_ROWS):
-        left = advance(pieces, place * terms * whole + row // full * terms * full + row % full)
-        to = advance(sums, ((place * panels + part) * whole + row) * width)
-        if bf16 is None:
-            if first:
-                FILTER_PANEL(left, right, to, to, terms, 1, full, width, 0, width)
-            else:
-                ADD_PANEL(left, right, to, to, terms, 1, full, width, width, width)
-        elif first:
-            PAIRS_FILTER_PANEL(left, right, to, to, terms, 1, full, width, 0, width)
-        else:
-            PAIRS_ADD_PANEL(left, right, to, to, terms, 1, full, width, width, width)
+        left = advance(pieces, place * piece_step + row // full * terms * full + row % full)
+        _filter_panel(left, right, advance(sums, place * sum_step + (number * whole + row) * width), terms, width, bf16)
 
 
 @njit(**OPTIONS)
-def _transform_pair(inputs, gradient, padding, tile, place, way, scratch, sizes, bf16):
+def _clear(target, elements):
+    full = lanes(target)
+    for at in range(0, elements, full):
+        store(target, at, zeros(target), full)
+
+
+@njit(**OPTIONS)
+def _transform_pair(inputs, gradient, padding, tile, place, way, terms, layout, room, pieces, spread, bf16):
     """Transform one tile's input piece and gradient to their place in the block, zeros where there is no such tile."""
     (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
-    full = lanes(inputs)
-    width, panels, down, across, whole, terms = VECTORS * full, sizes[0], sizes[1], sizes[2], sizes[5], sizes[6]
-    room = pointer(scratch, numba.get_thread_id() * PLACES * full)
-    pieces, spread = pointer(scratch, sizes[3] + place * full), pointer(scratch, sizes[4] + place * width)
+    full, down, across = lanes(inputs), (oh + 3) // 4, (ow + 3) // 4
+    panels, width, piece_step, sum_step, gradient_step = layout
+    pieces, spread = advance(pieces, place * full), advance(spread, place * width)
     if tile >= n * down * across:
         nothing = zeros(pieces)
-        for part in range(PLACES * whole // full):
-            put(pieces, part * terms * full, nothing, full, way, bf16)
-        for part in range(PLACES * panels):
-            for j in range(0, width, full):
-                put(spread, part * terms * width + j, nothing, full, way, bf16)
+        for at in range(PLACES):
+            for j in range(0, c, full):
+                put(pieces, at * piece_step + j * terms, nothing, full, way, bf16)
+            for j in range(0, panels * width, full):
+                put(spread, at * gradient_step + j // width * terms * width + j % width, nothing, full, way, bf16)
         return
     image, y, x = tile // (down * across), tile % (down * across) // across * 4, tile % across * 4
-    transform_piece(pointer(inputs, image * h * w * c), (h, w), y - padding[0], x - padding[1], c, pieces, terms * whole, terms, room, way, bf16)
-    transform_gradient(pointer(gradient, image * oh * ow * k), (oh, ow), y, x, k, spread, panels * terms * width, terms * width, width, room, way,
-                       bf16)
+    transform_piece(pointer(inputs, image * h * w * c), (h, w), y - padding[0], x - padding[1], c, pieces, piece_step, terms, room, way, bf16)
+    transform_gradient(pointer(gradient, image * oh * ow * k), (oh, ow), y, x, k, spread, gradient_step, terms * width, width, room, way, bf16)
 
 
 @njit(parallel=True, **OPTIONS)
 def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf16):
     """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
-    (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
-    full = lanes(inputs)
-    width = VECTORS * full
-    panels, down, across, whole = (k + width - 1) // width, (oh + 3) // 4, (ow + 3) // 4, (c + full - 1) // full * full
+    (n, h, w, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
+    whole, together = (c + full - 1) // full * full, 1 if bf16 is None else 2
+    width, terms, total = panel_width(k, full), tiles // together, n * ((oh + 3) // 4) * ((ow + 3) // 4)
+    panels = (k + width - 1) // width
+    layout = panels, width, terms * whole + full, panels * whole * width + full, panels * terms * width + full
     pieces = threads * PLACES * full
-    spread = pieces + PLACES * tiles * whole
-    sums = spread + PLACES * panels * tiles * width
-    together = 1 if bf16 is None else 2
-    terms = tiles // together
-    sizes = (panels, down, across, pieces, spread, whole, terms)
-    for start in range(0, n * down * across, tiles):
+    spread = pieces + PLACES * layout[2]
+    sums = spread + PLACES * layout[4]
+    for place in prange(PLACES):
+        _clear(pointer(scratch, sums + place * layout[3]), panels * whole * width)
+    for start in range(0, total, tiles):
         for place in prange(terms):
+            room = pointer(scratch, numba.get_thread_id() * PLACES * full)
             for below in range(together):
-                _transform_pair(inputs, gradient, padding, start + place * together + below, place, BELOW if below else PLAIN, scratch, sizes, bf16)
-        for item in prange(PLACES * panels):
-            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), item // panels, item % panels,
-                          terms, whole, panels, start == 0, bf16)
+                _transform_pair(inputs, gradient, padding, start + place * together + below, place, BELOW if below else PLAIN, terms, layout, room,
+                                pointer(scratch, pieces), pointer(scratch, spread), bf16)
+        for part in prange(PLACES * panels):
+            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), part, terms, whole, layout, bf16)
     for i in prange(c):
-        finish_filter(pointer(scratch, sums + i * width), panels * whole * width, width, whole * width, pointer(out, i * k), c * k, k)
+        finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k), c * k, k)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -214,8 +230,7 @@ def convolve(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding:
 def weight_gradient(inputs: np.ndarray, gradient: np.ndarray, padding: tuple[int, int], scratch: np.ndarray, out: np.ndarray,
                     bf16: bool | None = None) -> None:
     """Write the gradient of the filters to out (3, 3, c, k)."""
-    tiles = WIDE_TILES if is_wide(*out.shape[2:]) else TILES
-    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, scratch, out, bf16)
+    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, gradient_tiles(*out.shape[2:]), scratch, out, bf16)
 
 
 def is_wide(c: int, k: int) -> bool:
@@ -223,10 +238,16 @@ def is_wide(c: int, k: int) -> bool:
     return c * k >= WIDE_FROM
 
 
+def gradient_tiles(c: int, k: int) -> int:
+    """Return how many tiles are transformed at once for the filter's gradient, an even number."""
+    return WIDE_TILES if is_wide(c, k) else max(TILES, GRADIENT_VALUES // (PLACES * (c + k)) // TILES * TILES)
+
+
 def scratch_size(c: int, k: int, threads: int, itemsize: int) -> int:
     """Return the elements of scratch that the three passes with c input and k output channels need."""
     full = lanes_of(itemsize)
-    width = VECTORS * full
-    c_whole, k_whole = -(-c // width) * width, -(-k // width) * width
-    tiles = WIDE_TILES if is_wide(c, k) else threads * TILES
-    return PLACES * (c_whole * k_whole + threads * full + tiles * (c_whole + k_whole)) + 9 * c * k
+    c_whole, k_whole = (-(-channels // (VECTORS * full)) * VECTORS * full for channels in (c, k))
+    blocks, tiles = (1, WIDE_TILES) if is_wide(c, k) else (threads, TILES)
+    forward = blocks * (tiles * (c_whole + k_whole) + 2 * full)
+    gradient = gradient_tiles(c, k) * (c_whole + k_whole) + 2 * full
+    return PLACES * (c_whole * k_whole + (threads + 1) * full + max(forward, gradient)) + 9 * c * k

@@ -234,15 +234,21 @@ def _filter_channel(w, line, j, count, to, at, step, way, bf16):
     _put_six(to, at + 30 * step, step, p, q, r, s, t, u, full, way, bf16)
 
 
+@njit(**OPTIONS)
+def panel_width(channels, full):
+    """Columns of a panel of filters: one vector where it holds all."""
+    return full if channels <= full else VECTORS * full
+
+
 @njit(parallel=True, **OPTIONS)
 def transform_filter(weights, target, bf16):
-    """Write weights (3, 3, inputs, outputs) as 36 matrices of panels: (36, panels, inputs, width), padded with zeros.
+    """Write weights (3, 3, inputs, outputs) as 36 matrices of panels, a line apart: (36, panels, inputs, width), padded with zeros.
 
     bf16: two neighbouring inputs, of an even number, in the place of one.
     """
     inputs, outputs = weights.shape[2:]
     full, together = lanes(weights), 1 if bf16 is None else 2
-    width, terms = VECTORS * full, inputs // together
+    width, terms = panel_width(outputs, full), inputs // together
     panels = (outputs + width - 1) // width
     for i in prange(terms):
         to = pointer(target, i * width)
@@ -250,4 +256,4 @@ def transform_filter(weights, target, bf16):
             count, at = max(0, min(full, outputs - j)), j // width * terms * width + j % width
             for below in range(together):
                 w = pointer(weights, (i * together + below) * outputs)
-                _filter_channel(w, inputs * outputs, j, count, to, at, panels * terms * width, BELOW if below else PLAIN, bf16)
+                _filter_channel(w, inputs * outputs, j, count, to, at, panels * terms * width + full, BELOW if below else PLAIN, bf16)
