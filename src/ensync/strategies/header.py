@@ -5,11 +5,14 @@ import os
 import numpy as np
 
 from ensync.mpi.world import mpi_description
+from ensync.nn.layers import walk
 from ensync.nn.network import Network
+from ensync.nn.normalization import BatchNormalization
 from ensync.report import tables
 from ensync.report.console import Console
 from ensync.strategies.launch import Place, versions
 from ensync.strategies.session import Session
+from ensync.training import Trainee
 
 SHOWN = 32   # ranks whose processes are listed
 
@@ -55,8 +58,8 @@ def _shards(place: Place, session: Session) -> str:
     job, trainee = session.job, next(iter(session.trainees.values()))
     if session.plan.members > 1:
         return f"{len(trainee.rows):,} of {len(place.feeds.train):,} training rows for each of {session.plan.members} members ({job.ensemble.data})"
-    size = session.comm.size
-    return f"each batch of {trainee.batch:,} cut among {size} rank{'s' * (size > 1)}"
+    size, parts = session.comm.size, f"{job.training.virtual_shards} virtual shards, dealt out to " if job.training.deterministic else ""
+    return f"each batch of {trainee.batch:,} cut {'into' if parts else 'among'} {parts}{size} rank{'s' * (size > 1)}"
 
 
 def _advise(console: Console, place: Place, session: Session) -> None:
@@ -70,3 +73,13 @@ def _advise(console: Console, place: Place, session: Session) -> None:
     if trainee.batch < size:
         console.advise(f"a batch of {trainee.batch} leaves {size - trainee.batch} of {size} ranks without a sample in each step; "
                        f"give --set training.batch={size} or more, or train an ensemble")
+    if (kept := start_kept(trainee)) > 0.05:
+        console.advise(f"after the {trainee.starts[-1]:,} steps of this run the moving statistics of batch normalisation still keep {kept:.0%} of their start, "
+                       "so that validation and test fall far behind training, as with Keras and PyTorch; train for more steps, by more epochs or smaller batches")
+
+
+def start_kept(trainee: Trainee) -> float:
+    """Return the share of their start (means of 0, variances of 1) that the moving statistics of batch normalisation keep to the end of the run."""
+    momenta = [layer.momentum for layer in walk(trainee.network.layers) if isinstance(layer, BatchNormalization)]
+    slices = -(-trainee.batch // trainee.job.training.slice)
+    return max(momenta) ** (trainee.starts[-1] * slices) if momenta else 0.0
