@@ -6,6 +6,7 @@ import pytest
 from ensync.describing import layer_table
 from ensync.errors import EnsyncError
 from ensync.job import job_from_dict
+from ensync.kernels.simd import bf16_missing
 from ensync.nn import zoo
 from ensync.nn.normalization import BatchNormalization
 from ensync.nn.layers import Step, walk
@@ -117,6 +118,43 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
         clear = np.abs(expected) > 1e-2 * np.abs(expected).max() + 1e-4 * noise
         np.testing.assert_allclose((values - old)[clear], -1e-3 * np.sign(expected)[clear], rtol=2e-3)
         _close(values[clear], torch_networks.as_ours(tensor, slope.shape)[clear])
+
+
+@pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("settings,size,channels,options", [case for case in AGAINST_TORCH if case[0]["name"] not in ("lenet", "alexnet")],
+                         ids=lambda x: x.get("name") if isinstance(x, dict) else None)
+def test_a_step_in_bf16_is_near_pytorchs(settings, size, channels, options):
+    """The distances of outputs and gradient from PyTorch's in float64 are at most four times those of its own bf16 (autocast)."""
+    torch = pytest.importorskip("torch")
+    import torch_networks
+
+    rows, random = 6, np.random.default_rng(5)
+    job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, "network": settings, "training": {"precision": "bf16"}})
+    network = zoo.build(job, (size, size, channels), 10, rows)
+    network.initialize(3)
+    _away_from_kinks(network)
+    images, labels = random.standard_normal((rows, size, size, channels)).astype(np.float32), random.integers(0, 10, rows)
+
+    def step(dtype, autocast):
+        twin = torch_networks.build(settings["name"], size, channels, **options)
+        for tensor, values in zip(twin.parameters(), _views(network, network.parameters), strict=True):
+            torch_networks.set_from(tensor, values)
+        twin = twin.to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs = twin(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(dtype))
+        torch.nn.functional.cross_entropy(outputs.to(dtype), torch.from_numpy(labels)).backward()
+        pairs = zip(twin.parameters(), _views(network, network.gradient), strict=True)
+        return outputs.detach().double().numpy(), np.concatenate([torch_networks.as_ours(t.grad, v.shape).ravel() for t, v in pairs])
+
+    network.backward(images.reshape(rows, -1), labels, rows, Step(training=True))
+    outputs = network.forward(images.reshape(rows, -1), Step(training=True))
+    for found, rounded, exact in zip((outputs, network.gradient), step(torch.float32, True), step(torch.float64, False), strict=True):
+        assert 1e-5 < _distance(found, exact) < 4 * _distance(rounded, exact)
+
+
+def _distance(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("settings,size,channels,options", AGAINST_TORCH, ids=lambda x: x.get("name") if isinstance(x, dict) else None)

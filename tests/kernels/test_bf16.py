@@ -1,0 +1,131 @@
+"""Products of bf16 numbers: rounding against numpy's, products against exact ones of rounded operands, convolutions against float64."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from ensync.kernels import convolution, separable, threads
+from ensync.kernels.activations import IDENTITY
+from ensync.kernels.panels import ROWS, VECTORS, panel
+from ensync.kernels.simd import bf16_missing, lanes_of, pointer
+from ensync.kernels.vectors import load, pair, store, store_halves
+
+pytestmark = pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")
+FULL = lanes_of(4)
+
+
+def rounded(values):
+    """The nearest bf16 number, the even one of two, as float32."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+
+
+@njit
+def halves(source, target):
+    store_halves(pointer(target, 0), 0, load(pointer(source, 0), 0, 16))
+
+
+@njit
+def pairs(a, b, target):
+    store(pointer(target, 0), 0, pair(load(pointer(a, 0), 0, 16), load(pointer(b, 0), 0, 16)), 16)
+
+
+def special_values():
+    random = np.random.default_rng(1)
+    tie = np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8, -1 - 2.0**-8, np.inf, -np.inf, 0.0, -0.0, 3e38], np.float32)
+    return np.concatenate([tie, random.standard_normal(FULL - tie.size).astype(np.float32)])
+
+
+def test_numbers_are_rounded_to_the_nearest():
+    values, other = special_values(), special_values()[::-1].copy()
+    side, mixed = np.zeros(FULL, np.float32), np.zeros(FULL, np.float32)
+    halves(values, side)
+    pairs(values, other, mixed)
+    np.testing.assert_array_equal(side.view(np.uint16)[:FULL], rounded(values).view(np.uint32) >> 16)
+    np.testing.assert_array_equal(mixed.view(np.uint32), rounded(values).view(np.uint32) >> 16 | rounded(other).view(np.uint32))
+
+
+def test_not_a_number_stays_one():
+    found = np.zeros(FULL, np.float32)
+    halves(np.full(FULL, np.nan, np.float32), found)
+    assert np.isnan((found.view(np.uint16)[:FULL].astype(np.uint32) << 16).view(np.float32)).all()
+
+
+@pytest.mark.parametrize("started,rows,vectors", [(False, ROWS, VECTORS), (True, 8, VECTORS), (True, 8, 1)])
+def test_a_panel_is_the_product_of_rounded_numbers(started, rows, vectors):
+    random, inner, width = np.random.default_rng(2), 18, vectors * FULL
+    a, b = random.standard_normal((rows, inner)).astype(np.float32), random.standard_normal((inner, width)).astype(np.float32)
+    c = random.standard_normal((rows, width)).astype(np.float32)
+    expected = rounded(a).astype(float) @ rounded(b) + (c if started else 0)
+    packed = (rounded(b[0::2]).view(np.uint32) >> 16 | rounded(b[1::2]).view(np.uint32)).view(np.float32)
+    packed_a = (rounded(a[:, 0::2]).view(np.uint32) >> 16 | rounded(a[:, 1::2]).view(np.uint32)).view(np.float32)
+    kernel = panel(started, rows, vectors, True)
+
+    @njit
+    def run(a, b, c):
+        kernel(pointer(a, 0), pointer(b, 0), pointer(c, 0), pointer(c, 0), inner // 2, inner // 2, 1, width, width, width)
+
+    run(packed_a, packed, c)
+    np.testing.assert_allclose(c, expected, rtol=0, atol=1e-5)
+
+
+CASES = [(2, 9, 8, 16, 48), (3, 7, 7, 32, 16), (5, 12, 10, 64, 64), (2, 8, 8, 144, 128)]   # the last in blocks that threads share
+
+
+def passes(case, bf16, dtype):
+    n, h, w, c, k = case
+    random, form = np.random.default_rng(h + c), convolution.Convolution((h, w, c), (3, 3), (h, w, k), 1, (1, 1), 1, bf16)
+    inputs, weights, gradient = (random.standard_normal(shape).astype(dtype) for shape in ((n, h, w, c), form.weights_shape, (n, h, w, k)))
+    found = [np.full_like(x, np.nan) for x in (gradient, inputs, weights)]
+    scratch, zeros = np.full(form.scratch_size(n, np.dtype(dtype)), np.nan, dtype), np.zeros(max(c, k), dtype)
+    convolution.convolution_forward(form, inputs, weights, zeros[:k], IDENTITY, scratch, found[0])
+    convolution.convolution_input_gradient(form, gradient, weights, zeros[:c], scratch, found[1])
+    convolution.convolution_weight_gradient(form, inputs, gradient, scratch, found[2], zeros[:k])
+    return found
+
+
+def spread(found, expected):
+    return np.sqrt(np.mean((found - expected) ** 2)) / expected.std()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_convolution_is_near_the_exact_one(case):
+    """By 1.5 % of the results' spread: four times what rounding the operands costs, for the 4x4 tiles of Winograd's algorithm."""
+    for found, exact in zip(passes(case, True, np.float32), passes(case, None, np.float64), strict=True):
+        assert 1e-3 < spread(found, exact) < 0.015
+
+
+def test_channels_that_do_not_fill_vectors_stay_in_float32():
+    case = (2, 9, 8, 20, 33)
+    for found, plain in zip(passes(case, True, np.float32), passes(case, None, np.float32), strict=True):
+        np.testing.assert_array_equal(found, plain)
+
+
+def separable_passes(dtype, bf16):
+    (n, h, w, c, k), random = (3, 9, 5, 32, 64), np.random.default_rng(4)
+    draw = lambda *shape: random.standard_normal(shape).astype(dtype)   # noqa: E731
+    z, scale, shift, depth, weights, bias, gradient = draw(n, h, w, c), draw(c), draw(c), draw(3, 3, c), draw(c, k), draw(k), draw(n, h, w, k)
+    after, offset, coefficients, zeros = draw(k), draw(k), draw(2, k), np.zeros(k, dtype)
+    scratch = np.full(separable.scratch_size((h, w, c), 3, k), np.nan, dtype)
+    outputs, slope, depth_gradient, weights_gradient = (np.full_like(x, np.nan) for x in (gradient, z, depth, weights))
+    sums, sums_before = np.empty((2, k)), np.empty((2, c))
+    separable.separable_forward(z, scale, shift, True, depth, zeros, weights, bias, scratch, outputs, np.empty((n, 2, k), dtype), sums, bf16)
+    separable.separable_backward(gradient, outputs, after, offset, False, coefficients, z, (scale, shift), True, depth, zeros, weights,
+                                 np.zeros((0, h, w, c), dtype), scratch, slope, depth_gradient, weights_gradient, np.empty((n, 2, c), dtype), sums_before,
+                                 bf16)
+    return [outputs, sums, slope, depth_gradient, weights_gradient, sums_before]
+
+
+def test_a_separable_unit_is_near_the_exact_one():
+    for found, exact in zip(separable_passes(np.float32, True), separable_passes(np.float64, None), strict=True):
+        assert 1e-5 < spread(found, exact) < 0.006
+
+
+def test_threads_do_not_change_a_bit():
+    before, found = threads.get_threads(), []
+    for count in (1, before):
+        threads.set_threads(count)
+        found.append([*passes(CASES[2], True, np.float32), *separable_passes(np.float32, True)])
+    threads.set_threads(before)
+    for one, many in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, many)
