@@ -4,16 +4,14 @@ python tests/bench/convolutional_steps.py [--rounds 5] [--seconds 0.8] [--only N
 The floor is the steps' plain arithmetic at today's multiply-add peak; Winograd's algorithm may pass below it.
 """
 
-import argparse
 import statistics
 
 import harness
-from ensync_side import runner
+from ensync_side import runner, with_threads
 from image_networks import CASES, Case, make_torch_network, make_trainee, torch_runner
 from mpi4py import MPI
 from peaks import multiply_add_peak
 
-from ensync.kernels import threads
 from ensync.kernels.simd import bf16_missing
 
 TRIED = 3   # steps of each memory format, to find the faster one
@@ -22,20 +20,14 @@ TRIED = 3   # steps of each memory format, to find the faster one
 def ensync(case: Case, precision: str, count: int) -> tuple[harness.Run, float]:
     """Return our side with so many threads, and the operations of a step."""
     trainee = make_trainee(MPI.COMM_SELF, case, precision)
-    run = runner(trainee)
-
-    def threaded(steps: int) -> None:
-        threads.set_threads(count)
-        run(steps)
-
     layers = zip(trainee.network.layers, trainee.network.shapes, strict=True)
-    return threaded, 6.0 * case.batch * sum(layer.operations(shape) for layer, shape in layers)
+    return with_threads(runner(trainee), count), 6.0 * case.batch * sum(layer.operations(shape) for layer, shape in layers)
 
 
 def torch(case: Case, autocast: bool, count: int) -> tuple[harness.Run, str]:
     """Return PyTorch's side with so many threads, in the faster memory format, and that format."""
     import torch
-    from torch_side import with_threads
+    import torch_side
 
     torch.set_num_threads(count)
     trials = {}
@@ -44,7 +36,7 @@ def torch(case: Case, autocast: bool, count: int) -> tuple[harness.Run, str]:
         run(2)
         trials[channels_last] = min(harness.seconds_per_step(run, 1) for _ in range(TRIED)), run
     best = min(trials, key=lambda key: trials[key][0])
-    return with_threads(trials[best][1], count), "channels last" if best else "channels first"
+    return torch_side.with_threads(trials[best][1], count), "channels last" if best else "channels first"
 
 
 def measure(case: Case, count: int, rounds: int, seconds: float) -> list[dict[str, object]]:
@@ -73,14 +65,10 @@ def measure(case: Case, count: int, rounds: int, seconds: float) -> list[dict[st
 
 def main() -> None:
     """Measure every case and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.8, help="of one contestant in one round")
+    parser = harness.arguments(__doc__, 5, 0.8)
     parser.add_argument("--only", help="one network")
     options = parser.parse_args()
-    about = harness.environment()
-    harness.emit(about)
-    counts = [count for count in (1, 2) if count <= about["cores"]]
+    counts = harness.begin()
     cases = [case for case in CASES if options.only in (None, case.name)]
     rows = [row for case in cases for count in counts for row in measure(case, count, options.rounds, options.seconds)]
     harness.table("Steps of convolutional networks beside PyTorch (medians of interleaved rounds; ratio: times faster than the same precision, "

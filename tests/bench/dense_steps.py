@@ -3,15 +3,12 @@
 python tests/bench/dense_steps.py [--rounds 9] [--seconds 0.3]     JSON lines, then a table
 """
 
-import argparse
 import statistics
 
 import floors
 import harness
-from ensync_side import make_trainee, runner
+from ensync_side import make_trainee, runner, with_threads
 from mpi4py import MPI
-
-from ensync.kernels import threads
 
 CASES = [((784, 100, 100, 10), 32), ((784, 512, 256, 10), 128)]
 TARGETS = {32: 2.0, 128: 1.5}   # times PyTorch, by batch
@@ -19,13 +16,7 @@ TARGETS = {32: 2.0, 128: 1.5}   # times PyTorch, by batch
 
 def ensync(sizes: tuple[int, ...], batch: int, optimizer: str, count: int) -> harness.Run:
     """Return our side with so many threads."""
-    run = runner(make_trainee(MPI.COMM_SELF, sizes, batch, optimizer))
-
-    def threaded(steps: int) -> None:
-        threads.set_threads(count)
-        run(steps)
-
-    return threaded
+    return with_threads(runner(make_trainee(MPI.COMM_SELF, sizes, batch, optimizer)), count)
 
 
 def torch_run(sizes: tuple[int, ...], batch: int, optimizer: str, count: int) -> tuple[str, harness.Run]:
@@ -64,13 +55,8 @@ def measure(sizes: tuple[int, ...], batch: int, optimizer: str, counts: list[int
 
 def main() -> None:
     """Measure every case and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of one contestant in one round")
-    options = parser.parse_args()
-    about = harness.environment()
-    harness.emit(about)
-    counts = [count for count in (1, 2) if count <= about["cores"]]
+    options = harness.arguments(__doc__, 9, 0.3).parse_args()
+    counts = harness.begin()
     rows = [row for sizes, batch in CASES for optimizer in ("adam", "sgd")
             for row in measure(sizes, batch, optimizer, counts, options.rounds, options.seconds)]
     harness.table("Mini-batch steps beside PyTorch (medians of interleaved rounds; ratio: times faster)", rows)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ensync.feed import Feed
+from ensync.kernels import threads
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
 from ensync.nn import zoo
@@ -53,3 +54,13 @@ def runner(trainee: Trainee) -> Callable[[int], None]:
                 trainee.close_epoch()
 
     return run
+
+
+def with_threads(run: Callable[[int], None], count: int) -> Callable[[int], None]:
+    """Return the same with so many threads."""
+
+    def threaded(steps: int) -> None:
+        threads.set_threads(count)
+        run(steps)
+
+    return threaded

@@ -1,5 +1,6 @@
 """What every benchmark shares: the environment it ran in, interleaved rounds, JSON lines, and a table at the end."""
 
+import argparse
 import json
 import os
 import statistics
@@ -32,6 +33,21 @@ def torch_is_here() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("torch") is not None
+
+
+def arguments(description: str, rounds: int, seconds: float) -> argparse.ArgumentParser:
+    """Return a parser of the settings of interleaved rounds, with these defaults; the description's first line is the program's."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=float, default=seconds, help="of one contestant in one round")
+    return parser
+
+
+def begin() -> list[int]:
+    """Print the environment; return the numbers of threads to measure on: 1, and 2 where there are two cores."""
+    about = environment()
+    emit(about)
+    return [count for count in (1, 2) if count <= about["cores"]]
 
 
 Run = Callable[[int], None]   # trains so many steps

@@ -3,15 +3,12 @@
 python tests/bench/online_steps.py [--rounds 9] [--seconds 0.3] [--wide]     JSON lines, then a table; --wide adds 784-1000-500-10
 """
 
-import argparse
 import statistics
 
 import floors
 import harness
-from ensync_side import make_trainee, runner
+from ensync_side import make_trainee, runner, with_threads
 from mpi4py import MPI
-
-from ensync.kernels import threads
 
 SIZES, WIDE = (784, 100, 100, 10), (784, 1000, 500, 10)
 TARGET = 20.0   # times PyTorch
@@ -22,14 +19,8 @@ def contestants(sizes: tuple[int, ...], counts: list[int]) -> dict[str, harness.
     runs: dict[str, harness.Run] = {}
     ours = runner(make_trainee(MPI.COMM_SELF, sizes, 1, "sgd", online=True))
 
-    def threaded(count: int) -> harness.Run:
-        def run(steps: int) -> None:
-            threads.set_threads(count)
-            ours(steps)
-        return run
-
     for count in counts:
-        runs[f"ensync {count}"] = threaded(count)
+        runs[f"ensync {count}"] = with_threads(ours, count)
     if harness.torch_is_here():
         import torch_side
 
@@ -62,14 +53,10 @@ def measure(sizes: tuple[int, ...], counts: list[int], rounds: int, seconds: flo
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of one contestant in one round")
+    parser = harness.arguments(__doc__, 9, 0.3)
     parser.add_argument("--wide", action="store_true", help="also 784-1000-500-10")
     options = parser.parse_args()
-    about = harness.environment()
-    harness.emit(about)
-    counts = [count for count in (1, 2) if count <= about["cores"]]
+    counts = harness.begin()
     networks = [SIZES, WIDE] if options.wide else [SIZES]
     rows = [row for sizes in networks for row in measure(sizes, counts, options.rounds, options.seconds)]
     harness.table("One sample per step beside PyTorch (medians of interleaved rounds; ratio: times faster)", rows)
