@@ -16,7 +16,7 @@ from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.signals import stop_on_signals
 from ensync.storage.atomic import write_atomically
-from ensync.strategies import launch, results, session, state
+from ensync.strategies import course, launch, results, session, state
 from ensync.strategies.compare import FUSIONS, SINGLE
 from ensync.strategies.compare import compare as run_comparison
 from ensync.strategies.compare import sweep as run_sweep
@@ -38,7 +38,7 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
             launch.take_directory(comm, job)
             show_place(console, place)
             show_run(console, place, run)
-            _finish(session.train(run), console)
+            _complete(run)
 
 
 def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
@@ -57,11 +57,18 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
             show_place(console, place)
             show_run(console, place, run)
             console.line(f"continuing from {loaded.path}")
-            _finish(session.train(run), console)
+            _complete(run)
 
 
-def _finish(run: session.Session, console: Console) -> None:
+def _complete(run: session.Session) -> None:
+    """Train a session to its end, test it, show and write its result, without the ranks that die meanwhile where that is possible."""
+    trained = course.train(run)
+    course.endure(trained, lambda: _finish(trained))
+
+
+def _finish(run: session.Session) -> None:
     """Test a trained session, show and write its result."""
+    console = run.console
     jury = results.jury_of_session(run)
     for member, why in jury.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
@@ -96,6 +103,7 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
     console = make_console(comm.rank)
     loaded, job, place = _open_run(comm, directory, overrides)
     own = job.fusion.method if loaded.state.members > 1 else SINGLE
+    _say_unfinished(console, loaded, job, directory)
     jury = results.jury_of_files(comm, loaded, job, place.feeds)
     for member, why in jury.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
@@ -105,6 +113,12 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
         target = Path(directory) / "result.json"
         on_root(comm, lambda: _write_json(target, report))
         console.files({"result": target})
+
+
+def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory: str) -> None:
+    done = [p["epoch"] for p in loaded.attributes["positions"] if not p["finished"]]
+    if done and min(done) < job.training.epochs:
+        console.warn(f"this is the state after {min(done)} of {job.training.epochs} epochs; `ensync resume {directory}` goes on")
 
 
 def predict(comm: Comm, directory: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]) -> None:
@@ -177,7 +191,7 @@ def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], verbose:
 @contextmanager
 def _watched(comm: Comm, job: Job, console: Console) -> Iterator[None]:
     """Have the ranks watched over while the block runs. Collective."""
-    with watch(comm, job.training.watchdog, job.output.directory) as obstacle:
+    with watch(comm, job.training.watchdog, job.output.directory, course.can_lose(job, comm.size)) as obstacle:
         if obstacle:
             console.warn(obstacle)
         yield

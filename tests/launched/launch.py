@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +48,10 @@ def environment() -> dict[str, str]:
     return kept | _OPENMPI
 
 
-def start(ranks: int, *arguments: str, **options) -> subprocess.Popen:
-    """Start `python arguments` on that many ranks in a process group of its own; the caller ends it with `stop`."""
+def start(ranks: int, *arguments: str, flags: Sequence[str] = (), **options) -> subprocess.Popen:
+    """Start `python arguments` on that many ranks (flags: of mpirun) in a process group of its own; the caller ends it with `stop`."""
     return subprocess.Popen(
-        [*mpirun(), "-n", str(ranks), sys.executable, *arguments],
+        [*mpirun(), *flags, "-n", str(ranks), sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

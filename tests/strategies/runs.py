@@ -8,7 +8,7 @@ from ensync.report.console import make_console
 from ensync.signals import StopWish
 from ensync.storage.sources import read_digits
 from ensync.storage.writing import write_dataset
-from ensync.strategies import session, state
+from ensync.strategies import course, session, state
 from ensync.strategies.data import open_feeds
 from ensync.strategies.launch import take_directory
 
@@ -52,11 +52,11 @@ def begin(comm, job, wish=None):
 
 
 def run(comm, job, wish=None):
-    return session.train(begin(comm, job, wish))
+    return course.train(begin(comm, job, wish))
 
 
 def resume(comm, loaded, job):
-    return session.train(session.resume(comm, loaded, job, open_feeds(comm, job), SILENT, StopWish()))
+    return course.train(session.resume(comm, loaded, job, open_feeds(comm, job), SILENT, StopWish()))
 
 
 def gathered(trained):

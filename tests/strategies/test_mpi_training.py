@@ -11,7 +11,7 @@ from strategies.runs import COMM, StopAt, begin, common_digits, gathered, job_ma
 from ensync import training
 from ensync.errors import EnsyncError
 from ensync.mpi.world import alone
-from ensync.strategies import results, session, state
+from ensync.strategies import course, results, session, state
 
 pytestmark = pytest.mark.mpi
 ROWS = 407   # of the digits: 293 for training, which neither 2, 3 nor 4 ranks divide
@@ -202,7 +202,7 @@ def test_a_member_that_diverged_is_left_out_and_named(make_job):
     trained = begin(COMM, make_job(training={"strategy": "ensemble", "epochs": 1}, ensemble={"members": 3}))
     if 1 in trained.trainees:
         trained.trainees[1].network.parameters[:] = np.nan
-    trained = session.train(trained)
+    trained = course.train(trained)
     jury = results.jury_of_session(trained)
     soft = jury.fuse("soft_voting")
     assert list(jury.test.excluded) == [1] and "diverged in epoch 1, step 1" in jury.test.excluded[1]

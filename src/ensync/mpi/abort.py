@@ -1,5 +1,6 @@
 """One failing rank ends the job, with its number, its node and the reason, once."""
 
+import os
 import sys
 import time
 import traceback
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from mpi4py import MPI
 
 from ensync.errors import EnsyncError
+from ensync.mpi import survivors
 from ensync.mpi.world import Comm, patient_barrier
 
 # How long a failed rank waits for the others to fail as well, before it ends the job over their heads.
@@ -27,28 +29,50 @@ def guard(comm: Comm) -> Iterator[None]:
     sentence; 1 a bug, with traceback; 130 interrupted; or that of sys.exit.
     """
     exit_comm = comm.Dup()
+    survivors.remember_nodes(comm)
     try:
         yield
         code, reason = 0, ""
     except BaseException as error:
         code, reason = _outcome(error)
+        if survivors.is_loss(error):
+            time.sleep(_delay(comm))
+            end_job(comm, code, reason)
+    left = survivors.living()
+    if left is not None:
+        _leave_for_good(left, _together(comm, left, code, reason))
+    code = _together(comm, exit_comm, code, reason)
+    exit_comm.Free()
+    if code:
+        raise SystemExit(code)
+
+
+def _together(comm: Comm, exit_comm: Comm, code: int, reason: str) -> int:
+    """Wait for the others, or end the job where they do not come, tell the reasons and return the exit code of all."""
     if code == 0:
         patient_barrier(exit_comm)
     elif not _all_leave(exit_comm):
         end_job(comm, code, reason or f"left with exit code {code} while other ranks went on")
     outcomes = exit_comm.allgather((code, reason))
-    if comm.rank == 0:
+    if exit_comm.rank == 0:
         _tell(outcomes)
-    exit_comm.Free()
-    code = max(code for code, _ in outcomes)
-    if code:
-        raise SystemExit(code)
+    return max(code for code, _ in outcomes)
+
+
+def _leave_for_good(comm: Comm, code: int) -> None:
+    """Leave the process without the end of MPI, which may wait for the dead."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    patient_barrier(comm)
+    os._exit(code)
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
     """Return the exit code of an exception and what a person should read about it, "" when nothing."""
     if isinstance(error, EnsyncError):
         return error.exit_code, str(error)
+    if survivors.is_loss(error):
+        return 1, "another rank has died; expected all ranks of the job; look for its reason above or in its node's log, then continue with `ensync resume`."
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
     if isinstance(error, SystemExit):
@@ -60,13 +84,18 @@ def _outcome(error: BaseException) -> tuple[int, str]:
 
 def _all_leave(comm: Comm) -> bool:
     """Return whether all ranks leave the program now; a higher rank waits longer, so that of several the lowest speaks."""
-    limit = time.monotonic() + _GRACE + min(3 * _HEARD * comm.rank, 3 * _GRACE)
+    limit = time.monotonic() + _GRACE + _delay(comm)
     request = comm.Ibarrier()
     while not request.Test():
         if time.monotonic() > limit:
             return False
         time.sleep(0.01)
     return True
+
+
+def _delay(comm: Comm) -> float:
+    """Return the seconds by which this rank lets the lower ones speak first."""
+    return min(3 * _HEARD * comm.rank, 3 * _GRACE)
 
 
 def end_job(comm: Comm, code: int, reason: str) -> None:

@@ -10,7 +10,7 @@ from mpi4py import MPI
 from ensync.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.shared_memory import free_space_obstacle
-from ensync.mpi.world import Comm, node_of
+from ensync.mpi.world import Comm, agree_any, node_of
 
 # Elements passed to MPI at once: its counts are 32-bit before MPI-4.
 _LONGEST = 1 << 28
@@ -110,4 +110,5 @@ def replicas_equal(comm: Comm, vector: np.ndarray) -> bool:
     """Return on every rank whether all ranks hold the same bits in `vector`, compared by hash. Collective."""
     digest = hashlib.blake2b(np.ascontiguousarray(vector).data, digest_size=16).digest()
     with doing(Doing.AGREEMENT):
-        return comm.allreduce(comm.bcast(digest) == digest, op=MPI.LAND)
+        roots = comm.bcast(digest)
+    return not agree_any(comm, roots != digest)

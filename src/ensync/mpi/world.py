@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+import numpy as np
 from mpi4py import MPI
 
 from ensync.activity import Doing, doing
@@ -71,8 +72,10 @@ def on_root(comm: Comm, function: Callable[[], T]) -> T:
 
 def agree_any(comm: Comm, flag: bool) -> bool:
     """Return on every rank whether any rank passed a true flag. Collective."""
+    found = np.array([flag], np.int8)
     with doing(Doing.AGREEMENT):
-        return comm.allreduce(bool(flag), op=MPI.LOR)
+        comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)    # not mpi4py's allreduce of objects, which lets no other thread run while it waits
+    return bool(found[0])
 
 
 def share(comm: Comm, item: T) -> list[T]:

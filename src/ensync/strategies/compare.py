@@ -12,7 +12,7 @@ from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier
 from ensync.report.console import Console
 from ensync.signals import StopWish
-from ensync.strategies import launch, results, session
+from ensync.strategies import course, launch, results, session
 from ensync.strategies.header import show_place, show_run
 
 SINGLE = "soft_voting"    # of one member: its own answer
@@ -63,7 +63,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
     console.line(f"{name}: {comm.size} rank{'s' * (comm.size > 1)}", "bold")
     begun = session.start(comm, job, place.feeds, console, wish)
     show_run(console, place, begun)
-    trained = session.train(begun)
+    trained = course.train(begun)
     seconds = trained.elapsed
     allreduce = next(iter(trained.trainees.values())).allreduce
     sent = int(sum_counts(comm, np.array([allreduce.bytes]))[0])
@@ -79,6 +79,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
             if "confusion" in figures:
                 comparison["confusions"][row] = figures["confusion"]
                 predictions[row] = jury.predictions[method]
+    trained.close()
 
 
 def _row(name: str, trained: session.Session, jury: results.Jury, method: str, figures: Mapping[str, Any], seconds: float, sent: int) -> dict[str, Any]:
@@ -143,12 +144,13 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
         if not rows:
             show_place(console, place)
         show_run(console, place, begun)
-        trained = session.train(begun)
+        trained = course.train(begun)
         jury = results.jury_of_session(trained)
         method = job.fusion.method if trained.plan.members > 1 else SINGLE
         figures = jury.fuse(method)
         if figures is not None:
             rows.append(_sweep_row(value, trained, jury, figures))
+        trained.close()
     return {"format": "ensync-sweep", "version": 1, "key": key, "rows": rows, "job": jobs[0][1].model_dump(mode="json", exclude_none=True)} if comm.rank == 0 else None
 
 

@@ -16,7 +16,7 @@ from ensync.nn.network import Network
 from ensync.settings import Job
 from ensync.strategies.data import Feeds
 from ensync.strategies.scoring import Panel, average, figures, voting_weights
-from ensync.strategies.session import Session, build_network
+from ensync.strategies.session import UNUSABLE, Session, build_network
 from ensync.strategies.state import Loaded
 from ensync.training import estimate_statistics
 
@@ -122,7 +122,7 @@ def jury_of_files(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequ
     """Return the jury of a checkpoint; each member answers on all ranks of `comm`, whatever trained it. Collective."""
     state = loaded.state
     positions = loaded.attributes["positions"]
-    failed = {m: p["finished"] for m, p in enumerate(positions) if p["finished"].startswith("diverged")}
+    failed = {m: p["finished"] for m, p in enumerate(positions) if p["finished"].startswith(UNUSABLE)}
     if only is not None:
         failed |= {m: "not asked" for m in range(state.members) if m not in only}
 

@@ -27,6 +27,10 @@ from ensync.training import Trainee, evaluate_block, largest_batch
 from ensync.virtual_shards import VirtualShards, meets
 
 
+LOST = "lost"                     # how the reason begins why a member of a dead rank is not trained on
+UNUSABLE = ("diverged", LOST)
+
+
 class Stopped(EnsyncError):
     """The run was asked to stop; its state is in a checkpoint."""
 
@@ -54,6 +58,7 @@ class Session:
     plan: Plan
     trainees: dict[int, Trainee]
     begun: float = field(default_factory=time.perf_counter)
+    untold: list[dict[str, Any]] = field(default_factory=list)    # this rank's records on their way to the others
 
     @property
     def directory(self) -> Path:
@@ -132,16 +137,17 @@ class Session:
         feed, group = self.feeds.validation, self.plan.comm
         with trainee.averaged():
             _, _, losses, correct = evaluate_block(trainee.network, feed, group.size, group.rank, self.job.training.deterministic)
-        parts = group.allgather((losses, correct))
+        parts = share(group, (losses, correct))
         loss = math.fsum(loss for losses, _ in parts for loss in losses)   # exact, so of no order
         return loss / len(feed), sum(correct for _, correct in parts) / len(feed)
 
     def _note_records(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Collect the members' records on rank 0, show and append them; return them on every rank. Collective."""
-        mine = records if self.plan.comm.rank == 0 else []
-        gathered = [r for part in share(self.comm, mine) for r in part]
+        self.untold = records if self.plan.comm.rank == 0 else []
+        gathered = [r for part in share(self.comm, self.untold) for r in part]
+        self.state.history.extend(gathered)
+        self.untold = []
         if gathered and self.comm.rank == 0:
-            self.state.history.extend(gathered)
             History(self.directory / "history.jsonl").append(*gathered)
             self.console.epoch(gathered, self.job.training.epochs)
         return gathered
@@ -175,6 +181,11 @@ class Session:
         return Stopped(f"stopped by {signal.Signals(number).name} after {where}, with a checkpoint", "",
                        f"`ensync resume {self.directory}` continues", 75 if number in AGAIN else 130)
 
+    def close(self) -> None:
+        """Give the shared memory of the members' sums back; they cannot be trained any more. Collective."""
+        for trainee in self.trainees.values():
+            trainee.allreduce.close()
+
     def _check_replicas(self, when: str) -> None:
         for trainee in self.trainees.values():
             self._check_trainee(trainee, when)
@@ -188,8 +199,8 @@ class Session:
 
     @property
     def failed(self) -> dict[int, str]:
-        """The members that diverged, with the reason, on every rank. Collective."""
-        mine = {m: t.position.finished for m, t in self.trainees.items() if t.position.finished.startswith("diverged")}
+        """The members that diverged or were lost, with the reason, on every rank. Collective."""
+        mine = {m: t.position.finished for m, t in self.trainees.items() if t.position.finished.startswith(UNUSABLE)}
         return {m: why for part in share(self.comm, mine) for m, why in part.items()}
 
 
@@ -264,31 +275,9 @@ def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: C
         found = loaded.member(comm, member)
         if member in trainees:
             loaded.restore(trainees[member], found)
+            if trainees[member].position.finished.startswith(LOST):
+                trainees[member].position.finished = ""    # it goes on where it was saved
     updates = max((r["step"] for r in state.history), default=0)
     history = Path(job.output.directory) / "history.jsonl"
     on_root(comm, lambda: truncate_after(history, updates) if history.exists() else None)
     return Session(comm, job, feeds, console, wish, state, plan, trainees)
-
-
-def part(session: Session) -> Session:
-    """Return the session of the ensemble whose members start from the replica trained so far. Collective."""
-    old = next(iter(session.trainees.values()))
-    plan = make_plan(session.comm, session.job.ensemble.members)
-    trainees = build_trainees(session.comm, session.job, session.feeds, plan, session.console, session.wish)
-    for trainee in trainees.values():
-        for name, values in states.vectors(trainee).items():
-            values[:] = states.vectors(old)[name]
-        trainee.optimizer.steps = old.optimizer.steps
-        trainee.position.epoch = old.position.epoch
-    session.state.members = plan.members
-    return Session(session.comm, session.job, session.feeds, session.console, session.wish, session.state, plan, trainees, session.begun)
-
-
-def train(session: Session) -> Session:
-    """Run a session to its end, through the parting of the members where they start together. Collective."""
-    session.run()
-    if session.last_epoch < session.job.training.epochs:
-        session = part(session)
-        session.run()
-    return session
-
