@@ -1,6 +1,6 @@
 """Two ranks of one thread against PyTorch's DistributedDataParallel (gloo) on two processes of one thread, and against one rank.
 
-python tests/bench/ranks_against_ddp.py [--rounds 5] [--seconds 0.5]     JSON lines, then a table; the global batch is fixed
+python tests/bench/ranks_against_ddp.py [--rounds 4] [--seconds 1.5]     JSON lines, then a table; the global batch is fixed
 """
 
 import argparse
@@ -11,63 +11,112 @@ import socket
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import harness
 
-CASES = [((784, 100, 100, 10), 32), ((784, 512, 256, 10), 128)]
 OPTIMIZER = "adam"
 WINDOWS = 5   # timed stretches within one start
-TARGET = 4.0  # times DDP
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A dense network by its sizes or a convolutional one by its name; to_reach: times faster than DDP."""
+
+    network: tuple[int, ...] | str
+    batch: int
+    to_reach: float
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        return self.network if isinstance(self.network, str) else "-".join(map(str, self.network))
+
+
+CONTESTS = [Contest((784, 100, 100, 10), 32, 4.0), Contest((784, 512, 256, 10), 128, 4.0), Contest("parashar-cnn", 32, 2.0), Contest("minixception", 32, 2.0)]
 
 
 def steps_of_window(seconds_per_step: float, seconds: float) -> int:
     """Return how many steps fill one window."""
-    return max(5, int(seconds / WINDOWS / seconds_per_step))
+    return max(2, int(seconds / WINDOWS / seconds_per_step))
+
+
+def image_case(contest: Contest):
+    """Return the convolutional network of a contest."""
+    from image_networks import CASES
+
+    return next(case for case in CASES if case.name == contest.network)
+
+
+def our_runner(contest: Contest, comm) -> harness.Run:
+    """Return our side of a contest. Collective."""
+    import ensync_side
+    import image_networks
+
+    if isinstance(contest.network, str):
+        return ensync_side.runner(image_networks.make_trainee(comm, image_case(contest), "float32"))
+    return ensync_side.runner(ensync_side.make_trainee(comm, contest.network, contest.batch, OPTIMIZER))
+
+
+def torch_contestant(contest: Contest, rank: int, size: int) -> harness.Run:
+    """Return PyTorch's side of a contest, within DDP where there are several processes; channels last, its faster format for separable convolutions."""
+    import image_networks
+    import torch
+    import torch_side
+
+    images = isinstance(contest.network, str)
+    plain = image_networks.make_torch_network(image_case(contest)) if images else torch_side.make_network(contest.network, online=False)
+    if images:
+        plain = plain.to(memory_format=FORMATS[contest.network](torch))
+    network = torch.nn.parallel.DistributedDataParallel(plain) if size > 1 else plain
+    if images:
+        return image_networks.torch_runner(image_case(contest), network, FORMATS[contest.network](torch) == torch.channels_last, False, rank, size)
+    optimizer = torch_side.make_optimizer(network, OPTIMIZER, "fused")
+    return torch_side.runner(network, contest.network, contest.batch, optimizer, rank=rank, size=size)
+
+
+# The faster memory formats of convolutional_steps.py's trials.
+FORMATS = {"parashar-cnn": lambda torch: torch.contiguous_format, "minixception": lambda torch: torch.channels_last}
 
 
 def ensync_ranks(seconds: float) -> None:
-    """Measure every case on the ranks of mpirun; rank 0 prints milliseconds per step of each window."""
-    from ensync_side import make_trainee, runner
-
+    """Measure every contest on the ranks of mpirun; rank 0 prints milliseconds per step of each window."""
     from ensync.kernels import threads
     from ensync.mpi.world import world
 
     comm = world()
     threads.set_threads(1)
-    for sizes, batch in CASES:
-        run = runner(make_trainee(comm, sizes, batch, OPTIMIZER))
-        run(20)
-        steps = comm.bcast(steps_of_window(harness.seconds_per_step(run, 40), seconds))
+    for contest in CONTESTS:
+        run = our_runner(contest, comm)
+        run(4)
+        steps = comm.bcast(steps_of_window(harness.seconds_per_step(run, 4), seconds))
         windows = []
         for _ in range(WINDOWS):
             comm.Barrier()
             windows.append(1e3 * harness.seconds_per_step(run, steps))
         if comm.rank == 0:
-            print(json.dumps({"case": [sizes, batch], "windows": windows}), flush=True)
+            print(json.dumps({"contest": contest.name, "windows": windows}), flush=True)
 
 
 def torch_process(rank: int, size: int, port: int, seconds: float) -> None:
-    """Measure every case in one process of DDP (or plain PyTorch when alone)."""
+    """Measure every contest in one process of DDP (or plain PyTorch when alone)."""
     import torch
     import torch.distributed as dist
-    import torch_side
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
-    for sizes, batch in CASES:
-        plain = torch_side.make_network(sizes, online=False)
-        network = torch.nn.parallel.DistributedDataParallel(plain) if size > 1 else plain
-        run = torch_side.runner(network, sizes, batch, torch_side.make_optimizer(network, OPTIMIZER, "fused"), rank=rank, size=size)
-        run(20)
-        steps = torch.tensor(steps_of_window(harness.seconds_per_step(run, 40), seconds))
+    for contest in CONTESTS:
+        run = torch_contestant(contest, rank, size)
+        run(4)
+        steps = torch.tensor(steps_of_window(harness.seconds_per_step(run, 4), seconds))
         dist.broadcast(steps, 0)
         windows = []
         for _ in range(WINDOWS):
             dist.barrier()
             windows.append(1e3 * harness.seconds_per_step(run, int(steps)))
         if rank == 0:
-            print(json.dumps({"case": [sizes, batch], "windows": windows}), flush=True)
+            print(json.dumps({"contest": contest.name, "windows": windows}), flush=True)
     dist.destroy_process_group()
 
 
@@ -105,24 +154,24 @@ def measure(rounds: int, seconds: float) -> list[dict[str, object]]:
     starts = {"ensync 1": lambda: start_ensync(1, seconds), "ensync 2": lambda: start_ensync(2, seconds)}
     if harness.torch_is_here():
         starts |= {"torch 1": lambda: start_torch(1, seconds), "torch 2": lambda: start_torch(2, seconds)}
-    times: dict[str, list[list[float]]] = {name: [[] for _ in CASES] for name in starts}
+    times: dict[str, list[list[float]]] = {name: [[] for _ in CONTESTS] for name in starts}
     for _ in range(rounds):
         for name, start in starts.items():
             for case, line in enumerate(start()):
                 times[name][case].append(statistics.median(line["windows"]))
-    return [record(case, {name: rows[case] for name, rows in times.items()}) for case in range(len(CASES))]
+    return [record(case, {name: rows[case] for name, rows in times.items()}) for case in range(len(CONTESTS))]
 
 
 def record(case: int, times: dict[str, list[float]]) -> dict[str, object]:
     """Return the figures of a case from its milliseconds per step, round by round."""
-    sizes, batch = CASES[case]
-    figures: dict[str, object] = {"network": "-".join(map(str, sizes)), "global_batch": batch}
+    contest = CONTESTS[case]
+    figures: dict[str, object] = {"network": contest.name, "global_batch": contest.batch}
     figures |= {f"{name.replace(' ', '_')}_ms": statistics.median(rows) for name, rows in times.items()}
     figures["speed_up_2_ranks"] = harness.median_ratio(times["ensync 1"], times["ensync 2"])
     if "torch 2" in times:
         figures["ddp_speed_up"] = harness.median_ratio(times["torch 1"], times["torch 2"])
         figures["ratio_to_ddp"] = harness.median_ratio(times["torch 2"], times["ensync 2"])
-        figures["to_reach"] = TARGET
+        figures["to_reach"] = contest.to_reach
     harness.emit(figures)
     return figures
 
@@ -130,8 +179,8 @@ def record(case: int, times: dict[str, list[float]]) -> dict[str, object]:
 def main() -> None:
     """Measure and print, or play one role when started by ourselves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of one case in one start")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of one case in one start")
     parser.add_argument("--role", choices=["ensync", "torch"], help=argparse.SUPPRESS)
     for name in ("--rank", "--size", "--port"):
         parser.add_argument(name, type=int, help=argparse.SUPPRESS)
