@@ -34,30 +34,46 @@ def _largest(source, target, chosen, window, y, x, j, count):
 
 
 @njit(forceinline=True, **OPTIONS)
-def _max_line(source, target, chosen, window, y):
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+def _largest_inside(source, at, line, c, kh, kw, target, chosen, to):
+    """As `_largest` for a whole vector of a window inside the image; with kh and kw constant the loops are unrolled."""
     full = lanes(source)
+    best = load(source, at, full)
+    place = splat_as(best, chosen, np.uint8(0))
+    for ky in range(kh):
+        for kx in range(kw):
+            value = load(source, at + ky * line + kx * c, full)
+            wins = greater(value, best)
+            best = choose(wins, value, best)
+            place = choose(wins, splat_as(best, chosen, np.uint8(ky * kw + kx)), place)
+    store(target, to, best, full)
+    store(chosen, to, place, full)
+
+
+@njit(**OPTIONS)
+def _max_line(source, target, chosen, window, y):
+    """Write a line of maxima: windows of 3x3 and 2x2 pixels inside the image unrolled, all others at their own size."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    row, full = y * stride - top, lanes(source)
+    whole = 0 <= row and row + kh <= h and kh == kw
     for x in range(ow):
-        for j in range(0, c // full * full, full):
-            _largest(source, target, chosen, window, y, x, j, full)
-        if c % full:
-            _largest(source, target, chosen, window, y, x, c // full * full, c % full)
+        column, to = x * stride - left, (y * ow + x) * c
+        inside, at = whole and 0 <= column and column + kw <= w, (row * w + column) * c
+        for j in range(0, c, full):
+            if inside and kh == 3 and c - j >= full:
+                _largest_inside(source, at + j, w * c, c, 3, 3, target, chosen, to + j)
+            elif inside and kh == 2 and c - j >= full:
+                _largest_inside(source, at + j, w * c, c, 2, 2, target, chosen, to + j)
+            else:
+                _largest(source, target, chosen, window, y, x, j, min(full, c - j))
 
 
 @njit(parallel=True, **OPTIONS)
 def _max_forward(inputs, size, stride, padding, outputs, chosen):
     (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
-    top, left = padding
     for line in prange(n * oh):
-        image, y = line // oh, line % oh
+        image, window = line // oh, (h, w, c, size[0], size[1], oh, ow, stride, padding[0], padding[1])
         source, target, places = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c), pointer(chosen, image * oh * ow * c)
-        whole = 0 <= y * stride - top and y * stride - top + size[0] <= h   # then the loops over common windows are unrolled
-        if whole and size[0] == 3 and size[1] == 3:
-            _max_line(source, target, places, (h, w, c, 3, 3, oh, ow, stride, top, left), y)
-        elif whole and size[0] == 2 and size[1] == 2:
-            _max_line(source, target, places, (h, w, c, 2, 2, oh, ow, stride, top, left), y)
-        else:
-            _max_line(source, target, places, (h, w, c, size[0], size[1], oh, ow, stride, top, left), y)
+        _max_line(source, target, places, window, line % oh)
 
 
 @njit(forceinline=True, **OPTIONS)
