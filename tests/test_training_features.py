@@ -10,7 +10,7 @@ from ensync.job import job_from_dict
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.training import Trainee, largest_batch
+from ensync.training import Trainee, evaluate_block, largest_batch
 
 ALONE = SimpleNamespace(size=1, rank=0)
 
@@ -171,3 +171,16 @@ def test_augmentation_changes_training_images_only():
 def test_augmented_slices_add_up_to_the_batch():
     whole, sliced = (epochs(make_trainee(training={"batch": 24, "slice": n}, augmentation=AUGMENTED), 2) for n in (512, 7))
     np.testing.assert_allclose(sliced.network.parameters, whole.network.parameters, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_deterministic_evaluation_does_not_depend_on_the_number_of_ranks(size):
+    """Blocks of whole buffers, so that rows have the same neighbours; otherwise blocks are as even as can be."""
+    trainee = make_trainee(rows=700, training={"batch": 20})
+    _, scores, losses, correct = evaluate_block(trainee.network, trainee.feed, 1, 0, True)
+    parts = [evaluate_block(trainee.network, trainee.feed, size, rank, True) for rank in range(size)]
+    assert [part[0] for part in parts] == [sum(len(before[1]) for before in parts[:rank]) for rank in range(size)]
+    assert np.array_equal(np.concatenate([part[1] for part in parts]), scores)
+    assert [loss for part in parts for loss in part[2]] == losses and sum(part[3] for part in parts) == correct
+    even = [len(evaluate_block(trainee.network, trainee.feed, size, rank, False)[1]) for rank in range(size)]
+    assert sum(even) == 700 and max(even) - min(even) <= 1

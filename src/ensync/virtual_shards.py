@@ -47,7 +47,7 @@ class VirtualShards:
         self._parts: list[_Part] = []
         for twin in networks[1:]:
             twin.parameters = self.network.parameters
-            twin.reduce_in(twin.reduced)   # binds the layers to the parameters
+            twin.reduce_in(twin.reduced)   # binds the layers to the parameters; nobody reads the statistics that a twin moves
 
     @property
     def count(self) -> int:
@@ -84,8 +84,6 @@ class VirtualShards:
 
     def _together(self, share: Share) -> Iterator[Network]:
         """Compute all shards from meeting to meeting, at which their vectors become the sum over all shards."""
-        for twin in self.networks[1:]:
-            twin.statistics[:] = self.network.statistics
         pairs = list(zip(self._parts, self.networks, self.total.mine, strict=True))
         waiting = [part.begin(lambda meet, n=network, s=shard: share(n, s, meet)) for part, network, shard in pairs]
         while waiting[0] is not None:
