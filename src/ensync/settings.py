@@ -10,7 +10,7 @@ from ensync.layer_settings import Activation, LayerSettings, Positive, Rate, Sec
 class Data(Section):
     """Where the prepared dataset lies and how its pixels reach the network."""
 
-    path: str = Field(description="the HDF5 file that `ensync data prepare` wrote")
+    path: Annotated[str, Field(min_length=1)] = Field(description="the HDF5 file that `ensync data prepare` wrote")
     normalization: Literal["standard", "unit", "signed", "none"] = Field(
         "standard",
         description="standard: (pixel - mean) / std of each channel of the training set; unit: pixel / 255; signed: pixel / 127.5 - 1; none: 0..255")
@@ -96,9 +96,9 @@ class Training(Section):
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
     best_weights: bool = Field(False, description="evaluate each network with the parameters of its best validation epoch")
     deterministic: bool = Field(
-        False, description="the same bits of every network on any number of ranks and threads: each batch is cut into virtual_shards, computed one by one and added "
-                           "along a fixed tree. Costs speed, since a shard has few rows, and memory of up to five gradients; the ranks send as much as "
-                           "without it, half as much more where some hold two branches of the tree (3 ranks of 8 shards)")
+        False, description="the same bits of every network (of an ensemble: of each of ensemble.members) on any number of ranks and threads: each batch is cut into "
+                           "virtual_shards, computed one by one and added along a fixed tree. Costs speed, since a shard has few rows, and memory of up to five "
+                           "gradients; the ranks send as much as without it, half as much more where some hold two branches of the tree (3 ranks of 8 shards)")
     virtual_shards: Positive = Field(
         8, description="deterministic: parts of each batch, at least as many as ranks train one network, best a multiple of them; another number gives other bits")
     watchdog: Annotated[float, Field(ge=0)] = Field(
@@ -197,7 +197,7 @@ class Checkpoint(Section):
 class Output(Section):
     """Where results go."""
 
-    directory: str = Field(description="of the run: job.toml, history.jsonl, checkpoints/, result.json")
+    directory: Annotated[str, Field(min_length=1)] = Field(description="of the run: job.toml, history.jsonl, checkpoints/, result.json")
 
 
 class Job(Section):
