@@ -75,6 +75,7 @@ class Residual(Chain):
     def __init__(self, layers: Sequence[Layer], activation: str = "identity", shortcut: Sequence[Layer] = ()) -> None:
         assert isinstance(layers[-1], BatchNormalization) and not layers[-1].relu
         self.main, self.shortcut, self.relu = list(layers), list(shortcut), activation == "relu"
+        self.main[-1].in_place = False   # the gradient goes both ways
         super().__init__([*layers, *shortcut])
 
     def build(self, shape: Shape) -> Shape:

@@ -19,6 +19,7 @@ class BatchNormalization(Layer):
 
     def __init__(self, activation: str = "identity", momentum: float = 0.99, epsilon: float = 1e-3, unbiased: bool = False) -> None:
         self.relu, self.momentum, self.epsilon, self.unbiased = activation == "relu", momentum, epsilon, unbiased
+        self.in_place = True   # whether the gradient of the inputs may be written over that of the outputs, which spares memory traffic
 
     def build(self, shape: Shape) -> Shape:
         self.shape, c = shape, shape[-1]
@@ -31,7 +32,8 @@ class BatchNormalization(Layer):
         self.gamma_gradient, self.beta_gradient = gradients["gamma"], gradients["beta"]
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs, self.inputs_gradient = empty((rows, *self.shape), dtype), empty((rows, *self.shape), dtype)
+        self.outputs = empty((rows, *self.shape), dtype)
+        self.inputs_gradient = None if self.in_place else empty((rows, *self.shape), dtype)
         c = self.shape[-1]
         self.scale, self.shift, self.spare = np.zeros((3, c), dtype)
         self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
@@ -50,7 +52,7 @@ class BatchNormalization(Layer):
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
+        c, out = self.shape[-1], gradient if self.in_place else self.inputs_gradient[: len(gradient)]
         given = gradient.reshape(-1, c)
         normalization.channel_gradient_sums(given, self.values, self.scale, self.shift, self.relu, self._partial(), self.sums)
         self.use_gradient_sums(step)
