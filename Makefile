@@ -40,7 +40,7 @@ test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm 
 	$(BIN)/python -m pytest -q tests/slurm
 
 fuzz: $(VENV)/installed-test   ## damage files of every format, thousands of times: always a sentence, never a crash
-	ENSYNC_FUZZ=5000 $(BIN)/python -m pytest -q tests/storage/test_sources_fuzz.py --timeout 3000
+	ENSYNC_FUZZ=5000 $(BIN)/python -m pytest -q tests/storage/test_sources_fuzz.py tests/test_job_fuzz.py --timeout 3000
 
 soak: $(VENV)/installed-test   ## kill writers of checkpoints at random moments, 200 times
 	$(BIN)/python tests/soak/checkpoint_kills.py 200

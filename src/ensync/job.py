@@ -16,6 +16,9 @@ from ensync.errors import EnsyncError, nearest
 from ensync.layer_settings import KINDS
 from ensync.settings import Job
 
+DEEPEST = 40      # sections, lists and layers within each other
+LONGEST = 120     # characters of a value or name that an error shows
+
 __all__ = ["Job", "dump_job", "explain_settings", "job_from_dict", "load_job", "override"]
 
 
@@ -32,8 +35,8 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         raise EnsyncError(f"'{path}' is a directory", "a job file (TOML)", f"give its path; a run that stands there is continued with `ensync resume {path}`") from None
     except OSError as error:
         raise EnsyncError(f"'{path}' cannot be read ({error.strerror})", "a job file (TOML)", "check the path and its permissions") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise EnsyncError(f"'{path}' is not TOML: {error or 'nested too deeply'}", "lines `key = value` under [section] headers", "mend that line") from None
+    except (ValueError, RecursionError) as error:    # a ValueError that is no TOMLDecodeError: a number of thousands of digits
+        raise EnsyncError(f"'{path}' is not TOML: {_shown(error) or 'nested too deeply'}", "lines `key = value` under [section] headers", "mend that line") from None
     return job_from_dict(override(tables, overrides), str(path))
 
 
@@ -43,10 +46,10 @@ def override(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
         name, equals, value = text.partition("=")
         section, dot, key = name.strip().partition(".")
         if not (equals and dot and section and key):
-            raise EnsyncError(f"--set {text}", "section.key=value", "write for example --set training.epochs=2")
+            raise EnsyncError(f"--set {_shown(text)}", "section.key=value", "write for example --set training.epochs=2")
         table = tables.setdefault(section, {})
         if not isinstance(table, dict):
-            raise EnsyncError(f"'{section}' is a plain value in the job file", "a section", f"write it as [{section}]")
+            raise EnsyncError(f"'{_shown(section)}' is a plain value in the job file", "a section", f"write it as [{section}]")
         table[key] = _toml_value(value.strip())
     return tables
 
@@ -54,20 +57,42 @@ def override(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
 def job_from_dict(tables: dict[str, Any], origin: str = "the job") -> Job:
     """Check plain tables against the declared settings; EnsyncError for the first mistake and the number of others."""
+    _check_values(tables, origin)
     try:
         return Job.model_validate(tables)
     except ValidationError as error:
         raise _refusal(error.errors(), origin) from None
 
 
+def _check_values(value: Any, origin: str, name: str = "", depth: int = 0) -> None:
+    """Refuse what no setting can be: numbers beyond 64 bits, text that is no UTF-8 or has zero bytes, a nest of lists without end."""
+    if depth > DEEPEST:
+        raise EnsyncError(f"'{_shown(name)}' in {origin} is nested more than {DEEPEST} deep", "sections with settings, and layers within layers", "correct it")
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value, 1):
+            _check_values(item, origin, f"{name}.{key}" if name else str(key), depth + 1)
+            if isinstance(key, str):
+                _check_values(key, origin, name or "a section's name", depth + 1)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise EnsyncError(f"{_shown(name)} in {origin} is a number beyond 64 bits", "a smaller number", "correct it")
+    elif isinstance(value, str) and ("\0" in value or value.encode(errors="replace").decode() != value):
+        raise EnsyncError(f"{_shown(name)} = {_shown(repr(value))} in {origin}", "UTF-8 text without zero bytes", "correct it")
+
+
+def _shown(text: object) -> str:
+    """Return text on one line, shortened where a person would not read it all."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 25]}...{line[-20:]}"
+
+
 def _refusal(errors: list[Any], origin: str) -> EnsyncError:
-    first = errors[0]
+    first, value = errors[0], _shown(repr(errors[0]["input"]))
     others = len({_locate(error["loc"]).name for error in errors}) - 1    # a union refuses a value once for each of its types
     more = f" (and {others} more)" if others else ""
     message = first["msg"].removeprefix("Value error, ")
@@ -75,6 +100,7 @@ def _refusal(errors: list[Any], origin: str) -> EnsyncError:
         given, expected, action = message.split("|")
         return EnsyncError(f"{given} in {origin}{more}", expected, action)
     place = _locate(first["loc"])
+    place.name = _shown(place.name)
     if first["type"] == "extra_forbidden":
         kind = "section" if place.section is Job else "setting"
         allowed = [name for name in place.section.model_fields if name != "kind"]
@@ -82,12 +108,12 @@ def _refusal(errors: list[Any], origin: str) -> EnsyncError:
     if first["type"] == "missing":
         return EnsyncError(f"no '{place.name}' in {origin}{more}", place.meaning, f"add it{place.remedy(', or give ')}")
     if first["type"].startswith("union_tag"):
-        given = first["input"].get("kind", "") if isinstance(first["input"], dict) else ""
+        given = _shown(first["input"].get("kind", "")) if isinstance(first["input"], dict) else ""
         return EnsyncError(f"{place.name} of {origin} has {f'kind = {given!r}' if given else 'no kind'}{nearest(str(given), KINDS)}{more}",
                            "one of " + ", ".join(KINDS), "correct it")
     what = (message[0].lower() + message[1:]).removeprefix("input should be ")
     near = nearest(str(first["input"]), re.findall(r"'([^']*)'", what)) if first["type"] == "literal_error" else ""
-    return EnsyncError(f"{place.name} = {first['input']!r} in {origin}{near}{more}", f"{what} ({place.meaning})", f"change it there{place.remedy(' or with ')}")
+    return EnsyncError(f"{place.name} = {value} in {origin}{near}{more}", f"{what} ({place.meaning})", f"change it there{place.remedy(' or with ')}")
 
 
 @dataclass

@@ -112,7 +112,7 @@ def test_a_checkpoint_on_a_file_system_that_hangs_is_named_as_the_operation(plac
 def test_a_stopped_rank_ends_a_run_that_then_resumes(place):
     process = place.start(3, "train", "job.toml", "--set", "training.watchdog=8", "--set", "training.epochs=4000")
     try:
-        wait_until(lambda: (place / "runs/job/history.jsonl").exists(), 60)
+        wait_until(lambda: any((place / "runs/job/checkpoints").glob("checkpoint-*")), 60)
         os.kill(rank_processes(process.pid)[2], signal.SIGSTOP)
         begun = time.monotonic()
         _, err = process.communicate(timeout=40)
