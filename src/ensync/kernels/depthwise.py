@@ -41,7 +41,7 @@ def _pixel(source, weights, bias, target, step, window, y, x, j, count):
 def _four_pixels(source, weights, bias, target, step, window, y, x, j, count):
     """Compute one vector of channels of four neighbours, all of whose columns lie inside the image, at stride 1."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
-    first_row, end_row, row = clip_taps(y, 1, top, kh, h)
+    first_row, end_row, row = clip_taps(y, stride, top, kh, h)
     origin = j if step > 0 else (kh * kw - 1) * c + j
     a = b = d = e = load(bias, j, count)
     for ky in range(first_row, end_row):
@@ -77,16 +77,22 @@ def _line(source, weights, bias, target, step, window, y):
 
 
 @njit(forceinline=True, **OPTIONS)
-def _is_plain(window, y, full):
-    """Whether line y of a 3x3 filter at stride 1 meets three lines of the image, framed by one zero, in whole vectors of channels."""
+def _is_framed(window):
+    """Whether a 3x3 filter at stride 1 meets images framed by one zero on each side."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
-    return kh == 3 and kw == 3 and stride == 1 and left == 1 and ow == w and c % full == 0 and 0 <= y - top and y - top + 3 <= h
+    return kh == 3 and kw == 3 and stride == 1 and top == 1 and left == 1 and oh == h and ow == w
 
 
 @njit(forceinline=True, **OPTIONS)
 def _column(source, at, line, full):
     """Three pixels below one another."""
     return load(source, at, full), load(source, at + line, full), load(source, at + 2 * line, full)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _rim_column(source, at, line, above, count, below):
+    """Three pixels below one another, the first and the last of which may be beyond the rim: then none of their channels is read."""
+    return load(source, at, above), load(source, at + line, count), load(source, at + 2 * line, below)
 
 
 @njit(forceinline=True, **OPTIONS)
@@ -99,34 +105,42 @@ def _nine(p, q, r, u, v, w, total):
     return fma(r[2], w[2], a) + b
 
 
+@njit(forceinline=True, **OPTIONS)
+def _framed_sums(source, weights, bias, target, step, window, y, j, above, count, below):
+    """Compute one vector of channels of a line: the filter stays in registers, and each pixel is read once."""
+    w, c = window[1], window[2]
+    line, tap, nothing = w * c, (0 if step > 0 else 8 * c) + j, zeros(source)
+    left, middle, right = (_column(weights, tap, 3 * step * c, count), _column(weights, tap + step * c, 3 * step * c, count),
+                           _column(weights, tap + 2 * step * c, 3 * step * c, count))
+    add, at, to = load(bias, j, count), (y - 1) * line + j, y * line + j
+    p, q = (nothing, nothing, nothing), _rim_column(source, at, line, above, count, below)
+    for x in range(w - 1):
+        r = _rim_column(source, at + (x + 1) * c, line, above, count, below)
+        store(target, to + x * c, _nine(p, q, r, left, middle, right, add), count)
+        p, q = q, r
+    store(target, to + (w - 1) * c, _nine(p, q, (nothing, nothing, nothing), left, middle, right, add), count)
+
+
 @njit(**OPTIONS)
-def _plain_line(source, weights, bias, target, step, window, y):
-    """A line of `_is_plain`: the filter stays in registers, and each pixel is read once for a vector of channels."""
-    w, c, full = window[1], window[2], lanes(source)
-    origin, nothing = 0 if step > 0 else 8 * c, zeros(source)
+def _framed_line(source, weights, bias, target, step, window, y):
+    """A line of `_is_framed`; the usual, where all is read, without masks."""
+    h, c, full = window[0], window[2], lanes(source)
     for j in range(0, c, full):
-        tap = origin + j
-        left, middle, right = (_column(weights, tap, 3 * step * c, full), _column(weights, tap + step * c, 3 * step * c, full),
-                               _column(weights, tap + 2 * step * c, 3 * step * c, full))
-        add, at, to = load(bias, j, full), (y - window[8]) * w * c + j, y * w * c + j
-        p, q = (nothing, nothing, nothing), _column(source, at, w * c, full)
-        for x in range(w - 1):
-            r = _column(source, at + (x + 1) * c, w * c, full)
-            store(target, to + x * c, _nine(p, q, r, left, middle, right, add), full)
-            p, q = q, r
-        store(target, to + (w - 1) * c, _nine(p, q, (nothing, nothing, nothing), left, middle, right, add), full)
+        count = min(full, c - j)
+        if count == full and y > 0 and y + 1 < h:
+            _framed_sums(source, weights, bias, target, step, window, y, j, full, full, full)
+        else:
+            _framed_sums(source, weights, bias, target, step, window, y, j, count if y > 0 else 0, count, count if y + 1 < h else 0)
 
 
 @njit(**OPTIONS)
 def correlate_line(source, weights, bias, target, step, window, y):
-    """Compute output line y of the image at address `source`; the loops over a 3x3 filter are unrolled."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
-    if _is_plain(window, y, lanes(source)):
-        _plain_line(source, weights, bias, target, step, window, y)
-    elif kh == 3 and kw == 3 and stride == 1:
-        _line(source, weights, bias, target, step, (h, w, c, 3, 3, oh, ow, 1, top, left), y)
+    """Compute output line y of the image at address `source`; step -1 turns the filter by 180 degrees."""
+    turn = np.int64(step)   # a constant would have all below compiled for each value
+    if _is_framed(window):
+        _framed_line(source, weights, bias, target, turn, window, y)
     else:
-        _line(source, weights, bias, target, step, window, y)
+        _line(source, weights, bias, target, turn, window, y)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -190,19 +204,6 @@ def _put_column(target, at, line, values, full):
     store(target, at + 2 * line, values[2], full)
 
 
-@njit(forceinline=True, **OPTIONS)
-def _is_framed(window):
-    """Whether a 3x3 filter at stride 1 meets images framed by one zero on each side."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
-    return kh == 3 and kw == 3 and stride == 1 and top == 1 and left == 1 and oh == h and ow == w and w > 1
-
-
-@njit(forceinline=True, **OPTIONS)
-def _rim_column(source, at, line, above, count, below):
-    """Three pixels below one another, the first and the last of which may be beyond the rim: then none of their channels is read."""
-    return load(source, at, above), load(source, at + line, count), load(source, at + 2 * line, below)
-
-
 @njit(**OPTIONS)
 def _framed_line_gradient(source, gradient, total, window, y):
     """A line of `_is_framed`: nine sums stay in registers, each pixel is read once for a vector of channels, the next line fetched."""
@@ -232,7 +233,7 @@ def _framed_line_gradient(source, gradient, total, window, y):
 def add_line_gradient(source, gradient, total, window, y):
     """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
-    if _is_framed(window):
+    if w > 1 and _is_framed(window):
         _framed_line_gradient(source, gradient, total, window, y)
         return
     first_tap, end_tap, _ = clip_taps(y, stride, top, kh, h)
