@@ -24,6 +24,7 @@ from ensync.storage.dataset import open_dataset
 from ensync.strategies import launch
 from ensync.strategies.data import Feeds
 from ensync.strategies.session import build_network
+from ensync.virtual_shards import meets
 
 STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
@@ -92,9 +93,12 @@ def _needed(job: Job, size: int) -> dict[str, int]:
     dataset = open_dataset(job.data.path)
     try:
         sizes = SimpleNamespace(dataset=dataset, train=range(dataset.sizes["train"]))   # all that the network's buffers depend on
-        network = build_network(job, cast(Feeds, sizes), size if job.training.strategy == "synchronous" else 1)
+        ranks = size if job.training.strategy == "synchronous" else 1
+        network = build_network(job, cast(Feeds, sizes), ranks)
+        shards = -(-job.training.virtual_shards // ranks) if job.training.deterministic and meets(network) else 1
+        twins = [build_network(job, cast(Feeds, sizes), ranks) for _ in range(shards - 1)]
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-        held = {id(array): array.nbytes for array in _arrays([network, optimizer])}
+        held = {id(array): array.nbytes for array in _arrays([network, *twins, optimizer])}
         return {"dataset": sum(dataset.nbytes(split) for split in dataset.sizes), "rank": with_code + sum(held.values())}
     finally:
         dataset.close()
