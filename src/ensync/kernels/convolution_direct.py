@@ -16,10 +16,15 @@ from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, load, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
-TILE = tile(ROWS, VECTORS)
 SHORT_ROWS = 8
-SHORT_TILE = tile(SHORT_ROWS, VECTORS)
+TILE, SHORT_TILE, NARROW_TILE, SHORT_NARROW_TILE = (tile(rows, vectors) for vectors in (VECTORS, 1) for rows in (ROWS, SHORT_ROWS))
 PARTS = 8
+
+
+@njit(forceinline=True, **OPTIONS)
+def panel_width(columns, full):
+    """Columns of a panel: one vector where it holds all."""
+    return full if columns <= full else VECTORS * full
 
 
 @njit(**OPTIONS)
@@ -65,19 +70,25 @@ def _line_tiles(framed, filters, bias, floor, target, layout, columns, y, column
         a = advance(framed, (y * stride * frame_columns + x * stride) * c)
         to = advance(target, (y * ow + x) * outputs + column)
         if inputs == c:
-            _tile(short, a, filters, to, bias, kh, kw * c, frame_columns * c, stride * c, stride * frame_columns * c,
+            _tile(short, width, a, filters, to, bias, kh, kw * c, frame_columns * c, stride * c, stride * frame_columns * c,
                   kw * c * width, width, outputs, pixels, group, count, 1, 0, floor)
         else:
             for ky in range(kh):
-                _tile(short, advance(a, ky * frame_columns * c), advance(filters, ky * kw * inputs * width), to, bias, kw, inputs, c,
+                _tile(short, width, advance(a, ky * frame_columns * c), advance(filters, ky * kw * inputs * width), to, bias, kw, inputs, c,
                       stride * c, stride * frame_columns * c, inputs * width, width, outputs, pixels, group, count, int(ky == 0),
                       int(ky > 0), floor if ky == kh - 1 else -np.inf)
     return lines
 
 
 @njit(forceinline=True, **OPTIONS)
-def _tile(short, a, b, to, bias, outer, inner, a_outer, a_row, a_group, b_outer, b_inner, c_row, rows, group, count, has_bias, add, floor):
-    if short:
+def _tile(short, width, a, b, to, bias, outer, inner, a_outer, a_row, a_group, b_outer, b_inner, c_row, rows, group, count, has_bias, add, floor):
+    if width == lanes(a):
+        if short:
+            SHORT_NARROW_TILE(a, b, to, bias, outer, inner, a_outer, a_row, a_group, 1, b_outer, b_inner, c_row, rows, group, count, has_bias, add,
+                              floor)
+        else:
+            NARROW_TILE(a, b, to, bias, outer, inner, a_outer, a_row, a_group, 1, b_outer, b_inner, c_row, rows, group, count, has_bias, add, floor)
+    elif short:
         SHORT_TILE(a, b, to, bias, outer, inner, a_outer, a_row, a_group, 1, b_outer, b_inner, c_row, rows, group, count, has_bias, add, floor)
     else:
         TILE(a, b, to, bias, outer, inner, a_outer, a_row, a_group, 1, b_outer, b_inner, c_row, rows, group, count, has_bias, add, floor)
@@ -92,7 +103,7 @@ def pack_filters(weights, groups, turned, target):
     kh, kw, inputs, outputs = weights.shape
     share = outputs // groups
     rows, columns = (share, inputs) if turned else (inputs, share)
-    width = VECTORS * lanes(weights)
+    width = panel_width(columns, lanes(weights))
     panels = (columns + width - 1) // width
     for item in prange(groups * panels):
         group, first = item // panels, item % panels * width
@@ -114,7 +125,8 @@ def correlate(inputs, filters_at, filter_shape, bias, stride, spread, padding, g
     """Convolve with packed filters of shape (kh, kw), the scratch holding them at its front and a frame per thread behind."""
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, outputs.shape[1:], filter_shape
     lines, columns = (oh - 1) * stride + kh, (ow - 1) * stride + kw
-    width, share, given = VECTORS * lanes(inputs), k // groups, c // groups
+    share, given = k // groups, c // groups
+    width = panel_width(share, lanes(inputs))
     panels = (share + width - 1) // width
     for image in prange(n):
         framed = pointer(scratch, filters_at + numba.get_thread_id() * lines * columns * c)
@@ -146,8 +158,13 @@ def _image_filter_sums(framed, gradient, sums, layout, add):
                         rows = min(ROWS, stretch - row) if whole == 1 else min(whole, kh - ky) * stretch
                         a = advance(framed, (ky * frame_columns + kx) * c + group * inputs + row)
                         to = advance(sums, ((ky * kw + kx) * inputs + row) * outputs + group * share + column)
-                        TILE(a, b, to, b, oh, ow, stride * frame_columns * c, 1, frame_columns * c, stride * c, ow * outputs, outputs, outputs,
-                             rows, stretch if whole > 1 else rows, min(width, share - column), 0, add, floor)
+                        group_rows, count = stretch if whole > 1 else rows, min(width, share - column)
+                        if width == lanes(a):
+                            NARROW_TILE(a, b, to, b, oh, ow, stride * frame_columns * c, 1, frame_columns * c, stride * c, ow * outputs, outputs, outputs,
+                                        rows, group_rows, count, 0, add, floor)
+                        else:
+                            TILE(a, b, to, b, oh, ow, stride * frame_columns * c, 1, frame_columns * c, stride * c, ow * outputs, outputs, outputs,
+                                 rows, group_rows, count, 0, add, floor)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -161,7 +178,7 @@ def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out):
         first = n * part // parts
         for image in range(first, n * (part + 1) // parts):
             _frame(pointer(inputs, image * h * w * c), (h, w, c), framed, (lines, columns, padding[0], padding[1]), 1)
-            layout = (kh, kw, c, c // groups, stride, columns, oh, ow, k, VECTORS * lanes(inputs))
+            layout = (kh, kw, c, c // groups, stride, columns, oh, ow, k, panel_width(k // groups, lanes(inputs)))
             _image_filter_sums(framed, pointer(gradient, image * oh * ow * k), pointer(scratch, part * out.size), layout, int(image > first))
     flat = out.reshape(out.size)
     for i in prange(out.size):
