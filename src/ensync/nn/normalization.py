@@ -131,7 +131,8 @@ class LocalResponseNormalization(Layer):
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
-        response.response_backward(gradient.reshape(-1, c), self.inputs, self.k, self.n, self.alpha, self.beta, Workspace.of(gradient.dtype), out.reshape(-1, c))
+        response.response_backward(gradient.reshape(-1, c), self.inputs, self.k, self.n, self.alpha, self.beta, Workspace.of(gradient.dtype),
+                                   out.reshape(-1, c))
         return out
 
     def operations(self, shape: Shape) -> int:
