@@ -10,7 +10,8 @@ import click
 from ensync import __version__
 from ensync.errors import EnsyncError, nearest
 
-EXIT_CODES = "Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 75 stopped by a signal after a checkpoint, run again to continue; 130 Ctrl-C."
+EXIT_CODES = ("Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 3 nobody got on for training.watchdog seconds; 75 stopped by a signal after a checkpoint, run again to continue; "
+              "130 Ctrl-C.")
 
 
 class Verbs(click.Group):

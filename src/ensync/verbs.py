@@ -29,7 +29,7 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
     console = make_console(comm.rank, verbose)
     if launch.begun(comm, job, resume_if_begun, overwrite):
         console.line(f"resuming {job.output.directory}")
-        resume(comm, job.output.directory, overrides, verbose)
+        resume(comm, job.output.directory, overrides, verbose, job)
         return
     with _watched(comm, job, console):
         place = launch.prepare(comm, job)
@@ -41,8 +41,8 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
             _complete(run)
 
 
-def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
-    """Continue a run from its newest valid checkpoint, on any number of ranks."""
+def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool, asked: Job | None = None) -> None:
+    """Continue a run from its newest valid checkpoint, on any number of ranks; `asked`: the job file that it was called with."""
     console = make_console(comm.rank, verbose)
     loaded = _load(comm, directory)
     for path, why in loaded.rejected:
@@ -50,6 +50,7 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
     saved = loaded.state.job
     stands = str(loaded.path.parent.parent)    # where the run is now, should it have been moved
     job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": stands})}), overrides)
+    _say_differences(console, saved, job, asked or job)
     with _watched(comm, job, console):
         place = launch.prepare(comm, job)
         with stop_on_signals() as wish:
@@ -58,6 +59,27 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
             show_run(console, place, run)
             console.line(f"continuing from {loaded.path}")
             _complete(run)
+
+
+def _say_differences(console: Console, saved: Job, job: Job, asked: Job) -> None:
+    """Say which settings of the resumed run are others than when it began, and which of the job file are not taken."""
+    begun, taken, wanted = (_flat(each) for each in (saved, job, asked))
+    if changed := [f"{name} = {_brief(value)} (was {_brief(begun.get(name))})" for name, value in taken.items() if value != begun.get(name)]:
+        console.line("taken from --set: " + ", ".join(changed))
+    if left := [f"{name} = {_brief(value)} (the run: {_brief(taken.get(name))})" for name, value in wanted.items() if value != taken.get(name)]:
+        console.warn(f"the job file is not what the run was begun with, and the run's own settings are kept; not taken: {', '.join(left)}; to change one give --set")
+
+
+def _flat(job: Job) -> dict[str, Any]:
+    """Return the settings by their whole names, but for where the run stands and members left to the number of ranks."""
+    flat = {f"{section}.{key}": value for section, settings in job.model_dump(mode="json").items() for key, value in settings.items()}
+    members = {} if job.ensemble.members else {"ensemble.members"}
+    return {name: value for name, value in flat.items() if name not in {"output.directory"} | members}
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _complete(run: session.Session) -> None:

@@ -141,6 +141,29 @@ def test_control_c_leaves_a_valid_checkpoint(whole, ranks):
         assert_same(whole, run, "runs/whole")
 
 
+def test_a_comparison_that_is_stopped_says_what_can_go_on(place):
+    """In its first part, which rank 0 trains alone while the other waits."""
+    process = place.start(2, "compare", "job.toml", "--set", "training.epochs=100000")
+    wait_until(lambda: steps_of(place, "runs/job/one_rank") > 0, 60)
+    for pid in rank_processes(process.pid).values():
+        os.kill(pid, signal.SIGTERM)
+    code, _, err = ended(process)
+    assert code == 75 and err.count("stopped by SIGTERM after ") == 1 and "[rank" not in err, err
+    assert "in the part 'one rank' of the comparison; `ensync resume runs/job/one_rank` continues that alone, `ensync compare` begins all of it again." in err
+
+
+def test_resuming_by_an_edited_job_file_says_what_is_taken(place):
+    place.done(2, "train", "job.toml", "--set", "training.epochs=1")
+    edited = (place / "job.toml").read_text().replace("learning_rate = 0.02", "learning_rate = 0.3")
+    (place / "job.toml").write_text(edited)
+    out = place.done(2, "train", "job.toml", "--resume", "--set", "training.epochs=2")
+    assert "taken from --set: training.epochs = 2 (was 1)\n" in out
+    assert out.count("not taken: optimizer.learning_rate = 0.3 (the run: 0.02); to change one give --set") == 1 and out.count("warning: the job file") == 1
+    assert [r["learning_rate"] for r in place.history()] == [0.02, 0.02]
+    out = place.done(2, "resume", "runs/job", "--set", "training.epochs=3")
+    assert "taken from --set: training.epochs = 3 (was 2)" in out and "not taken" not in out
+
+
 PATCHED = """
 import sys
 from ensync.training import Trainee

@@ -47,6 +47,7 @@ MISTAKES = {
     "dataset with another inside": (train("data.path=emptied.h5"), ["emptied.h5"]),
     "dataset not HDF5": (train("data.path=job.toml"), ["job.toml is not an HDF5 file", "data/README.md"]),
     "dataset a directory": (train("data.path=runs"), ["runs is a directory"]),
+    "no directory": (train(to=""), ["output.directory = ''", "at least 1 character", "--set output.directory="]),
     "directory behind a file": (train(to="job.toml"), ["'job.toml' cannot be made", "--set output.directory=DIR"]),
     "directory below a file": (train(to="job.toml/run"), ["'job.toml/run' cannot be made"]),
     "directory where none can be": (train(to="/proc/none"), ["'/proc/none' cannot be made"]),

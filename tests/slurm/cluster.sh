@@ -27,10 +27,13 @@ start() {
 }
 
 install_packages() {
-    command -v slurmctld munged ip runuser >/dev/null || {
+    local program
+    for program in slurmctld slurmd munged ip runuser; do    # one by one: `command -v` is content with any of several
+        command -v "$program" >/dev/null && continue
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge iproute2 util-linux libpmix2 >/dev/null
-    }
+        break
+    done
     local pmix; pmix=$(echo /usr/lib/*/pmix2/lib/libpmix.so.2)   # Slurm opens the unversioned name, which only libpmix-dev ships
     [ ! -e "$pmix" ] || [ -e "${pmix%.2}" ] || ln -s libpmix.so.2 "${pmix%.2}"
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensync.job import Job
 from ensync.mpi.allreduce import sum_counts
-from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier
+from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier, share
 from ensync.report.console import Console
 from ensync.signals import StopWish
 from ensync.strategies import course, launch, results, session
@@ -47,9 +47,15 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
         launch.take_directory(comm, each)
     for name, each in variants.items():
         ranks = alone() if name == "one rank" else comm
+        stopped = None
         if name != "one rank" or comm.rank == 0:
-            _one(ranks, each, place, console, wish, name, comparison, predictions)
+            try:
+                _one(ranks, each, place, console, wish, name, comparison, predictions)
+            except session.Stopped as stop:
+                stopped = stop.of_part(f"the part '{name}' of the comparison", "`ensync compare`")
         patient_barrier(comm)
+        if heard := [stop for stop in share(comm, stopped) if stop is not None]:
+            raise heard[0]
     if comm.rank:
         return None
     _relate(comparison, predictions, place.feeds.test.labels)
@@ -144,7 +150,10 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
         if not rows:
             show_place(console, place)
         show_run(console, place, begun)
-        trained = course.train(begun)
+        try:
+            trained = course.train(begun)
+        except session.Stopped as stop:
+            raise stop.of_part(f"{key} = {value}", "`ensync sweep`") from None
         jury = results.jury_of_session(trained)
         method = job.fusion.method if trained.plan.members > 1 else SINGLE
         figures = jury.fuse(method)

@@ -44,6 +44,10 @@ class Stopped(EnsyncError):
     def __str__(self) -> str:
         return f"{self.given}; {self.action}."
 
+    def of_part(self, part: str, whole: str) -> "Stopped":
+        """Return it as told of a part of something larger, which cannot be continued as a whole."""
+        return Stopped(f"{self.given}, in {part}", "", f"{self.action} that alone, {whole} begins all of it again", self.exit_code)
+
 
 @dataclass
 class Session:
