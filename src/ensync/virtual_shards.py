@@ -6,8 +6,8 @@ they advance from meeting to meeting in turn.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Sum(Protocol):
     shards: int
     mine: range
 
-    def over_shards(self, vectors: Any, out: np.ndarray, operation: int = Doing.GRADIENT) -> None:
+    def over_shards(self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT) -> None:
         """Write to `out` the sum of the vectors of all shards."""
         ...
 
@@ -42,8 +42,7 @@ class VirtualShards:
     """
 
     def __init__(self, networks: Sequence[Network], total: Sum) -> None:
-        self.network, self.total = networks[0], total
-        self.networks = networks if meets(self.network) else [self.network] * len(total.mine)
+        self.network, self.networks, self.total = networks[0], networks, total
         self._parts: list[_Part] = []
         for twin in networks[1:]:
             twin.parameters = self.network.parameters

@@ -38,7 +38,8 @@ CASES = {
     "separable blocks": {"network": {"name": "minixception"}, "training": {"deterministic": True, "batch": 40, "epochs": 1}},
     "bf16": EVERYTHING | {"network": {"layers": RESIDUAL}, "training": EVERYTHING["training"] | {"precision": "bf16"}},
     "statistics of each shard": EVERYTHING | {"network": {"layers": RESIDUAL, "batch_norm": "local"}},
-    "members": EVERYTHING | {"network": {"layers": RESIDUAL}, "training": EVERYTHING["training"] | {"strategy": "ensemble"}, "ensemble": {"members": 3, "start": "shared"}},
+    "members": EVERYTHING | {"network": {"layers": RESIDUAL}, "training": EVERYTHING["training"] | {"strategy": "ensemble"},
+                             "ensemble": {"members": 3, "start": "shared"}},
 }
 
 
