@@ -17,7 +17,7 @@ from ensync.kernels.depthwise import add_line_gradient, correlate_line
 from ensync.kernels.normalization import add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer
-from ensync.kernels.vectors import advance, fetch, load, pair, store, store_halves, zeros
+from ensync.kernels.vectors import advance, choose, fetch, fma, greater, load, pair, splat, store, store_halves, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
@@ -92,12 +92,18 @@ def _pack(weights, c, k, turned, target, bf16):
 
 
 @njit(forceinline=True, **OPTIONS)
-def _fetch(ahead, call, calls):
-    """Ask for the share of one of `calls` calls in the elements ahead = (address, count, address, count)."""
-    full = lanes(ahead[0])
-    for at in range(ahead[1] * call // calls, ahead[1] * (call + 1) // calls, full):
+def _shares(ahead, calls, full):
+    """Return how many of the elements ahead = (address, count, address, count) each of `calls` calls asks for, whole lines."""
+    lines = full * calls
+    return (ahead[1] + lines - 1) // lines * full, (ahead[3] + lines - 1) // lines * full
+
+
+@njit(forceinline=True, **OPTIONS)
+def _fetch(ahead, shares, call, full):
+    """Ask for the share of one call."""
+    for at in range(call * shares[0], min(ahead[1], (call + 1) * shares[0]), full):
         fetch(ahead[0], at)
-    for at in range(ahead[3] * call // calls, ahead[3] * (call + 1) // calls, full):
+    for at in range(call * shares[1], min(ahead[3], (call + 1) * shares[1]), full):
         fetch(ahead[2], at)
 
 
@@ -118,14 +124,14 @@ def _panel(a, b, bias, has_bias, to, inner, width, columns, bf16):
 def _multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf16):
     """Write A (rows, inner) times packed panels, plus bias, to target (rows, columns); the last tile may repeat rows."""
     width, call = VECTORS * lanes(a), 0
-    calls = -(-rows // ROWS) * (columns // width)
+    shares = _shares(ahead, -(-rows // ROWS) * (columns // width), lanes(a))
     for block in range(0, rows, 8 * ROWS):
         for first in range(0, columns, width):
             for row in range(block, min(rows, block + 8 * ROWS), ROWS):
                 at = min(row, rows - ROWS)
                 left, b, to = advance(a, at * inner), advance(packed, first * inner), advance(target, at * columns + first)
                 _panel(left, b, advance(bias, first), has_bias, to, inner, width, columns, bf16)
-                _fetch(ahead, call, calls)
+                _fetch(ahead, shares, call, lanes(a))
                 call += 1
 
 
@@ -133,7 +139,7 @@ def _multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf
 def _add_product(a, b, target, rows, c, k, ahead, bf16):
     """Add A' B, of A (rows, c) and B (rows, k), to target (c, k)."""
     width, call = VECTORS * lanes(a), 0
-    calls = -(-rows // STRETCH) * (k // width) * (c // FILTER_ROWS)
+    shares = _shares(ahead, -(-rows // STRETCH) * (k // width) * (c // FILTER_ROWS), lanes(a))
     for start in range(0, rows, STRETCH):
         for first in range(0, k, width):
             for row in range(0, c, FILTER_ROWS):
@@ -143,7 +149,7 @@ def _add_product(a, b, target, rows, c, k, ahead, bf16):
                     ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
                 else:
                     PAIRS_ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
-                _fetch(ahead, call, calls)
+                _fetch(ahead, shares, call, lanes(a))
                 call += 1
 
 
@@ -160,6 +166,26 @@ def _clear(target, elements):
     full = lanes(target)
     for at in range(0, elements, full):
         store(target, at, zeros(target), min(full, elements - at))
+
+
+@njit(**OPTIONS)
+def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
+    """As `normalize_backward_rows`, to `halves` as bf16 along the channels and to `pairs` as pairs of rows; an odd last row is paired with zeros."""
+    scale, shift, floor, coefficients = norm
+    full, low, nothing = lanes(values), splat(values, floor), zeros(values)
+    for j in range(0, k, full):
+        a, b, p, q = load(scale, j, full), load(shift, j, full), load(coefficients, j, full), load(coefficients, k + j, full)
+        for row in range(0, rows, 2):
+            at = row * k + j
+            x = load(values, at, full)
+            above = fma(choose(greater(fma(x, a, b), low), load(gradient, at, full), nothing), a, fma(x, p, q))
+            store_halves(halves, at // 2, above)
+            below = nothing
+            if row + 1 < rows:
+                x = load(values, at + k, full)
+                below = fma(choose(greater(fma(x, a, b), low), load(gradient, at + k, full), nothing), a, fma(x, p, q))
+                store_halves(halves, (at + k) // 2, below)
+            store(pairs, row // 2 * k + j, pair(above, below), full)
 
 
 @njit(**OPTIONS)
@@ -237,8 +263,11 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
     while end < h:
         y, end = end, strip_end(end, strip, h, w)
         needed = min(h, end + below)
-        normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], norm[3], advance(norm[3], k),
-                                behind, k, (end - y) * w)
+        if bf16 is None:
+            normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], norm[3],
+                                    advance(norm[3], k), behind, k, (end - y) * w)
+        else:
+            _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
         if normalized:
             kept = _keep_last(x, have, kh - 1, line)
             first, old = first + have - kept, first + have
@@ -258,9 +287,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
             _add_product(depth, behind, weight_sums, pixels, c, k, given, bf16)
             _multiply(behind, packed, no_bias, 0, advance(slope, kept * line), pixels, k, c, ahead, bf16)
         else:
-            _round(behind, halves, pixels * k)
             _pair_rows(depth, pixels, c)
-            _pair_rows(behind, pixels, k)
             _add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, given, bf16)
             _multiply(halves, packed, no_bias, 0, advance(slope, kept * line), pixels, k // 2, c, ahead, bf16)
         for i in range(y, end):
