@@ -60,6 +60,7 @@ CASES = {
     "stopped, others in MPI": lambda comm: sums(comm, stop, shared=False),
     "loops": lambda comm: sums(comm, loop),
     "leaves with 0": lambda comm: sums(comm, lambda: os._exit(0)),
+    "killed": lambda comm: sums(comm, lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "root stopped": lambda comm: on_root(comm, stop),
     "others left": lambda comm: None if comm.rank == 1 else comm.Barrier(),
     "works": works,
