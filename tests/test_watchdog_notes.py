@@ -27,8 +27,8 @@ def test_every_operation_has_its_words():
 def test_ranks_that_wait_for_the_same_are_told_together_and_the_longest_wait_counts():
     waiting = [note(rank, Doing.GRADIENT, 600 + rank) for rank in (0, 1, 2, 3, 5, 8, 9)]
     assert told(note(4, Doing.READING, 609.0), *waiting, note(6, Doing.ROOT), note(7, Doing.COUNTS)) == (
-        "ranks 0-3, 5, 8, 9 wait in the gradient sum of step 42 since T (609 s); rank 7 waits in a sum of counts since T (600 s); "
-        "rank 6 waits in what rank 0 does for all since T (600 s); rank 4 on node1 (process 1004) was last in reading the data since T (609 s); "
+        "ranks 0-3, 5, 8, 9 wait in the gradient sum of step 42 since T (609 s); rank 6 waits in what rank 0 does for all since T (600 s); "
+        "rank 7 waits in a sum of counts since T (600 s); rank 4 on node1 (process 1004) was last in reading the data since T (609 s); "
         "expected some rank to get on within training.watchdog = 600 s; look at what is named last, then continue with `ensync resume runs/x`, or raise training.watchdog."
     )
 

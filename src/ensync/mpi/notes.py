@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from ensync.activity import PHRASES, Doing
@@ -42,8 +41,11 @@ class Note:
 def standstill(notes: Iterable[Note], limit: float, directory: str) -> EnsyncError:
     """Return the report that nobody gets on: the waiting ranks by operation, then each that others may wait for."""
     notes, now = sorted(notes, key=lambda note: note.rank), time.time()
-    waiting = sorted((note for note in notes if note.waits), key=lambda note: note.where)
-    told = [_waiting(where, list(group), now) for where, group in groupby(waiting, key=lambda note: note.where)]
+    waiting: dict[str, list[Note]] = {}
+    for note in notes:
+        if note.waits:
+            waiting.setdefault(note.where, []).append(note)
+    told = [_waiting(where, group, now) for where, group in waiting.items()]
     told += [_other(note, now) for note in notes if not note.waits]
     return EnsyncError("; ".join(told), f"some rank to get on within training.watchdog = {limit:g} s",
                        f"look at what is named last, then continue with `ensync resume {directory}`, or raise training.watchdog")
