@@ -38,7 +38,8 @@ def test_ranks_that_wait_for_the_same_are_told_together_and_the_longest_wait_cou
     ("D", "hangs in a disk or file system and was last in"), (SILENT, "does not answer any more; expected"),
 ])
 def test_a_rank_whose_process_cannot_go_on_is_no_waiting_rank(letter, words):
-    assert f"rank 2 on node0 (process 1002) {words}" in told(note(0, Doing.GRADIENT), note(2, Doing.GRADIENT, letter=letter))
+    said = told(note(0, Doing.GRADIENT), note(2, Doing.GRADIENT, letter=letter))
+    assert f"rank 2 on node0 (process 1002) {words}" in said and ("expected all ranks of the job; look for" in said) == (letter == GONE)
 
 
 @ON_LINUX

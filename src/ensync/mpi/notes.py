@@ -33,13 +33,18 @@ class Note:
         return self.operation <= Doing.SHARED and self.state not in (*_STATES, SILENT)
 
     @property
+    def dead(self) -> bool:
+        """Whether its process has ended without leaving in order."""
+        return self.state == GONE and self.operation != Doing.LEFT
+
+    @property
     def where(self) -> str:
         """In which operation, and of which step where there are steps."""
         return PHRASES[self.operation] + (f" of step {self.step + 1}" if self.operation in (Doing.GRADIENT, Doing.STATISTICS, Doing.TRAINING) else "")
 
 
 def standstill(notes: Iterable[Note], limit: float, directory: str) -> EnsyncError:
-    """Return the report that nobody gets on: the waiting ranks by operation, then each that others may wait for."""
+    """Return the report that nobody gets on, or that a rank is dead: the waiting ranks by operation, then each that others may wait for."""
     notes, now = sorted(notes, key=lambda note: note.rank), time.time()
     waiting: dict[str, list[Note]] = {}
     for note in notes:
@@ -47,6 +52,8 @@ def standstill(notes: Iterable[Note], limit: float, directory: str) -> EnsyncErr
             waiting.setdefault(note.where, []).append(note)
     told = [_waiting(where, group, now) for where, group in waiting.items()]
     told += [_other(note, now) for note in notes if not note.waits]
+    if any(note.dead for note in notes):
+        return EnsyncError("; ".join(told), "all ranks of the job", f"look for the reason in the log of its node, then continue with `ensync resume {directory}`")
     return EnsyncError("; ".join(told), f"some rank to get on within training.watchdog = {limit:g} s",
                        f"look at what is named last, then continue with `ensync resume {directory}`, or raise training.watchdog")
 

@@ -22,7 +22,7 @@ from ensync.activity import OPERATION, SINCE, STEP, WIDTH, Doing
 from ensync.errors import EnsyncError
 from ensync.mpi.abort import end_job
 from ensync.mpi.inquiry import Inquiry
-from ensync.mpi.notes import GONE, SILENT, Note, identity, standstill, state
+from ensync.mpi.notes import SILENT, Note, identity, standstill, state
 from ensync.mpi.shared_memory import node_file
 from ensync.mpi.world import Comm, node_of
 
@@ -130,14 +130,17 @@ class Watchdog:
             if self._hangs() and youngest < self._limit:
                 self._table[-1, SINCE] = perf_counter() - youngest
             notes = [*self._notes(), *others]
-            dead = any(note.state == GONE and note.operation != Doing.LEFT for note in notes) and not self._survive
+            dead = any(note.dead for note in notes) and not self._survive
             if dead or self._hangs():
                 self._end(standstill(notes, self._limit, self._directory))
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _end(self, reason: EnsyncError) -> None:
-        """Tell why and abort all ranks; this one also where MPI cannot, because its rank is inside it."""
+        """Tell why and abort all ranks; this one also where MPI cannot, because its rank is inside it.
+
+        MPI was promised one thread at a time; an abort beside a call that will never end is what both libraries bear.
+        """
         if self._stopped.is_set():
             return
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
