@@ -135,7 +135,7 @@ def correlate(inputs, filters_at, filter_shape, bias, stride, spread, padding, g
         for item in range(groups * panels):
             group, column = item // panels, item % panels * width
             filters, first = pointer(scratch, item * kh * kw * given * width), group * share + column
-            y = 0
+            y = np.int64(0)
             while y < oh:
                 y += _line_tiles(advance(framed, group * given), filters, pointer(bias, first), floor,
                                  pointer(outputs, image * oh * ow * k), layout, columns, y, first, min(width, share - column))

@@ -187,10 +187,11 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf1
         for place in prange(terms):
             room = pointer(scratch, numba.get_thread_id() * PLACES * full)
             for below in range(together):
-                _transform_pair(inputs, gradient, padding, start + place * together + below, place, BELOW if below else PLAIN, terms, layout, room,
+                _transform_pair(inputs, gradient, padding, start + place * together + below, np.int64(place), BELOW if below else PLAIN, terms, layout,
+                                room,
                                 pointer(scratch, pieces), pointer(scratch, spread), bf16)
         for part in prange(PLACES * panels):
-            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), part, terms, whole, layout, bf16)
+            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), np.int64(part), terms, whole, layout, bf16)
     for i in prange(c):
         finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k), c * k, k)
 

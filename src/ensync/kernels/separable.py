@@ -224,10 +224,10 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
         coming = strip_end(end, strip, h, w) - end
         ahead = (advance(source, needed * line), min(coming, h - needed) * line, advance(to, (end - y) * w * k), coming * w * k)
         if bf16 is None:
-            _multiply(depth, packed, bias, 1, to, (end - y) * w, c, k, ahead, bf16)
+            _multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c, k, ahead, bf16)
         else:
             _round(depth, halves, (end - y) * line)
-            _multiply(halves, packed, bias, 1, to, (end - y) * w, c // 2, k, ahead, bf16)
+            _multiply(halves, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, ahead, bf16)
         block_sums(to, sums, k, (end - y) * w)
         _add_rows(sums, partial, 2 * k)
 
@@ -285,11 +285,11 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         at, known = at + known - kept, kept + end - y
         if bf16 is None:
             _add_product(depth, behind, weight_sums, pixels, c, k, given, bf16)
-            _multiply(behind, packed, no_bias, 0, advance(slope, kept * line), pixels, k, c, ahead, bf16)
+            _multiply(behind, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k, c, ahead, bf16)
         else:
             _pair_rows(depth, pixels, c)
             _add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, given, bf16)
-            _multiply(halves, packed, no_bias, 0, advance(slope, kept * line), pixels, k // 2, c, ahead, bf16)
+            _multiply(halves, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k // 2, c, ahead, bf16)
         for i in range(y, end):
             add_line_gradient(x, advance(slope, (first - at) * line), depth_sums, window, i - first)
         turned = (known, w, c, kh, kw, known, w, 1, below, kw - 1 - kw // 2)
