@@ -102,9 +102,7 @@ class Training(Section):
     virtual_shards: Positive = Field(
         8, description="deterministic: parts of each batch, at least as many as ranks train one network, best a multiple of them; another number gives other bits")
     watchdog: Annotated[float, Field(ge=0)] = Field(
-        600.0, description="seconds in which no rank gets on (a step, a part of an evaluation, a file) after which the job says who waits for whom and ends; 0: never")
-    watchdog: Annotated[float, Field(ge=0)] = Field(
-        600.0, description="seconds in which no rank gets on (a step, a part of an evaluation, a file) after which the job says who waits for whom and ends; 0: never")
+        600.0, description="seconds in which no rank gets on (a step, a part of an evaluation, a file; compiling does not count) after which the job says who waits for whom and ends; 0: never")
     check_replicas: Annotated[int, Field(ge=0)] = Field(0, description="compare the replicas by hash every so many epochs; 0: only at the end")
 
     @property

@@ -47,6 +47,16 @@ def works(comm, rank=0):
     patient_barrier(comm)
 
 
+def compiles(comm):
+    """Rank 1 computes for three limits without a sign."""
+    if comm.rank == 1:
+        end = time.monotonic() + 3 * LIMIT
+        with doing(Doing.COMPILING):
+            while time.monotonic() < end:
+                pass
+    patient_barrier(comm)
+
+
 def suspended(comm):
     """Say that all ranks are ready; what stops them all for a while must not count."""
     comm.Barrier()
@@ -64,6 +74,7 @@ CASES = {
     "root stopped": lambda comm: on_root(comm, stop),
     "others left": lambda comm: None if comm.rank == 1 else comm.Barrier(),
     "works": works,
+    "compiles": compiles,
     "suspended": suspended,
 }
 

@@ -80,6 +80,12 @@ def test_a_job_in_which_one_rank_gets_on_is_left_alone(ranks, more):
     assert (ended.code, ended.err) == (0, "") and ended.seconds > 3 * LIMIT
 
 
+@pytest.mark.parametrize("more", [[], ["nodes"]])
+def test_compiling_kernels_may_take_any_time(more):
+    ended = run("compiles", 2, *more)
+    assert (ended.code, ended.err) == (0, "") and ended.seconds > 3 * LIMIT
+
+
 def test_a_job_that_was_suspended_goes_on():
     process = launch.start(2, PROGRAM, "suspended", str(LIMIT))
     try:

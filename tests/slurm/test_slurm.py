@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +76,20 @@ def test_a_signal_while_the_ranks_start_is_not_lost(site, launcher):
     wait_for(lambda: "requeued" in job.text, 30, lambda: job.text)
     run("scancel", job.number)
     job.end("CANCELLED", 20)
+
+
+@pytest.mark.parametrize("venv", VENVS)
+def test_a_rank_that_hangs_on_another_node_is_named_and_ends_the_job(site, venv):
+    """Rank 0 learns it from the other node, where no rank can answer: the stopped one is alone there."""
+    job = site.job(f"hung-{Path(venv).name}", "train", "--nodes=2", arguments=("--set", "training.watchdog=10"), epochs=100_000, VENV=venv)
+    job.reach(3)
+    assert "cannot reach each other" not in job.text
+    os.kill(int(re.search(r"rank 1: (\d+)", job.text)[1]), signal.SIGSTOP)
+    begun = time.monotonic()
+    job.end("FAILED", 60)
+    assert time.monotonic() - begun < 10 + 20
+    assert re.search(r"\[rank 0 of 2 on n1\] rank 0 waits in .*; rank 1 on n2 \(process \d+\) does not answer any more; expected", job.text), job.text
+    assert "ended with exit code" in job.text
 
 
 def test_a_time_limit_is_met_with_a_checkpoint_and_a_restart(site):

@@ -33,6 +33,11 @@ class Note:
         return self.operation <= Doing.SHARED and self.state not in (*_STATES, SILENT)
 
     @property
+    def compiles(self) -> bool:
+        """Whether it compiles kernels, which may take longer than anything else and can tell nothing meanwhile."""
+        return self.operation == Doing.COMPILING and self.state == "R"
+
+    @property
     def dead(self) -> bool:
         """Whether its process has ended without leaving in order."""
         return self.state == GONE and self.operation != Doing.LEFT

@@ -106,7 +106,9 @@ class Watchdog:
 
     def _hangs(self) -> bool:
         """Return whether nobody on this node, nor anybody heard of, has got on for the limit."""
-        return perf_counter() - max(self._begun, float(self._table[:, SINCE].max())) > self._limit
+        if perf_counter() - max(self._begun, float(self._table[:, SINCE].max())) <= self._limit:
+            return False
+        return not any(note.compiles for note in self._notes())
 
     def _neighbour_gone(self) -> bool:
         """Return whether the next rank of this node that has not left in order is dead."""
@@ -126,7 +128,7 @@ class Watchdog:
         try:
             sleep(_PERIOD / 2)    # a launcher that knows of a dead rank says so better
             others = self._inquiry.ask()
-            youngest = min((note.age for note in others if note.state != SILENT), default=self._limit) if self._inquiry.works else 0.0
+            youngest = min((0.0 if note.compiles else note.age for note in others if note.state != SILENT), default=self._limit) if self._inquiry.works else 0.0
             if self._hangs() and youngest < self._limit:
                 self._table[-1, SINCE] = perf_counter() - youngest
             notes = [*self._notes(), *others]
