@@ -73,8 +73,8 @@ def _say_differences(console: Console, saved: Job, job: Job, asked: Job) -> None
 def _flat(job: Job) -> dict[str, Any]:
     """Return the settings by their whole names, but for where the run stands and members left to the number of ranks."""
     flat = {f"{section}.{key}": value for section, settings in job.model_dump(mode="json").items() for key, value in settings.items()}
-    members = {} if job.ensemble.members else {"ensemble.members"}
-    return {name: value for name, value in flat.items() if name not in {"output.directory"} | members}
+    left_out = {"output.directory"} if job.ensemble.members else {"output.directory", "ensemble.members"}
+    return {name: value for name, value in flat.items() if name not in left_out}
 
 
 def _brief(value: Any) -> str:
