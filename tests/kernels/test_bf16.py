@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ensync.kernels import convolution, separable, threads
+from ensync.kernels import bf16_gain, convolution, separable, threads
 from ensync.kernels.activations import IDENTITY
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import bf16_missing, lanes_of, pointer
@@ -129,3 +129,9 @@ def test_threads_do_not_change_a_bit():
     threads.set_threads(before)
     for one, many in zip(*found, strict=True):
         np.testing.assert_array_equal(one, many)
+
+
+def test_the_gain_is_the_ratio_of_the_shortest_times(monkeypatch):
+    times = {bf16_gain._products: iter([9.0, 8.0, 6.0, 7.0, 9.0]), bf16_gain._pair_products: iter([5.0, 3.0, 4.0, 5.0, 5.0])}
+    monkeypatch.setattr(bf16_gain, "_time", lambda products, *_: next(times[products]))
+    assert bf16_gain.bf16_gain() == 2.0

@@ -1,9 +1,12 @@
 """What the header of a run advises."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from test_training_features import epochs, make_trainee
 
+from ensync.strategies import header
 from ensync.strategies.header import start_kept
 
 LAYERS = [{"kind": "convolution", "filters": 2}, {"kind": "batch_normalization", "momentum": 0.9}, {"kind": "flatten"}, {"kind": "dense"}]
@@ -21,3 +24,14 @@ def test_what_moving_statistics_keep_of_their_start(training):
 
 def test_networks_without_statistics_keep_nothing():
     assert start_kept(make_trainee()) == 0
+
+
+@pytest.mark.parametrize("gain,precision,told", [(0.4, "bf16", True), (1.9, "bf16", False), (0.4, "float32", False)])
+def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch):
+    monkeypatch.setattr(header, "bf16_gain", lambda: gain)
+    trainee, said = make_trainee(), []
+    trainee.job.training.precision = precision
+    place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
+    session = SimpleNamespace(job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm))
+    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
+    assert any("0.4 times" in text for text in said) == told
