@@ -216,34 +216,11 @@ def mix32(h):
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)
-def dropout_row(values, limit, factor, key, row, out):
-    """Drop the elements of one row whose random word lies below `limit`, scale the others."""
-    low, high = row_words(key, row)
-    zero = out.dtype.type(0)
-    for column in range(values.size):
-        word = mix32(np.uint32(mix32(np.uint32(np.uint32(column) ^ low)) ^ high))
-        out[column] = values[column] * factor if word >= limit else zero
-
-
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
-def dropout(values: np.ndarray, rate: float, key: int, first_row: int, out: np.ndarray) -> None:
-    """Write `values` (n, width) with each element dropped with probability `rate` and the others scaled by 1 / (1 - rate).
-
-    key: uint64, another one for each layer and step; first_row: the place of row 0 in the global batch. Key, row of the
-    global batch and column alone decide, so ranks and threads change nothing. rate is at least 0 and below 1.
-    """
-    limit, factor = np.uint32(rate * 4294967296.0), values.dtype.type(1 / (1 - rate))
-    if values.size < SERIAL_BELOW:
-        for row in range(values.shape[0]):
-            dropout_row(values[row], limit, factor, key, first_row + row, out[row])
-    else:
-        for row in numba.prange(values.shape[0]):
-            dropout_row(values[row], limit, factor, key, first_row + row, out[row])
-
-
-@numba.njit(cache=True, error_model="numpy", nogil=True)
 def drop_row(values, limit, factor, key, row):
-    """`dropout_row` in place: with one array LLVM need not ask whether two overlap, and vectorises (15 times faster)."""
+    """Drop in place the elements of one row whose random word lies below `limit`, scale the others.
+
+    In place, since LLVM asks of two arrays whether they overlap, and computes one by one if so (15 times slower).
+    """
     low, high = row_words(key, row)
     zero = values.dtype.type(0)
     for column in range(values.size):
@@ -252,12 +229,23 @@ def drop_row(values, limit, factor, key, row):
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+def dropout(values: np.ndarray, rate: float, key: int, first_row: int, out: np.ndarray) -> None:
+    """Write `values` (n, width) with each element dropped with probability `rate` and the others scaled by 1 / (1 - rate); out may be values.
+
+    key: uint64, another one for each layer and step; first_row: the place of row 0 in the global batch. Key, row of the
+    global batch and column alone decide, so ranks and threads change nothing. rate is at least 0 and below 1.
+    """
+    limit, factor = np.uint32(rate * 4294967296.0), values.dtype.type(1 / (1 - rate))
+    if values.size < SERIAL_BELOW:
+        for row in range(values.shape[0]):
+            out[row, :] = values[row]
+            drop_row(out[row], limit, factor, key, first_row + row)
+    else:
+        for row in numba.prange(values.shape[0]):
+            out[row, :] = values[row]
+            drop_row(out[row], limit, factor, key, first_row + row)
+
+
 def dropout_gradient(gradient: np.ndarray, rate: float, key: int, first_row: int) -> None:
     """Apply the forward pass's mask and scale to `gradient` (n, width), in place."""
-    limit, factor = np.uint32(rate * 4294967296.0), gradient.dtype.type(1 / (1 - rate))
-    if gradient.size < SERIAL_BELOW:
-        for row in range(gradient.shape[0]):
-            drop_row(gradient[row], limit, factor, key, first_row + row)
-    else:
-        for row in numba.prange(gradient.shape[0]):
-            drop_row(gradient[row], limit, factor, key, first_row + row)
+    dropout(gradient, rate, key, first_row, gradient)

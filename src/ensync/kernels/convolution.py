@@ -17,7 +17,7 @@ from ensync.kernels import convolution_winograd as winograd
 from ensync.kernels import matmul
 from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
 from ensync.kernels.simd import lanes, pointer
-from ensync.kernels.vectors import choose, greater, load, splat, store, zeros
+from ensync.kernels.vectors import choose, greater, load, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 BLOCK = 256             # rows of one partial sum of a bias gradient

@@ -15,16 +15,13 @@ from numba import njit, prange
 
 from ensync.kernels.depthwise import add_line_gradient, correlate_line
 from ensync.kernels.normalization import add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
-from ensync.kernels.panels import ROWS, VECTORS, panel
-from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer
-from ensync.kernels.vectors import advance, choose, fetch, fma, greater, load, pair, splat, store, store_halves, zeros
+from ensync.kernels.panels import ROWS, VECTORS
+from ensync.kernels.simd import lanes, lanes_of, pointer
+from ensync.kernels.strips import add_product, add_to, clear, keep_last, multiply, pack_panels, pair_rows, round_to_bf16
+from ensync.kernels.vectors import advance, choose, fma, greater, load, pair, splat, store, store_halves, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
-FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
-PANEL, BIAS_PANEL, ADD_PANEL = panel(started=False), panel(started=True), panel(started=True, rows=FILTER_ROWS)
-PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, pairs=True), panel(True, pairs=True), panel(True, FILTER_ROWS, pairs=True)
 PARTS = 16      # sums of the weights' gradients, added in their order
-STRETCH = 64    # pixels of one product of the weights' gradient, so that its operands stay in the first cache
 
 
 def fits(shape: tuple[int, int, int], filters: int, itemsize: int) -> bool:
@@ -61,114 +58,6 @@ def scratch_size(shape: tuple[int, int, int], size: int, filters: int) -> int:
 
 
 @njit(**OPTIONS)
-def _round(source, target, elements):
-    """Write so many float32 numbers as bf16."""
-    full = lanes(source)
-    for at in range(0, elements, full):
-        store_halves(target, at // 2, load(source, at, full))
-
-
-@njit(**OPTIONS)
-def _pair_rows(values, rows, width):
-    """Make each two rows of `width` float32 numbers one row of pairs of bf16, in place; an odd last row is paired with zeros."""
-    full = lanes(values)
-    for row in range(0, rows, 2):
-        for j in range(0, width, full):
-            below = load(values, (row + 1) * width + j, full) if row + 1 < rows else zeros(values)
-            store(values, row // 2 * width + j, pair(load(values, row * width + j, full), below), full)
-
-
-@njit(**OPTIONS)
-def _pack(weights, c, k, turned, target, bf16):
-    """Write weights (c, k), or their transposed, as panels (panels, rows, width)."""
-    (rows, columns), width = (k, c) if turned else (c, k), VECTORS * lanes(target)
-    for first in range(0, columns, width):
-        for i in range(rows):
-            for j in range(width):
-                value = weights[first + j, i] if turned else weights[i, first + j]
-                target[first * rows + i * width + j] = value
-    if bf16 is not None:
-        _pair_rows(pointer(target, 0), c * k // width, width)
-
-
-@njit(forceinline=True, **OPTIONS)
-def _shares(ahead, calls, full):
-    """Return how many of the elements ahead = (address, count, address, count) each of `calls` calls asks for, whole lines."""
-    lines = full * calls
-    return (ahead[1] + lines - 1) // lines * full, (ahead[3] + lines - 1) // lines * full
-
-
-@njit(forceinline=True, **OPTIONS)
-def _fetch(ahead, shares, call, full):
-    """Ask for the share of one call."""
-    for at in range(call * shares[0], min(ahead[1], (call + 1) * shares[0]), full):
-        fetch(ahead[0], at)
-    for at in range(call * shares[1], min(ahead[3], (call + 1) * shares[1]), full):
-        fetch(ahead[2], at)
-
-
-@njit(forceinline=True, **OPTIONS)
-def _panel(a, b, bias, has_bias, to, inner, width, columns, bf16):
-    if bf16 is None:
-        if has_bias:
-            BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
-        else:
-            PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
-    elif has_bias:
-        PAIRS_BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
-    else:
-        PAIRS_PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
-
-
-@njit(**OPTIONS)
-def _multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf16):
-    """Write A (rows, inner) times packed panels, plus bias, to target (rows, columns); the last tile may repeat rows."""
-    width, call = VECTORS * lanes(a), 0
-    shares = _shares(ahead, -(-rows // ROWS) * (columns // width), lanes(a))
-    for block in range(0, rows, 8 * ROWS):
-        for first in range(0, columns, width):
-            for row in range(block, min(rows, block + 8 * ROWS), ROWS):
-                at = min(row, rows - ROWS)
-                left, b, to = advance(a, at * inner), advance(packed, first * inner), advance(target, at * columns + first)
-                _panel(left, b, advance(bias, first), has_bias, to, inner, width, columns, bf16)
-                _fetch(ahead, shares, call, lanes(a))
-                call += 1
-
-
-@njit(**OPTIONS)
-def _add_product(a, b, target, rows, c, k, ahead, bf16):
-    """Add A' B, of A (rows, c) and B (rows, k), to target (c, k)."""
-    width, call = VECTORS * lanes(a), 0
-    shares = _shares(ahead, -(-rows // STRETCH) * (k // width) * (c // FILTER_ROWS), lanes(a))
-    for start in range(0, rows, STRETCH):
-        for first in range(0, k, width):
-            for row in range(0, c, FILTER_ROWS):
-                to = advance(target, row * k + first)
-                left, right, terms = advance(a, start * c + row), advance(b, start * k + first), min(STRETCH, rows - start)
-                if bf16 is None:
-                    ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
-                else:
-                    PAIRS_ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
-                _fetch(ahead, shares, call, lanes(a))
-                call += 1
-
-
-@njit(**OPTIONS)
-def _add_rows(source, target, elements):
-    full = lanes(source)
-    for at in range(0, elements, full):
-        count = min(full, elements - at)
-        store(target, at, load(source, at, count) + load(target, at, count), count)
-
-
-@njit(**OPTIONS)
-def _clear(target, elements):
-    full = lanes(target)
-    for at in range(0, elements, full):
-        store(target, at, zeros(target), min(full, elements - at))
-
-
-@njit(**OPTIONS)
 def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
     """As `normalize_backward_rows`, to `halves` as bf16 along the channels and to `pairs` as pairs of rows; an odd last row is paired with zeros."""
     scale, shift, floor, coefficients = norm
@@ -189,13 +78,11 @@ def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
 
 
 @njit(**OPTIONS)
-def _keep_last(lines, have, kept, size):
-    """Move the last `kept` of `have` lines of `size` elements to the front; return their number."""
-    kept = min(kept, have)
-    full, start = lanes(lines), (have - kept) * size
-    for at in range(0, kept * size, full):
-        store(lines, at, load(lines, start + at, full), full)
-    return kept
+def _next_lines(source, before, x, first, have, needed, around, w, c):
+    """Have x hold the normalised lines up to `needed`, and `around` lines before those that are new; return its first line and their number."""
+    kept, old = keep_last(x, have, around, w * c), first + have
+    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], 0.0, advance(x, kept * w * c), c, (needed - old) * w)
+    return old - kept, needed - old + kept
 
 
 @njit(**OPTIONS)
@@ -211,10 +98,7 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
         y, end = end, strip_end(end, strip, h, w)
         needed = min(h, end + below)
         if normalized:
-            kept = _keep_last(x, have, kh - 1, line)
-            first, old = first + have - kept, first + have
-            normalize_rows(advance(source, old * line), source, 0, before[0], before[1], 0.0, advance(x, kept * line), c, (needed - old) * w)
-            have = needed - first
+            first, have = _next_lines(source, before, x, first, have, needed, kh - 1, w, c)
         else:
             x, have = source, h
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2)
@@ -224,22 +108,22 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
         coming = strip_end(end, strip, h, w) - end
         ahead = (advance(source, needed * line), min(coming, h - needed) * line, advance(to, (end - y) * w * k), coming * w * k)
         if bf16 is None:
-            _multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c, k, ahead, bf16)
+            multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c, k, ahead, bf16)
         else:
-            _round(depth, halves, (end - y) * line)
-            _multiply(halves, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, ahead, bf16)
+            round_to_bf16(depth, halves, (end - y) * line)
+            multiply(halves, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, ahead, bf16)
         block_sums(to, sums, k, (end - y) * w)
-        _add_rows(sums, partial, 2 * k)
+        add_to(sums, partial, 2 * k)
 
 
 @njit(parallel=True, **OPTIONS)
 def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
-    _pack(weights, c, k, False, scratch, bf16)
+    pack_panels(weights, c, k, False, scratch, bf16)
     shape, share = (h, w, c, k, kh, kw, strip), room_size(w, c, k, kh, strip)
     for image in prange(n):
         mine = pointer(partial, image * 2 * k)
-        _clear(mine, 2 * k)
+        clear(mine, 2 * k)
         _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0)), normalized, pointer(depth_weights, 0),
                        pointer(no_bias, 0), pointer(scratch, 0), pointer(bias, 0), pointer(scratch, c * k + numba.get_thread_id() * share),
                        pointer(outputs, image * h * w * k), mine, shape, bf16)
@@ -269,10 +153,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         else:
             _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
         if normalized:
-            kept = _keep_last(x, have, kh - 1, line)
-            first, old = first + have - kept, first + have
-            normalize_rows(advance(inputs, old * line), inputs, 0, before[0], before[1], 0.0, advance(x, kept * line), c, (needed - old) * w)
-            have = needed - first
+            first, have = _next_lines(inputs, before, x, first, have, needed, kh - 1, w, c)
         else:
             x, have = inputs, h
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2)
@@ -281,15 +162,15 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         coming, pixels = strip_end(end, strip, h, w) - end, (end - y) * w
         given = (advance(gradient, end * w * k), coming * w * k, advance(outputs, end * w * k), coming * w * k)
         ahead = (advance(inputs, needed * line), min(coming, h - needed) * line, advance(out, end * line), coming * line)
-        kept = _keep_last(slope, known, kh - 1, line)
+        kept = keep_last(slope, known, kh - 1, line)
         at, known = at + known - kept, kept + end - y
         if bf16 is None:
-            _add_product(depth, behind, weight_sums, pixels, c, k, given, bf16)
-            _multiply(behind, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k, c, ahead, bf16)
+            add_product(depth, behind, weight_sums, pixels, c, k, given, bf16)
+            multiply(behind, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k, c, ahead, bf16)
         else:
-            _pair_rows(depth, pixels, c)
-            _add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, given, bf16)
-            _multiply(halves, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k // 2, c, ahead, bf16)
+            pair_rows(depth, pixels, c)
+            add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, given, bf16)
+            multiply(halves, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k // 2, c, ahead, bf16)
         for i in range(y, end):
             add_line_gradient(x, advance(slope, (first - at) * line), depth_sums, window, i - first)
         turned = (known, w, c, kh, kw, known, w, 1, below, kw - 1 - kw // 2)
@@ -297,10 +178,10 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         for i in range(done, ready):
             correlate_line(slope, depth_weights, no_bias, advance(out, at * line), -1, turned, i - at)
         if has_skip:
-            _add_rows(advance(skip, done * line), advance(out, done * line), (ready - done) * line)
+            add_to(advance(skip, done * line), advance(out, done * line), (ready - done) * line)
         if normalized:
             block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], before[1], 0.0, sums, c, (ready - done) * w)
-            _add_rows(sums, partial, 2 * c)
+            add_to(sums, partial, 2 * c)
         done = ready
 
 
@@ -308,17 +189,17 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
 def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
               weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
-    _pack(weights, c, k, True, scratch, bf16)
+    pack_panels(weights, c, k, True, scratch, bf16)
     parts, taps, has_skip, share = min(n, PARTS), kh * kw * c, int(skip.size > 0), room_size(w, c, k, kh, strip)
     for part in prange(parts):
         mine = c * k + part * (taps + c * k)
         depth_sums, weight_sums = pointer(scratch, mine), pointer(scratch, mine + taps)
-        _clear(depth_sums, taps + c * k)
+        clear(depth_sums, taps + c * k)
         room = pointer(scratch, c * k + PARTS * (taps + c * k) + numba.get_thread_id() * share)
         norm = (pointer(scale, 0), pointer(shift, 0), floor, pointer(coefficients, 0))
         for image in range(n * part // parts, n * (part + 1) // parts):
             x, y = image * h * w * c, image * h * w * k
-            _clear(pointer(partial, image * 2 * c), 2 * c)
+            clear(pointer(partial, image * 2 * c), 2 * c)
             _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), (pointer(before_scale, 0), pointer(before_shift, 0)),
                             normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip,
                             (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums,

@@ -1,0 +1,135 @@
+"""Matrix products on a strip of an image, whose operands lie in the caches: rows are pixels, the shared matrix is packed in panels.
+
+`ahead` = (address, count, address, count): elements that the next strip will need. The calls of a product ask for them in equal
+parts, so that they come from memory while the processor multiplies. `bf16`: as in separable.py.
+"""
+
+from numba import njit
+
+from ensync.kernels.panels import ROWS, VECTORS, panel
+from ensync.kernels.simd import SIMD, lanes, pointer
+from ensync.kernels.vectors import advance, fetch, load, pair, store, store_halves, zeros
+
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
+FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
+PANEL, BIAS_PANEL, ADD_PANEL = panel(started=False), panel(started=True), panel(started=True, rows=FILTER_ROWS)
+PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, pairs=True), panel(True, pairs=True), panel(True, FILTER_ROWS, pairs=True)
+STRETCH = 64    # pixels of one product of the weights' gradient, so that its operands stay in the first cache
+
+
+@njit(**OPTIONS)
+def round_to_bf16(source, target, elements):
+    """Write so many float32 numbers as bf16."""
+    full = lanes(source)
+    for at in range(0, elements, full):
+        store_halves(target, at // 2, load(source, at, full))
+
+
+@njit(**OPTIONS)
+def pair_rows(values, rows, width):
+    """Make each two rows of `width` float32 numbers one row of pairs of bf16, in place; an odd last row is paired with zeros."""
+    full = lanes(values)
+    for row in range(0, rows, 2):
+        for j in range(0, width, full):
+            below = load(values, (row + 1) * width + j, full) if row + 1 < rows else zeros(values)
+            store(values, row // 2 * width + j, pair(load(values, row * width + j, full), below), full)
+
+
+@njit(**OPTIONS)
+def pack_panels(weights, c, k, turned, target, bf16):
+    """Write weights (c, k), or their transposed, as panels (panels, rows, width)."""
+    (rows, columns), width = (k, c) if turned else (c, k), VECTORS * lanes(target)
+    for first in range(0, columns, width):
+        for i in range(rows):
+            for j in range(width):
+                value = weights[first + j, i] if turned else weights[i, first + j]
+                target[first * rows + i * width + j] = value
+    if bf16 is not None:
+        pair_rows(pointer(target, 0), c * k // width, width)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _shares(ahead, calls, full):
+    """Return how many of the elements ahead = (address, count, address, count) each of `calls` calls asks for, whole lines."""
+    lines = full * calls
+    return (ahead[1] + lines - 1) // lines * full, (ahead[3] + lines - 1) // lines * full
+
+
+@njit(forceinline=True, **OPTIONS)
+def _fetch(ahead, shares, call, full):
+    """Ask for the share of one call."""
+    for at in range(call * shares[0], min(ahead[1], (call + 1) * shares[0]), full):
+        fetch(ahead[0], at)
+    for at in range(call * shares[1], min(ahead[3], (call + 1) * shares[1]), full):
+        fetch(ahead[2], at)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _panel(a, b, bias, has_bias, to, inner, width, columns, bf16):
+    if bf16 is None:
+        if has_bias:
+            BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
+        else:
+            PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
+    elif has_bias:
+        PAIRS_BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
+    else:
+        PAIRS_PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
+
+
+@njit(**OPTIONS)
+def multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf16):
+    """Write A (rows, inner) times packed panels, plus bias, to target (rows, columns); the last tile may repeat rows."""
+    width, call = VECTORS * lanes(a), 0
+    shares = _shares(ahead, -(-rows // ROWS) * (columns // width), lanes(a))
+    for block in range(0, rows, 8 * ROWS):
+        for first in range(0, columns, width):
+            for row in range(block, min(rows, block + 8 * ROWS), ROWS):
+                at = min(row, rows - ROWS)
+                left, b, to = advance(a, at * inner), advance(packed, first * inner), advance(target, at * columns + first)
+                _panel(left, b, advance(bias, first), has_bias, to, inner, width, columns, bf16)
+                _fetch(ahead, shares, call, lanes(a))
+                call += 1
+
+
+@njit(**OPTIONS)
+def add_product(a, b, target, rows, c, k, ahead, bf16):
+    """Add A' B, of A (rows, c) and B (rows, k), to target (c, k)."""
+    width, call = VECTORS * lanes(a), 0
+    shares = _shares(ahead, -(-rows // STRETCH) * (k // width) * (c // FILTER_ROWS), lanes(a))
+    for start in range(0, rows, STRETCH):
+        for first in range(0, k, width):
+            for row in range(0, c, FILTER_ROWS):
+                to = advance(target, row * k + first)
+                left, right, terms = advance(a, start * c + row), advance(b, start * k + first), min(STRETCH, rows - start)
+                if bf16 is None:
+                    ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
+                else:
+                    PAIRS_ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
+                _fetch(ahead, shares, call, lanes(a))
+                call += 1
+
+
+@njit(**OPTIONS)
+def add_to(source, target, elements):
+    full = lanes(source)
+    for at in range(0, elements, full):
+        count = min(full, elements - at)
+        store(target, at, load(source, at, count) + load(target, at, count), count)
+
+
+@njit(**OPTIONS)
+def clear(target, elements):
+    full = lanes(target)
+    for at in range(0, elements, full):
+        store(target, at, zeros(target), min(full, elements - at))
+
+
+@njit(**OPTIONS)
+def keep_last(lines, have, kept, size):
+    """Move the last `kept` of `have` lines of `size` elements to the front; return their number."""
+    kept = min(kept, have)
+    full, start = lanes(lines), (have - kept) * size
+    for at in range(0, kept * size, full):
+        store(lines, at, load(lines, start + at, full), full)
+    return kept
