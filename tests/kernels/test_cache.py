@@ -24,6 +24,7 @@ def load(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     numba.core.config.reload_config()
     monkeypatch.setattr(CheckedCacheFile, "cannot_be_kept", False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)   # Python's own cache tells sources of one second and length apart by nothing
     source = tmp_path / "source.py"
 
     def load(factor=2):
