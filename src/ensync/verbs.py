@@ -50,11 +50,11 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
     saved = loaded.state.job
     stands = str(loaded.path.parent.parent)    # where the run is now, should it have been moved
     job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": stands})}), overrides)
-    _say_differences(console, saved, job, asked or job)
     with _watched(comm, job, console):
         place = launch.prepare(comm, job)
         with stop_on_signals() as wish:
             run = session.resume(comm, loaded, job, place.feeds, console, wish)
+            _say_differences(console, saved, job, asked or job)
             show_place(console, place)
             show_run(console, place, run)
             console.line(f"continuing from {loaded.path}")
