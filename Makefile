@@ -2,6 +2,7 @@
 # MPI=openmpi takes Open MPI instead of MPICH; MPI=site keeps the site's own (load its module first).
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 MPI ?= mpich
+RANKS ?= 1 2 3 4
 VENV ?= .venv$(if $(filter-out mpich,$(MPI)),-$(MPI))
 BIN := $(VENV)/bin
 EXTRA := $(if $(filter-out site,$(MPI)),$(MPI))
@@ -34,7 +35,7 @@ test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 
 	$(MAKE) --no-print-directory test-mpi
 
 test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
-	@for n in 1 2 3 4; do echo "== $$n ranks"; $(MPIRUN) -n $$n $(BIN)/python -m pytest -q --color=no --with-mpi -m mpi || exit 1; done
+	@for n in $(RANKS); do echo "== $$n ranks"; $(MPIRUN) -n $$n $(BIN)/python -m pytest -q --color=no --with-mpi -m mpi || exit 1; done
 
 test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm of virtual nodes (root on Debian, which installs it)
 	$(BIN)/python -m pytest -q tests/slurm
