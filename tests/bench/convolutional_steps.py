@@ -12,6 +12,7 @@ from image_networks import CASES, Case, make_torch_network, make_trainee, torch_
 from mpi4py import MPI
 from peaks import multiply_add_peak
 
+from ensync.kernels import threads
 from ensync.kernels.simd import bf16_missing
 
 TRIED = 3   # steps of each memory format, to find the faster one
@@ -19,6 +20,7 @@ TRIED = 3   # steps of each memory format, to find the faster one
 
 def ensync(case: Case, precision: str, count: int) -> tuple[harness.Run, float]:
     """Return our side with so many threads, and the operations of a step."""
+    threads.set_threads(count)   # scratch is made for the threads of now
     trainee = make_trainee(MPI.COMM_SELF, case, precision)
     layers = zip(trainee.network.layers, trainee.network.shapes, strict=True)
     return with_threads(runner(trainee), count), 6.0 * case.batch * sum(layer.operations(shape) for layer, shape in layers)

@@ -4,6 +4,7 @@
 # Each node n1..nN is a network, host name and /dev/shm of its own (namespaces) with one slurmd: MPI sees separate hosts on a wire.
 # A node claims CPUS_PER_NODE cores, whatever the machine has. Partitions: debug, and urgent, whose jobs send those of debug away.
 set -euo pipefail
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin   # where Debian keeps daemons, and not every user has them
 DIR=${SLURM_CLUSTER_DIR:-/tmp/ensync-slurm}; CPUS=${CPUS_PER_NODE:-2}
 CONTROL=10.78.0.254   # the bridge's address, where slurmctld listens; node nX is 10.78.0.X
 
