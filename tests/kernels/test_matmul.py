@@ -75,6 +75,20 @@ def test_long_and_wide_shapes():
         close(bias_gradient, gradient.astype(float).sum(axis=0), np.float32)
 
 
+@pytest.mark.parametrize("name", ["identity", "relu", "tanh"])
+def test_few_rows_of_a_wide_layer(name):
+    inputs, weights, bias, gradient = layer(5, 1030, 2051, np.float32)   # neither whole stretches of terms nor whole panels
+    assert weights.size >= matmul.FEW_ROWS_FROM and len(inputs) <= matmul.FEW_ROWS
+    expected = naive.activation(name, inputs.astype(float) @ weights + bias)
+    found, before = [], threads.get_threads()
+    for count in (1, min(2, before)):
+        threads.set_threads(count)
+        found.append(passes(inputs, weights, bias, gradient, ACTIVATIONS[name])[0])
+        close(found[-1], expected, np.float32)
+    threads.set_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_no_rows_give_no_gradient():
     out, slope, weights_gradient, bias_gradient = passes(*layer(0, 5, 7, np.float32))
     assert out.shape == (0, 7) and slope.shape == (0, 5)

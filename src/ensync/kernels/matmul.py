@@ -12,7 +12,7 @@ from ensync.kernels.activations import IDENTITY, RELU, TANH, activate_block
 from ensync.kernels.simd import NARROW_ROWS, SIMD, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, transpose_block
 from ensync.kernels.threads import get_threads
 from ensync.kernels.tiles import tile
-from ensync.kernels.vectors import advance, load, store
+from ensync.kernels.vectors import advance, fetch, load, store
 
 ROWS, VECTORS = WIDE_TILE[SIMD]
 TALL = NARROW_ROWS[SIMD]
@@ -23,6 +23,9 @@ BLOCK = 1 << 18           # elements of A that stay in a second cache of 2 MiB b
 PACK_A_FROM = 256         # terms from which copying a block of a transposed A does: each term touches another page of memory
 SAMPLES = 1024            # behind which the weight gradient starts over, so that its panel of B stays there too
 TERMS = 256               # of one partial sum of the weight gradient: as many lines of A stay in the first cache
+FEW_ROWS = 32             # of A, up to which a wide B is laid out stretch by stretch
+FEW_ROWS_FROM = 1 << 21   # elements of B from which that pays: smaller ones stay in the caches
+STRETCH, PANELS = 32, 32   # terms and panels of B laid out together: 96 to 192 KiB
 PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2   # the forms of a product: forward, weight gradient, input gradient
 
 
@@ -32,6 +35,7 @@ def packing_size(n: int, inputs: int, outputs: int) -> int:
     share = (max(samples, inputs, outputs) * VECTORS + 1) * lane_count
     if n >= PACK_A_FROM:
         share += samples * (min(BLOCK // samples, inputs) + 2 * lane_count)
+    share = max(share, STRETCH * PANELS * VECTORS * lane_count)
     return get_threads() * share + lane_count
 
 
@@ -162,6 +166,45 @@ def product_by_threads(a, b, c, bias, scratch, form, code, parts):
         product(a, b, c, bias, scratch, form, code, np.int64(part), parts)
 
 
+@numba.njit(cache=True, error_model="numpy", nogil=True)
+def pack_panels(source, row, terms, columns, width, target):
+    """Copy `terms` rows of so many columns, read in one run each, to panels of `width` columns, (panels, terms, width)."""
+    full = lanes(source)
+    for term in range(terms):
+        for column in range(0, columns, width):
+            for j in range(column, min(columns, column + width), full):
+                count = min(full, columns - j)
+                store(target, (terms - 1) * column + term * width + j, load(source, term * row + j, count), count)
+
+
+@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+def few_rows_forward(a, b, c, bias, scratch, code, parts):
+    """C = f(A B + bias) for few rows of A and a B that no cache holds.
+
+    A panel of B by itself touches another page of memory with every term. So the terms are taken STRETCH at a time and PANELS panels together,
+    whose rows are read in long runs while the run before is multiplied; C is added to, stretch by stretch. Each part has columns of its own.
+    """
+    (rows, inner), columns, width = a.shape, c.shape[1], VECTORS * lanes(c)
+    panels = quotient(columns, width)
+    for part in numba.prange(parts):
+        state, place = flush_tiny_numbers(), part * STRETCH * PANELS * width
+        begin, end = panels * part // parts * width, min(columns, panels * (part + 1) // parts * width)
+        for start in range(0, inner, STRETCH):
+            terms, last = min(STRETCH, inner - start), start + STRETCH >= inner
+            for first in range(begin, end, PANELS * width):
+                stop = min(end, first + PANELS * width)
+                pack_panels(pointer(b, start * columns + first), columns, terms, stop - first, width, pointer(scratch, place))
+                ahead = pointer(b, start * columns + stop if stop < end else (start + STRETCH) * columns + begin)
+                for column in range(first, stop, width):
+                    at_b, at_a = pointer(scratch, place + (column - first) * terms), pointer(a, start)
+                    form = PLAIN if start == 0 else B_TRANSPOSED   # the bias is added once, f applied to the whole sum
+                    strip(at_a, at_b, width, c, bias, at_a, (terms, columns, inner, 1), 0, rows, column, form, code if last else IDENTITY, start > 0)
+                    for term in range(terms):
+                        fetch(ahead, term * columns + column - first)
+                        fetch(ahead, term * columns + column - first + width - 1)
+        restore(state)
+
+
 def run_product(a, b, c, bias, scratch, form, code, work) -> None:
     """Compute a product of `work` multiply-adds, alone when starting threads would take longer."""
     parts = get_threads()
@@ -177,7 +220,10 @@ def dense_forward(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, cod
     inputs: (n, k), weights: (k, m), bias: (m,), out: (n, m), scratch: at least packing_size(n, k, m) elements;
     C-contiguous, one type. n may be 0.
     """
-    run_product(inputs, weights, out, bias, scratch, PLAIN, code, inputs.size * bias.size)
+    if 0 < len(inputs) <= FEW_ROWS and weights.size >= FEW_ROWS_FROM:
+        few_rows_forward(inputs, weights, out, bias, scratch, code, get_threads())
+    else:
+        run_product(inputs, weights, out, bias, scratch, PLAIN, code, inputs.size * bias.size)
 
 
 def dense_input_gradient(gradient: np.ndarray, weights: np.ndarray, out: np.ndarray, scratch: np.ndarray) -> None:

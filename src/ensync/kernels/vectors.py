@@ -135,9 +135,20 @@ def store(context, address, index, vector, count):
     def generate(target, builder, sig, arguments):
         kind = arguments[2].type
         pointer = _pointer(builder, arguments[0], arguments[1], kind)
-        mask = _mask(builder, ir.Constant(INDEX, 0), arguments[3], vector.lanes)
-        align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
-        _call(builder, f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [arguments[2], pointer, align, mask])
+        align = vector.dtype.bitwidth // 8
+
+        def masked():
+            mask = _mask(builder, ir.Constant(INDEX, 0), arguments[3], vector.lanes)
+            _call(builder, f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [arguments[2], pointer, ir.Constant(ir.IntType(32), align), mask])
+
+        if simd.SIMD == "avx512":
+            masked()
+        else:
+            with builder.if_else(builder.icmp_signed(">=", arguments[3], ir.Constant(INDEX, vector.lanes)), likely=True) as (whole, part):
+                with whole:
+                    builder.store(arguments[2], pointer).align = align
+                with part:
+                    masked()
         return target.get_dummy_value()
 
     return types.void(address, types.int64, vector, types.int64), generate
