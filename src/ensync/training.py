@@ -14,7 +14,7 @@ import numpy as np
 from ensync.feed import Changes, Feed
 from ensync.kernels import online, updates
 from ensync.nn.layers import Dense, Step
-from ensync.nn.network import CORRECT, LOSS_SUM, STOP, Network
+from ensync.nn.network import CORRECT, LOSS_SUM, STOP, TAIL, Network
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.settings import Augmentation, Job
@@ -31,6 +31,22 @@ class Ranks(Protocol):
 
     size: int
     rank: int
+
+
+class Together(Protocol):
+    """What updates the replicas of several ranks at once (mpi.node_update.NodeUpdate)."""
+
+    def sum_behind(self) -> np.ndarray:
+        """Return the sum over the ranks of what travels behind the gradient."""
+        ...
+
+    def update(self, step: Callable[[slice, np.ndarray], None]) -> None:
+        """Have `step` change pieces of the parameters by the gradient's sum there."""
+        ...
+
+    def complete(self, vector: np.ndarray) -> None:
+        """Put a slot of the optimiser together."""
+        ...
 
 
 @dataclass
@@ -78,6 +94,7 @@ class Trainee:
     best: dict[str, np.ndarray] = field(default_factory=dict)
     average: np.ndarray | None = None                    # of the parameters, where the job wants one
     shards: VirtualShards | None = None                  # of a deterministic run
+    together: Together | None = None                     # where ranks share their updates
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -159,12 +176,12 @@ class Trainee:
     def _run(self, last: int) -> int:
         """Mini-batch steps: one gradient, summed over the ranks, and one update."""
         order, p, network = self._epoch_rows(), self.position, self.network
-        tail = network.tail
         while p.step < last:
             first, end = global_span(len(order), p.step, self.batch)
-            self._gradient(order[first:end])
+            behind = self._gradient(order[first:end])
+            tail = behind[:TAIL]
             if network.statistics_travel:
-                network.statistics[:] = network.travelling
+                network.statistics[:] = behind[TAIL:]
             if not np.isfinite(tail[LOSS_SUM]):
                 p.finished = f"diverged in epoch {p.epoch + 1}, step {p.step + 1}: the loss is {tail[LOSS_SUM]}"
                 return int(tail[STOP])
@@ -180,23 +197,39 @@ class Trainee:
 
     def _update(self) -> None:
         """One step of the optimiser, and of the weights' average."""
-        network, job = self.network, self.job
-        if job.optimizer.clip_norm:
-            clip(network.gradient, job.optimizer.clip_norm)
-        self.optimizer.step(network.parameters, network.gradient, self._factor())
+        network, job, factor = self.network, self.job, self._factor()
+        if self.together is not None:
+            self.together.update(lambda piece, total: self.optimizer.step_piece(piece, network.parameters[piece], total, factor))
+            self.optimizer.steps += 1
+        else:
+            if job.optimizer.clip_norm:
+                clip(network.gradient, job.optimizer.clip_norm)
+            self.optimizer.step(network.parameters, network.gradient, factor)
         if self.average is not None:   # which starts with the parameters after the first step, as PyTorch's AveragedModel does
             updates.follow(network.parameters, self.average, 1 - job.training.weight_average if self.optimizer.steps > 1 else 1.0)
 
-    def _gradient(self, batch: np.ndarray) -> None:
-        """Fill network.reduced with the sums over the global batch and over the ranks that wish to stop. Collective."""
+    def _gradient(self, batch: np.ndarray) -> np.ndarray:
+        """Compute the gradient of the global batch and return what travels behind it, summed over the ranks. Collective.
+
+        The sum of the gradient is then in network.reduced or, where ranks share their updates, wherever these find it.
+        """
         network, ranks = self.network, self.comm
         if self.shards is not None:
             count = self.shards.count
             self.shards.gradient(lambda twin, shard, meet: self._share(twin, batch, count, shard, meet), self.stop_requested())
-            return
+            return network.reduced[len(network.gradient) :]
         self._share(network, batch, ranks.size, ranks.rank, self.allreduce if self._sums_statistics else None)
         network.tail[STOP] = self.stop_requested()
+        if self.together is not None:
+            return self.together.sum_behind()
         self.allreduce(network.reduced)
+        return network.reduced[len(network.gradient) :]
+
+    def complete(self) -> None:
+        """Have the whole state of the optimiser on every rank. Collective over the ranks of the network."""
+        if self.together is not None:
+            for slot in self.optimizer.slots.values():
+                self.together.complete(slot)
 
     def _share(self, network: Network, batch: np.ndarray, size: int, index: int, allreduce: Callable[[np.ndarray], None] | None) -> None:
         """Fill network.reduced from share `index` of `size` of the global batch, slice by slice where that is large."""

@@ -11,6 +11,7 @@ from ensync.mpi.world import Comm
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.settings import Job
+from ensync.strategies.session import join
 from ensync.training import Trainee
 
 SAMPLES = 16384
@@ -35,11 +36,10 @@ def make_trainee(comm: Comm, sizes: tuple[int, ...], batch: int, optimizer: str,
     feed = Feed(images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32))
     network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
     allreduce = Allreduce(comm)
-    if comm.size > 1:
-        network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
+    together = join(network, allreduce, job)
     network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-    return Trainee(comm, allreduce, job, 0, network, update, feed, np.arange(SAMPLES))
+    return Trainee(comm, allreduce, job, 0, network, update, feed, np.arange(SAMPLES), together=together)
 
 
 def runner(trainee: Trainee) -> Callable[[int], None]:

@@ -13,6 +13,7 @@ from ensync.mpi.world import Comm
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.settings import Job
+from ensync.strategies.session import join
 from ensync.training import Trainee
 
 ROOM = 64 << 20   # bytes of images
@@ -59,11 +60,10 @@ def make_trainee(comm: Comm, case: Case, precision: str) -> Trainee:
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
     allreduce = Allreduce(comm)
-    if comm.size > 1:
-        network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
+    together = join(network, allreduce, job)
     network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-    return Trainee(comm, allreduce, job, 0, network, update, Feed(images, labels, 127.5 * channels, channels / 74), np.arange(len(labels)))
+    return Trainee(comm, allreduce, job, 0, network, update, Feed(images, labels, 127.5 * channels, channels / 74), np.arange(len(labels)), together=together)
 
 
 def make_torch_network(case: Case):

@@ -7,6 +7,7 @@ import pytest
 
 from ensync.mpi import allreduce as sums
 from ensync.mpi.node_sum import NodeVector
+from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.world import split, topology, world
 
 pytestmark = pytest.mark.mpi
@@ -154,3 +155,35 @@ def test_replicas_that_differ_in_one_bit_are_found(comm):
     if comm.rank == comm.size - 1:
         vector[-1] = np.nextafter(np.float32(1), np.float32(2))
     assert sums.replicas_equal(comm, vector) == (comm.size == 1)
+
+
+@pytest.mark.parametrize("n", [1, 40, 300_001])
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_shared_update_is_every_rank_s_own_update(comm, n, nodes):
+    if comm.size % nodes:
+        pytest.skip("needs nodes with equally many ranks")
+    node, behind = split(comm, comm.rank * nodes // comm.size, comm.rank), 3
+    gradient, told = NodeVector(comm, node, n + behind, np.float64), []
+    update = NodeUpdate(comm, node, gradient, n, told.append)
+    update.parameters[:] = expected = share(99, n, np.float64)
+    state, moved = np.zeros(n), np.zeros(n)
+    for step in range(3):
+        total = np.sum([share(100 * step + rank, n + behind, np.float64) for rank in range(comm.size)], axis=0)
+        moved += total[:n]
+        expected = expected - 0.1 * moved
+
+        def change(piece, slope):
+            state[piece] += slope
+            update.parameters[piece] -= 0.1 * state[piece]
+
+        gradient.values[:] = share(100 * step + comm.rank, n + behind, np.float64)
+        np.testing.assert_allclose(update.sum_behind(), total[n:], rtol=1e-12, atol=1e-12)
+        update.update(change)
+        np.testing.assert_allclose(update.parameters, expected, rtol=1e-12, atol=1e-12)
+        assert sums.replicas_equal(comm, update.parameters)
+    update.complete(state)
+    np.testing.assert_allclose(state, moved, rtol=1e-12, atol=1e-12)
+    assert len(told) == 3 and min(told) >= 0
+    update.free()
+    gradient.free()
+    node.Free()

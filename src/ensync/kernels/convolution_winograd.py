@@ -231,7 +231,10 @@ def convolve(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding:
 def weight_gradient(inputs: np.ndarray, gradient: np.ndarray, padding: tuple[int, int], scratch: np.ndarray, out: np.ndarray,
                     bf16: bool | None = None) -> None:
     """Write the gradient of the filters to out (3, 3, c, k)."""
-    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, gradient_tiles(*out.shape[2:]), scratch, out, bf16)
+    total = len(inputs) * -(-gradient.shape[1] // 4) * -(-gradient.shape[2] // 4)
+    blocks = -(-total // gradient_tiles(*out.shape[2:]))
+    tiles = -(-total // (2 * blocks)) * 2   # as many in each block, with little that is none in the last
+    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, scratch, out, bf16)
 
 
 def is_wide(c: int, k: int) -> bool:

@@ -9,6 +9,7 @@ from mpi4py import MPI
 
 from ensync.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
+from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shared_memory import free_space_obstacle
 from ensync.mpi.world import Comm, agree_any, node_of
 
@@ -29,6 +30,7 @@ class Allreduce:
         self._node: Comm | None = None
         self._shared: dict[int, NodeVector] = {}
         self._gradients: set[int] = set()
+        self._updates: list[NodeUpdate] = []
 
     def vector(self, n: int, dtype: np.dtype | type = np.float32) -> np.ndarray:
         """Return zeros (n,) that this object sums fastest: where ranks share a node, they lie in its shared memory. Collective."""
@@ -50,6 +52,20 @@ class Allreduce:
         self._shared[shared.values.ctypes.data] = shared
         return shared.values
 
+    def update_of(self, vector: np.ndarray, size: int) -> NodeUpdate | None:
+        """Return the shared update of the parameters whose gradient is the first `size` elements of a vector of this object. Collective.
+
+        None where its ranks have a node each, or too little shared memory.
+        """
+        gradient = self._shared.get(vector.ctypes.data)
+        if gradient is None or self._node is None:
+            return None
+        if any(self.comm.allgather(bool(free_space_obstacle(self._node.size * vector.nbytes)))):
+            return None
+        with doing(Doing.SHARED):
+            self._updates.append(NodeUpdate(self.comm, self._node, gradient, size, lambda seconds: self._count(seconds, vector.nbytes)))
+        return self._updates[-1]
+
     def __call__(self, vector: np.ndarray) -> None:
         """Replace `vector` (n,) by its sum over the ranks; the same bits arrive on all of them. Collective."""
         if self.comm.size == 1:
@@ -61,16 +77,20 @@ class Allreduce:
             shared.sum()
         else:
             _sum(self.comm, vector)
-        self.calls += 1
-        self.bytes += vector.nbytes
         end = perf_counter()
-        self.seconds += end - start
+        self._count(end - start, vector.nbytes)
         begin(_TRAINING, end)
+
+    def _count(self, seconds: float, nbytes: int) -> None:
+        self.calls += 1
+        self.bytes += nbytes
+        self.seconds += seconds
 
     def close(self) -> None:
         """Give the memory of all vectors back, which must not be touched again; the counters stay. Collective."""
-        for shared in self._shared.values():
+        for shared in (*self._updates, *self._shared.values()):
             shared.free()
+        self._updates.clear()
         self._shared.clear()
         if self._node is not None:
             self._node.Free()

@@ -2,10 +2,12 @@
 
 MPI copies a vector through buffers of its own, several times. Here each rank's vector lies in memory that all ranks of
 the node can reach: rank r of P sums block r of all P vectors, in order of rank, and stores the sum in all P of them.
+Or, where the sum is a gradient, it stores what the update makes of it: block r of the parameters (`node_update`).
 """
 
 import os
 import time
+from collections.abc import Callable
 
 import numpy as np
 from mpi4py import MPI
@@ -15,7 +17,7 @@ from ensync.sharding import block
 
 # A rank's memory is whole pages: one for the counter by which it announces its progress, then those of its vector.
 _PAGE = 4096
-# Elements summed at once, so that a piece stays in the cache between its addition and its copies.
+# Elements summed at once, so that a piece stays in the cache between its addition and its copies (or its update).
 _PIECE = 1 << 16
 # Elements in a cache line of 64 bytes (float32): no two ranks write to the same line.
 _LINE = 16
@@ -40,29 +42,64 @@ class NodeVector:
         memory = [memoryview(self._window.Shared_query(rank)[0]).cast("B") for rank in range(node.size)]
         self._counters = [part[:8].cast("q") for part in memory]
         self._vectors = [np.frombuffer(part, dtype, n, _PAGE) for part in memory]
-        lines = block(-(-n // _LINE), node.size, node.rank)
-        self._start, self._stop = (min(line * _LINE, n) for line in lines)
         self._round = 0
         self._counters[node.rank][0] = 0
         self.values = self._vectors[node.rank]
+        own = self.block(node.rank)
+        self._start, self._stop = own.start, own.stop
         self.values[:] = 0
         node.Barrier()
 
     def sum(self) -> None:
         """Replace the values by their sum over the ranks of `comm`, the same bits on all of them. Collective."""
-        self._meet()
+        self.meet()
         for start in range(self._start, self._stop, _PIECE):
             piece = slice(start, min(start + _PIECE, self._stop))
-            total, *others = (vector[piece] for vector in self._vectors)
-            for vector in others:
-                np.add(total, vector, out=total)
-            if self._across.size > 1:
-                self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
-            for vector in others:
-                vector[:] = total
-        self._meet()
+            total = self._total(piece)
+            for vector in self._vectors[1:]:
+                vector[piece] = total
+        self.meet()
 
-    def _meet(self) -> None:
+    def sum_blocks(self, end: int, use: Callable[[slice, np.ndarray], None]) -> None:
+        """Sum this rank's block of the first `end` elements, and hand each piece of it to `use`, as a slice and sums that it may change.
+
+        All ranks have met before; what the vectors hold there is then of no more use. Collective where there are several nodes.
+        """
+        stop = min(self._stop, end)
+        for start in range(self._start, stop, _PIECE):
+            piece = slice(start, min(start + _PIECE, stop))
+            use(piece, self._total(piece))
+
+    def sum_behind(self, end: int) -> np.ndarray:
+        """Return the sum of the elements from `end` on, the same bits on all ranks, which have met before. Collective."""
+        total = self._vectors[0][end:].copy()
+        for vector in self._vectors[1:]:
+            total += vector[end:]
+        if self._across.size > 1:
+            self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
+        return total
+
+    def give(self, piece: slice) -> None:
+        """Copy a piece of this rank's vector into those of the other ranks of its node."""
+        for rank, vector in enumerate(self._vectors):
+            if rank != self._node.rank:
+                vector[piece] = self.values[piece]
+
+    def block(self, rank: int) -> slice:
+        """The elements that a rank of the node sums."""
+        lines = block(-(-len(self.values) // _LINE), self._node.size, rank)
+        return slice(*(min(line * _LINE, len(self.values)) for line in lines))
+
+    def _total(self, piece: slice) -> np.ndarray:
+        """Return the sum of a piece over the ranks of all nodes, in the memory of the node's first rank."""
+        total, *others = (vector[piece] for vector in self._vectors)
+        for vector in others:
+            np.add(total, vector, out=total)
+        if self._across.size > 1:
+            self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
+        return total
+
+    def meet(self) -> None:
         """Wait until all ranks of the node are here; what each wrote before is then visible to all."""
         self._round += 1
         self._window.Sync()
@@ -91,3 +128,4 @@ class NodeVector:
         self._window.Unlock_all()
         self._window.Free()
         self._across.Free()
+

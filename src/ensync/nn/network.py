@@ -85,6 +85,12 @@ class Network:
         for i, layer in enumerate(self.layers):
             layer.bind(_own(values, i), _own(gradients, i))
 
+    def keep_in(self, parameters: np.ndarray) -> None:
+        """Let the parameters lie in an array of their length, such as memory that other ranks can reach."""
+        parameters[:] = self.parameters
+        self.parameters = parameters
+        self.reduce_in(self.reduced)
+
     def initialize(self, seed: int, member: int = 0) -> None:
         """Draw the start values; every array has a stream of its own from (seed, member, its number)."""
         for index, (view, parameter) in enumerate(zip(_views(self.parameters, self.layout).values(), (p for _, p in self.layout), strict=True)):

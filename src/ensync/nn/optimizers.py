@@ -21,16 +21,19 @@ class Optimizer:
 
     def step(self, parameters: np.ndarray, gradient: np.ndarray, factor: float = 1.0) -> None:
         """Update the flat parameters in place; `factor` is the schedule's."""
-        s, slots = self.settings, self.slots
+        self.step_piece(slice(None), parameters, gradient, factor)
+        self.steps += 1
+
+    def step_piece(self, piece: slice, parameters: np.ndarray, gradient: np.ndarray, factor: float = 1.0) -> None:
+        """Do a piece of a step, given the parameters and the gradient there; the caller counts the step when all pieces are done."""
+        s, slots = self.settings, [slot[piece] for slot in self.slots.values()]
         rate = s.learning_rate * factor
         if s.name == "sgd":
             updates.sgd(parameters, gradient, rate, s.weight_decay)
         elif s.name in ("momentum", "nesterov"):
-            updates.momentum(parameters, gradient, slots["velocity"], rate, s.momentum, s.weight_decay, s.name == "nesterov")
+            updates.momentum(parameters, gradient, *slots, rate, s.momentum, s.weight_decay, s.name == "nesterov")
         else:
-            updates.adam(parameters, gradient, slots["first"], slots["second"], self.steps + 1, rate,
-                         s.beta1, s.beta2, self._epsilon(), s.weight_decay, s.name == "adamw")
-        self.steps += 1
+            updates.adam(parameters, gradient, *slots, self.steps + 1, rate, s.beta1, s.beta2, self._epsilon(), s.weight_decay, s.name == "adamw")
 
     def _epsilon(self) -> float:
         """What Adam adds to sqrt(v / (1 - beta2^t)). Keras adds epsilon to sqrt(v), which is epsilon / sqrt(1 - beta2^t) here."""

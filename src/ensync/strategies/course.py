@@ -32,6 +32,7 @@ def train(session: Session) -> Session:
 def part(session: Session) -> Session:
     """Return the session of the ensemble whose members start from the replica trained so far. Collective."""
     old = next(iter(session.trainees.values()))
+    old.complete()
     plan = make_plan(session.comm, session.job.ensemble.members)
     trainees = build_trainees(session.comm, session.job, session.feeds, plan, session.console, session.wish)
     for trainee in trainees.values():

@@ -10,6 +10,7 @@ from typing import Any
 from ensync.activity import Doing, doing, tick
 from ensync.errors import EnsyncError
 from ensync.mpi.allreduce import Allreduce, replicas_equal
+from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.world import Comm, agree_any, on_root, share
 from ensync.nn import zoo
@@ -188,6 +189,9 @@ class Session:
     def close(self) -> None:
         """Give the shared memory of the members' sums back; they cannot be trained any more. Collective."""
         for trainee in self.trainees.values():
+            if trainee.together is not None:
+                trainee.network.keep_in(trainee.network.parameters.copy())
+        for trainee in self.trainees.values():
             trainee.allreduce.close()
 
     def _check_replicas(self, when: str) -> None:
@@ -230,13 +234,25 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
     for member in plan.mine:
         network = build_network(job, feeds, plan.comm.size)
         shards = _virtual_shards(job, feeds, network, allreduce) if isinstance(allreduce, ShardSum) else None
-        if plan.comm.size > 1 and shards is None:
-            network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
+        together = join(network, allreduce, job) if shards is None else None
         network.initialize(job.training.seed, member if job.ensemble.start == "own" else 0)
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
-        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress, shards=shards)
+        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress, shards=shards, together=together)
     return trainees
+
+
+def join(network: Network, allreduce: Allreduce, job: Job) -> NodeUpdate | None:
+    """Lay gradient and parameters where the ranks of `allreduce` reach them; return the update that they share, where they can. Collective."""
+    if allreduce.comm.size == 1:
+        return None
+    network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
+    if job.optimizer.clip_norm:   # which asks for the norm of the whole gradient
+        return None
+    together = allreduce.update_of(network.reduced, len(network.parameters))
+    if together is not None:
+        network.keep_in(together.parameters)
+    return together
 
 
 def _virtual_shards(job: Job, feeds: Feeds, network: Network, total: ShardSum) -> VirtualShards:

@@ -50,6 +50,8 @@ def vectors(trainee: Trainee) -> dict[str, np.ndarray]:
 
 def gather_members(comm: Comm, plan: Plan, trainees: dict[int, Trainee]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return on rank 0 all members' vectors as "members/0000/name" and their positions; empty elsewhere. Collective."""
+    for trainee in trainees.values():
+        trainee.complete()
     mine = {m: t.position.as_dict() | {"updates": t.optimizer.steps} for m, t in trainees.items() if plan.owners[m] == comm.rank}
     gathered = gather_to_root(comm, mine)
     arrays: dict[str, np.ndarray] = {}
