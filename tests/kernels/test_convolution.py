@@ -13,7 +13,7 @@ DIRECT = [(2, 9, 8, 3, 5, 3, 1, 1, 1), (9, 6, 7, 20, 8, 3, 2, 1, 1), (2, 13, 11,
           (2, 20, 20, 1, 34, 3, 1, 1, 1), (1, 6, 6, 4, 4, 3, 1, 0, 4), (2, 7, 6, 6, 8, 1, 2, 0, 1)]
 PRODUCT = [(2, 8, 7, 6, 9, 1, 1, 0, 1)]
 WINOGRAD = [(2, 9, 8, 16, 33, 3, 1, 1, 1), (3, 7, 7, 17, 40, 3, 1, 1, 1), (1, 10, 6, 16, 16, 3, 1, 0, 1), (33, 4, 4, 20, 16, 3, 1, 2, 1),
-            (9, 15, 15, 130, 129, 3, 1, 1, 1)]
+            (9, 15, 15, 130, 129, 3, 1, 1, 1), (3, 9, 8, 32, 66, 3, 1, 1, 2), (2, 7, 7, 51, 48, 3, 1, 0, 3)]
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 
@@ -87,7 +87,7 @@ def test_no_images_give_no_gradient(sizes):
     assert not weights_gradient.any() and not bias_gradient.any()
 
 
-@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[3]], ids=str)
+@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[3], WINOGRAD[5]], ids=str)
 def test_threads_do_not_change_a_bit(sizes):
     arrays, found, before = case(*sizes, np.float32), [], threads.get_threads()
     for count in (1, before):
@@ -100,7 +100,7 @@ def test_threads_do_not_change_a_bit(sizes):
 
 def test_agrees_with_pytorch():
     torch = pytest.importorskip("torch")
-    for sizes in (WINOGRAD[0], DIRECT[2]):
+    for sizes in (WINOGRAD[0], WINOGRAD[5], DIRECT[2]):
         form, inputs, weights, bias, gradient = case(*sizes, np.float32)
         x, w = torch.tensor(inputs).permute(0, 3, 1, 2), torch.tensor(weights).permute(3, 2, 0, 1)
         x.requires_grad_(), w.requires_grad_()

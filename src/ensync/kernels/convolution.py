@@ -2,7 +2,7 @@
 
     outputs[i, y, x, o] = f(bias[o] + sum over ky, kx, c of inputs[i, y * stride + ky - top, x * stride + kx - left, c] * weights[ky, kx, c, o])
 
-1x1 filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels go by Winograd, all others directly.
+1x1 filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each group) go by Winograd, all others directly.
 With groups, output channel o sees only the c / groups input channels of its own group.
 """
 
@@ -13,9 +13,11 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels import convolution_direct as direct
+from ensync.kernels import convolution_groups as grouped
 from ensync.kernels import convolution_winograd as winograd
 from ensync.kernels import matmul
 from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
+from ensync.kernels.convolution_groups import Groups
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import choose, greater, load, store, zeros
 
@@ -57,13 +59,19 @@ class Convolution:
     @property
     def is_winograd(self) -> bool:
         """Whether Winograd's algorithm applies and is faster."""
-        fits = self.filter == (3, 3) and self.stride == 1 and self.groups == 1 and max(self.padding) <= 2
-        return fits and min(self.image[2], self.outputs[2]) >= WINOGRAD_CHANNELS
+        fits = self.filter == (3, 3) and self.stride == 1 and max(self.padding) <= 2
+        return fits and min(self.image[2], self.outputs[2]) // self.groups >= WINOGRAD_CHANNELS
+
+    @property
+    def winograd_groups(self) -> Groups:
+        """The groups of a Winograd convolution that has several."""
+        (h, w, c), (oh, ow, k) = self.image, self.outputs
+        return Groups(self.groups, c // self.groups, k // self.groups, h * w, oh * ow)
 
     @property
     def winograd_bf16(self) -> bool | None:
         """Whether Winograd's products are in bf16, which wants whole vectors of channels."""
-        return self.bf16 if self.image[2] % 16 == 0 and self.outputs[2] % 16 == 0 else None
+        return self.bf16 if all(channels // self.groups % 16 == 0 for channels in (self.image[2], self.outputs[2])) else None
 
     def scratch_size(self, rows: int, dtype: np.dtype) -> int:
         """Elements of the scratch that the kernels below need for up to `rows` images, on up to all threads of this process."""
@@ -73,10 +81,20 @@ class Convolution:
             return max(sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2]))
         threads = numba.config.NUMBA_NUM_THREADS
         if self.is_winograd:
+            if self.groups > 1:
+                return max(sums, self.winograd_groups.scratch_size(rows, threads, itemsize))
             return max(sums, winograd.scratch_size(self.image[2], self.outputs[2], threads, itemsize))
         packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
         weights = direct.PARTS * int(np.prod(self.weights_shape))
         return max(sums, max(packed, weights) + threads * direct.frame_size(self.image, self.filter, self.outputs, self.stride))
+
+
+def _winograd(form: Convolution, inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding: tuple[int, int], floor: np.floating,
+              turned: bool, scratch: np.ndarray, outputs: np.ndarray) -> None:
+    if form.groups == 1:
+        winograd.convolve(inputs, weights, bias, padding, floor, turned, scratch, outputs, form.winograd_bf16)
+    else:
+        grouped.convolve(form.winograd_groups, inputs, weights, bias, padding, floor, turned, scratch, outputs, form.winograd_bf16)
 
 
 def convolution_forward(form: Convolution, inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, code: int, scratch: np.ndarray,
@@ -93,7 +111,7 @@ def convolution_forward(form: Convolution, inputs: np.ndarray, weights: np.ndarr
         matmul.dense_forward(inputs.reshape(-1, c), weights[0, 0], bias, code, outputs.reshape(-1, k), scratch)
         return
     if form.is_winograd:
-        winograd.convolve(inputs, weights, bias, form.padding, floor, False, scratch, outputs, form.winograd_bf16)
+        _winograd(form, inputs, weights, bias, form.padding, floor, False, scratch, outputs)
     else:
         direct.pack_filters(weights, form.groups, False, scratch)
         filters = direct.packed_size(form.weights_shape, form.groups, inputs.itemsize)
@@ -117,7 +135,7 @@ def convolution_input_gradient(form: Convolution, gradient: np.ndarray, weights:
     padding = (form.filter[0] - 1 - form.padding[0], form.filter[1] - 1 - form.padding[1])
     floor = out.dtype.type(-np.inf)
     if form.is_winograd:
-        winograd.convolve(gradient, weights, zero_bias, padding, floor, True, scratch, out, form.winograd_bf16)
+        _winograd(form, gradient, weights, zero_bias, padding, floor, True, scratch, out)
     else:
         direct.pack_filters(weights, form.groups, True, scratch)
         filters = direct.packed_size(form.weights_shape, form.groups, out.itemsize)
@@ -136,7 +154,10 @@ def convolution_weight_gradient(form: Convolution, inputs: np.ndarray, gradient:
         c, k = weights_gradient.shape[2:]
         matmul.dense_weight_gradient(inputs.reshape(-1, c), gradient.reshape(-1, k), weights_gradient[0, 0], bias_gradient, scratch)
     elif form.is_winograd:
-        winograd.weight_gradient(inputs, gradient, form.padding, scratch, weights_gradient, form.winograd_bf16)
+        if form.groups == 1:
+            winograd.weight_gradient(inputs, gradient, form.padding, scratch, weights_gradient, form.winograd_bf16)
+        else:
+            grouped.weight_gradient(form.winograd_groups, inputs, gradient, form.padding, scratch, weights_gradient, form.winograd_bf16)
     else:
         direct.filter_gradient(inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient)
 

@@ -11,12 +11,12 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.panels import ROWS, VECTORS
-from ensync.kernels.simd import lanes, lanes_of, pointer
+from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer
 from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, load, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
-SHORT_ROWS = 8
+SHORT_ROWS = {"avx512": 8, "neon": 8}.get(SIMD, 4)    # with VECTORS vectors of sums they must fit the registers
 TILE, SHORT_TILE, NARROW_TILE, SHORT_NARROW_TILE = (tile(rows, vectors) for vectors in (VECTORS, 1) for rows in (ROWS, SHORT_ROWS))
 PARTS = 8
 
