@@ -10,7 +10,8 @@ from ensync.job import job_from_dict
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.training import Trainee, evaluate_block, largest_batch
+from ensync.evaluation import evaluate_block
+from ensync.training import Trainee, largest_batch
 
 ALONE = SimpleNamespace(size=1, rank=0)
 

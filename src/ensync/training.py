@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Protocol
@@ -17,12 +17,12 @@ from ensync.nn.layers import Dense, Step
 from ensync.nn.network import CORRECT, LOSS_SUM, STOP, TAIL, Network
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
+from ensync.position import Position
 from ensync.settings import Augmentation, Job
 from ensync.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
 from ensync.virtual_shards import VirtualShards
 
 AS_THEY_ARE = Augmentation()
-ESTIMATED = 10_000   # training rows that moving statistics are estimated from
 ONLINE = 1024   # samples between two looks at the clock and the signals while every sample is a step; the kernel cuts at multiples of 32
 
 
@@ -47,33 +47,6 @@ class Together(Protocol):
     def complete(self, vector: np.ndarray) -> None:
         """Put a slot of the optimiser together."""
         ...
-
-
-@dataclass
-class Position:
-    """Where a network stands: everything besides its vectors that a resumed run needs."""
-
-    epoch: int = 0               # whole epochs done
-    step: int = 0                # steps done in the epoch at hand
-    loss_sum: float = 0.0        # of the samples seen in it
-    correct: int = 0
-    samples: int = 0
-    seconds: float = 0.0         # of training in it
-    best_loss: float = float("inf")
-    best_epoch: int = 0
-    rate_factor: float = 1.0     # what plateaus have left of the learning rate
-    plateau_loss: float = float("inf")
-    plateau_epochs: int = 0      # since the last better loss or reduction
-    finished: str = ""           # why it stopped early: "early stopping", "diverged ..."
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint's attributes; JSON knows no infinity."""
-        return {k: (None if v == float("inf") else v) for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Position":
-        """Read what as_dict wrote."""
-        return cls(**{f.name: (f.default if values[f.name] is None else values[f.name]) for f in fields(cls)})
 
 
 @dataclass
@@ -353,38 +326,3 @@ def _labels_beside(labels: np.ndarray, rows: np.ndarray, places: np.ndarray, cou
     beside = np.zeros(count, np.int64)
     beside[places] = labels[rows]
     return beside
-
-
-def estimate_statistics(network: Network, feed: Feed, ranks: Ranks, allreduce: Callable[[np.ndarray], None], seed: int) -> None:
-    """Set the moving statistics of batch normalisation to their means over the first ESTIMATED rows of a feed. Collective over `ranks`.
-
-    Dropout stays as in training; the algorithm of torch.optim.swa_utils.update_bn.
-    """
-    rows, together, done = min(len(feed), ESTIMATED), network.rows * ranks.size, 0
-    for first in range(0, rows, together):
-        start, stop = block(min(together, rows - first), ranks.size, ranks.rank)
-        inputs, labels = feed.load(np.arange(first + start, first + stop, dtype=np.int64), network.inputs)
-        batch = min(together, rows - first)
-        done += batch
-        key = int(key64(seed, Purpose.DROPOUT, first))
-        step = Step(training=True, key=key, first_row=start, allreduce=allreduce if ranks.size > 1 else None, share=batch / done)
-        if len(labels) or step.allreduce is not None:
-            network.forward(inputs, step)
-
-
-def evaluate_block(network: Network, feed: Feed, size: int, rank: int, deterministic: bool) -> tuple[int, np.ndarray, list[float], int]:
-    """Evaluate the block of a split that is `rank`'s of `size`: return its first row, scores `(rows, classes)`, loss sums and the correct count.
-
-    A loss sum is of network.rows neighbours at most. deterministic: these are the same for any size, and so are their bits.
-    """
-    start, stop = block(len(feed), size, rank, network.rows if deterministic else 1)
-    scores = np.empty((stop - start, network.classes), network.dtype)
-    losses, correct = [], 0
-    for first in range(start, stop, network.rows):
-        rows = np.arange(first, min(first + network.rows, stop), dtype=np.int64)
-        inputs, labels = feed.load(rows, network.inputs)
-        part, loss, right = network.evaluate(inputs, labels)
-        scores[first - start : first - start + len(rows)] = part
-        losses.append(float(loss))
-        correct += int(right)
-    return start, scores, losses, correct

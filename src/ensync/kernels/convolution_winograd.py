@@ -173,7 +173,7 @@ def _transform_pair(inputs, gradient, padding, tile, place, way, terms, layout, 
 @njit(parallel=True, **OPTIONS)
 def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf16):
     """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
-    (n, h, w, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
+    (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
     whole, together = (c + full - 1) // full * full, 1 if bf16 is None else 2
     width, terms, total = panel_width(k, full), tiles // together, n * ((oh + 3) // 4) * ((ow + 3) // 4)
     panels = (k + width - 1) // width

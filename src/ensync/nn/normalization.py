@@ -1,7 +1,5 @@
 """Normalisation: of each channel over the batch, of each pixel over neighbouring channels."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ensync.kernels import normalization, response

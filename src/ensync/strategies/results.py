@@ -8,6 +8,7 @@ import numpy as np
 
 from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
+from ensync.evaluation import estimate_statistics
 from ensync.feed import Feed
 from ensync.fusion import winners
 from ensync.mpi.allreduce import Allreduce
@@ -18,7 +19,6 @@ from ensync.strategies.data import Feeds
 from ensync.strategies.scoring import Panel, average, figures, voting_weights
 from ensync.strategies.session import UNUSABLE, Session, build_network
 from ensync.strategies.state import Loaded
-from ensync.training import estimate_statistics
 
 METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 

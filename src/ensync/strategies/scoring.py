@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ensync import fusion, metrics
+from ensync.evaluation import evaluate_block
 from ensync.feed import Feed
 from ensync.mpi.allreduce import reduce_to_root, sum_counts
 from ensync.mpi.exchange import arrays_from_root
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
-from ensync.training import evaluate_block
 
 TOP_K = 5
 

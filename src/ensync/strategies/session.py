@@ -9,6 +9,7 @@ from typing import Any
 
 from ensync.activity import Doing, doing, tick
 from ensync.errors import EnsyncError
+from ensync.evaluation import evaluate_block
 from ensync.mpi.allreduce import Allreduce, replicas_equal
 from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shard_sum import ShardSum
@@ -24,9 +25,8 @@ from ensync.signals import AGAIN, StopWish
 from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
 from ensync.strategies.plan import Plan, check_shards, first_members, make_plan, rows_of, settle_members, starts_together
-from ensync.training import Trainee, evaluate_block, largest_batch
+from ensync.training import Trainee, largest_batch
 from ensync.virtual_shards import VirtualShards, meets
-
 
 LOST = "lost"                     # how the reason begins why a member of a dead rank is not trained on
 UNUSABLE = ("diverged", LOST)

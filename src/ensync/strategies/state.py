@@ -13,9 +13,10 @@ from ensync.job import Job, job_from_dict
 from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.exchange import arrays_from_root, arrays_to_root
 from ensync.mpi.world import Comm, on_root
+from ensync.position import Position
 from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
 from ensync.strategies.plan import Plan
-from ensync.training import Position, Trainee
+from ensync.training import Trainee
 
 
 @dataclass
