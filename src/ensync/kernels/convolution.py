@@ -14,6 +14,7 @@ from numba import njit, prange
 
 from ensync.kernels import convolution_direct as direct
 from ensync.kernels import convolution_groups as grouped
+from ensync.kernels import convolution_strided as strided
 from ensync.kernels import convolution_winograd as winograd
 from ensync.kernels import matmul
 from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
@@ -86,7 +87,8 @@ class Convolution:
             return max(sums, winograd.scratch_size(self.image[2], self.outputs[2], threads, itemsize))
         packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
         weights = direct.PARTS * int(np.prod(self.weights_shape))
-        return max(sums, max(packed, weights) + threads * direct.frame_size(self.image, self.filter, self.outputs, self.stride))
+        spread = sum(strided.sizes(self.image, self.weights_shape, self.stride, rows)) if self.stride > 1 else 0
+        return max(sums, spread + max(packed, weights) + threads * direct.frame_size(self.image, self.filter, self.outputs, self.stride))
 
 
 def _winograd(form: Convolution, inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding: tuple[int, int], floor: np.floating,
@@ -115,7 +117,7 @@ def convolution_forward(form: Convolution, inputs: np.ndarray, weights: np.ndarr
     else:
         direct.pack_filters(weights, form.groups, False, scratch)
         filters = direct.packed_size(form.weights_shape, form.groups, inputs.itemsize)
-        direct.correlate(inputs, filters, form.filter, bias, form.stride, 1, form.padding, form.groups, floor, scratch, outputs)
+        direct.correlate(inputs, filters, form.filter, bias, form.stride, form.padding, form.groups, floor, scratch, outputs)
     if code not in (IDENTITY, RELU):
         activate(code, outputs.reshape(len(outputs), -1))
 
@@ -136,10 +138,12 @@ def convolution_input_gradient(form: Convolution, gradient: np.ndarray, weights:
     floor = out.dtype.type(-np.inf)
     if form.is_winograd:
         _winograd(form, gradient, weights, zero_bias, padding, floor, True, scratch, out)
+    elif form.stride > 1:
+        strided.input_gradient(gradient, weights, zero_bias, form.stride, padding, form.groups, scratch, out)
     else:
         direct.pack_filters(weights, form.groups, True, scratch)
         filters = direct.packed_size(form.weights_shape, form.groups, out.itemsize)
-        direct.correlate(gradient, filters, form.filter, zero_bias, 1, form.stride, padding, form.groups, floor, scratch, out)
+        direct.correlate(gradient, filters, form.filter, zero_bias, 1, padding, form.groups, floor, scratch, out)
 
 
 def convolution_weight_gradient(form: Convolution, inputs: np.ndarray, gradient: np.ndarray, scratch: np.ndarray, weights_gradient: np.ndarray,

@@ -2,7 +2,7 @@
 
 An image is copied into a thread's scratch with its border of zeros; then a tile's rows are neighbouring output pixels, whose inputs
 lie stride * channels apart, and the sum runs over filter lines and, in one stretch, over the columns and channels of a line.
-The input gradient is the convolution of the gradient, spread out by the stride, with the turned and transposed filter.
+The input gradient is the convolution of the gradient with the turned and transposed filter (at a stride: convolution_strided.py).
 The filter's gradient sums over the pixels of an image; PARTS runs of images have a sum each, added in their order.
 """
 
@@ -16,8 +16,10 @@ from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, load, store, zeros
 
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
-SHORT_ROWS = {"avx512": 8, "neon": 8}.get(SIMD, 4)    # with VECTORS vectors of sums they must fit the registers
-TILE, SHORT_TILE, NARROW_TILE, SHORT_NARROW_TILE = (tile(rows, vectors) for vectors in (VECTORS, 1) for rows in (ROWS, SHORT_ROWS))
+# Rows of tiles for lines that ROWS cut badly, and of tiles of one vector: enough sums to hide the multiply-add's latency, as many as fit the registers.
+SHORT_ROWS, NARROW_ROWS, SHORT_NARROW_ROWS = {"avx512": (8, 14, 8), "avx2": (4, 12, 8), "neon": (8, 12, 8), "plain": (4, 8, 8)}[SIMD]
+TILE, SHORT_TILE = tile(ROWS, VECTORS), tile(SHORT_ROWS, VECTORS)
+NARROW_TILE, SHORT_NARROW_TILE = tile(NARROW_ROWS, 1), tile(SHORT_NARROW_ROWS, 1)
 PARTS = 8
 
 
@@ -28,41 +30,36 @@ def panel_width(columns, full):
 
 
 @njit(**OPTIONS)
-def _copy_line(source, target, pixels, c, apart):
-    """Copy the pixels of a line to places `apart` elements from each other."""
+def _copy_line(source, target, elements):
     full = lanes(source)
-    if apart == c:
-        pixels, c = 1, pixels * c
-    for x in range(pixels):
-        for j in range(0, c, full):
-            store(target, x * apart + j, load(source, x * c + j, min(full, c - j)), min(full, c - j))
+    for j in range(0, elements, full):
+        store(target, j, load(source, j, min(full, elements - j)), min(full, elements - j))
 
 
 @njit(**OPTIONS)
-def _frame(source, size, target, frame, spread):
+def _frame(source, size, target, frame):
     """Write an image (h, w, c) into a frame (lines, columns) of zeros: size = (h, w, c), frame = (lines, columns, top, left).
 
-    Pixels are `spread` apart; what falls outside of the frame is left out.
+    What falls outside of the frame is left out.
     """
     (h, w, c), (lines, columns, top, left) = size, frame
     full = lanes(source)
     for at in range(0, lines * columns * c, full):
         store(target, at, zeros(target), min(full, lines * columns * c - at))
-    skipped = max(0, (spread - 1 - left) // spread) if left < 0 else 0
-    pixels = max(0, min(w, (columns - left + spread - 1) // spread) - skipped)
-    for y in range(h):
-        line = y * spread + top
-        if 0 <= line < lines:
-            to = (line * columns + left + skipped * spread) * c
-            _copy_line(advance(source, (y * w + skipped) * c), advance(target, to), pixels, c, spread * c)
+    skipped = max(0, -left)
+    pixels = max(0, min(w, columns - left) - skipped)
+    for y in range(max(0, -top), min(h, lines - top)):
+        to = ((y + top) * columns + left + skipped) * c
+        _copy_line(advance(source, (y * w + skipped) * c), advance(target, to), pixels * c)
 
 
 @njit(**OPTIONS)
 def _line_tiles(framed, filters, bias, floor, target, layout, columns, y, column, count):
     """Compute the output pixels of line y (of several lines where they are short) for one panel of columns."""
     kh, kw, c, inputs, stride, frame_columns, oh, ow, outputs, width = layout
-    short = (ow + ROWS - 1) // ROWS * ROWS > (ow + SHORT_ROWS - 1) // SHORT_ROWS * SHORT_ROWS
-    rows = SHORT_ROWS if short else ROWS
+    tall, low = (NARROW_ROWS, SHORT_NARROW_ROWS) if width == lanes(target) else (ROWS, SHORT_ROWS)
+    short = (ow + tall - 1) // tall * tall > (ow + low - 1) // low * low
+    rows = low if short else tall
     lines = max(1, rows // ow)
     for x in range(0, ow, rows):
         pixels = min(rows, ow - x) if ow > rows else min(lines, oh - y) * ow
@@ -121,7 +118,7 @@ def pack_filters(weights, groups, turned, target):
 
 
 @njit(parallel=True, **OPTIONS)
-def correlate(inputs, filters_at, filter_shape, bias, stride, spread, padding, groups, floor, scratch, outputs):
+def correlate(inputs, filters_at, filter_shape, bias, stride, padding, groups, floor, scratch, outputs):
     """Convolve with packed filters of shape (kh, kw), the scratch holding them at its front and a frame per thread behind."""
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, outputs.shape[1:], filter_shape
     lines, columns = (oh - 1) * stride + kh, (ow - 1) * stride + kw
@@ -130,7 +127,7 @@ def correlate(inputs, filters_at, filter_shape, bias, stride, spread, padding, g
     panels = (share + width - 1) // width
     for image in prange(n):
         framed = pointer(scratch, filters_at + numba.get_thread_id() * lines * columns * c)
-        _frame(pointer(inputs, image * h * w * c), (h, w, c), framed, (lines, columns, padding[0], padding[1]), spread)
+        _frame(pointer(inputs, image * h * w * c), (h, w, c), framed, (lines, columns, padding[0], padding[1]))
         layout = (kh, kw, c, given, stride, columns, oh, ow, k, width)
         for item in range(groups * panels):
             group, column = item // panels, item % panels * width
@@ -148,14 +145,15 @@ def _image_filter_sums(framed, gradient, sums, layout, add):
     groups, floor = c // inputs, -np.inf
     share = outputs // groups
     stretch, steps = (kw * c, 1) if groups == 1 else (inputs, kw)
-    whole = max(1, ROWS // stretch) if groups == 1 else 1     # filter lines in a tile
+    most = NARROW_ROWS if width == lanes(sums) else ROWS
+    whole = max(1, most // stretch) if groups == 1 else 1     # filter lines in a tile
     for group in range(groups):
         for column in range(0, share, width):
             b = advance(gradient, group * share + column)
             for ky in range(0, kh, whole):
                 for kx in range(steps):
-                    for row in range(0, stretch, ROWS):
-                        rows = min(ROWS, stretch - row) if whole == 1 else min(whole, kh - ky) * stretch
+                    for row in range(0, stretch, most):
+                        rows = min(most, stretch - row) if whole == 1 else min(whole, kh - ky) * stretch
                         a = advance(framed, (ky * frame_columns + kx) * c + group * inputs + row)
                         to = advance(sums, ((ky * kw + kx) * inputs + row) * outputs + group * share + column)
                         group_rows, count = stretch if whole > 1 else rows, min(width, share - column)
@@ -177,7 +175,7 @@ def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out):
         framed = pointer(scratch, PARTS * out.size + numba.get_thread_id() * lines * columns * c)
         first = n * part // parts
         for image in range(first, n * (part + 1) // parts):
-            _frame(pointer(inputs, image * h * w * c), (h, w, c), framed, (lines, columns, padding[0], padding[1]), 1)
+            _frame(pointer(inputs, image * h * w * c), (h, w, c), framed, (lines, columns, padding[0], padding[1]))
             layout = (kh, kw, c, c // groups, stride, columns, oh, ow, k, panel_width(k // groups, lanes(inputs)))
             _image_filter_sums(framed, pointer(gradient, image * oh * ow * k), pointer(scratch, part * out.size), layout, int(image > first))
     flat = out.reshape(out.size)
