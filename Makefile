@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 MPI ?= mpich
 RANKS ?= 1 2 3 4
+MINUTES ?= 60
 VENV ?= .venv$(if $(filter-out mpich,$(MPI)),-$(MPI))
 BIN := $(VENV)/bin
 EXTRA := $(if $(filter-out site,$(MPI)),$(MPI))
@@ -21,7 +22,7 @@ export PMIX_MCA_psec := native
 endif
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 
-.PHONY: demo test test-mpi test-slurm fuzz soak bench clean help
+.PHONY: demo test test-mpi test-slurm fuzz soak soak-memory bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -42,9 +43,15 @@ test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm 
 
 fuzz: $(VENV)/installed-test   ## damage files of every format, thousands of times: always a sentence, never a crash
 	ENSYNC_FUZZ=5000 $(BIN)/python -m pytest -q tests/storage/test_sources_fuzz.py tests/test_job_fuzz.py --timeout 3000
+	ENSYNC_FUZZ=1000 $(BIN)/python -m pytest -q tests/test_run_fuzz.py --timeout 3000
 
-soak: $(VENV)/installed-test   ## kill writers of checkpoints at random moments, 200 times
-	$(BIN)/python tests/soak/checkpoint_kills.py 200
+soak: $(VENV)/installed-test   ## kill writers of checkpoints at random moments, 300 times; then look whether memory grows (MINUTES=60)
+	$(BIN)/python tests/soak/checkpoint_kills.py 300
+	$(MAKE) --no-print-directory soak-memory
+
+soak-memory: $(VENV)/installed-test   ## train on two ranks for MINUTES, one long run and many short ones: memory, files, history and log stay bounded
+	$(MPIRUN) -n 2 $(BIN)/python tests/soak/long_run.py $(MINUTES) --work epochs
+	$(MPIRUN) -n 2 $(BIN)/python tests/soak/long_run.py $(MINUTES) --work sweeps
 
 bench: $(VENV)/installed-test   ## measure, beside PyTorch where it is installed
 	$(BIN)/python tests/bench/run.py

@@ -15,6 +15,13 @@ def pytest_configure(config):
         config.pluginmanager.register(RankReports(config, MPI.COMM_WORLD), "ensync-rank-reports")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say how many damaged files were tried."""
+    tried = getattr(sys.modules.get("mutations"), "tried", {"read": 0})
+    if count := sum(tried.values()):
+        terminalreporter.write_line(f"{count:,} mutations tried: {tried['refused']:,} refused in a sentence, {tried['read']:,} read")
+
+
 class RankReports:
     """A test that fails on one rank only would leave the others waiting for it: tell it and abort all ranks."""
 

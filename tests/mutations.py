@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ensync.errors import EnsyncError
 
+tried = {"read": 0, "refused": 0}   # how many damaged files, in this session
 SLOWEST = 10.0  # seconds one damaged file may take; more is a hang
 EDGES = (0, 1, 127, 128, 255, 256, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 
@@ -68,6 +69,7 @@ def survives(read: Callable[[], object], number: int) -> str | None:
     except BaseException as error:
         raise AssertionError(f"mutation {number} of this file is not refused in a sentence") from error
     assert time.monotonic() - start < SLOWEST, f"mutation {number} takes too long"
+    tried["read" if sentence is None else "refused"] += 1
     return sentence
 
 

@@ -78,6 +78,7 @@ def _layer_rows(layers: list[tuple[str, Any, tuple[int, ...]]], itemsize: int, i
 def describe_run(path: Path) -> str:
     """Return where a run stands: its newest valid checkpoint, members, last epoch and test result."""
     from ensync.storage.checkpoint import load_checkpoint, newest_valid
+    from ensync.strategies.content import check
 
     found, rejected = (path, []) if path.is_file() else newest_valid(path / "checkpoints")
     lines = [f"{p} is left aside: {why}" for p, why in rejected]
@@ -85,6 +86,7 @@ def describe_run(path: Path) -> str:
         why = f" ({rejected[0][1]})" if rejected else ""
         raise EnsyncError(f"'{path}' holds no valid checkpoint{why}", "the output.directory of a run", "check the path")
     attributes, arrays = load_checkpoint(found)
+    check(found, attributes)
     job = job_from_dict(attributes["job"], str(found))
     lines += [f"checkpoint  {found}", f"made by     {attributes['creator']}", f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",
               f"vectors     {len(arrays)}, {text.size(sum(a.nbytes for a in arrays.values()))}"]

@@ -50,6 +50,7 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
     saved = loaded.state.job
     stands = str(loaded.path.parent.parent)    # where the run is now, should it have been moved
     job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": stands})}), overrides)
+    _check_epochs(loaded, job)
     with _watched(comm, job, console):
         place = launch.prepare(comm, job)
         with stop_on_signals() as wish:
@@ -59,6 +60,14 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
             show_run(console, place, run)
             console.line(f"continuing from {loaded.path}")
             _complete(run)
+
+
+def _check_epochs(loaded: state.Loaded, job: Job) -> None:
+    """Refuse an end that is behind the run already."""
+    done = max(p["epoch"] for p in loaded.attributes["positions"])
+    if done > job.training.epochs:
+        raise EnsyncError(f"training.epochs = {job.training.epochs} for a run that has {done} epochs behind it", f"at least {done}",
+                          f"give more, or look at what it has reached with `ensync evaluate {loaded.path}`")
 
 
 def _say_differences(console: Console, saved: Job, job: Job, asked: Job) -> None:

@@ -66,6 +66,7 @@ MISTAKES = {
     "resume no run": (["resume", "runs"], ["'runs' holds no valid checkpoint"]),
     "resume a job file": (["resume", "job.toml"], ["job.toml is not an Ensync checkpoint"]),
     "resume another network": (["resume", "runs/job", "--set", "training.epochs=9", "--set", "network.hidden=[8]"], ["from another network", "(1210,)", "(610,)"]),
+    "resume with fewer epochs": (["resume", "runs/job", "--set", "training.epochs=1"], ["training.epochs = 1 for a run that has 3 epochs", "ensync evaluate"]),
     "resume with another strategy": (["resume", "runs/job", *ENSEMBLE], ["training.strategy = 'ensemble'", "begun with 'synchronous'"]),
     "resume with another seed": (["resume", "runs/job", "--set", "training.seed=9"], ["training.seed = 9", "begun with 1"]),
     "resume on other data": (["resume", "runs/job", "--set", "data.path=unvalidated.h5"], ["unvalidated.h5 is not the one"]),

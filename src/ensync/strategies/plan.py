@@ -8,8 +8,7 @@ from ensync.errors import EnsyncError
 from ensync.mpi.world import Comm, split
 from ensync.settings import Job
 from ensync.sharding import group_index, groups, member_rows
-
-MOST_MEMBERS = 4096
+from ensync.strategies.content import MOST_MEMBERS
 
 
 @dataclass

@@ -14,9 +14,13 @@ from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.exchange import arrays_from_root, arrays_to_root
 from ensync.mpi.world import Comm, on_root
 from ensync.position import Position
+from ensync.report.history import thin
 from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
+from ensync.strategies.content import check
 from ensync.strategies.plan import Plan
 from ensync.training import Trainee
+
+LIMIT_EPOCHS = 2_000   # whose records a run keeps in memory and in its checkpoints; beyond it the older ones are thinned out
 
 
 @dataclass
@@ -69,6 +73,8 @@ def gather_members(comm: Comm, plan: Plan, trainees: dict[int, Trainee]) -> tupl
 def save(comm: Comm, directory: Path, state: RunState, plan: Plan, trainees: dict[int, Trainee]) -> str:
     """Write the run's checkpoint and remove the oldest ones; return its file name. Collective: all ranks hear of a full disk."""
     arrays, positions = gather_members(comm, plan, trainees)
+    if len(state.history) > LIMIT_EPOCHS * state.members:
+        state.history = thin(state.history)
 
     def write() -> str:
         name = checkpoint_name(min(p["epoch"] for p in positions), sum(p["updates"] for p in positions))
@@ -102,10 +108,8 @@ class Loaded:
     def state(self) -> RunState:
         """The run's state, checked."""
         a = self.attributes
-        try:
-            return RunState(job_from_dict(a["job"], str(self.path)), a["members"], a["fingerprint"], a["history"], a["elapsed"], a["best_checkpoint"], a["best_accuracy"])
-        except (KeyError, TypeError) as error:
-            raise EnsyncError(f"{self.path} lacks {error}", "a checkpoint of a training run", "use one that `ensync train` wrote") from None
+        check(self.path, a)
+        return RunState(job_from_dict(a["job"], str(self.path)), a["members"], a["fingerprint"], a["history"], a["elapsed"], a["best_checkpoint"], a["best_accuracy"])
 
     def member(self, comm: Comm, member: int) -> dict[str, np.ndarray]:
         """Return a member's vectors by name on every rank. Collective."""
@@ -115,10 +119,11 @@ class Loaded:
 
     def restore(self, trainee: Trainee, found: dict[str, np.ndarray]) -> None:
         """Fill a like-built trainee, position included."""
-        best = {k.removeprefix("best/"): v for k, v in found.items() if k.startswith("best/")}
         trainee.best = {}
-        fill_arrays(self.path, {k: v for k, v in found.items() if not k.startswith("best/")}, vectors(trainee))
-        trainee.best = best
+        targets, last = vectors(trainee), {k: v for k, v in found.items() if not k.startswith("best/")}
+        best = {k: np.empty_like(targets[k.removeprefix("best/")]) for k in ("best/parameters", "best/statistics")} if len(last) < len(found) else {}
+        fill_arrays(self.path, found, targets | best)
+        trainee.best = {k.removeprefix("best/"): v for k, v in best.items()}
         values = dict(self.attributes["positions"][trainee.member])
         trainee.optimizer.steps = values.pop("updates")
         trainee.position = Position.from_dict(values)
