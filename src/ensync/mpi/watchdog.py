@@ -94,6 +94,13 @@ class Watchdog:
         return self._notes()
 
     def _run(self) -> None:
+        try:
+            self._look()
+        finally:
+            os.close(self._lock)
+
+    def _look(self) -> None:
+        """Look now and then, until this rank leaves."""
         period = min(_PERIOD, self._limit / _LOOKS)
         looked = perf_counter()
         while not self._stopped.wait(period):

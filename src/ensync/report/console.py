@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 LOG_SECONDS = 30.0  # between two progress lines of a log
+LOG_EPOCHS = 1_000  # lines of epochs that a log gets in any case; of later ones it gets one in LOG_SECONDS
 
 
 def make_console(rank: int, verbose: bool = False) -> Console:
@@ -43,6 +44,7 @@ class Console:
         self._rich = _rich_console(self._output, terminal) if terminal else None
         self._progress: BarProgress | LogProgress | None = None
         self._due, self._epochs, self._members_shown = NEVER, 0, 0
+        self._epoch_lines, self._epoch_due = 0, -NEVER
 
     def lines(self, lines: Sequence[str], style: str = "") -> None:
         """Write lines of plain text, above the bar when there is one. style: rich's, for terminals ("bold", "yellow")."""
@@ -93,6 +95,9 @@ class Console:
         """Write the line of an epoch from its history record, or from those of all members; `epochs` of the run when outside `training`."""
         records = [records] if isinstance(records, Mapping) else list(records)
         epochs = epochs or self._epochs
+        if self._rich is None and self._epoch_lines >= LOG_EPOCHS and self._clock() < self._epoch_due and all(r["epoch"] < epochs for r in records):
+            return
+        self._epoch_lines, self._epoch_due = self._epoch_lines + 1, self._clock() + self._log_seconds
         if self._members_shown != len(records):
             self.line(tables.epoch_heads(epochs, len(records)), "bold")
             self._members_shown = len(records)

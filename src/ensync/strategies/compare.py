@@ -56,9 +56,11 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
         patient_barrier(comm)
         if heard := [stop for stop in share(comm, stopped) if stop is not None]:
             raise heard[0]
+    labels = place.feeds.test.labels
+    place.feeds.close()
     if comm.rank:
         return None
-    _relate(comparison, predictions, place.feeds.test.labels)
+    _relate(comparison, predictions, labels)
     return comparison
 
 
@@ -85,7 +87,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
             if "confusion" in figures:
                 comparison["confusions"][row] = figures["confusion"]
                 predictions[row] = jury.predictions[method]
-    trained.close()
+    course.close(trained)
 
 
 def _row(name: str, trained: session.Session, jury: results.Jury, method: str, figures: Mapping[str, Any], seconds: float, sent: int) -> dict[str, Any]:
@@ -159,7 +161,8 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
         figures = jury.fuse(method)
         if figures is not None:
             rows.append(_sweep_row(value, trained, jury, figures))
-        trained.close()
+        course.close(trained)
+        place.feeds.close()
     return {"format": "ensync-sweep", "version": 1, "key": key, "rows": rows, "job": jobs[0][1].model_dump(mode="json", exclude_none=True)} if comm.rank == 0 else None
 
 

@@ -40,9 +40,15 @@ def part(session: Session) -> Session:
             values[:] = states.vectors(old)[name]
         trainee.optimizer.steps = old.optimizer.steps
         trainee.position.epoch = old.position.epoch
-    session.close()
+    close(session)
     session.state.members = plan.members
     return Session(session.comm, session.job, session.feeds, session.console, session.wish, session.state, plan, trainees, session.begun)
+
+
+def close(session: Session) -> None:
+    """Give back what a session holds of MPI beside its feeds; it cannot be trained any more. Collective."""
+    session.close()
+    session.plan.comm.Free()
 
 
 def can_lose(job: Job, ranks: int) -> bool:
