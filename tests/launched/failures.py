@@ -35,6 +35,14 @@ def bug():
     raise ValueError("boom")
 
 
+def bug_that_tells_the_shared_memory():
+    """Print the named memory that this rank shares with others."""
+    with open("/proc/self/maps") as lines:
+        print(*{line.split()[5] for line in lines if " /dev/shm/" in line and "(deleted)" not in line}, sep="\n", flush=True)
+    time.sleep(0.2)    # the launcher passes it on
+    bug()
+
+
 def wait_for_signal(comm):
     """Say that all ranks are ready, then work until a signal comes."""
     comm.Barrier()
@@ -47,6 +55,7 @@ CASES = {
     "fine": lambda comm: comm.Barrier(),
     "bug on one rank": lambda comm: others_wait(comm, bug),
     "bug on one rank, others in MPI": lambda comm: others_wait(comm, bug, shared=False),
+    "bug on one rank, which tells its memory": lambda comm: others_wait(comm, bug_that_tells_the_shared_memory),
     "bug on one rank, others asleep": lambda comm: bug() if comm.rank == 1 else patient_barrier(comm),
     "bug on one rank, others finished": lambda comm: bug() if comm.rank == 1 else None,
     "bug on all ranks": lambda comm: bug(),

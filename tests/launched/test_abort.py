@@ -79,6 +79,13 @@ def test_exit_codes_arrive():
     assert words.code == 1 and words.err.startswith("enough\n") and words.err.count("enough") == 1
 
 
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no /dev/shm")
+def test_an_aborted_job_leaves_no_shared_memory():
+    ended = run("bug on one rank, which tells its memory", 3)
+    segments = ended.out.split()
+    assert ended.code == 1 and segments and not [name for name in segments if os.path.exists(name)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_mpirun_ends_all_ranks(number):
     process = launch.start(2, PROGRAM, "wait")

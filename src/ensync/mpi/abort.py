@@ -11,6 +11,7 @@ from mpi4py import MPI
 
 from ensync.errors import EnsyncError
 from ensync.mpi import survivors
+from ensync.mpi.shared_memory import forget_segments
 from ensync.mpi.world import Comm, patient_barrier
 
 # How long a failed rank waits for the others to fail as well, before it ends the job over their heads.
@@ -100,6 +101,7 @@ def _delay(comm: Comm) -> float:
 
 def end_job(comm: Comm, code: int, reason: str) -> None:
     """Tell why and abort all ranks."""
+    forget_segments()
     _write(f"[rank {comm.rank} of {comm.size} on {MPI.Get_processor_name()}] {reason}")
     time.sleep(_HEARD)
     comm.Abort(code)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 
 import numpy as np
@@ -87,6 +88,14 @@ def release(array: np.ndarray) -> None:
     if array.ctypes.data in _open:
         for part in _open.pop(array.ctypes.data):
             part.Free()
+
+
+def forget_segments() -> None:
+    """Take the names off the memory that MPI shares on this node: nobody can open it any more, and an aborted job leaves nothing of it."""
+    with suppress(OSError), open("/proc/self/maps") as lines:
+        for name in {line.split(maxsplit=5)[5].rstrip() for line in lines if f" {_SHARED_DIRECTORY}/" in line}:
+            with suppress(OSError):
+                os.unlink(name)
 
 
 def node_file(node: Comm, nbytes: int) -> tuple[int, mmap.mmap]:
