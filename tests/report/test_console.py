@@ -118,6 +118,15 @@ def test_lines_put_off_the_next_progress_line(log, clock):
     assert log.text() == "an epoch\n" * 5
 
 
+def test_a_log_of_very_many_epochs_gets_few_of_their_lines(log, clock, monkeypatch):
+    monkeypatch.setattr("ensync.report.console.LOG_EPOCHS", 5)
+    for epoch in range(1, 101):
+        clock.now += 1
+        log.epoch(record(epoch), epochs=100)
+    shown = [int(columns(line)[0].split("/")[0]) for line in log.text().splitlines()[1:]]
+    assert shown == [1, 2, 3, 4, 5, 35, 65, 95, 100]
+
+
 def test_steps_outside_training_say_nothing(log):
     log.step(5, 0.1)
     assert log.text() == ""

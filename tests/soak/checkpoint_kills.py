@@ -2,8 +2,9 @@
 
     python tests/soak/checkpoint_kills.py 200 [--directory DIR] [--seed N] [--megabytes N]
 
-At least that many kills, at least half of it in the middle of a write. After every kill: the newest checkpoint verifies and holds what was saved, no acknowledged one is lost, none is damaged, and once the
-next writer has cleaned up no temporary stays. Two kills of three wait for a temporary to appear, to strike in the middle of a write.
+After every kill: the newest checkpoint verifies and holds what was saved, no acknowledged one is lost, none is damaged, and once the
+next writer has cleaned up no temporary stays. Two kills of three wait for a temporary to appear, to strike in the middle of a write;
+there are at least as many kills as asked for, and half of that number in the middle of a write.
 Prints the counts; exit code 1 with the reason at the first violation.
 """
 
