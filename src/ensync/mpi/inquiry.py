@@ -90,6 +90,7 @@ class Inquiry:
 
     def close(self) -> None:
         """Answer no more."""
+        self._answer = list    # without the watchdog and its files, which hold this
         if self._server is not None:
             with suppress(OSError):
                 self._server.shutdown(socket.SHUT_RDWR)    # ends the accept
