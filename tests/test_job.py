@@ -39,6 +39,7 @@ REFUSED = [
     ({"training": {"epoch": 3}}, ["training.epoch", "did you mean 'epochs'"]),
     ({"trainin": {}}, ["trainin", "did you mean 'training'"]),
     ({"training": {"epochs": 0}}, ["training.epochs = 0", "greater than or equal to 1"]),
+    ({"training": {"epochs": 10**9}}, ["training.epochs = 1000000000", "less than or equal to 1000000"]),
     ({"training": {"epochs": "many"}}, ["training.epochs = 'many'", "integer"]),
     ({"training": {"batch": -1}}, ["training.batch = -1"]),
     ({"network": {"name": "mpl"}}, ["'mpl'", "did you mean 'mlp'"]),

@@ -77,7 +77,7 @@ class Training(Section):
     """The loop: strategy, length, batch, loss, and when to stop."""
 
     strategy: Literal["synchronous", "ensemble"] = Field("synchronous", description="all ranks train one network, or each its own")
-    epochs: Positive = Field(10, description="passes over the training rows of a network")
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(10, description="passes over the training rows of a network")
     batch: Positive | Literal["full"] = Field(64, description="samples behind one step of one network, over all its ranks; 1: a step per sample; full: one step per epoch")
     seed: Annotated[int, Field(ge=0)] = Field(1, description="of start weights, order, dropout and shards")
     loss: Literal["cross_entropy", "mean_squared_error", "half_squared_error"] = Field(
