@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "sharding", "fusion", "metrics", "statistics", "layer_settings", "settings", "job", "signals", "activity", "doctor"},
     {"kernels", "storage", "mpi"},
     {"nn"},
-    {"feed", "virtual_shards", "position", "training", "evaluation", "report"},
+    {"feed", "virtual_shards", "position", "training", "evaluation", "compiling", "report"},
     {"strategies"},
     {"verbs", "describing", "examine", "submit"},
     {"cli"},

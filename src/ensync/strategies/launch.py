@@ -11,6 +11,7 @@ import numpy as np
 
 from ensync import __version__
 from ensync.activity import Doing, doing
+from ensync.compiling import helped
 from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.job import dump_job
@@ -108,10 +109,11 @@ def _try_step(job: Job, feeds: Feeds) -> None:
         size, rank = 1, 0
 
     twin = Trainee(Alone(), lambda vector: None, job, 0, network, optimizer, _blank(feeds), np.arange(2))
-    twin.train(1)
-    network.backward(np.zeros((2, dataset.features), network.dtype), np.zeros(2, np.int64), 2, Step(training=True))
-    optimizer.step(network.parameters, network.gradient)
-    network.evaluate(network.inputs[:2], np.zeros(2, np.int64))
+    with helped(job, dataset.shape, dataset.classes, len(cores())):
+        twin.train(1)
+        network.backward(np.zeros((2, dataset.features), network.dtype), np.zeros(2, np.int64), 2, Step(training=True))
+        optimizer.step(network.parameters, network.gradient)
+        network.evaluate(network.inputs[:2], np.zeros(2, np.int64))
 
 
 def _blank(feeds: Feeds) -> Feed:
