@@ -79,6 +79,7 @@ CASES = {
 }
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)    # which a run takes for a wish to stop; MPICH's launcher sends it when a rank has died
     comm, LIMIT = world(), float(sys.argv[2])
     if "nodes" in sys.argv:    # as if the odd ranks were on another node
         watchdog.node_of = lambda comm: split(comm, comm.rank % 2, comm.rank)

@@ -172,9 +172,10 @@ from mpi4py import MPI
 
 gradient = Trainee._gradient
 def fail(trainee, batch):
-    gradient(trainee, batch)
+    behind = gradient(trainee, batch)
     if MPI.COMM_WORLD.rank == RANK and trainee.optimizer.steps == 11:
         raise ERROR
+    return behind
 Trainee._gradient = fail
 main()
 """
