@@ -12,6 +12,8 @@ from ensync import compiling
 from ensync.nn import zoo
 from ensync.settings import Job
 
+pytestmark = pytest.mark.timeout(400)   # run alone, the first tests compile
+
 JOB = Job.model_validate({"data": {"path": "-"}, "output": {"directory": "-"}, "network": {"hidden": [5]}})
 
 
