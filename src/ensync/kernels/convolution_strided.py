@@ -1,7 +1,7 @@
 """The input gradient of a convolution at a stride, without the zeros between the outputs that a stride would spread.
 
 An input line y is read by the filter lines ky = y + top (mod stride) only, and a column likewise: the inputs fall into stride * stride classes,
-each a convolution at stride 1 with every stride-th line and column of the filter. A ninth to a quarter of the products remain.
+each a convolution at stride 1 with every stride-th line and column of the filter. One of stride * stride products remains.
 
 Scratch: a class's filters and inputs' gradient, then that of their convolution.
 """
