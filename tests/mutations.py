@@ -77,3 +77,12 @@ def try_all(data: bytes, usual: int, read: Callable[[bytes], object]) -> Iterato
     """Read each mutation of `data`; yield what `survives` returns."""
     for number in rounds(usual):
         yield survives(lambda number=number: read(mutate(data, number)), number)
+
+
+def places(tree, found):
+    """Every dict or list of a tree with one of its keys, the tree's own first."""
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        found.append((tree, key))
+        if isinstance(tree[key], dict | list):
+            places(tree[key], found)
+    return found

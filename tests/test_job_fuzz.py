@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from mutations import mutate, rounds, survives
+from mutations import mutate, places, rounds, survives
 
 from ensync.errors import EnsyncError
 from ensync.job import dump_job, job_from_dict, load_job, override
@@ -70,15 +70,6 @@ def test_bytes(tmp_path, source):
         sound(load_job(path))
 
     check(read, 100)
-
-
-def places(tree, found):
-    """Every dict or list of a tree with one of its keys, the tree's own first."""
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        found.append((tree, key))
-        if isinstance(tree[key], dict | list):
-            places(tree[key], found)
-    return found
 
 
 def edited(tree, number):

@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from mutations import rounds, survives
+from mutations import places, rounds, survives
 from mpi4py import MPI
 
 from ensync import verbs
@@ -62,15 +62,6 @@ def memory(run, monkeypatch):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < FLOOD
-
-
-def places(tree, found):
-    """Every dict or list of a tree with one of its keys."""
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        found.append((tree, key))
-        if isinstance(tree[key], dict | list):
-            places(tree[key], found)
-    return found
 
 
 def edit(tree, dice):
