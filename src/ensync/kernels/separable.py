@@ -33,7 +33,7 @@ def fits(shape: tuple[int, int, int], filters: int, itemsize: int) -> bool:
 def strip_lines(w: int) -> int:
     """Return how many lines of an image to take at a time: whole tiles of pixels, few enough for the caches."""
     whole = ROWS // math.gcd(ROWS, w)
-    return whole * -(-4 // whole)
+    return whole * -(-3 // whole)
 
 
 @njit(**OPTIONS)

@@ -14,7 +14,7 @@ OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
 PANEL, BIAS_PANEL, ADD_PANEL = panel(started=False), panel(started=True), panel(started=True, rows=FILTER_ROWS)
 PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, pairs=True), panel(True, pairs=True), panel(True, FILTER_ROWS, pairs=True)
-STRETCH = 64    # pixels of one product of the weights' gradient, so that its operands stay in the first cache
+STRETCH = {"avx2": 32}.get(SIMD, 64)   # pixels of one product of the weights' gradient, so that its operands stay in the first cache
 
 
 @njit(**OPTIONS)
