@@ -55,6 +55,7 @@ def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool
         place = launch.prepare(comm, job)
         with stop_on_signals() as wish:
             run = session.resume(comm, loaded, job, place.feeds, console, wish)
+            launch.write_job(comm, job)
             _say_differences(console, saved, job, asked or job)
             show_place(console, place)
             show_run(console, place, run)

@@ -115,6 +115,7 @@ def test_resume_goes_on_where_the_run_stood(shared_place, on_two):
     assert "continuing from runs/more/checkpoints/checkpoint-e00003-s000000021.h5" in out and "3 ranks" in out
     out = shared_place.done(2, "resume", "runs/more", "--set", "training.epochs=12")
     assert " 5/12 " in out and " 4/12 " not in out
+    assert "epochs = 12\n" in (shared_place.directory / "runs/more/job.toml").read_text()
     found, expected = shared_place.history("runs/more"), shared_place.history()
     for key in ("epoch", "step", "train_loss", "validation_loss", "validation_accuracy"):
         assert [record[key] for record in found] == pytest.approx([record[key] for record in expected], rel=1e-3), key

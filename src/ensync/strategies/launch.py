@@ -147,9 +147,14 @@ def take_directory(comm: Comm, job: Job) -> None:
         except OSError as error:
             raise EnsyncError(f"the output.directory '{directory}' cannot be made ({(error.strerror or str(error)).lower()})", "a directory that can be written",
                               "check its path and permissions or give --set output.directory=DIR") from None
-        write_atomically(directory / "job.toml", [dump_job(job).encode()])
 
     on_root(comm, take)
+    write_job(comm, job)
+
+
+def write_job(comm: Comm, job: Job) -> None:
+    """Write job.toml as the run goes on by it from now on. Collective."""
+    on_root(comm, lambda: write_atomically(Path(job.output.directory) / "job.toml", [dump_job(job).encode()]))
 
 
 def versions() -> dict[str, str]:
