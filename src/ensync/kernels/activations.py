@@ -7,6 +7,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
+from ensync.kernels.options import INNER, KERNEL
+
 IDENTITY, RELU, TANH, LOGISTIC = 0, 1, 2, 3
 ACTIVATIONS: dict[str, int] = {"identity": IDENTITY, "relu": RELU, "tanh": TANH, "logistic": LOGISTIC}
 
@@ -103,7 +105,7 @@ def logistic32(x):
     return HALF * hyperbolic_tangent(HALF * x) + HALF
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def activate_block(code, values):
     """Apply an activation to a flat stretch, in place."""
     zero = values.dtype.type(0)
@@ -118,7 +120,7 @@ def activate_block(code, values):
             values[i] = logistic(values[i])
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def activate(code: int, values: np.ndarray) -> None:
     """Apply the activation `code` (see ACTIVATIONS) to every element, in place; NaN stays NaN."""
     flat = values.reshape(-1)
@@ -130,7 +132,7 @@ def activate(code: int, values: np.ndarray) -> None:
             activate_block(code, flat[block * BLOCK:(block + 1) * BLOCK])
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def gradient_block(code, outputs, gradient):
     """Multiply a flat stretch of the gradient by the activation's derivative, written as a function of its output."""
     zero, one = gradient.dtype.type(0), gradient.dtype.type(1)
@@ -145,7 +147,7 @@ def gradient_block(code, outputs, gradient):
             gradient[i] *= outputs[i] * (one - outputs[i])
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def activation_gradient(code: int, outputs: np.ndarray, gradient: np.ndarray) -> None:
     """Multiply `gradient` by the activation's derivative at the point whose outputs are given, in place; any one shape for both."""
     flat_outputs, flat = outputs.reshape(-1), gradient.reshape(-1)
@@ -157,7 +159,7 @@ def activation_gradient(code: int, outputs: np.ndarray, gradient: np.ndarray) ->
             gradient_block(code, flat_outputs[block * BLOCK:(block + 1) * BLOCK], flat[block * BLOCK:(block + 1) * BLOCK])
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def softmax_row(logits, out):
     """Write the softmax of one row; the largest logit is subtracted first. Return that logit and the sum of exponentials."""
     largest = logits[0]
@@ -174,7 +176,7 @@ def softmax_row(logits, out):
     return largest, total
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def softmax(logits: np.ndarray, out: np.ndarray) -> None:
     """Write the softmax of each row of `logits` (n, classes) to `out` (n, classes), which may be `logits` itself."""
     if logits.size < SERIAL_BELOW:
@@ -185,7 +187,7 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> None:
             softmax_row(logits[row], out[row])
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**KERNEL)
 def softmax_gradient(outputs: np.ndarray, gradient: np.ndarray) -> None:
     """Turn the gradient at softmax's outputs (n, classes) into the one at its logits, in place: o * (g - sum(g * o))."""
     for row in range(outputs.shape[0]):
@@ -196,7 +198,7 @@ def softmax_gradient(outputs: np.ndarray, gradient: np.ndarray) -> None:
             gradient[row, i] = outputs[row, i] * (gradient[row, i] - total)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def row_words(key, row):
     """Return two 32-bit words that depend on every bit of key and row (two rounds of splitmix64's finaliser)."""
     z = np.uint64(key) + np.uint64(row + 1) * np.uint64(0x9E3779B97F4A7C15)
@@ -207,7 +209,7 @@ def row_words(key, row):
     return np.uint32(z), np.uint32(z >> np.uint64(32))
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def mix32(h):
     """Return a permutation of 32 bits in which every bit depends on every bit ("lowbias32" of C. Wellons' hash prospector)."""
     h = np.uint32(np.uint32(h ^ np.uint32(h >> np.uint32(16))) * np.uint32(0x7FEB352D))
@@ -215,7 +217,7 @@ def mix32(h):
     return np.uint32(h ^ np.uint32(h >> np.uint32(16)))
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def drop_row(values, limit, factor, key, row):
     """Drop in place the elements of one row whose random word lies below `limit`, scale the others.
 
@@ -228,7 +230,7 @@ def drop_row(values, limit, factor, key, row):
         values[column] = values[column] * factor if word >= limit else zero
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def dropout(values: np.ndarray, rate: float, key: int, first_row: int, out: np.ndarray) -> None:
     """Write `values` (n, width) with each element dropped with probability `rate` and the others scaled by 1 / (1 - rate); out may be values.
 

@@ -10,20 +10,20 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.activations import mix32, row_words
+from ensync.kernels.options import INNER, KERNEL
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FLIP, CROP_Y, CROP_X, SHIFT_Y, SHIFT_X, SINE, COSINE, TOP, BOTTOM, LEFT, RIGHT = range(11)   # columns of a table of changes
 COLUMNS = 11
 SMALL, LARGE, FLAT = 0.02, 1 / 3, 0.3   # random erasing: least and largest share of the area, least ratio of the sides
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _uniform(low, high, number):
     """Return a number in [0, 1) that depends on two words and its own number only."""
     return mix32(np.uint32(mix32(np.uint32(np.uint32(number) ^ low)) ^ high)) / 4294967296.0
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _rectangle(low, high, height, width, cutout, erasing, change):
     """Choose the rectangle that is blanked: a square about any pixel (DeVries and Taylor 2017), or one of any shape (Zhong et al. 2017)."""
     a, b, c, d = _uniform(low, high, 6), _uniform(low, high, 7), _uniform(low, high, 8), _uniform(low, high, 9)
@@ -37,7 +37,7 @@ def _rectangle(low, high, height, width, cutout, erasing, change):
         change[BOTTOM], change[RIGHT] = change[TOP] + tall, change[LEFT] + wide
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL)
 def draw_changes(rows: np.ndarray, key: int, height: int, width: int, flip: bool, crop: int, shift: float, rotation: float, cutout: int,
                  erasing: float, changes: np.ndarray) -> None:
     """Write one line of `changes` (n, COLUMNS), float64, for each dataset row int64 (n,).
@@ -59,7 +59,7 @@ def draw_changes(rows: np.ndarray, key: int, height: int, width: int, flip: bool
         _rectangle(low, high, height, width, cutout, erasing, change)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _read(pixels, y, x, channel, height, width, channels):
     """Return the value between four pixels of an image (height * width * channels), the edge's beyond the edge."""
     y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
@@ -72,7 +72,7 @@ def _read(pixels, y, x, channel, height, width, channels):
     return upper + down * (lower - upper)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _change_image(pixels, change, mean, inverse_std, height, width, channels, out):
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     zero, period = out.dtype.type(0), mean.size
@@ -92,7 +92,7 @@ def _change_image(pixels, change, mean, inverse_std, height, width, channels, ou
                 out[at + channel] = (value - mean[channel % period]) * inverse_std[channel % period]
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def gather_change(images: np.ndarray, places: np.ndarray, changes: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray, height: int,
                   width: int, channels: int, out: np.ndarray) -> None:
     """Write out[i] = (changed images[places[i]] - mean) * inverse_std; blanked pixels become 0, the mean.

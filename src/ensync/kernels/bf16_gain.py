@@ -5,6 +5,7 @@ from time import perf_counter
 import numpy as np
 from numba import njit
 
+from ensync.kernels.options import KERNEL
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import lanes, pointer
 
@@ -12,14 +13,14 @@ PLAIN, PAIRS = panel(started=False), panel(started=False, pairs=True)
 TERMS, TIMES, TRIES = 64, 100, 5
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@njit(**KERNEL)
 def _products(a, b, c, terms, times):
     width = VECTORS * lanes(a)
     for _ in range(times):
         PLAIN(pointer(a, 0), pointer(b, 0), pointer(c, 0), pointer(c, 0), terms, terms, 1, width, 0, width)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@njit(**KERNEL)
 def _pair_products(a, b, c, terms, times):
     width = VECTORS * lanes(a)
     for _ in range(times):

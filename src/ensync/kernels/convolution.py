@@ -19,10 +19,10 @@ from ensync.kernels import convolution_winograd as winograd
 from ensync.kernels import matmul
 from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
 from ensync.kernels.convolution_groups import Groups
+from ensync.kernels.options import KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import choose, greater, load, store, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 BLOCK = 256             # rows of one partial sum of a bias gradient
 WINOGRAD_CHANNELS = 16  # of inputs and outputs, from which Winograd's transforms pay for themselves
 
@@ -166,7 +166,7 @@ def convolution_weight_gradient(form: Convolution, inputs: np.ndarray, gradient:
         direct.filter_gradient(inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _close(outputs, gradient, is_relu, partial, bias_gradient):
     c = bias_gradient.size
     rows = gradient.size // c

@@ -10,12 +10,12 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import ROWS, VECTORS
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer
 from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, load, store, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 # Rows of tiles for lines that ROWS cut badly, and of tiles of one vector: enough sums to hide the multiply-add's latency, as many as fit the registers.
 SHORT_ROWS, NARROW_ROWS, SHORT_NARROW_ROWS = {"avx512": (8, 14, 8), "avx2": (4, 12, 8), "neon": (8, 12, 8), "plain": (4, 8, 8)}[SIMD]
 TILE, SHORT_TILE = tile(ROWS, VECTORS), tile(SHORT_ROWS, VECTORS)
@@ -23,20 +23,20 @@ NARROW_TILE, SHORT_NARROW_TILE = tile(NARROW_ROWS, 1), tile(SHORT_NARROW_ROWS, 1
 PARTS = 8
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def panel_width(columns, full):
     """Columns of a panel: one vector where it holds all."""
     return full if columns <= full else VECTORS * full
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _copy_line(source, target, elements):
     full = lanes(source)
     for j in range(0, elements, full):
         store(target, j, load(source, j, min(full, elements - j)), min(full, elements - j))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _frame(source, size, target, frame):
     """Write an image (h, w, c) into a frame (lines, columns) of zeros: size = (h, w, c), frame = (lines, columns, top, left).
 
@@ -53,7 +53,7 @@ def _frame(source, size, target, frame):
         _copy_line(advance(source, (y * w + skipped) * c), advance(target, to), pixels * c)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _line_tiles(framed, filters, bias, floor, target, layout, columns, y, column, count):
     """Compute the output pixels of line y (of several lines where they are short) for one panel of columns."""
     kh, kw, c, inputs, stride, frame_columns, oh, ow, outputs, width = layout
@@ -77,7 +77,7 @@ def _line_tiles(framed, filters, bias, floor, target, layout, columns, y, column
     return lines
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _tile(short, width, a, b, to, bias, outer, inner, a_outer, a_row, a_group, b_outer, b_inner, c_row, rows, group, count, has_bias, add, floor):
     if width == lanes(a):
         if short:
@@ -91,7 +91,7 @@ def _tile(short, width, a, b, to, bias, outer, inner, a_outer, a_row, a_group, b
         TILE(a, b, to, bias, outer, inner, a_outer, a_row, a_group, 1, b_outer, b_inner, c_row, rows, group, count, has_bias, add, floor)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def pack_filters(weights, groups, turned, target):
     """Write weights (kh, kw, inputs / groups, outputs) as panels (groups, panels, kh, kw, inputs, width), padded with zeros.
 
@@ -117,7 +117,7 @@ def pack_filters(weights, groups, turned, target):
                             target[at + j] = weights[ky, kx, i, group * share + first + j]
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def correlate(inputs, filters_at, filter_shape, bias, stride, padding, groups, floor, scratch, outputs):
     """Convolve with packed filters of shape (kh, kw), the scratch holding them at its front and a frame per thread behind."""
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, outputs.shape[1:], filter_shape
@@ -138,7 +138,7 @@ def correlate(inputs, filters_at, filter_shape, bias, stride, padding, groups, f
                                  pointer(outputs, image * oh * ow * k), layout, columns, y, first, min(width, share - column))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _image_filter_sums(framed, gradient, sums, layout, add):
     """Add (or write) one image's share of the filter gradient (kh, kw, inputs, outputs)."""
     kh, kw, c, inputs, stride, frame_columns, oh, ow, outputs, width = layout
@@ -165,7 +165,7 @@ def _image_filter_sums(framed, gradient, sums, layout, add):
                                  rows, group_rows, count, 0, add, floor)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out):
     """Write the filters' gradient to out (kh, kw, inputs / groups, outputs), the scratch holding PARTS sums and a frame per thread."""
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, gradient.shape[1:], out.shape[:2]

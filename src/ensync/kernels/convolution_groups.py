@@ -11,15 +11,15 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels import convolution_winograd as winograd
+from ensync.kernels.options import KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import load, store
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 BLOCK = 256     # rows that a thread copies at a time
 LINE = 16       # float32 in a cache line
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def copy_columns(source, first, target, to, count):
     """Write columns first .. first + count of source (rows, a) to columns to .. to + count of target (rows, b)."""
     (rows, a), b, full = source.shape, target.shape[1], lanes(source)

@@ -10,14 +10,14 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels import convolution_direct as direct
+from ensync.kernels.options import KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import load, store
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 LINE = 16   # float32 in a cache line
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _spread(source, first_line, first_column, stride, target):
     """Write source (n, a, b, c) to every stride-th line and column of target (n, h, w, c)."""
     (n, a, b, c), (h, w), full = source.shape, target.shape[1:3], lanes(source)

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
 from ensync.kernels.vectors import advance, store, zeros
@@ -20,7 +21,6 @@ from ensync.kernels.winograd_transforms import (
     BELOW, HALVES, PLACES, PLAIN, finish_filter, panel_width, put, transform_filter, transform_gradient, transform_piece, transform_result,
 )
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)    # divides the lanes
 PANEL, PAIRS_PANEL = panel(started=False), panel(started=False, pairs=True)
 NARROW_PANEL, PAIRS_NARROW_PANEL = panel(False, vectors=1), panel(False, vectors=1, pairs=True)
@@ -32,7 +32,7 @@ WIDE_FROM = 128 * 128 + 1               # input times output channels
 GRADIENT_VALUES = 1 << 19               # transformed at once for the filter's gradient: they stay in two second caches
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _panel(a, b, c, terms, width, c_row, bf16):
     if bf16 is None:
         if width == lanes(a):
@@ -45,7 +45,7 @@ def _panel(a, b, c, terms, width, c_row, bf16):
         PAIRS_PANEL(a, b, c, c, terms, terms, 1, width, 0, c_row)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _filter_panel(a, b, c, terms, width, bf16):
     full = lanes(a)
     if bf16 is None:
@@ -59,7 +59,7 @@ def _filter_panel(a, b, c, terms, width, bf16):
         PAIRS_FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _layout(terms, k, tiles, full):
     """Return the panels of k channels and their width, then the elements from one place to the next: of pieces, filters and products.
 
@@ -71,7 +71,7 @@ def _layout(terms, k, tiles, full):
     return panels, width, tiles * terms + full, panels * terms * width + full, tiles * panels * width + full
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _products(item, pieces, filters, products, rows, terms, layout, bf16):
     """Multiply pieces (rows, terms) at one place with one panel of the filter; item counts places and panels."""
     panels, width, piece_step, filter_step, product_step = layout
@@ -82,7 +82,7 @@ def _products(item, pieces, filters, products, rows, terms, layout, bf16):
         _panel(advance(left, row * terms), right, advance(to, row * panels * width), terms, width, panels * width, bf16)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16):
     (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
     down, across, terms = (oh + 3) // 4, (ow + 3) // 4, c if bf16 is None else c // 2
@@ -106,7 +106,7 @@ def _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16):
                              pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs, bf16):
     """As `_multiply`, threads sharing a block of tiles, so that each reads only its part of a large filter."""
     (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
@@ -132,7 +132,7 @@ def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs, b
                              pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _add_products(pieces, gradients, sums, part, terms, whole, layout, bf16):
     """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums."""
     panels, width, piece_step, sum_step, gradient_step = layout
@@ -143,14 +143,14 @@ def _add_products(pieces, gradients, sums, part, terms, whole, layout, bf16):
         _filter_panel(left, right, advance(sums, place * sum_step + (number * whole + row) * width), terms, width, bf16)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _clear(target, elements):
     full = lanes(target)
     for at in range(0, elements, full):
         store(target, at, zeros(target), full)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _transform_pair(inputs, gradient, padding, tile, place, way, terms, layout, room, pieces, spread, bf16):
     """Transform one tile's input piece and gradient to their place in the block, zeros where there is no such tile."""
     (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
@@ -170,7 +170,7 @@ def _transform_pair(inputs, gradient, padding, tile, place, way, terms, layout, 
     transform_gradient(pointer(gradient, image * oh * ow * k), (oh, ow), y, x, k, spread, gradient_step, terms * width, width, room, way, bf16)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf16):
     """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
     (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
@@ -196,7 +196,7 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf1
         finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k), c * k, k)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _turn(weights, target):
     """Write weights (3, 3, c, k) turned by 180 degrees and transposed, (3, 3, k, c), to the array `target`."""
     c, k = weights.shape[2:]

@@ -9,20 +9,19 @@ A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left): image, filter and ou
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import fetch, fma, load, store, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 
-
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def clip_taps(position, stride, padding, taps, size):
     """Return the first tap, the end of the taps that lie inside the image, and the position of tap 0."""
     origin = position * stride - padding
     return max(0, -origin), min(taps, size - origin), origin
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _pixel(source, weights, bias, target, step, window, y, x, j, count):
     """Compute one vector of channels of one output pixel; step -1 turns the filter by 180 degrees."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -37,7 +36,7 @@ def _pixel(source, weights, bias, target, step, window, y, x, j, count):
     store(target, (y * ow + x) * c + j, total, count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _four_pixels(source, weights, bias, target, step, window, y, x, j, count):
     """Compute one vector of channels of four neighbours, all of whose columns lie inside the image, at stride 1."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -59,7 +58,7 @@ def _four_pixels(source, weights, bias, target, step, window, y, x, j, count):
     store(target, at + 3 * c, e, count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _line(source, weights, bias, target, step, window, y):
     h, w, c, kh, kw, oh, ow, stride, top, left = window
     width = lanes(source)
@@ -76,26 +75,26 @@ def _line(source, weights, bias, target, step, window, y):
         x = end if x + 1 == first else x + 1
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _is_framed(window):
     """Whether a 3x3 filter at stride 1 meets images framed by one zero on each side."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
     return kh == 3 and kw == 3 and stride == 1 and top == 1 and left == 1 and oh == h and ow == w
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _column(source, at, line, full):
     """Three pixels below one another."""
     return load(source, at, full), load(source, at + line, full), load(source, at + 2 * line, full)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _rim_column(source, at, line, above, count, below):
     """Three pixels below one another, the first and the last of which may be beyond the rim: then none of their channels is read."""
     return load(source, at, above), load(source, at + line, count), load(source, at + 2 * line, below)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _nine(p, q, r, u, v, w, total):
     """total + the products of three columns with a filter's three."""
     a, b = fma(p[0], u[0], total), p[1] * u[1]
@@ -105,7 +104,7 @@ def _nine(p, q, r, u, v, w, total):
     return fma(r[2], w[2], a) + b
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _framed_sums(source, weights, bias, target, step, window, y, j, above, count, below):
     """Compute one vector of channels of a line: the filter stays in registers, and each pixel is read once."""
     w, c = window[1], window[2]
@@ -121,7 +120,7 @@ def _framed_sums(source, weights, bias, target, step, window, y, j, above, count
     store(target, to + (w - 1) * c, _nine(p, q, (nothing, nothing, nothing), left, middle, right, add), count)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _framed_line(source, weights, bias, target, step, window, y):
     """A line of `_is_framed`; the usual, where all is read, without masks."""
     h, c, full = window[0], window[2], lanes(source)
@@ -133,7 +132,7 @@ def _framed_line(source, weights, bias, target, step, window, y):
             _framed_sums(source, weights, bias, target, step, window, y, j, count if y > 0 else 0, count, count if y + 1 < h else 0)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def correlate_line(source, weights, bias, target, step, window, y):
     """Compute output line y of the image at address `source`; step -1 turns the filter by 180 degrees."""
     turn = np.int64(step)   # a constant would have all below compiled for each value
@@ -143,7 +142,7 @@ def correlate_line(source, weights, bias, target, step, window, y):
         _line(source, weights, bias, target, turn, window, y)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _correlate(inputs, weights, bias, step, stride, padding, outputs):
     (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, weights.shape, outputs.shape[1:3]
     for line in prange(n * oh):
@@ -152,7 +151,7 @@ def _correlate(inputs, weights, bias, step, stride, padding, outputs):
         correlate_line(source, pointer(weights, 0), pointer(bias, 0), target, step, window, line % oh)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _spread_pixel(gradient, weights, target, window, y, x, j, count):
     """Sum one vector of the input gradient over the outputs that read this pixel, for any stride."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -168,7 +167,7 @@ def _spread_pixel(gradient, weights, target, window, y, x, j, count):
     store(target, (y * w + x) * c + j, total, count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _spread(gradient, weights, stride, padding, out):
     (n, h, w, c), (kh, kw, _), (oh, ow) = out.shape, weights.shape, gradient.shape[1:3]
     for line in prange(n * h):
@@ -179,7 +178,7 @@ def _spread(gradient, weights, stride, padding, out):
                 _spread_pixel(source, pointer(weights, 0), target, window, line % h, x, j, min(lanes(out), c - j))
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _tap_sum(source, gradient, total, window, y, ky, kx, j, count):
     """Add the share of the outputs of line y to one vector of one tap of the filter gradient."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -192,19 +191,19 @@ def _tap_sum(source, gradient, total, window, y, ky, kx, j, count):
     store(total, total_at, a, count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _add_three(values, factor, total):
     return fma(values[0], factor, total[0]), fma(values[1], factor, total[1]), fma(values[2], factor, total[2])
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _put_column(target, at, line, values, full):
     store(target, at, values[0], full)
     store(target, at + line, values[1], full)
     store(target, at + 2 * line, values[2], full)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _framed_line_gradient(source, gradient, total, window, y):
     """A line of `_is_framed`: nine sums stay in registers, each pixel is read once for a vector of channels, the next line fetched."""
     h, w, c = window[0], window[1], window[2]
@@ -229,7 +228,7 @@ def _framed_line_gradient(source, gradient, total, window, y):
         _put_column(total, j + 2 * c, 3 * c, t, count)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def add_line_gradient(source, gradient, total, window, y):
     """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -243,7 +242,7 @@ def add_line_gradient(source, gradient, total, window, y):
                 _tap_sum(source, gradient, total, window, y, ky, kx, j, min(lanes(source), c - j))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _add_images(partial, images, size, out):
     """Write the sum over images of partial (images, size), in their order."""
     for j in range(0, size, lanes(out)):
@@ -253,7 +252,7 @@ def _add_images(partial, images, size, out):
         store(out, j, total, count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _filter_gradient(inputs, gradient, stride, padding, partial, out):
     (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, out.shape, gradient.shape[1:3]
     for image in prange(n):

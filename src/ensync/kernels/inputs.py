@@ -3,10 +3,12 @@
 import numba
 import numpy as np
 
+from ensync.kernels.options import INNER, KERNEL
+
 SERIAL_BELOW = 1 << 16   # elements; less work than this is done before other threads have started
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def normalize_row(pixels, mean, inverse_std, out):
     """Write (pixels - mean) * inverse_std, where mean repeats along the row."""
     period = mean.size
@@ -21,7 +23,7 @@ def normalize_row(pixels, mean, inverse_std, out):
             target[i] = (source[i] - mean[i]) * inverse_std[i]
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def gather_normalize(images: np.ndarray, rows: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray, out: np.ndarray) -> None:
     """Write out[i] = (images[rows[i]] - mean) * inverse_std in one pass from bytes to floats.
 

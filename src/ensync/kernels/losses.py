@@ -6,12 +6,13 @@ import numba
 import numpy as np
 
 from ensync.kernels.activations import SERIAL_BELOW, softmax_row
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import flush_tiny_numbers, restore
 
 BLOCK = 64   # rows of one partial sum
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def largest_index(row):
     """Return the place of the largest element, the first of equals."""
     best = 0
@@ -21,7 +22,7 @@ def largest_index(row):
     return best
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def cross_entropy_rows(logits, labels, scale, smoothing, gradient):
     """Cross-entropy of a block of rows: its gradient, sum and correct answers."""
     classes, loss, correct = logits.shape[1], 0.0, 0
@@ -44,7 +45,7 @@ def cross_entropy_rows(logits, labels, scale, smoothing, gradient):
     return loss, correct
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def squared_error_rows(outputs, labels, low, high, factor, scale, gradient):
     """Squared error of a block of rows: its gradient, sum and correct answers."""
     loss, correct = 0.0, 0
@@ -58,7 +59,7 @@ def squared_error_rows(outputs, labels, low, high, factor, scale, gradient):
     return factor * loss, correct
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray, scale: float, smoothing: float,
                           gradient: np.ndarray) -> tuple[float, int]:
     """Return (sum of the rows' cross-entropies in float64, number of correct answers); write (softmax - target) * scale.
@@ -80,7 +81,7 @@ def softmax_cross_entropy(logits: np.ndarray, labels: np.ndarray, scale: float, 
     return losses.sum(), corrects.sum()
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**KERNEL)
 def squared_error(outputs: np.ndarray, labels: np.ndarray, low: float, high: float, factor: float, scale: float,
                   gradient: np.ndarray) -> tuple[float, int]:
     """Return (sum over rows of factor * sum_j (o_j - t_j)^2 in float64, number of correct answers); write its gradient times scale.

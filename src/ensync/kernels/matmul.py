@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from ensync.kernels.activations import IDENTITY, RELU, TANH, activate_block
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import NARROW_ROWS, SIMD, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, transpose_block
 from ensync.kernels.threads import get_threads
 from ensync.kernels.tiles import tile
@@ -39,7 +40,7 @@ def packing_size(n: int, inputs: int, outputs: int) -> int:
     return get_threads() * share + lane_count
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def pack(source, row, terms, count, transposed, target, width):
     """Copy `count` columns of a matrix, or of its transposed, to rows `width` apart, one for each of `terms` terms of the sum.
 
@@ -60,7 +61,7 @@ def pack(source, row, terms, count, transposed, target, width):
             target[term * width + i] = source[i * row + term]
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def strip(a, b, b_inner, c, bias, ones, shape, first_row, rows, column, form, code, accumulate):
     """Compute a panel of C from first_row on, and what follows it: the activation, or the sum to the bias. a, b: addresses."""
     inner, columns, a_row, a_inner = shape
@@ -80,13 +81,13 @@ def strip(a, b, b_inner, c, bias, ones, shape, first_row, rows, column, form, co
             activate_block(code, c[row, column:column + width])
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def quotient(x, y):
     """Return x / y rounded up."""
     return -(-x // y)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def panel_part(a, a_row, a_inner, b, c, bias, scratch, shape, panel, form, code, place):
     """Compute rows of one panel of C: panel = (column, first row, rows), shape = (where the sum starts, its length, columns).
 
@@ -107,7 +108,7 @@ def panel_part(a, a_row, a_inner, b, c, bias, scratch, shape, panel, form, code,
               first_row, rows, column, form, code, start + first > 0)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def product_part(a, b, c, bias, scratch, start, inner, form, code, part, parts):
     """Compute one of `parts` parts of C, from `inner` terms of the sum.
 
@@ -148,7 +149,7 @@ def product_part(a, b, c, bias, scratch, start, inner, form, code, part, parts):
                        one + step)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**KERNEL)
 def product(a, b, c, bias, scratch, form, code, part, parts):
     """Compute one of `parts` parts of C = f(A B + bias), C = A B' or (C = A' B, bias = sum of B's rows): the form says which."""
     terms = a.shape[0] if form == A_TRANSPOSED else a.shape[1]
@@ -159,14 +160,14 @@ def product(a, b, c, bias, scratch, form, code, part, parts):
     restore(state)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def product_by_threads(a, b, c, bias, scratch, form, code, parts):
     """All parts of a product, one for each thread."""
     for part in numba.prange(parts):
         product(a, b, c, bias, scratch, form, code, np.int64(part), parts)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**INNER)
 def pack_panels(source, row, terms, columns, width, target):
     """Copy `terms` rows of so many columns, read in one run each, to panels of `width` columns, (panels, terms, width)."""
     full = lanes(source)
@@ -177,7 +178,7 @@ def pack_panels(source, row, terms, columns, width, target):
                 store(target, (terms - 1) * column + term * width + j, load(source, term * row + j, count), count)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def few_rows_forward(a, b, c, bias, scratch, code, parts):
     """C = f(A B + bias) for few rows of A and a B that no cache holds.
 

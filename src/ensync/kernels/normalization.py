@@ -13,10 +13,10 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import choose, fma, greater, load, maximum, splat, store, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 BLOCK = 256
 
 
@@ -25,7 +25,7 @@ def blocks(rows: int) -> int:
     return -(-rows // BLOCK)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def block_sums(values, partial, c, rows):
     """Write the sums and sums of squares of `rows` rows at an address to the address `partial` (2, c)."""
     for j in range(0, c, lanes(values)):
@@ -41,7 +41,7 @@ def block_sums(values, partial, c, rows):
         store(partial, c + j, p + q, count)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def add_partial(partial, count, sums):
     """Add the first `count` partial sums (count, 2, c) in their order to sums (2, c), float64, which are overwritten."""
     sums[:] = 0
@@ -51,7 +51,7 @@ def add_partial(partial, count, sums):
                 sums[k, j] += partial[block, k, j]
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _channel_sums(values, partial, sums):
     rows, c = values.shape
     count = (rows + BLOCK - 1) // BLOCK
@@ -60,7 +60,7 @@ def _channel_sums(values, partial, sums):
     add_partial(partial, count, sums)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def normalize_rows(source, skip, has_skip, scale, shift, floor, target, c, rows):
     """Write max(floor, scale * source + shift + skip) of `rows` rows, all given by addresses."""
     low = splat(source, floor)
@@ -74,7 +74,7 @@ def normalize_rows(source, skip, has_skip, scale, shift, floor, target, c, rows)
             store(target, at, maximum(value, low), count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _normalize(values, scale, shift, skip, has_skip, floor, out):
     rows, c = values.shape
     for block in prange((rows + 31) // 32):
@@ -83,7 +83,7 @@ def _normalize(values, scale, shift, skip, has_skip, floor, out):
                        pointer(out, at), c, min(32, rows - block * 32))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def block_gradient_sums(gradient, values, scale, shift, floor, partial, c, rows):
     """Write the sums of g and g x of a block to `partial` (2, c); g is 0 where a ReLU follows and was closed."""
     low, nothing = splat(values, floor), zeros(values)
@@ -99,7 +99,7 @@ def block_gradient_sums(gradient, values, scale, shift, floor, partial, c, rows)
         store(partial, c + j, products, count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _channel_gradient_sums(gradient, values, scale, shift, floor, partial, sums):
     rows, c = values.shape
     count = (rows + BLOCK - 1) // BLOCK
@@ -110,7 +110,7 @@ def _channel_gradient_sums(gradient, values, scale, shift, floor, partial, sums)
     add_partial(partial, count, sums)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def normalize_backward_rows(gradient, values, scale, shift, floor, slope, offset, target, c, rows):
     """Write scale * g + slope * x + offset of `rows` rows, all given by addresses; g is 0 where a ReLU follows and was closed."""
     low, nothing = splat(values, floor), zeros(values)
@@ -123,7 +123,7 @@ def normalize_backward_rows(gradient, values, scale, shift, floor, slope, offset
             store(target, at, fma(g, a, fma(x, p, q)), count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _normalize_backward(gradient, values, scale, shift, floor, coefficients, out):
     rows, c = values.shape
     for block in prange((rows + 31) // 32):
@@ -132,7 +132,7 @@ def _normalize_backward(gradient, values, scale, shift, floor, coefficients, out
                                 pointer(coefficients, c), pointer(out, at), c, min(32, rows - block * 32))
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL)
 def _coefficients(sums, count, gamma, beta, epsilon, scale, shift, mean, variance):
     for j in range(gamma.size):
         mean[j] = sums[0, j] / count
@@ -141,7 +141,7 @@ def _coefficients(sums, count, gamma, beta, epsilon, scale, shift, mean, varianc
         shift[j] = beta[j] - mean[j] * scale[j]
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL)
 def _gradient_coefficients(sums, count, epsilon, mean, variance, scale, gamma_gradient, beta_gradient, coefficients):
     for j in range(scale.size):
         inverse = 1.0 / math.sqrt(variance[j] + epsilon)
@@ -194,7 +194,7 @@ def normalize_backward(gradient: np.ndarray, values: np.ndarray, scale: np.ndarr
     _normalize_backward(gradient, values, scale, shift, floor, coefficients, out)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _add(values, to):
     count = (values.size + 8191) // 8192
     for block in prange(count):

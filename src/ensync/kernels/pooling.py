@@ -9,13 +9,12 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.depthwise import clip_taps
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import choose, equal, fma, greater, load, load_as, splat, splat_as, store, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 
-
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _largest(source, target, chosen, window, y, x, j, count):
     """Write one vector of maxima and which tap, counted row by row, they came from (the first of equals)."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -33,7 +32,7 @@ def _largest(source, target, chosen, window, y, x, j, count):
     store(chosen, (y * ow + x) * c + j, place, count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _largest_inside(source, at, line, c, kh, kw, target, chosen, to):
     """As `_largest` for a whole vector of a window inside the image; with kh and kw constant the loops are unrolled."""
     full = lanes(source)
@@ -49,7 +48,7 @@ def _largest_inside(source, at, line, c, kh, kw, target, chosen, to):
     store(chosen, to, place, full)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _max_line(source, target, chosen, window, y):
     """Write a line of maxima: windows of 3x3 and 2x2 pixels inside the image unrolled, all others at their own size."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -67,7 +66,7 @@ def _max_line(source, target, chosen, window, y):
                 _largest(source, target, chosen, window, y, x, j, min(full, c - j))
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _max_forward(inputs, size, stride, padding, outputs, chosen):
     (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
     for line in prange(n * oh):
@@ -76,14 +75,14 @@ def _max_forward(inputs, size, stride, padding, outputs, chosen):
         _max_line(source, target, places, window, line % oh)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _reaching(position, stride, padding, taps, outputs):
     """Return first and end of the outputs whose windows hold an input position."""
     first = (position + padding - taps + stride) // stride
     return max(0, first), min(outputs, (position + padding) // stride + 1)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _gather_chosen(gradient, chosen, target, window, y, rows, x, columns, j, count):
     """Add up one vector of the gradients of the outputs that chose this pixel."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
@@ -97,7 +96,7 @@ def _gather_chosen(gradient, chosen, target, window, y, rows, x, columns, j, cou
     store(target, (y * w + x) * c + j, total, count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _max_backward(gradient, chosen, size, stride, padding, out):
     (n, h, w, c), (oh, ow) = out.shape, gradient.shape[1:3]
     for line in prange(n * h):
@@ -113,7 +112,7 @@ def _max_backward(gradient, chosen, size, stride, padding, out):
                 _gather_chosen(source, places, target, window, line % h, rows, x, columns, c // full * full, c % full)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _average_forward(inputs, size, stride, padding, outputs):
     (n, h, w, c), (oh, ow) = inputs.shape, outputs.shape[1:3]
     for line in prange(n * oh):
@@ -131,7 +130,7 @@ def _average_forward(inputs, size, stride, padding, outputs):
                 store(target, x * c + j, total * splat(source, share), count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _average_backward(gradient, size, stride, padding, out):
     (n, h, w, c), (oh, ow) = out.shape, gradient.shape[1:3]
     for line in prange(n * h):
@@ -151,7 +150,7 @@ def _average_backward(gradient, size, stride, padding, out):
                 store(target, x * c + j, total, count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _global_forward(inputs, outputs):
     n, h, w, c = inputs.shape
     share = inputs.dtype.type(1) / inputs.dtype.type(h * w)
@@ -164,7 +163,7 @@ def _global_forward(inputs, outputs):
             store(target, j, total * splat(source, share), count)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _global_backward(gradient, out):
     n, h, w, c = out.shape
     share = out.dtype.type(1) / out.dtype.type(h * w)

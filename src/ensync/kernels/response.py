@@ -11,10 +11,10 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import flush_tiny_numbers, lanes, lanes_of, pointer, restore
 from ensync.kernels.vectors import advance, fetch, fma, load, power, splat, square_root, store, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 BLOCK = 64   # pixels of one task
 GROUP = 8    # pixels between writing a row of scratch and reading it at other offsets, which has to wait for the writes
 AHEAD = 16   # pixels: without asking for memory in time, what it sends and what is computed of it take turns (2.7 times slower)
@@ -27,14 +27,14 @@ def scratch_size(c: int, n: int, itemsize: int) -> int:
     return numba.config.NUMBA_NUM_THREADS * 2 * GROUP * (front + -(-(c + n) // full) * full + full)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _frame(c, n, full):
     """Return the zeros before a row of scratch, and the elements from one row to the next."""
     front = (n + full - 1) // full * full
     return front, front + (c + n + full - 1) // full * full + full
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _window_sum(values, at, n):
     """Return the sum of n neighbours from element `at` on, for a vector of channels."""
     full = lanes(values)
@@ -47,7 +47,7 @@ def _window_sum(values, at, n):
     return total
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _raised(values, scale, beta, by_roots):
     """Return scale**beta; the usual 3/4 by two square roots."""
     if by_roots:
@@ -56,13 +56,13 @@ def _raised(values, scale, beta, by_roots):
     return power(scale, splat(values, beta))
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _scales(squares, at, shape):
     """Return s of a vector of channels. shape: (c, n, n // 2, k, alpha, beta, whether beta is 3/4)."""
     return fma(_window_sum(squares, at - shape[2], shape[1]), splat(squares, shape[4]), splat(squares, shape[3]))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _write_squares(source, squares, c, row, pixels):
     """Write the squares of some pixels (pixels, c) to rows `row` apart."""
     for pixel in range(pixels):
@@ -72,13 +72,13 @@ def _write_squares(source, squares, c, row, pixels):
             store(squares, pixel * row + j, x * x, count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _fetch_ahead(source, target, at):
     fetch(source, at)
     fetch(target, at)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _outputs(source, squares, target, shape, row, pixels):
     """Write the outputs of some pixels whose squares are known."""
     c = shape[0]
@@ -90,7 +90,7 @@ def _outputs(source, squares, target, shape, row, pixels):
             store(target, at, load(source, at, count) / _raised(source, scale, shape[5], shape[6]), count)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _own_gradients(gradient, source, squares, shares, target, shape, row, pixels):
     """Write g s**-beta of some pixels whose squares are known to the target, and g x s**(-beta - 1) to `shares`."""
     c = shape[0]
@@ -105,7 +105,7 @@ def _own_gradients(gradient, source, squares, shares, target, shape, row, pixels
             store(shares, pixel * row + j, quotient * load(source, at, count), count)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _take_shares(source, shares, target, shape, factor, row, pixels):
     """Subtract factor * x * the shares of all channels whose windows hold x."""
     c, n = shape[0], shape[1]
@@ -116,13 +116,13 @@ def _take_shares(source, shares, target, shape, factor, row, pixels):
             store(target, at, load(target, at, count) - seen * load(source, at, count), count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _clear(target, elements):
     for at in range(0, elements, lanes(target)):
         store(target, at, zeros(target), lanes(target))
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _forward(inputs, n, k, alpha, beta, scratch, outputs):
     rows, c = inputs.shape
     front, row = _frame(c, n, lanes(inputs))
@@ -138,7 +138,7 @@ def _forward(inputs, n, k, alpha, beta, scratch, outputs):
         restore(state)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _backward(gradient, inputs, n, k, alpha, beta, factor, scratch, out):
     rows, c = inputs.shape
     front, row = _frame(c, n, lanes(inputs))

@@ -15,12 +15,12 @@ from numba import njit, prange
 
 from ensync.kernels.depthwise import add_line_gradient, correlate_line
 from ensync.kernels.normalization import add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import ROWS, VECTORS
 from ensync.kernels.simd import lanes, lanes_of, pointer
 from ensync.kernels.strips import add_product, add_to, clear, keep_last, multiply, pack_panels, pair_rows, round_to_bf16
 from ensync.kernels.vectors import advance, choose, fma, greater, load, pair, splat, store, store_halves, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 PARTS = 16      # sums of the weights' gradients, added in their order
 
 
@@ -36,14 +36,14 @@ def strip_lines(w: int) -> int:
     return whole * -(-3 // whole)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def strip_end(y, strip, h, w):
     """Return the end of the strip that starts at line y; a rest too small for a tile belongs to it."""
     end = y + strip
     return h if (h - end) * w < ROWS else end
 
 
-@njit(**OPTIONS)
+@njit(**KERNEL)
 def room_size(w, c, k, kh, strip):
     """Elements of a thread's room: x and the gradient of d with the lines around a strip, d, the gradient behind it, sums."""
     longest = strip + -(-ROWS // w)
@@ -57,7 +57,7 @@ def scratch_size(shape: tuple[int, int, int], size: int, filters: int) -> int:
     return 2 * c * filters + sums + numba.config.NUMBA_NUM_THREADS * room_size.py_func(w, c, filters, size, strip_lines(w))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
     """As `normalize_backward_rows`, to `halves` as bf16 along the channels and to `pairs` as pairs of rows; an odd last row is paired with zeros."""
     scale, shift, floor, coefficients = norm
@@ -77,7 +77,7 @@ def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
             store(pairs, row // 2 * k + j, pair(above, below), full)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _next_lines(source, before, x, first, have, needed, around, w, c):
     """Have x hold the normalised lines up to `needed`, and `around` lines before those that are new; return its first line and their number."""
     kept, old = keep_last(x, have, around, w * c), first + have
@@ -85,7 +85,7 @@ def _next_lines(source, before, x, first, have, needed, around, w, c):
     return old - kept, needed - old + kept
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16):
     """Convolve one image, strip by strip; all arrays are addresses. room: the strip's lines of x with those around it, d, sums."""
     h, w, c, k, kh, kw, strip = shape
@@ -116,7 +116,7 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
         add_to(sums, partial, 2 * k)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, False, scratch, bf16)
@@ -130,7 +130,7 @@ def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, 
     add_partial(partial, n, sums)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, shape,
                     packed, room, out, partial, depth_sums, weight_sums, bf16):
     """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift).
@@ -185,7 +185,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         done = ready
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
               weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape

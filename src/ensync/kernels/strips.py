@@ -6,18 +6,18 @@ parts, so that they come from memory while the processor multiplies. `bf16`: as 
 
 from numba import njit
 
+from ensync.kernels.options import INNER
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, pointer
 from ensync.kernels.vectors import advance, fetch, load, pair, store, store_halves, zeros
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
 PANEL, BIAS_PANEL, ADD_PANEL = panel(started=False), panel(started=True), panel(started=True, rows=FILTER_ROWS)
 PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, pairs=True), panel(True, pairs=True), panel(True, FILTER_ROWS, pairs=True)
 STRETCH = {"avx2": 32}.get(SIMD, 64)   # pixels of one product of the weights' gradient, so that its operands stay in the first cache
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def round_to_bf16(source, target, elements):
     """Write so many float32 numbers as bf16."""
     full = lanes(source)
@@ -25,7 +25,7 @@ def round_to_bf16(source, target, elements):
         store_halves(target, at // 2, load(source, at, full))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def pair_rows(values, rows, width):
     """Make each two rows of `width` float32 numbers one row of pairs of bf16, in place; an odd last row is paired with zeros."""
     full = lanes(values)
@@ -35,7 +35,7 @@ def pair_rows(values, rows, width):
             store(values, row // 2 * width + j, pair(load(values, row * width + j, full), below), full)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def pack_panels(weights, c, k, turned, target, bf16):
     """Write weights (c, k), or their transposed, as panels (panels, rows, width)."""
     (rows, columns), width = (k, c) if turned else (c, k), VECTORS * lanes(target)
@@ -48,14 +48,14 @@ def pack_panels(weights, c, k, turned, target, bf16):
         pair_rows(pointer(target, 0), c * k // width, width)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _shares(ahead, calls, full):
     """Return how many of the elements ahead = (address, count, address, count) each of `calls` calls asks for, whole lines."""
     lines = full * calls
     return (ahead[1] + lines - 1) // lines * full, (ahead[3] + lines - 1) // lines * full
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _fetch(ahead, shares, call, full):
     """Ask for the share of one call."""
     for at in range(call * shares[0], min(ahead[1], (call + 1) * shares[0]), full):
@@ -64,7 +64,7 @@ def _fetch(ahead, shares, call, full):
         fetch(ahead[2], at)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _panel(a, b, bias, has_bias, to, inner, width, columns, bf16):
     if bf16 is None:
         if has_bias:
@@ -77,7 +77,7 @@ def _panel(a, b, bias, has_bias, to, inner, width, columns, bf16):
         PAIRS_PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf16):
     """Write A (rows, inner) times packed panels, plus bias, to target (rows, columns); the last tile may repeat rows."""
     width, call = VECTORS * lanes(a), 0
@@ -92,7 +92,7 @@ def multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf1
                 call += 1
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def add_product(a, b, target, rows, c, k, ahead, bf16):
     """Add A' B, of A (rows, c) and B (rows, k), to target (c, k)."""
     width, call = VECTORS * lanes(a), 0
@@ -110,7 +110,7 @@ def add_product(a, b, target, rows, c, k, ahead, bf16):
                 call += 1
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def add_to(source, target, elements):
     full = lanes(source)
     for at in range(0, elements, full):
@@ -118,14 +118,14 @@ def add_to(source, target, elements):
         store(target, at, load(source, at, count) + load(target, at, count), count)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def clear(target, elements):
     full = lanes(target)
     for at in range(0, elements, full):
         store(target, at, zeros(target), min(full, elements - at))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def keep_last(lines, have, kept, size):
     """Move the last `kept` of `have` lines of `size` elements to the front; return their number."""
     kept = min(kept, have)

@@ -6,10 +6,11 @@ import numba
 import numpy as np
 
 from ensync.kernels.activations import BLOCK, SERIAL_BELOW
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import flush_tiny_numbers, restore
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+@numba.njit(fastmath={"contract"}, **INNER)
 def sgd_block(parameters, gradient, rate, decay):
     """p -= rate * (g + decay * p)."""
     state = flush_tiny_numbers()
@@ -18,7 +19,7 @@ def sgd_block(parameters, gradient, rate, decay):
     restore(state)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def sgd(parameters: np.ndarray, gradient: np.ndarray, learning_rate: float, weight_decay: float) -> None:
     """p -= learning_rate * (g + weight_decay * p); (size,) vectors of one type."""
     rate, decay = parameters.dtype.type(learning_rate), parameters.dtype.type(weight_decay)
@@ -30,7 +31,7 @@ def sgd(parameters: np.ndarray, gradient: np.ndarray, learning_rate: float, weig
             sgd_block(parameters[part], gradient[part], rate, decay)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+@numba.njit(fastmath={"contract"}, **INNER)
 def momentum_block(parameters, gradient, velocity, rate, keep, decay, nesterov):
     """v = keep * v + g; p -= rate * (g + keep * v if nesterov else v), with g + decay * p for g."""
     new, old = (parameters.dtype.type(1), keep) if nesterov else (parameters.dtype.type(0), parameters.dtype.type(1))
@@ -42,7 +43,7 @@ def momentum_block(parameters, gradient, velocity, rate, keep, decay, nesterov):
     restore(state)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def momentum(parameters: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, learning_rate: float, momentum: float,
              weight_decay: float, nesterov: bool) -> None:
     """v = momentum * v + g; p -= learning_rate * v, or * (g + momentum * v) with nesterov; g includes weight_decay * p.
@@ -59,7 +60,7 @@ def momentum(parameters: np.ndarray, gradient: np.ndarray, velocity: np.ndarray,
             momentum_block(parameters[part], gradient[part], velocity[part], rate, keep, decay, nesterov)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})
+@numba.njit(fastmath={"contract"}, **INNER)
 def adam_block(parameters, gradient, first, second, rate, weights, root, epsilon, coupled, kept):
     """First and second moments of g + coupled * p, then p = kept * p - rate * m / (sqrt(v) * root + epsilon)."""
     beta1, rest1, beta2, rest2 = weights
@@ -72,7 +73,7 @@ def adam_block(parameters, gradient, first, second, rate, weights, root, epsilon
     restore(state)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def adam(parameters: np.ndarray, gradient: np.ndarray, first: np.ndarray, second: np.ndarray, step: int, learning_rate: float,
          beta1: float, beta2: float, epsilon: float, weight_decay: float, decoupled: bool) -> None:
     """One step of Adam (Kingma and Ba 2015), or of AdamW (Loshchilov and Hutter 2019) when weight decay is decoupled.
@@ -92,7 +93,7 @@ def adam(parameters: np.ndarray, gradient: np.ndarray, first: np.ndarray, second
             adam_block(parameters[part], gradient[part], first[part], second[part], rate, weights, root, small, coupled, kept)
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def follow(parameters: np.ndarray, average: np.ndarray, share: float) -> None:
     """average += share * (parameters - average): one step of an exponential moving average, (size,) vectors of one type."""
     part = parameters.dtype.type(share)
@@ -101,7 +102,7 @@ def follow(parameters: np.ndarray, average: np.ndarray, share: float) -> None:
             average[i] += part * (parameters[i] - average[i])
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"reassoc", "contract"})
+@numba.njit(fastmath={"reassoc", "contract"}, **INNER)
 def squares_block(vector):
     """Return the sum of squares of a stretch."""
     total = 0.0
@@ -110,7 +111,7 @@ def squares_block(vector):
     return total
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True, parallel=True)
+@numba.njit(parallel=True, **KERNEL)
 def sum_of_squares(vector: np.ndarray) -> float:
     """Return the sum of squares of a (size,) vector in float64, blocks added in a fixed order; NaN or inf when one is inside."""
     blocks = (vector.size + BLOCK - 1) // BLOCK

@@ -7,11 +7,11 @@ on inputs behind a ReLU: 0.9 % of the outputs' spread instead of 2.2 %), and 2/3
 
 from numba import njit, prange
 
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.vectors import fma, load, maximum, pair, splat, store, store_halves
 
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 PLACES = 36
 PLAIN, HALVES, BELOW = 0, 1, 2
 A, B = 2 / 3, 3 / 2
@@ -20,7 +20,7 @@ BOTH = A2 + B2
 FILTER_A, FILTER_B = 1 / (2 * A2 * (A2 - B2)), 1 / (2 * B2 * (B2 - A2))
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def put(target, at, value, count, way, bf16):
     """Write a vector in one of the three ways; without bf16 it is the plain one."""
     if bf16 is None:
@@ -33,7 +33,7 @@ def put(target, at, value, count, way, bf16):
         store(target, at, value, count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _piece(at, a, b, c, d, e, f):
     """B' times six values."""
     near, odd_near = fma(splat(at, -B2), c, e), splat(at, A) * fma(splat(at, -B2), b, d)
@@ -42,14 +42,14 @@ def _piece(at, a, b, c, d, e, f):
     return fma(both, c, a) + e, near + odd_near, near - odd_near, far + odd_far, far - odd_far, fma(both, d, b) + f
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _result(at, a, b, c, d, e, f):
     """A' times six values."""
     s, t, u, v = b + c, b - c, d + e, d - e
     return a + s + u, fma(splat(at, A), t, splat(at, B) * v), fma(splat(at, A2), s, splat(at, B2) * u), fma(splat(at, A3), t, fma(splat(at, B3), v, f))
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _spread(at, a, b, c, d):
     """A times four values."""
     near, odd_near = fma(splat(at, A2), c, a), splat(at, A) * fma(splat(at, A2), d, b)
@@ -57,7 +57,7 @@ def _spread(at, a, b, c, d):
     return a, near + odd_near, near - odd_near, far + odd_far, far - odd_far, d
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _filter(at, a, b, c):
     """G times three values."""
     near, odd_near = splat(at, FILTER_A) * fma(splat(at, A2), c, a), splat(at, FILTER_A * A) * b
@@ -65,7 +65,7 @@ def _filter(at, a, b, c):
     return a, near + odd_near, near - odd_near, far + odd_far, far - odd_far, c
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _filter_back(at, a, b, c, d, e, f):
     """G' times six values."""
     near, odd_near = splat(at, FILTER_A) * (b + c), splat(at, FILTER_A * A) * (b - c)
@@ -73,12 +73,12 @@ def _filter_back(at, a, b, c, d, e, f):
     return a + near + far, odd_near + odd_far, fma(splat(at, A2), near, fma(splat(at, B2), far, f))
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _inside(position, size, count):
     return count if 0 <= position < size else 0
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _six(source, at, c, x, w, count):
     """Six neighbours of a line from column x on; those outside the image are 0."""
     if x >= 0 and x + 6 <= w and count == lanes(source):
@@ -90,7 +90,7 @@ def _six(source, at, c, x, w, count):
             load(source, at + 4 * c, _inside(x + 4, w, count)), load(source, at + 5 * c, _inside(x + 5, w, count)))
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _put_six(target, at, step, a, b, c, d, e, f, count, way, bf16):
     put(target, at, a, count, way, bf16)
     put(target, at + step, b, count, way, bf16)
@@ -100,7 +100,7 @@ def _put_six(target, at, step, a, b, c, d, e, f, count, way, bf16):
     put(target, at + 5 * step, f, count, way, bf16)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _keep(target, at, step, a, b, c, d, e, f):
     full = lanes(target)
     store(target, at, a, full)
@@ -111,14 +111,14 @@ def _keep(target, at, step, a, b, c, d, e, f):
     store(target, at + 5 * step, f, full)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _recall(source, at, step):
     full = lanes(source)
     return (load(source, at, full), load(source, at + step, full), load(source, at + 2 * step, full),
             load(source, at + 3 * step, full), load(source, at + 4 * step, full), load(source, at + 5 * step, full))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def transform_piece(source, window, y, x, c, target, target_step, channel_step, room, way, bf16):
     """Write the 36 places of one 6x6 piece, `target_step` apart, channels `channel_step` apart from vector to vector.
 
@@ -141,7 +141,7 @@ def transform_piece(source, window, y, x, c, target, target_step, channel_step, 
             _put_six(target, to, 6 * target_step, p, q, r, s, t, u, kept, way, bf16)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def transform_result(products, step, width, bias, floor, target, window, y, x, c, room):
     """Write one tile of 4x4 outputs from its 36 products, `step` apart, plus bias and not below the floor."""
     h, w = window
@@ -165,7 +165,7 @@ def transform_result(products, step, width, bias, floor, target, window, y, x, c
             store(target, at + 3 * c, maximum(s + add, low), _inside(x + 3, w, count))
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def transform_gradient(source, window, y, x, c, target, target_step, panel_step, width, room, way, bf16):
     """Write the 36 places of one tile of 4x4 gradients, `target_step` apart, in panels of `width` channels."""
     h, w = window
@@ -183,7 +183,7 @@ def transform_gradient(source, window, y, x, c, target, target_step, panel_step,
             _put_six(target, k * target_step + to, 6 * target_step, p, q, r, s, t, u, full, way, bf16)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def finish_filter(sums, step, width, panel_step, target, line, k):
     """Write the 3x3 filters of one input channel, `line` apart, from their 36 sums, `step` apart."""
     full = lanes(sums)
@@ -206,14 +206,14 @@ def finish_filter(sums, step, width, panel_step, target, line, k):
         _keep_three(target, 6 * line + j, line, count, _filter_back(sums, c0, c1, c2, c3, c4, c5))
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _keep_three(target, at, line, count, values):
     store(target, at, values[0], count)
     store(target, at + line, values[1], count)
     store(target, at + 2 * line, values[2], count)
 
 
-@njit(forceinline=True, **OPTIONS)
+@njit(forceinline=True, **INNER)
 def _filter_channel(w, line, j, count, to, at, step, way, bf16):
     """Write the 36 places of one vector of output channels of one input channel."""
     full = lanes(w)
@@ -234,13 +234,13 @@ def _filter_channel(w, line, j, count, to, at, step, way, bf16):
     _put_six(to, at + 30 * step, step, p, q, r, s, t, u, full, way, bf16)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def panel_width(channels, full):
     """Columns of a panel of filters: one vector where it holds all."""
     return full if channels <= full else VECTORS * full
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(parallel=True, **KERNEL)
 def transform_filter(weights, target, bf16):
     """Write weights (3, 3, inputs, outputs) as 36 matrices of panels, a line apart: (36, panels, inputs, width), padded with zeros.
 
