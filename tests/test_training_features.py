@@ -174,6 +174,15 @@ def test_augmented_slices_add_up_to_the_batch():
     np.testing.assert_allclose(sliced.network.parameters, whole.network.parameters, rtol=1e-9, atol=1e-12)
 
 
+def test_augmentation_ends_but_for_flips():
+    ending, changed, flipped = (epochs(make_trainee(augmentation=changes), 2) for changes in (AUGMENTED | {"epochs": 2}, AUGMENTED, {"flip": True}))
+    assert np.array_equal(ending.network.parameters, changed.network.parameters)
+    rows = np.arange(10)
+    images = [each.feed.load(rows, each.network.inputs, each._changes())[0].copy() for each in (ending, changed, flipped)]
+    assert np.array_equal(images[0], images[2]) and not np.array_equal(images[0], images[1])
+    assert epochs(make_trainee(augmentation={"crop": 1, "epochs": 1}), 1)._changes() is None
+
+
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_deterministic_evaluation_does_not_depend_on_the_number_of_ranks(size):
     """Blocks of whole buffers, so that rows have the same neighbours; otherwise blocks are as even as can be."""

@@ -163,6 +163,11 @@ class Augmentation(Section):
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="turn by up to so many degrees; the edge is repeated")
     cutout: Annotated[int, Field(ge=0)] = Field(0, description="side of a square set to the mean")
     erasing: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="share of images with a rectangle of any shape set to the mean (random erasing)")
+    epochs: Annotated[int, Field(ge=0)] = Field(0, description="after so many epochs images are only flipped, if at all, to end on images like those of the test; 0: never")
+
+    def of_epoch(self, epoch: int) -> "Augmentation":
+        """Return the changes of an epoch, counted from 0."""
+        return Augmentation(flip=self.flip) if 0 < self.epochs <= epoch else self
 
 
 class Ensemble(Section):

@@ -229,7 +229,7 @@ class Trainee:
 
     def _changes(self) -> Changes | None:
         """The random changes of this epoch's images, where the job wants any."""
-        settings = self.job.augmentation
+        settings = self.job.augmentation.of_epoch(self.position.epoch)
         if settings == AS_THEY_ARE:
             return None
         return Changes(settings, self.network.shape, key64(self.job.training.seed, Purpose.AUGMENTATION, self.member, self.position.epoch))
