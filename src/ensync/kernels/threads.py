@@ -21,7 +21,7 @@ OPTIMIZATION = "2"   # of LLVM, where numba takes 3: kernels are vectors already
 
 
 def prepare_environment() -> None:
-    """Choose numba's cache directory and keep other libraries from starting threads of their own; call before numba is imported.
+    """Choose numba's cache directory and optimisation, keep other libraries from starting threads of their own; call before numba is imported.
 
     Settings of the user's are kept. A cache that cannot be written becomes a temporary one, with a warning.
     The OpenMP wait policy stays the library's own: threads spin for under a millisecond, then sleep (fork and join
