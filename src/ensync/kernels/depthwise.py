@@ -3,15 +3,18 @@
     outputs[i, y, x, c] = bias[c] + sum over ky, kx of inputs[i, y * stride + ky - top, x * stride + kx - left, c] * weights[ky, kx, c]
 
 These kernels are bound by memory: the sums stay in registers, and a stride of 1 computes four neighbours at once.
-A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left): image, filter and output sizes and the zeros before the image.
+A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch): image, filter and output sizes, the zeros before the
+image, and the elements from one pixel to the next, in the image and in the outputs.
 """
 
 import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.options import INNER, KERNEL
-from ensync.kernels.simd import lanes, pointer
+from ensync.kernels.simd import SIMD, lanes, pointer
 from ensync.kernels.vectors import fetch, fma, load, store, zeros
+
+MANY_REGISTERS = SIMD in ("avx512", "neon")   # 32, not 16: room for a 3x3 filter, or its sums, and for the pixels under it
 
 
 @njit(forceinline=True, **INNER)
@@ -24,43 +27,43 @@ def clip_taps(position, stride, padding, taps, size):
 @njit(forceinline=True, **INNER)
 def _pixel(source, weights, bias, target, step, window, y, x, j, count):
     """Compute one vector of channels of one output pixel; step -1 turns the filter by 180 degrees."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     first_row, end_row, row = clip_taps(y, stride, top, kh, h)
     first, end, column = clip_taps(x, stride, left, kw, w)
     origin = j if step > 0 else (kh * kw - 1) * c + j
     total = load(bias, j, count)
     for ky in range(first_row, end_row):
         for kx in range(first, end):
-            pixel = load(source, ((row + ky) * w + column + kx) * c + j, count)
+            pixel = load(source, ((row + ky) * w + column + kx) * pitch + j, count)
             total = fma(pixel, load(weights, origin + step * (ky * kw + kx) * c, count), total)
-    store(target, (y * ow + x) * c + j, total, count)
+    store(target, (y * ow + x) * out_pitch + j, total, count)
 
 
 @njit(forceinline=True, **INNER)
 def _four_pixels(source, weights, bias, target, step, window, y, x, j, count):
     """Compute one vector of channels of four neighbours, all of whose columns lie inside the image, at stride 1."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     first_row, end_row, row = clip_taps(y, stride, top, kh, h)
     origin = j if step > 0 else (kh * kw - 1) * c + j
     a = b = d = e = load(bias, j, count)
     for ky in range(first_row, end_row):
-        at = ((row + ky) * w + x - left) * c + j
-        p, q, r = load(source, at, count), load(source, at + c, count), load(source, at + 2 * c, count)
+        at = ((row + ky) * w + x - left) * pitch + j
+        p, q, r = load(source, at, count), load(source, at + pitch, count), load(source, at + 2 * pitch, count)
         for kx in range(kw):
-            s = load(source, at + (kx + 3) * c, count)
+            s = load(source, at + (kx + 3) * pitch, count)
             factor = load(weights, origin + step * (ky * kw + kx) * c, count)
             a, b, d, e = fma(p, factor, a), fma(q, factor, b), fma(r, factor, d), fma(s, factor, e)
             p, q, r = q, r, s
-    at = (y * ow + x) * c + j
+    at = (y * ow + x) * out_pitch + j
     store(target, at, a, count)
-    store(target, at + c, b, count)
-    store(target, at + 2 * c, d, count)
-    store(target, at + 3 * c, e, count)
+    store(target, at + out_pitch, b, count)
+    store(target, at + 2 * out_pitch, d, count)
+    store(target, at + 3 * out_pitch, e, count)
 
 
 @njit(forceinline=True, **INNER)
 def _line(source, weights, bias, target, step, window, y):
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     width = lanes(source)
     first = min(ow, left)
     last = max(first, min(ow, w + left - kw + 1))
@@ -78,7 +81,7 @@ def _line(source, weights, bias, target, step, window, y):
 @njit(forceinline=True, **INNER)
 def _is_framed(window):
     """Whether a 3x3 filter at stride 1 meets images framed by one zero on each side."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     return kh == 3 and kw == 3 and stride == 1 and top == 1 and left == 1 and oh == h and ow == w
 
 
@@ -107,17 +110,40 @@ def _nine(p, q, r, u, v, w, total):
 @njit(forceinline=True, **INNER)
 def _framed_sums(source, weights, bias, target, step, window, y, j, above, count, below):
     """Compute one vector of channels of a line: the filter stays in registers, and each pixel is read once."""
-    w, c = window[1], window[2]
-    line, tap, nothing = w * c, (0 if step > 0 else 8 * c) + j, zeros(source)
+    w, c, pitch, out_pitch = window[1], window[2], window[10], window[11]
+    line, tap, nothing = w * pitch, (0 if step > 0 else 8 * c) + j, zeros(source)
     left, middle, right = (_column(weights, tap, 3 * step * c, count), _column(weights, tap + step * c, 3 * step * c, count),
                            _column(weights, tap + 2 * step * c, 3 * step * c, count))
-    add, at, to = load(bias, j, count), (y - 1) * line + j, y * line + j
+    add, at, to = load(bias, j, count), (y - 1) * line + j, y * w * out_pitch + j
     p, q = (nothing, nothing, nothing), _rim_column(source, at, line, above, count, below)
     for x in range(w - 1):
-        r = _rim_column(source, at + (x + 1) * c, line, above, count, below)
-        store(target, to + x * c, _nine(p, q, r, left, middle, right, add), count)
+        r = _rim_column(source, at + (x + 1) * pitch, line, above, count, below)
+        store(target, to + x * out_pitch, _nine(p, q, r, left, middle, right, add), count)
         p, q = q, r
-    store(target, to + (w - 1) * c, _nine(p, q, (nothing, nothing, nothing), left, middle, right, add), count)
+    store(target, to + (w - 1) * out_pitch, _nine(p, q, (nothing, nothing, nothing), left, middle, right, add), count)
+
+
+@njit(forceinline=True, **INNER)
+def _inner_sums(source, weights, bias, target, step, window, y, j):
+    """`_framed_sums` of whole vectors of a line that is not at the rim: the filter stays in registers, and pixels are read where they are used."""
+    w, c, pitch, out_pitch = window[1], window[2], window[10], window[11]
+    line, tap, nothing, full = w * pitch, (0 if step > 0 else 8 * c) + j, zeros(source), lanes(source)
+    u, v, t = (_column(weights, tap, 3 * step * c, full), _column(weights, tap + step * c, 3 * step * c, full),
+               _column(weights, tap + 2 * step * c, 3 * step * c, full))
+    add, rim, at, to = load(bias, j, full), (nothing, nothing, nothing), (y - 1) * line + j, y * w * out_pitch + j
+    second = rim if w == 1 else _column(source, at + pitch, line, full)
+    store(target, to, _nine(rim, _column(source, at, line, full), second, u, v, t, add), full)
+    for x in range(1, w - 1):
+        left, right = at + (x - 1) * pitch, at + (x + 1) * pitch
+        a, b = fma(load(source, left, full), u[0], add), load(source, left + line, full) * u[1]
+        a, b = fma(load(source, left + 2 * line, full), u[2], a), fma(load(source, left + pitch, full), v[0], b)
+        a, b = fma(load(source, left + pitch + line, full), v[1], a), fma(load(source, left + pitch + 2 * line, full), v[2], b)
+        a, b = fma(load(source, right, full), t[0], a), fma(load(source, right + line, full), t[1], b)
+        store(target, to + x * out_pitch, fma(load(source, right + 2 * line, full), t[2], a) + b, full)
+    if w > 1:
+        last = at + (w - 1) * pitch
+        store(target, to + (w - 1) * out_pitch,
+              _nine(_column(source, last - pitch, line, full), _column(source, last, line, full), rim, u, v, t, add), full)
 
 
 @njit(**INNER)
@@ -127,7 +153,10 @@ def _framed_line(source, weights, bias, target, step, window, y):
     for j in range(0, c, full):
         count = min(full, c - j)
         if count == full and y > 0 and y + 1 < h:
-            _framed_sums(source, weights, bias, target, step, window, y, j, full, full, full)
+            if MANY_REGISTERS:
+                _framed_sums(source, weights, bias, target, step, window, y, j, full, full, full)
+            else:
+                _inner_sums(source, weights, bias, target, step, window, y, j)
         else:
             _framed_sums(source, weights, bias, target, step, window, y, j, count if y > 0 else 0, count, count if y + 1 < h else 0)
 
@@ -146,7 +175,7 @@ def correlate_line(source, weights, bias, target, step, window, y):
 def _correlate(inputs, weights, bias, step, stride, padding, outputs):
     (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, weights.shape, outputs.shape[1:3]
     for line in prange(n * oh):
-        image, window = line // oh, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1])
+        image, window = line // oh, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
         source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c)
         correlate_line(source, pointer(weights, 0), pointer(bias, 0), target, step, window, line % oh)
 
@@ -154,7 +183,7 @@ def _correlate(inputs, weights, bias, step, stride, padding, outputs):
 @njit(forceinline=True, **INNER)
 def _spread_pixel(gradient, weights, target, window, y, x, j, count):
     """Sum one vector of the input gradient over the outputs that read this pixel, for any stride."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     total = zeros(gradient)
     for ky in range((y + top) % stride, kh, stride):
         row = (y + top - ky) // stride
@@ -171,7 +200,7 @@ def _spread_pixel(gradient, weights, target, window, y, x, j, count):
 def _spread(gradient, weights, stride, padding, out):
     (n, h, w, c), (kh, kw, _), (oh, ow) = out.shape, weights.shape, gradient.shape[1:3]
     for line in prange(n * h):
-        image, window = line // h, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1])
+        image, window = line // h, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
         source, target = pointer(gradient, image * oh * ow * c), pointer(out, image * h * w * c)
         for x in range(w):
             for j in range(0, c, lanes(out)):
@@ -181,13 +210,13 @@ def _spread(gradient, weights, stride, padding, out):
 @njit(forceinline=True, **INNER)
 def _tap_sum(source, gradient, total, window, y, ky, kx, j, count):
     """Add the share of the outputs of line y to one vector of one tap of the filter gradient."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     first, end = max(0, (left - kx + stride - 1) // stride), min(ow, (w - 1 + left - kx) // stride + 1)
-    at, given = ((y * stride + ky - top) * w + kx - left) * c + j, y * ow * c + j
+    at, given = ((y * stride + ky - top) * w + kx - left) * pitch + j, y * ow * out_pitch + j
     total_at = (ky * kw + kx) * c + j
     a = load(total, total_at, count)
     for x in range(first, end):
-        a = fma(load(source, at + x * stride * c, count), load(gradient, given + x * c, count), a)
+        a = fma(load(source, at + x * stride * pitch, count), load(gradient, given + x * out_pitch, count), a)
     store(total, total_at, a, count)
 
 
@@ -203,35 +232,70 @@ def _put_column(target, at, line, values, full):
     store(target, at + 2 * line, values[2], full)
 
 
+@njit(forceinline=True, **INNER)
+def _framed_tap_sums(source, gradient, total, window, y, j, above, count, below):
+    """Add a line's share to one vector of channels of a 3x3 filter's gradient: nine sums stay in registers, each pixel is read once."""
+    w, c, pitch, out_pitch = window[1], window[2], window[10], window[11]
+    line, at, given = w * pitch, (y - 1) * w * pitch + j, y * w * out_pitch + j
+    u, v, t = _column(total, j, 3 * c, count), _column(total, j + c, 3 * c, count), _column(total, j + 2 * c, 3 * c, count)
+    q, r = _rim_column(source, at, line, above, count, below), _rim_column(source, at + pitch, line, above, count, below)
+    g = load(gradient, given, count)
+    v, t = _add_three(q, g, v), _add_three(r, g, t)
+    for x in range(1, w - 1):
+        p, q, r = q, r, _rim_column(source, at + (x + 1) * pitch, line, above, count, below)
+        g = load(gradient, given + x * out_pitch, count)
+        fetch(source, at + (x + 1) * pitch + 3 * line)
+        fetch(gradient, given + x * out_pitch + w * out_pitch)
+        u, v, t = _add_three(p, g, u), _add_three(q, g, v), _add_three(r, g, t)
+    g = load(gradient, given + (w - 1) * out_pitch, count)
+    u, v = _add_three(q, g, u), _add_three(r, g, v)
+    _put_column(total, j, 3 * c, u, count)
+    _put_column(total, j + c, 3 * c, v, count)
+    _put_column(total, j + 2 * c, 3 * c, t, count)
+
+
+@njit(forceinline=True, **INNER)
+def _add_column(source, at, line, factor, total, full):
+    """total + three pixels below one another times a factor, read where they are used."""
+    return (fma(load(source, at, full), factor, total[0]), fma(load(source, at + line, full), factor, total[1]),
+            fma(load(source, at + 2 * line, full), factor, total[2]))
+
+
+@njit(forceinline=True, **INNER)
+def _inner_tap_sums(source, gradient, total, window, y, j):
+    """`_framed_tap_sums` of whole vectors of a line that is not at the rim, without pixels in registers."""
+    w, c, pitch, out_pitch, full = window[1], window[2], window[10], window[11], lanes(source)
+    line, at, given = w * pitch, (y - 1) * w * pitch + j, y * w * out_pitch + j
+    u, v, t = _column(total, j, 3 * c, full), _column(total, j + c, 3 * c, full), _column(total, j + 2 * c, 3 * c, full)
+    g = load(gradient, given, full)
+    v, t = _add_column(source, at, line, g, v, full), _add_column(source, at + pitch, line, g, t, full)
+    for x in range(1, w - 1):
+        g, left = load(gradient, given + x * out_pitch, full), at + (x - 1) * pitch
+        u, v = _add_column(source, left, line, g, u, full), _add_column(source, left + pitch, line, g, v, full)
+        t = _add_column(source, left + 2 * pitch, line, g, t, full)
+    g, left = load(gradient, given + (w - 1) * out_pitch, full), at + (w - 2) * pitch
+    u, v = _add_column(source, left, line, g, u, full), _add_column(source, left + pitch, line, g, v, full)
+    _put_column(total, j, 3 * c, u, full)
+    _put_column(total, j + c, 3 * c, v, full)
+    _put_column(total, j + 2 * c, 3 * c, t, full)
+
+
 @njit(**INNER)
 def _framed_line_gradient(source, gradient, total, window, y):
-    """A line of `_is_framed`: nine sums stay in registers, each pixel is read once for a vector of channels, the next line fetched."""
-    h, w, c = window[0], window[1], window[2]
-    for j in range(0, c, lanes(source)):
-        count = min(lanes(source), c - j)
-        above, below, line = count if y > 0 else 0, count if y + 1 < h else 0, w * c
-        at, given = (y - 1) * line + j, y * line + j
-        u, v, t = _column(total, j, 3 * c, count), _column(total, j + c, 3 * c, count), _column(total, j + 2 * c, 3 * c, count)
-        q, r = _rim_column(source, at, line, above, count, below), _rim_column(source, at + c, line, above, count, below)
-        g = load(gradient, given, count)
-        v, t = _add_three(q, g, v), _add_three(r, g, t)
-        for x in range(1, w - 1):
-            p, q, r = q, r, _rim_column(source, at + (x + 1) * c, line, above, count, below)
-            g = load(gradient, given + x * c, count)
-            fetch(source, at + (x + 1) * c + 3 * line)
-            fetch(gradient, given + x * c + line)
-            u, v, t = _add_three(p, g, u), _add_three(q, g, v), _add_three(r, g, t)
-        g = load(gradient, given + (w - 1) * c, count)
-        u, v = _add_three(q, g, u), _add_three(r, g, v)
-        _put_column(total, j, 3 * c, u, count)
-        _put_column(total, j + c, 3 * c, v, count)
-        _put_column(total, j + 2 * c, 3 * c, t, count)
+    """A line of `_is_framed`, at least two pixels wide."""
+    h, c, full = window[0], window[2], lanes(source)
+    for j in range(0, c, full):
+        count = min(full, c - j)
+        if count == full and y > 0 and y + 1 < h and not MANY_REGISTERS:
+            _inner_tap_sums(source, gradient, total, window, y, j)
+        else:
+            _framed_tap_sums(source, gradient, total, window, y, j, count if y > 0 else 0, count, count if y + 1 < h else 0)
 
 
 @njit(**INNER)
 def add_line_gradient(source, gradient, total, window, y):
     """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
-    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     if w > 1 and _is_framed(window):
         _framed_line_gradient(source, gradient, total, window, y)
         return
@@ -256,7 +320,7 @@ def _add_images(partial, images, size, out):
 def _filter_gradient(inputs, gradient, stride, padding, partial, out):
     (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, out.shape, gradient.shape[1:3]
     for image in prange(n):
-        window = (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1])
+        window = (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
         source, given, total = pointer(inputs, image * h * w * c), pointer(gradient, image * oh * ow * c), pointer(partial, image * kh * kw * c)
         for j in range(0, kh * kw * c, lanes(out)):
             store(total, j, zeros(total), min(lanes(out), kh * kw * c - j))

@@ -22,6 +22,15 @@ from ensync.kernels.strips import add_product, add_to, clear, keep_last, multipl
 from ensync.kernels.vectors import advance, choose, fma, greater, load, pair, splat, store, store_halves, zeros
 
 PARTS = 16      # sums of the weights' gradients, added in their order
+# Elements between pixels of a thread's room (float32 and float64; pairs of bf16 lie close): lines of 512 bytes and their like, one below
+# the other, would meet in an eighth of the first cache's sets.
+GAP = 16
+
+
+@njit(**INNER)
+def pitch_of(channels, bf16):
+    """Return the elements from one pixel to the next in a thread's room."""
+    return channels + GAP if bf16 is None else channels
 
 
 def fits(shape: tuple[int, int, int], filters: int, itemsize: int) -> bool:
@@ -47,7 +56,7 @@ def strip_end(y, strip, h, w):
 def room_size(w, c, k, kh, strip):
     """Elements of a thread's room: x and the gradient of d with the lines around a strip, d, the gradient behind it, sums."""
     longest = strip + -(-ROWS // w)
-    return 2 * (longest + kh - 1) * w * c + longest * w * (c + k + max(c, k) // 2) + 2 * max(c, k)
+    return 2 * (longest + kh - 1) * w * (c + GAP) + longest * w * (c + k + 2 * GAP + max(c, k) // 2) + 2 * max(c, k)
 
 
 def scratch_size(shape: tuple[int, int, int], size: int, filters: int) -> int:
@@ -78,10 +87,10 @@ def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
 
 
 @njit(**INNER)
-def _next_lines(source, before, x, first, have, needed, around, w, c):
+def _next_lines(source, before, x, first, have, needed, around, w, c, pitch):
     """Have x hold the normalised lines up to `needed`, and `around` lines before those that are new; return its first line and their number."""
-    kept, old = keep_last(x, have, around, w * c), first + have
-    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], 0.0, advance(x, kept * w * c), c, (needed - old) * w)
+    kept, old = keep_last(x, have, around, w * pitch), first + have
+    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], 0.0, advance(x, kept * w * pitch), c, pitch, (needed - old) * w)
     return old - kept, needed - old + kept
 
 
@@ -89,8 +98,9 @@ def _next_lines(source, before, x, first, have, needed, around, w, c):
 def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16):
     """Convolve one image, strip by strip; all arrays are addresses. room: the strip's lines of x with those around it, d, sums."""
     h, w, c, k, kh, kw, strip = shape
-    line, below, longest = w * c, kh - 1 - kh // 2, strip + -(-ROWS // w)
-    x, depth, sums = room, advance(room, (longest + kh - 1) * line), advance(room, (2 * longest + kh - 1) * line)
+    pitch = pitch_of(c, bf16)
+    line, wide, below, longest = w * c, w * pitch, kh - 1 - kh // 2, strip + -(-ROWS // w)   # a line of the image, and of the room
+    x, depth, sums = room, advance(room, (longest + kh - 1) * wide), advance(room, (2 * longest + kh - 1) * wide)
     halves = advance(sums, 2 * k)
     first = have = 0   # of the lines of x at hand, and their number
     end = 0
@@ -98,20 +108,20 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
         y, end = end, strip_end(end, strip, h, w)
         needed = min(h, end + below)
         if normalized:
-            first, have = _next_lines(source, before, x, first, have, needed, kh - 1, w, c)
+            first, have = _next_lines(source, before, x, first, have, needed, kh - 1, w, c, pitch)
         else:
             x, have = source, h
-        window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2)
+        window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2, pitch if normalized else c, pitch)
         for i in range(y, end):
-            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * line), 1, window, i - first)
+            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first)
         to = advance(target, y * w * k)
         coming = strip_end(end, strip, h, w) - end
         ahead = (advance(source, needed * line), min(coming, h - needed) * line, advance(to, (end - y) * w * k), coming * w * k)
         if bf16 is None:
-            multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c, k, ahead, bf16)
+            multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c, k, (pitch, k), ahead, bf16)
         else:
             round_to_bf16(depth, halves, (end - y) * line)
-            multiply(halves, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, ahead, bf16)
+            multiply(halves, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, (c // 2, k), ahead, bf16)
         block_sums(to, sums, k, (end - y) * w)
         add_to(sums, partial, 2 * k)
 
@@ -138,9 +148,10 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
     A line of `out` follows when the gradient of d behind it is known, up to kh - 1 lines later.
     """
     h, w, c, k, kh, kw, strip = shape
-    line, below, above, longest = w * c, kh - 1 - kh // 2, kh // 2, strip + -(-ROWS // w)
-    x, slope, depth = room, advance(room, (longest + kh - 1) * line), advance(room, 2 * (longest + kh - 1) * line)
-    behind, sums = advance(depth, longest * line), advance(depth, longest * (line + w * k))
+    pitch, k_pitch = pitch_of(c, bf16), pitch_of(k, bf16)
+    line, wide, below, above, longest = w * c, w * pitch, kh - 1 - kh // 2, kh // 2, strip + -(-ROWS // w)   # a line of the image, and of the room
+    x, slope, depth = room, advance(room, (longest + kh - 1) * wide), advance(room, 2 * (longest + kh - 1) * wide)
+    behind, sums = advance(depth, longest * wide), advance(depth, longest * (wide + w * k_pitch))
     halves = advance(sums, 2 * max(c, k))
     first = have = at = known = done = 0   # x: lines first .. first + have are at hand; slope: at .. at + known; out: those before `done` are written
     end = 0
@@ -149,31 +160,31 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         needed = min(h, end + below)
         if bf16 is None:
             normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], norm[3],
-                                    advance(norm[3], k), behind, k, (end - y) * w)
+                                    advance(norm[3], k), behind, k, k_pitch, (end - y) * w)
         else:
             _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
         if normalized:
-            first, have = _next_lines(inputs, before, x, first, have, needed, kh - 1, w, c)
+            first, have = _next_lines(inputs, before, x, first, have, needed, kh - 1, w, c, pitch)
         else:
             x, have = inputs, h
-        window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2)
+        window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2, pitch if normalized else c, pitch)
         for i in range(y, end):
-            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * line), 1, window, i - first)
+            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first)
         coming, pixels = strip_end(end, strip, h, w) - end, (end - y) * w
         given = (advance(gradient, end * w * k), coming * w * k, advance(outputs, end * w * k), coming * w * k)
         ahead = (advance(inputs, needed * line), min(coming, h - needed) * line, advance(out, end * line), coming * line)
-        kept = keep_last(slope, known, kh - 1, line)
+        kept = keep_last(slope, known, kh - 1, wide)
         at, known = at + known - kept, kept + end - y
         if bf16 is None:
-            add_product(depth, behind, weight_sums, pixels, c, k, given, bf16)
-            multiply(behind, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k, c, ahead, bf16)
+            add_product(depth, behind, weight_sums, pixels, c, k, (pitch, k_pitch), given, bf16)
+            multiply(behind, packed, no_bias, np.int64(0), advance(slope, kept * wide), pixels, k, c, (k_pitch, pitch), ahead, bf16)
         else:
             pair_rows(depth, pixels, c)
-            add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, given, bf16)
-            multiply(halves, packed, no_bias, np.int64(0), advance(slope, kept * line), pixels, k // 2, c, ahead, bf16)
+            add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, (c, k), given, bf16)
+            multiply(halves, packed, no_bias, np.int64(0), advance(slope, kept * wide), pixels, k // 2, c, (k // 2, c), ahead, bf16)
         for i in range(y, end):
-            add_line_gradient(x, advance(slope, (first - at) * line), depth_sums, window, i - first)
-        turned = (known, w, c, kh, kw, known, w, 1, below, kw - 1 - kw // 2)
+            add_line_gradient(x, advance(slope, (first - at) * wide), depth_sums, window, i - first)
+        turned = (known, w, c, kh, kw, known, w, 1, below, kw - 1 - kw // 2, pitch, c)
         ready = h if end == h else end - above
         for i in range(done, ready):
             correlate_line(slope, depth_weights, no_bias, advance(out, at * line), -1, turned, i - at)

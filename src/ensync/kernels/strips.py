@@ -11,10 +11,10 @@ from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, pointer
 from ensync.kernels.vectors import advance, fetch, load, pair, store, store_halves, zeros
 
-FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
-PANEL, BIAS_PANEL, ADD_PANEL = panel(started=False), panel(started=True), panel(started=True, rows=FILTER_ROWS)
+FILTER_ROWS, FEW_ROWS = {"avx512": 8, "avx2": 6}.get(SIMD, 4), 4   # of a tile of the weights' gradient; where channels are no multiple, some have fewer
+PANEL, BIAS_PANEL, ADD_PANEL, ADD_FEW = panel(False), panel(True), panel(True, FILTER_ROWS), panel(True, FEW_ROWS)
 PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, pairs=True), panel(True, pairs=True), panel(True, FILTER_ROWS, pairs=True)
-STRETCH = {"avx2": 32}.get(SIMD, 64)   # pixels of one product of the weights' gradient, so that its operands stay in the first cache
+STRETCH = {"avx2": 96}.get(SIMD, 64)   # pixels of one product of the weights' gradient, so that its operands stay in the first cache
 
 
 @njit(**INNER)
@@ -65,49 +65,61 @@ def _fetch(ahead, shares, call, full):
 
 
 @njit(forceinline=True, **INNER)
-def _panel(a, b, bias, has_bias, to, inner, width, columns, bf16):
+def _panel(a, b, bias, has_bias, to, inner, a_pitch, width, pitch, bf16):
     if bf16 is None:
         if has_bias:
-            BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
+            BIAS_PANEL(a, b, bias, to, inner, a_pitch, 1, width, 0, pitch)
         else:
-            PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
+            PANEL(a, b, to, to, inner, a_pitch, 1, width, 0, pitch)
     elif has_bias:
-        PAIRS_BIAS_PANEL(a, b, bias, to, inner, inner, 1, width, 0, columns)
+        PAIRS_BIAS_PANEL(a, b, bias, to, inner, a_pitch, 1, width, 0, pitch)
     else:
-        PAIRS_PANEL(a, b, to, to, inner, inner, 1, width, 0, columns)
+        PAIRS_PANEL(a, b, to, to, inner, a_pitch, 1, width, 0, pitch)
 
 
 @njit(**INNER)
-def multiply(a, packed, bias, has_bias, target, rows, inner, columns, ahead, bf16):
-    """Write A (rows, inner) times packed panels, plus bias, to target (rows, columns); the last tile may repeat rows."""
-    width, call = VECTORS * lanes(a), 0
+def multiply(a, packed, bias, has_bias, target, rows, inner, columns, pitches, ahead, bf16):
+    """Write A (rows, inner) times packed panels, plus bias, to target (rows, columns); the last tile may repeat rows.
+
+    pitches: elements between the rows of A and of the target.
+    """
+    width, call, (a_pitch, pitch) = VECTORS * lanes(a), 0, pitches
     shares = _shares(ahead, -(-rows // ROWS) * (columns // width), lanes(a))
     for block in range(0, rows, 8 * ROWS):
         for first in range(0, columns, width):
             for row in range(block, min(rows, block + 8 * ROWS), ROWS):
                 at = min(row, rows - ROWS)
-                left, b, to = advance(a, at * inner), advance(packed, first * inner), advance(target, at * columns + first)
-                _panel(left, b, advance(bias, first), has_bias, to, inner, width, columns, bf16)
+                left, b, to = advance(a, at * a_pitch), advance(packed, first * inner), advance(target, at * pitch + first)
+                _panel(left, b, advance(bias, first), has_bias, to, inner, a_pitch, width, pitch, bf16)
                 _fetch(ahead, shares, call, lanes(a))
                 call += 1
+
+
+@njit(forceinline=True, **INNER)
+def _add_panel(left, right, to, terms, few, pitches, k, bf16):
+    if bf16 is not None:
+        PAIRS_ADD_PANEL(left, right, to, to, terms, 1, pitches[0], pitches[1], k, k)
+    elif few:
+        ADD_FEW(left, right, to, to, terms, 1, pitches[0], pitches[1], k, k)
+    else:
+        ADD_PANEL(left, right, to, to, terms, 1, pitches[0], pitches[1], k, k)
 
 
 @njit(**INNER)
-def add_product(a, b, target, rows, c, k, ahead, bf16):
-    """Add A' B, of A (rows, c) and B (rows, k), to target (c, k)."""
+def add_product(a, b, target, rows, c, k, pitches, ahead, bf16):
+    """Add A' B, of A (rows, c) and B (rows, k), to target (c, k); pitches: elements between the rows of A and of B. c is a multiple of 8."""
     width, call = VECTORS * lanes(a), 0
-    shares = _shares(ahead, -(-rows // STRETCH) * (k // width) * (c // FILTER_ROWS), lanes(a))
+    shares = _shares(ahead, -(-rows // STRETCH) * (k // width) * -(-c // FILTER_ROWS), lanes(a))
     for start in range(0, rows, STRETCH):
         for first in range(0, k, width):
-            for row in range(0, c, FILTER_ROWS):
-                to = advance(target, row * k + first)
-                left, right, terms = advance(a, start * c + row), advance(b, start * k + first), min(STRETCH, rows - start)
-                if bf16 is None:
-                    ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
-                else:
-                    PAIRS_ADD_PANEL(left, right, to, to, terms, 1, c, k, k, k)
+            row = 0
+            while row < c:
+                few = (c - row) % FILTER_ROWS > 0 and c - row <= 2 * FEW_ROWS
+                _add_panel(advance(a, start * pitches[0] + row), advance(b, start * pitches[1] + first), advance(target, row * k + first),
+                           min(STRETCH, rows - start), few, pitches, k, bf16)
                 _fetch(ahead, shares, call, lanes(a))
                 call += 1
+                row += FEW_ROWS if few else FILTER_ROWS
 
 
 @njit(**INNER)
