@@ -1,6 +1,6 @@
 """Training steps of convolutional networks beside PyTorch in its faster memory format, float32 and bf16 (its autocast), on 1 and 2 threads.
 
-python tests/bench/convolutional_steps.py [--rounds 5] [--seconds 0.8] [--only NAME]     JSON lines, then a table
+python tests/bench/convolutional_steps.py [--rounds 3] [--seconds 0.8] [--only NAME]     JSON lines, then a table
 The floor is the steps' plain arithmetic at today's multiply-add peak; Winograd's algorithm may pass below it.
 """
 
@@ -67,7 +67,7 @@ def measure(case: Case, count: int, rounds: int, seconds: float) -> list[dict[st
 
 def main() -> None:
     """Measure every case and print the table."""
-    parser = harness.arguments(__doc__, 5, 0.8)
+    parser = harness.arguments(__doc__, 3, 0.8)
     parser.add_argument("--only", help="one network")
     options = parser.parse_args()
     counts = harness.begin()

@@ -52,9 +52,9 @@ def images_and_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, 256, (samples, features), dtype=np.uint8), random.integers(0, 10, samples)
 
 
-def make_trainee(comm: Comm, case: Case, precision: str) -> Trainee:
+def make_trainee(comm: Comm, case: Case, precision: str, batch_norm: str = "synchronised") -> Trainee:
     """Return the network in training with Adam. Collective."""
-    job = Job.model_validate({"data": {"path": "-"}, "network": case.settings, "training": {"batch": case.batch, "precision": precision},
+    job = Job.model_validate({"data": {"path": "-"}, "network": case.settings | {"batch_norm": batch_norm}, "training": {"batch": case.batch, "precision": precision},
                               "optimizer": {"name": "adam"}, "output": {"directory": "-"}})
     images, labels = images_and_labels(case)
     channels = np.ones(case.shape[2], np.float32)

@@ -1,6 +1,6 @@
 """Two ranks of one thread against PyTorch's DistributedDataParallel (gloo) on two processes of one thread, and against one rank.
 
-python tests/bench/ranks_against_ddp.py [--rounds 4] [--seconds 1.5]     JSON lines, then a table; the global batch is fixed
+python tests/bench/ranks_against_ddp.py [--rounds 3] [--seconds 1.5]     JSON lines, then a table; the global batch is fixed
 """
 
 import argparse
@@ -11,6 +11,7 @@ import socket
 import statistics
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +23,29 @@ WINDOWS = 5   # timed stretches within one start
 
 @dataclass(frozen=True)
 class Contest:
-    """A dense network by its sizes or a convolutional one by its name; to_reach: times faster than DDP."""
+    """A dense network by its sizes or a convolutional one by its name; to_reach: times faster than DDP.
+
+    synchronised: our batch normalisation is over all ranks, with two more sums per layer; DDP's is always each process' own.
+    """
 
     network: tuple[int, ...] | str
     batch: int
     to_reach: float
+    synchronised: bool = False
 
     @property
     def name(self) -> str:
         """For the table."""
+        return self.network_name + ", normalised over ranks" * self.synchronised
+
+    @property
+    def network_name(self) -> str:
+        """What both sides train."""
         return self.network if isinstance(self.network, str) else "-".join(map(str, self.network))
 
 
-CONTESTS = [Contest((784, 100, 100, 10), 32, 4.0), Contest((784, 512, 256, 10), 128, 4.0), Contest("parashar-cnn", 32, 2.0), Contest("minixception", 32, 2.0)]
+CONTESTS = [Contest((784, 100, 100, 10), 32, 4.0), Contest((784, 512, 256, 10), 128, 4.0), Contest("parashar-cnn", 32, 2.0), Contest("minixception", 32, 2.0),
+            Contest("minixception", 32, 2.0, synchronised=True)]
 
 
 def steps_of_window(seconds_per_step: float, seconds: float) -> int:
@@ -55,7 +66,8 @@ def our_runner(contest: Contest, comm) -> harness.Run:
     import image_networks
 
     if isinstance(contest.network, str):
-        return ensync_side.runner(image_networks.make_trainee(comm, image_case(contest), "float32"))
+        batch_norm = "synchronised" if contest.synchronised else "local"
+        return ensync_side.runner(image_networks.make_trainee(comm, image_case(contest), "float32", batch_norm))
     return ensync_side.runner(ensync_side.make_trainee(comm, contest.network, contest.batch, OPTIMIZER))
 
 
@@ -100,13 +112,13 @@ def ensync_ranks(seconds: float) -> None:
 
 
 def torch_process(rank: int, size: int, port: int, seconds: float) -> None:
-    """Measure every contest in one process of DDP (or plain PyTorch when alone)."""
+    """Measure every network in one process of DDP (or plain PyTorch when alone)."""
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
-    for contest in CONTESTS:
+    for contest in (c for c in CONTESTS if not c.synchronised):
         run = torch_contestant(contest, rank, size)
         run(4)
         steps = torch.tensor(steps_of_window(harness.seconds_per_step(run, 4), seconds))
@@ -154,17 +166,17 @@ def measure(rounds: int, seconds: float) -> list[dict[str, object]]:
     starts = {"ensync 1": lambda: start_ensync(1, seconds), "ensync 2": lambda: start_ensync(2, seconds)}
     if harness.torch_is_here():
         starts |= {"torch 1": lambda: start_torch(1, seconds), "torch 2": lambda: start_torch(2, seconds)}
-    times: dict[str, list[list[float]]] = {name: [[] for _ in CONTESTS] for name in starts}
+    times: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in starts}
     for _ in range(rounds):
         for name, start in starts.items():
-            for case, line in enumerate(start()):
-                times[name][case].append(statistics.median(line["windows"]))
-    return [record(case, {name: rows[case] for name, rows in times.items()}) for case in range(len(CONTESTS))]
+            for line in start():
+                times[name][line["contest"]].append(statistics.median(line["windows"]))
+    return [record(contest, {name: rows[contest.name if name.startswith("ensync") else contest.network_name] for name, rows in times.items()})
+            for contest in CONTESTS]
 
 
-def record(case: int, times: dict[str, list[float]]) -> dict[str, object]:
-    """Return the figures of a case from its milliseconds per step, round by round."""
-    contest = CONTESTS[case]
+def record(contest: Contest, times: dict[str, list[float]]) -> dict[str, object]:
+    """Return the figures of a contest from its milliseconds per step, round by round."""
     figures: dict[str, object] = {"network": contest.name, "global_batch": contest.batch}
     figures |= {f"{name.replace(' ', '_')}_ms": statistics.median(rows) for name, rows in times.items()}
     figures["speed_up_2_ranks"] = harness.median_ratio(times["ensync 1"], times["ensync 2"])
@@ -179,7 +191,7 @@ def record(case: int, times: dict[str, list[float]]) -> dict[str, object]:
 def main() -> None:
     """Measure and print, or play one role when started by ourselves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="of one case in one start")
     parser.add_argument("--role", choices=["ensync", "torch"], help=argparse.SUPPRESS)
     for name in ("--rank", "--size", "--port"):
