@@ -20,6 +20,7 @@ export OMPI_MCA_osc := ^ucx
 export OMPI_MCA_mpi_yield_when_idle := 1
 export PMIX_MCA_psec := native
 endif
+PYTEST := $(BIN)/python -m pytest -q
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 
 .PHONY: demo test test-mpi test-slurm fuzz soak soak-memory bench clean help
@@ -31,19 +32,24 @@ demo: $(VENV)/installed   ## install, prepare the embedded digits, compare both 
 	$(BIN)/ensync data prepare digits
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml
 
+# Kernels take the longest, to compile them on one core: they are tested beside the rest, and shown after it. Tests that start the program come alone.
 test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 1 to 4 ranks
-	$(BIN)/python -m pytest -q
+	@log=$$(mktemp); $(PYTEST) tests/kernels >$$log 2>&1 & kernels=$$!; trap "kill $$kernels 2>/dev/null; rm -f $$log" EXIT INT TERM; \
+	echo "== kernels (shown below), beside them all but what starts the program"; failed=0; \
+	$(PYTEST) --ignore=tests/kernels --ignore=tests/launched || failed=1; \
+	wait $$kernels || failed=1; echo "== kernels"; cat $$log; exit $$failed
+	@echo "== the program as it is started"; $(PYTEST) tests/launched
 	$(MAKE) --no-print-directory test-mpi
 
 test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
-	@for n in $(RANKS); do echo "== $$n ranks"; $(MPIRUN) -n $$n $(BIN)/python -m pytest -q --color=no --with-mpi -m mpi || exit 1; done
+	@for n in $(RANKS); do echo "== $$n ranks"; $(MPIRUN) -n $$n $(PYTEST) --color=no --with-mpi -m mpi || exit 1; done
 
 test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm of virtual nodes (root on Debian, which installs it)
-	$(BIN)/python -m pytest -q tests/slurm
+	$(PYTEST) tests/slurm
 
 fuzz: $(VENV)/installed-test   ## damage files of every format, thousands of times: always a sentence, never a crash
-	ENSYNC_FUZZ=5000 $(BIN)/python -m pytest -q tests/storage/test_sources_fuzz.py tests/test_job_fuzz.py --timeout 3000
-	ENSYNC_FUZZ=1000 $(BIN)/python -m pytest -q tests/test_run_fuzz.py --timeout 3000
+	ENSYNC_FUZZ=5000 $(PYTEST) tests/storage/test_sources_fuzz.py tests/test_job_fuzz.py --timeout 3000
+	ENSYNC_FUZZ=1000 $(PYTEST) tests/test_run_fuzz.py --timeout 3000
 
 soak: $(VENV)/installed-test   ## kill writers of checkpoints at random moments, 300 times; then look whether memory grows (MINUTES=60)
 	$(BIN)/python tests/soak/checkpoint_kills.py 300

@@ -5,6 +5,7 @@
 These kernels are bound by memory: the sums stay in registers, and a stride of 1 computes four neighbours at once.
 A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch): image, filter and output sizes, the zeros before the
 image, and the elements from one pixel to the next, in the image and in the outputs.
+`general`: True, or None for a 3x3 filter at stride 1 on images framed by one zero and wider than a pixel: then nothing else is compiled.
 """
 
 import numpy as np
@@ -162,10 +163,12 @@ def _framed_line(source, weights, bias, target, step, window, y):
 
 
 @njit(**INNER)
-def correlate_line(source, weights, bias, target, step, window, y):
+def correlate_line(source, weights, bias, target, step, window, y, general):
     """Compute output line y of the image at address `source`; step -1 turns the filter by 180 degrees."""
     turn = np.int64(step)   # a constant would have all below compiled for each value
-    if _is_framed(window):
+    if general is None:
+        _framed_line(source, weights, bias, target, turn, window, y)
+    elif _is_framed(window):
         _framed_line(source, weights, bias, target, turn, window, y)
     else:
         _line(source, weights, bias, target, turn, window, y)
@@ -177,7 +180,7 @@ def _correlate(inputs, weights, bias, step, stride, padding, outputs):
     for line in prange(n * oh):
         image, window = line // oh, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
         source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c)
-        correlate_line(source, pointer(weights, 0), pointer(bias, 0), target, step, window, line % oh)
+        correlate_line(source, pointer(weights, 0), pointer(bias, 0), target, step, window, line % oh, True)
 
 
 @njit(forceinline=True, **INNER)
@@ -293,17 +296,25 @@ def _framed_line_gradient(source, gradient, total, window, y):
 
 
 @njit(**INNER)
-def add_line_gradient(source, gradient, total, window, y):
-    """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
+def _add_taps(source, gradient, total, window, y):
+    """`add_line_gradient` for any filter, tap by tap."""
     h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
-    if w > 1 and _is_framed(window):
-        _framed_line_gradient(source, gradient, total, window, y)
-        return
     first_tap, end_tap, _ = clip_taps(y, stride, top, kh, h)
     for j in range(0, c, lanes(source)):
         for ky in range(first_tap, end_tap):
             for kx in range(kw):
                 _tap_sum(source, gradient, total, window, y, ky, kx, j, min(lanes(source), c - j))
+
+
+@njit(**INNER)
+def add_line_gradient(source, gradient, total, window, y, general):
+    """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
+    if general is None:
+        _framed_line_gradient(source, gradient, total, window, y)
+    elif window[1] > 1 and _is_framed(window):
+        _framed_line_gradient(source, gradient, total, window, y)
+    else:
+        _add_taps(source, gradient, total, window, y)
 
 
 @njit(**INNER)
@@ -325,7 +336,7 @@ def _filter_gradient(inputs, gradient, stride, padding, partial, out):
         for j in range(0, kh * kw * c, lanes(out)):
             store(total, j, zeros(total), min(lanes(out), kh * kw * c - j))
         for y in range(oh):
-            add_line_gradient(source, given, total, window, y)
+            add_line_gradient(source, given, total, window, y, True)
     _add_images(pointer(partial, 0), n, kh * kw * c, pointer(out, 0))
 
 

@@ -4,7 +4,8 @@ A unit reads x, or relu(scale * z + shift) of the unit before, convolves depthwi
 and sums z' and its squares, from which the caller gets the scale' and shift' of its normalisation. The way back starts from
 the gradient g behind the normalisation and its ReLU, computes x and d anew and sums what the unit before needs.
 Both directions touch a quarter of the memory of the kernels one after the other. c must be a multiple of two vectors' lanes, k too.
-`bf16`: None, or True for products of bf16 numbers, rounded where they enter a product; sums and all that is stored stay float32.
+`bf16`: None, or True for products of bf16 numbers, rounded where they enter a product; sums and all that is stored stay float32. `general`: as in
+depthwise.py.
 """
 
 import math
@@ -95,7 +96,7 @@ def _next_lines(source, before, x, first, have, needed, around, w, c, pitch):
 
 
 @njit(**INNER)
-def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16):
+def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16, general):
     """Convolve one image, strip by strip; all arrays are addresses. room: the strip's lines of x with those around it, d, sums."""
     h, w, c, k, kh, kw, strip = shape
     pitch = pitch_of(c, bf16)
@@ -113,7 +114,7 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
             x, have = source, h
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2, pitch if normalized else c, pitch)
         for i in range(y, end):
-            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first)
+            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first, general)
         to = advance(target, y * w * k)
         coming = strip_end(end, strip, h, w) - end
         ahead = (advance(source, needed * line), min(coming, h - needed) * line, advance(to, (end - y) * w * k), coming * w * k)
@@ -127,7 +128,7 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
 
 
 @njit(parallel=True, **KERNEL)
-def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16):
+def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, False, scratch, bf16)
     shape, share = (h, w, c, k, kh, kw, strip), room_size(w, c, k, kh, strip)
@@ -136,13 +137,13 @@ def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, 
         clear(mine, 2 * k)
         _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0)), normalized, pointer(depth_weights, 0),
                        pointer(no_bias, 0), pointer(scratch, 0), pointer(bias, 0), pointer(scratch, c * k + numba.get_thread_id() * share),
-                       pointer(outputs, image * h * w * k), mine, shape, bf16)
+                       pointer(outputs, image * h * w * k), mine, shape, bf16, general)
     add_partial(partial, n, sums)
 
 
 @njit(**INNER)
 def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, shape,
-                    packed, room, out, partial, depth_sums, weight_sums, bf16):
+                    packed, room, out, partial, depth_sums, weight_sums, bf16, general):
     """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift).
 
     A line of `out` follows when the gradient of d behind it is known, up to kh - 1 lines later.
@@ -169,7 +170,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
             x, have = inputs, h
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2, pitch if normalized else c, pitch)
         for i in range(y, end):
-            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first)
+            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first, general)
         coming, pixels = strip_end(end, strip, h, w) - end, (end - y) * w
         given = (advance(gradient, end * w * k), coming * w * k, advance(outputs, end * w * k), coming * w * k)
         ahead = (advance(inputs, needed * line), min(coming, h - needed) * line, advance(out, end * line), coming * line)
@@ -183,11 +184,11 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
             add_product(depth, behind, weight_sums, (pixels + 1) // 2, c, k, (c, k), given, bf16)
             multiply(halves, packed, no_bias, np.int64(0), advance(slope, kept * wide), pixels, k // 2, c, (k // 2, c), ahead, bf16)
         for i in range(y, end):
-            add_line_gradient(x, advance(slope, (first - at) * wide), depth_sums, window, i - first)
+            add_line_gradient(x, advance(slope, (first - at) * wide), depth_sums, window, i - first, general)
         turned = (known, w, c, kh, kw, known, w, 1, below, kw - 1 - kw // 2, pitch, c)
         ready = h if end == h else end - above
         for i in range(done, ready):
-            correlate_line(slope, depth_weights, no_bias, advance(out, at * line), -1, turned, i - at)
+            correlate_line(slope, depth_weights, no_bias, advance(out, at * line), -1, turned, i - at, general)
         if has_skip:
             add_to(advance(skip, done * line), advance(out, done * line), (ready - done) * line)
         if normalized:
@@ -198,7 +199,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
 
 @njit(parallel=True, **KERNEL)
 def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
-              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16):
+              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, True, scratch, bf16)
     parts, taps, has_skip, share = min(n, PARTS), kh * kw * c, int(skip.size > 0), room_size(w, c, k, kh, strip)
@@ -214,7 +215,7 @@ def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, befo
             _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), (pointer(before_scale, 0), pointer(before_shift, 0)),
                             normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip,
                             (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums,
-                            weight_sums, bf16)
+                            weight_sums, bf16, general)
     depth_flat, weights_flat = depth_gradient.reshape(taps), weights_gradient.reshape(c * k)
     depth_flat[:] = 0
     weights_flat[:] = 0
@@ -226,6 +227,11 @@ def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, befo
         add_partial(partial, n, sums)
 
 
+def _general(depth_weights: np.ndarray, inputs: np.ndarray) -> bool | None:
+    """Whether depthwise filters need more than the code for 3x3."""
+    return None if depth_weights.shape[0] == 3 and inputs.shape[2] > 1 else True
+
+
 def separable_forward(inputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, normalized: bool, depth_weights: np.ndarray, no_bias: np.ndarray,
                       weights: np.ndarray, bias: np.ndarray, scratch: np.ndarray, outputs: np.ndarray, partial: np.ndarray, sums: np.ndarray, bf16: bool | None = None) -> None:
     """Write z' to outputs (n, h, w, k) and (sum, sum of squares) of its channels to sums (2, k), float64.
@@ -234,7 +240,7 @@ def separable_forward(inputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, 
     depth_weights (size, size, c), no_bias: (c) zeros, weights (c, k), bias (k), partial: scratch (n, 2, k). n may be 0.
     """
     _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums,
-             bf16)
+             bf16, _general(depth_weights, inputs))
 
 
 def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool, coefficients: np.ndarray,
@@ -250,4 +256,4 @@ def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndar
     """
     floor = outputs.dtype.type(0.0 if relu else -np.inf)
     _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, *before, int(normalized), depth_weights, no_bias, weights, skip,
-              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, bf16)
+              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, _general(depth_weights, inputs))
