@@ -48,10 +48,13 @@ def environment() -> dict[str, str]:
     return kept | _OPENMPI
 
 
-def start(ranks: int, *arguments: str, flags: Sequence[str] = (), **options) -> subprocess.Popen:
-    """Start `python arguments` on that many ranks (flags: of mpirun) in a process group of its own; the caller ends it with `stop`."""
+def start(ranks: int, *arguments: str, flags: Sequence[str] = (), through: Sequence[str] = (), **options) -> subprocess.Popen:
+    """Start `python arguments` on that many ranks in a process group of its own; the caller ends it with `stop`.
+
+    flags: of mpirun; through: a command that starts Python.
+    """
     return subprocess.Popen(
-        [*mpirun(), *flags, "-n", str(ranks), sys.executable, *arguments],
+        [*mpirun(), *flags, "-n", str(ranks), *through, sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
