@@ -15,6 +15,7 @@ from numba import njit, prange
 
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import lanes, lanes_of, pointer
+from ensync.kernels.strips import clear
 from ensync.kernels.vectors import choose, fma, greater, load, maximum, splat, store, zeros
 
 BLOCK = 256
@@ -28,16 +29,10 @@ def blocks(rows: int) -> int:
     return -(-rows // BLOCK)
 
 
-@njit(forceinline=True, **INNER)
-def _clear(partial, elements):
-    for j in range(0, elements, lanes(partial)):
-        store(partial, j, zeros(partial), min(lanes(partial), elements - j))
-
-
 @njit(**INNER)
 def block_sums(values, partial, c, rows):
     """Write the sums and sums of squares of `rows` rows at an address to the address `partial` (2, c)."""
-    _clear(partial, 2 * c)
+    clear(partial, 2 * c)
     for first in range(0, rows, CHUNK):
         end = min(rows, first + CHUNK)
         for j in range(0, c, lanes(values)):
@@ -101,7 +96,7 @@ def _normalize(values, scale, shift, skip, has_skip, floor, out):
 def block_gradient_sums(gradient, values, scale, shift, floor, partial, c, rows):
     """Write the sums of g and g x of a block to `partial` (2, c); g is 0 where a ReLU follows and was closed."""
     low, nothing = splat(values, floor), zeros(values)
-    _clear(partial, 2 * c)
+    clear(partial, 2 * c)
     for first in range(0, rows, CHUNK):
         for j in range(0, c, lanes(values)):
             count = min(lanes(values), c - j)
