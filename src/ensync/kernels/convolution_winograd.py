@@ -14,16 +14,19 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.options import INNER, KERNEL
-from ensync.kernels.panels import ROWS, VECTORS, panel
+from ensync.kernels import panels
+from ensync.kernels.panels import VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
-from ensync.kernels.vectors import advance, store, zeros
+from ensync.kernels.strips import clear
+from ensync.kernels.vectors import advance, fetch, zeros
 from ensync.kernels.winograd_transforms import (
     BELOW, HALVES, PLACES, PLAIN, finish_filter, panel_width, put, transform_filter, transform_gradient, transform_piece, transform_result,
 )
 
+ROWS = {"avx512": 13}.get(SIMD, panels.ROWS)  # of a tile: batches are powers of two, and so are many images' tiles: 5 x 13 is 64 and little more
 FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)    # divides the lanes
-PANEL, PAIRS_PANEL = panel(started=False), panel(started=False, pairs=True)
-NARROW_PANEL, PAIRS_NARROW_PANEL = panel(False, vectors=1), panel(False, vectors=1, pairs=True)
+PANEL, PAIRS_PANEL = panel(False, ROWS), panel(False, ROWS, pairs=True)
+NARROW_PANEL, PAIRS_NARROW_PANEL = panel(False, ROWS, 1), panel(False, ROWS, 1, pairs=True)
 FILTER_PANEL, PAIRS_FILTER_PANEL = panel(True, FILTER_ROWS), panel(True, FILTER_ROWS, pairs=True)
 NARROW_FILTER_PANEL, PAIRS_NARROW_FILTER_PANEL = panel(True, FILTER_ROWS, 1), panel(True, FILTER_ROWS, 1, pairs=True)
 TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
@@ -46,17 +49,26 @@ def _panel(a, b, c, terms, width, c_row, bf16):
 
 
 @njit(forceinline=True, **INNER)
-def _filter_panel(a, b, c, terms, width, bf16):
+def _filter_panel(a, b, s, c, terms, s_row, width, bf16):
     full = lanes(a)
     if bf16 is None:
         if width == full:
-            NARROW_FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+            NARROW_FILTER_PANEL(a, b, s, c, terms, 1, full, width, s_row, width)
         else:
-            FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+            FILTER_PANEL(a, b, s, c, terms, 1, full, width, s_row, width)
     elif width == full:
-        PAIRS_NARROW_FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+        PAIRS_NARROW_FILTER_PANEL(a, b, s, c, terms, 1, full, width, s_row, width)
     else:
-        PAIRS_FILTER_PANEL(a, b, c, c, terms, 1, full, width, width, width)
+        PAIRS_FILTER_PANEL(a, b, s, c, terms, 1, full, width, s_row, width)
+
+
+@njit(forceinline=True, **INNER)
+def _ask(address, elements, part, parts):
+    """Ask for one of `parts` parts of so many elements, which will be needed soon."""
+    full = lanes(address)
+    share = (elements + parts * full - 1) // (parts * full) * full
+    for at in range(part * share, min(elements, (part + 1) * share), full):
+        fetch(address, at)
 
 
 @njit(**INNER)
@@ -72,14 +84,22 @@ def _layout(terms, k, tiles, full):
 
 
 @njit(**INNER)
-def _products(item, pieces, filters, products, rows, terms, layout, bf16):
-    """Multiply pieces (rows, terms) at one place with one panel of the filter; item counts places and panels."""
+def _products(item, pieces, filters, products, rows, terms, layout, ahead, bf16):
+    """Multiply pieces (rows, terms) at one place with one panel of the filter; item counts places and panels.
+
+    ahead: whether what the next items read comes from farther than the second cache.
+    """
     panels, width, piece_step, filter_step, product_step = layout
     place, number = item // panels, item % panels
     right = advance(filters, place * filter_step + number * terms * width)
     left, to = advance(pieces, place * piece_step), advance(products, place * product_step + number * width)
+    following = advance(filters, (item + 1) // panels * filter_step + (item + 1) % panels * terms * width)
+    if ahead:
+        _ask(advance(left, piece_step), rows * terms, number, panels)
     for row in range(0, rows, ROWS):
         _panel(advance(left, row * terms), right, advance(to, row * panels * width), terms, width, panels * width, bf16)
+        if ahead:
+            _ask(following, terms * width, row // ROWS, (rows + ROWS - 1) // ROWS)
 
 
 @njit(parallel=True, **KERNEL)
@@ -99,7 +119,7 @@ def _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16):
             y, x = place // across * 4 - padding[0], place % across * 4 - padding[1]
             transform_piece(pointer(inputs, image * h * w * c), (h, w), y, x, c, advance(pieces, i * terms), piece_step, 1, room, HALVES, bf16)
         for item in range(PLACES * panels):
-            _products(item, pieces, pointer(scratch, 0), products, count, terms, layout, bf16)
+            _products(item, pieces, pointer(scratch, 0), products, count, terms, layout, False, bf16)
         for i in range(count):
             image, place = (block * TILES + i) // (down * across), (block * TILES + i) % (down * across)
             transform_result(advance(products, i * panels * width), product_step, width, pointer(bias, 0), floor,
@@ -124,7 +144,7 @@ def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs, b
             transform_piece(pointer(inputs, image * h * w * c), (h, w), place // across * 4 - padding[0], place % across * 4 - padding[1], c,
                             pointer(scratch, pieces_at + i * terms), piece_step, 1, room, HALVES, bf16)
         for item in prange(PLACES * panels):
-            _products(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), count, terms, layout, bf16)
+            _products(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), count, terms, layout, True, bf16)
         for i in prange(count):
             image, place = (start + i) // (down * across), (start + i) % (down * across)
             room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
@@ -133,21 +153,25 @@ def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs, b
 
 
 @njit(**INNER)
-def _add_products(pieces, gradients, sums, part, terms, whole, layout, bf16):
-    """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums."""
+def _add_products(pieces, gradients, sums, nothing, first, item, terms, whole, layout, ahead, bf16):
+    """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums; item and ahead as above.
+
+    nothing: zeros, to which the first block is added.
+    """
     panels, width, piece_step, sum_step, gradient_step = layout
-    full, place, number = lanes(pieces), part // panels, part % panels
+    full, place, number = lanes(pieces), item // panels, item % panels
     right = advance(gradients, place * gradient_step + number * terms * width)
+    following = advance(gradients, (item + 1) // panels * gradient_step + (item + 1) % panels * terms * width)
+    if ahead:
+        _ask(advance(pieces, (place + 1) * piece_step), whole * terms, number, panels)
     for row in range(0, whole, FILTER_ROWS):
-        left = advance(pieces, place * piece_step + row // full * terms * full + row % full)
-        _filter_panel(left, right, advance(sums, place * sum_step + (number * whole + row) * width), terms, width, bf16)
-
-
-@njit(**INNER)
-def _clear(target, elements):
-    full = lanes(target)
-    for at in range(0, elements, full):
-        store(target, at, zeros(target), full)
+        left, to = advance(pieces, place * piece_step + row // full * terms * full + row % full), advance(sums, place * sum_step + (number * whole + row) * width)
+        if first:
+            _filter_panel(left, right, nothing, to, terms, 0, width, bf16)
+        else:
+            _filter_panel(left, right, to, to, terms, width, width, bf16)
+        if ahead:
+            _ask(following, terms * width, row // FILTER_ROWS, whole // FILTER_ROWS)
 
 
 @njit(**INNER)
@@ -171,7 +195,7 @@ def _transform_pair(inputs, gradient, padding, tile, place, way, terms, layout, 
 
 
 @njit(parallel=True, **KERNEL)
-def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf16):
+def filter_gradient(inputs, gradient, padding, threads, tiles, ahead, scratch, out, bf16):
     """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
     (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
     whole, together = (c + full - 1) // full * full, 1 if bf16 is None else 2
@@ -181,8 +205,8 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf1
     pieces = threads * PLACES * full
     spread = pieces + PLACES * layout[2]
     sums = spread + PLACES * layout[4]
-    for place in prange(PLACES):
-        _clear(pointer(scratch, sums + place * layout[3]), panels * whole * width)
+    nothing = sums + PLACES * layout[3]
+    clear(pointer(scratch, nothing), width)
     for start in range(0, total, tiles):
         for place in prange(terms):
             room = pointer(scratch, numba.get_thread_id() * PLACES * full)
@@ -191,7 +215,8 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, scratch, out, bf1
                                 room,
                                 pointer(scratch, pieces), pointer(scratch, spread), bf16)
         for part in prange(PLACES * panels):
-            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), np.int64(part), terms, whole, layout, bf16)
+            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), pointer(scratch, nothing), start == 0, np.int64(part),
+                          terms, whole, layout, ahead, bf16)
     for i in prange(c):
         finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k), c * k, k)
 
@@ -234,7 +259,7 @@ def weight_gradient(inputs: np.ndarray, gradient: np.ndarray, padding: tuple[int
     total = len(inputs) * -(-gradient.shape[1] // 4) * -(-gradient.shape[2] // 4)
     blocks = -(-total // gradient_tiles(*out.shape[2:]))
     tiles = -(-total // (2 * blocks)) * 2   # as many in each block, with little that is none in the last
-    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, scratch, out, bf16)
+    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, is_wide(*out.shape[2:]), scratch, out, bf16)
 
 
 def is_wide(c: int, k: int) -> bool:
@@ -254,4 +279,4 @@ def scratch_size(c: int, k: int, threads: int, itemsize: int) -> int:
     blocks, tiles = (1, WIDE_TILES) if is_wide(c, k) else (threads, TILES)
     forward = blocks * (tiles * (c_whole + k_whole) + 2 * full)
     gradient = gradient_tiles(c, k) * (c_whole + k_whole) + 2 * full
-    return PLACES * (c_whole * k_whole + (threads + 1) * full + max(forward, gradient)) + 9 * c * k
+    return PLACES * (c_whole * k_whole + (threads + 1) * full + max(forward, gradient)) + max(9 * c * k, VECTORS * full)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensync.kernels.activations import IDENTITY, RELU, TANH, activate_block
 from ensync.kernels.options import INNER, KERNEL
-from ensync.kernels.simd import NARROW_ROWS, SIMD, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, transpose_block
+from ensync.kernels.simd import NARROW_ROWS, SIMD, VECTOR_BYTES, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, transpose_block
 from ensync.kernels.threads import get_threads
 from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, fetch, load, store
@@ -24,7 +24,8 @@ BLOCK = 1 << 18           # elements of A that stay in a second cache of 2 MiB b
 PACK_A_FROM = 256         # terms from which copying a block of a transposed A does: each term touches another page of memory
 SAMPLES = 1024            # behind which the weight gradient starts over, so that its panel of B stays there too
 TERMS = 256               # of one partial sum of the weight gradient: as many lines of A stay in the first cache
-FEW_ROWS = 32             # of A, up to which a wide B is laid out stretch by stretch
+# Rows of A, up to which a wide B is laid out stretch by stretch; where a panel's rows are three whole cache lines it costs a third more than it saves.
+FEW_ROWS = 0 if VECTOR_BYTES[SIMD] >= 64 else 32
 FEW_ROWS_FROM = 1 << 21   # elements of B from which that pays: smaller ones stay in the caches
 STRETCH, PANELS = 32, 32   # terms and panels of B laid out together: 96 to 192 KiB
 PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2   # the forms of a product: forward, weight gradient, input gradient
