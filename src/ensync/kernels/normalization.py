@@ -14,14 +14,14 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.options import INNER, KERNEL
-from ensync.kernels.simd import lanes, lanes_of, pointer
+from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.strips import clear
 from ensync.kernels.vectors import choose, fma, greater, load, maximum, splat, store, zeros
 
 BLOCK = 256
-# Rows that one vector of channels passes over before the next: where two vectors share a cache line, it should still be in the first cache.
-# Rows of 512 bytes meet in an eighth of its sets.
-CHUNK = BLOCK if lanes_of(4) >= 16 else 16
+# Rows that one vector of channels passes over before the next: few, so that memory is read nearly in its order, and a line that two vectors share
+# is still in the first cache. Rows of 512 bytes meet in an eighth of its sets.
+CHUNK = 16
 
 
 def blocks(rows: int) -> int:

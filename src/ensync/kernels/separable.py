@@ -17,9 +17,9 @@ from numba import njit, prange
 from ensync.kernels.depthwise import add_line_gradient, correlate_line
 from ensync.kernels.normalization import add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
 from ensync.kernels.options import INNER, KERNEL
-from ensync.kernels.panels import ROWS, VECTORS
+from ensync.kernels.panels import VECTORS
 from ensync.kernels.simd import lanes, lanes_of, pointer
-from ensync.kernels.strips import add_product, add_to, clear, keep_last, multiply, pack_panels, pair_rows, round_to_bf16
+from ensync.kernels.strips import ROWS, add_product, add_to, clear, keep_last, multiply, pack_panels, pair_rows, round_to_bf16
 from ensync.kernels.vectors import advance, choose, fma, greater, load, pair, splat, store, store_halves, zeros
 
 PARTS = 16      # sums of the weights' gradients, added in their order

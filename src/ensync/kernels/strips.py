@@ -1,20 +1,22 @@
 """Matrix products on a strip of an image, whose operands lie in the caches: rows are pixels, the shared matrix is packed in panels.
 
-`ahead` = (address, count, address, count): elements that the next strip will need. The calls of a product ask for them in equal
-parts, so that they come from memory while the processor multiplies. `bf16`: as in separable.py.
+`ahead` = (address, count, address, count): elements that the next strip will need, the second ones in `multiply` to be written. The calls of
+a product ask for them in equal parts, so that they come from memory while the processor multiplies. `bf16`: as in separable.py.
 """
 
 from numba import njit
 
+from ensync.kernels import panels
 from ensync.kernels.options import INNER
-from ensync.kernels.panels import ROWS, VECTORS, panel
+from ensync.kernels.panels import VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, pointer
-from ensync.kernels.vectors import advance, fetch, load, pair, store, store_halves, zeros
+from ensync.kernels.vectors import advance, fetch, fetch_to_write, load, pair, store, store_halves, zeros
 
+ROWS = {"avx512": 8}.get(SIMD, panels.ROWS)   # of a tile: few lines of an image are whole tiles, so that a strip and what it needs stay in the second cache
 FILTER_ROWS, FEW_ROWS = {"avx512": 8, "avx2": 6}.get(SIMD, 4), 4   # of a tile of the weights' gradient; where channels are no multiple, some have fewer
-PANEL, BIAS_PANEL, ADD_PANEL, ADD_FEW = panel(False), panel(True), panel(True, FILTER_ROWS), panel(True, FEW_ROWS)
-PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, pairs=True), panel(True, pairs=True), panel(True, FILTER_ROWS, pairs=True)
-STRETCH = {"avx2": 96}.get(SIMD, 64)   # pixels of one product of the weights' gradient, so that its operands stay in the first cache
+PANEL, BIAS_PANEL, ADD_PANEL, ADD_FEW = panel(False, ROWS), panel(True, ROWS), panel(True, FILTER_ROWS), panel(True, FEW_ROWS)
+PAIRS_PANEL, PAIRS_BIAS_PANEL, PAIRS_ADD_PANEL = panel(False, ROWS, pairs=True), panel(True, ROWS, pairs=True), panel(True, FILTER_ROWS, pairs=True)
+STRETCH = {"avx2": 96, "avx512": 48}.get(SIMD, 64)   # pixels of one product of the weights' gradient, so that its operands stay in the first cache
 
 
 @njit(**INNER)
@@ -56,12 +58,15 @@ def _shares(ahead, calls, full):
 
 
 @njit(forceinline=True, **INNER)
-def _fetch(ahead, shares, call, full):
+def _fetch(ahead, shares, call, writes, full):
     """Ask for the share of one call."""
     for at in range(call * shares[0], min(ahead[1], (call + 1) * shares[0]), full):
         fetch(ahead[0], at)
     for at in range(call * shares[1], min(ahead[3], (call + 1) * shares[1]), full):
-        fetch(ahead[2], at)
+        if writes:
+            fetch_to_write(ahead[2], at)
+        else:
+            fetch(ahead[2], at)
 
 
 @njit(forceinline=True, **INNER)
@@ -91,7 +96,7 @@ def multiply(a, packed, bias, has_bias, target, rows, inner, columns, pitches, a
                 at = min(row, rows - ROWS)
                 left, b, to = advance(a, at * a_pitch), advance(packed, first * inner), advance(target, at * pitch + first)
                 _panel(left, b, advance(bias, first), has_bias, to, inner, a_pitch, width, pitch, bf16)
-                _fetch(ahead, shares, call, lanes(a))
+                _fetch(ahead, shares, call, True, lanes(a))
                 call += 1
 
 
@@ -117,7 +122,7 @@ def add_product(a, b, target, rows, c, k, pitches, ahead, bf16):
                 few = (c - row) % FILTER_ROWS > 0 and c - row <= 2 * FEW_ROWS
                 _add_panel(advance(a, start * pitches[0] + row), advance(b, start * pitches[1] + first), advance(target, row * k + first),
                            min(STRETCH, rows - start), few, pitches, k, bf16)
-                _fetch(ahead, shares, call, lanes(a))
+                _fetch(ahead, shares, call, False, lanes(a))
                 call += 1
                 row += FEW_ROWS if few else FILTER_ROWS
 

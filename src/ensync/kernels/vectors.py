@@ -186,17 +186,26 @@ def pair(context, a, b):
     return a(a, b), generate
 
 
-@intrinsic
-def fetch(context, address, index):
-    """Ask for the cache line of address[index] in the second cache; any address will do."""
-
+def _prefetch(address, writes: int, cache: int):
     def generate(target, builder, sig, arguments):
         place = _pointer(builder, arguments[0], arguments[1], ir.IntType(8))
-        hints = [ir.Constant(ir.IntType(32), value) for value in (0, 2, 1)]   # to read, second cache, data
+        hints = [ir.Constant(ir.IntType(32), value) for value in (writes, cache, 1)]   # 1: data
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, *hints])
         return target.get_dummy_value()
 
     return types.void(address, types.int64), generate
+
+
+@intrinsic
+def fetch(context, address, index):
+    """Ask for the cache line of address[index] in the second cache; any address will do."""
+    return _prefetch(address, 0, 2)
+
+
+@intrinsic
+def fetch_to_write(context, address, index):
+    """Ask for the cache line of address[index], to be written (x86 knows only the first cache for that)."""
+    return _prefetch(address, 1, 3)
 
 
 @intrinsic
