@@ -19,8 +19,10 @@ from ensync.kernels import convolution_winograd as winograd
 from ensync.kernels import matmul
 from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
 from ensync.kernels.convolution_groups import Groups
+from ensync.kernels.normalization import in_order
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd import lanes, pointer
+from ensync.kernels.strips import clear
 from ensync.kernels.vectors import choose, greater, load, store, zeros
 
 BLOCK = 256             # rows of one partial sum of a bias gradient
@@ -172,18 +174,20 @@ def _close(outputs, gradient, is_relu, partial, bias_gradient):
     rows = gradient.size // c
     count = (rows + BLOCK - 1) // BLOCK
     for block in prange(count):
-        first, end = block * BLOCK * c, min(rows, (block + 1) * BLOCK) * c
-        g_at, y_at = pointer(gradient, 0), pointer(outputs, 0)
-        nothing, full = zeros(g_at), lanes(gradient)
-        for j in range(0, c, full):
-            lane_count, total = min(full, c - j), nothing
-            for at in range(first + j, end, c):
-                g = load(g_at, at, lane_count)
-                if is_relu:
-                    g = choose(greater(load(y_at, at, lane_count), nothing), g, nothing)
-                    store(g_at, at, g, lane_count)
-                total = total + g
-            store(pointer(partial, block * c), j, total, lane_count)
+        g_at, y_at, sums, end = pointer(gradient, 0), pointer(outputs, 0), pointer(partial, block * c), min(rows, (block + 1) * BLOCK)
+        nothing, full, chunk = zeros(g_at), lanes(gradient), in_order(c)
+        clear(sums, c)
+        for first in range(block * BLOCK, end, chunk):
+            for j in range(0, c, full):
+                lane_count = min(full, c - j)
+                total = load(sums, j, lane_count)
+                for at in range(first * c + j, min(end, first + chunk) * c, c):
+                    g = load(g_at, at, lane_count)
+                    if is_relu:
+                        g = choose(greater(load(y_at, at, lane_count), nothing), g, nothing)
+                        store(g_at, at, g, lane_count)
+                    total = total + g
+                store(sums, j, total, lane_count)
     bias_gradient[:] = 0
     for block in range(count):
         for j in range(c):

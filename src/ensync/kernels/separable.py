@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.depthwise import add_line_gradient, correlate_line
-from ensync.kernels.normalization import add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
+from ensync.kernels.normalization import CHUNK, add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS
 from ensync.kernels.simd import lanes, lanes_of, pointer
@@ -72,26 +72,27 @@ def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
     """As `normalize_backward_rows`, to `halves` as bf16 along the channels and to `pairs` as pairs of rows; an odd last row is paired with zeros."""
     scale, shift, floor, coefficients = norm
     full, low, nothing = lanes(values), splat(values, floor), zeros(values)
-    for j in range(0, k, full):
-        a, b, p, q = load(scale, j, full), load(shift, j, full), load(coefficients, j, full), load(coefficients, k + j, full)
-        for row in range(0, rows, 2):
-            at = row * k + j
-            x = load(values, at, full)
-            above = fma(choose(greater(fma(x, a, b), low), load(gradient, at, full), nothing), a, fma(x, p, q))
-            store_halves(halves, at // 2, above)
-            below = nothing
-            if row + 1 < rows:
-                x = load(values, at + k, full)
-                below = fma(choose(greater(fma(x, a, b), low), load(gradient, at + k, full), nothing), a, fma(x, p, q))
-                store_halves(halves, (at + k) // 2, below)
-            store(pairs, row // 2 * k + j, pair(above, below), full)
+    for first in range(0, rows, CHUNK):
+        for j in range(0, k, full):
+            a, b, p, q = load(scale, j, full), load(shift, j, full), load(coefficients, j, full), load(coefficients, k + j, full)
+            for row in range(first, min(rows, first + CHUNK), 2):
+                at = row * k + j
+                x = load(values, at, full)
+                above = fma(choose(greater(fma(x, a, b), low), load(gradient, at, full), nothing), a, fma(x, p, q))
+                store_halves(halves, at // 2, above)
+                below = nothing
+                if row + 1 < rows:
+                    x = load(values, at + k, full)
+                    below = fma(choose(greater(fma(x, a, b), low), load(gradient, at + k, full), nothing), a, fma(x, p, q))
+                    store_halves(halves, (at + k) // 2, below)
+                store(pairs, row // 2 * k + j, pair(above, below), full)
 
 
 @njit(**INNER)
 def _next_lines(source, before, x, first, have, needed, around, w, c, pitch):
     """Have x hold the normalised lines up to `needed`, and `around` lines before those that are new; return its first line and their number."""
     kept, old = keep_last(x, have, around, w * pitch), first + have
-    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], 0.0, advance(x, kept * w * pitch), c, pitch, (needed - old) * w)
+    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], 0.0, advance(x, kept * w * pitch), c, pitch, (needed - old) * w, CHUNK)
     return old - kept, needed - old + kept
 
 
@@ -123,7 +124,7 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
         else:
             round_to_bf16(depth, halves, (end - y) * line)
             multiply(halves, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, (c // 2, k), ahead, bf16)
-        block_sums(to, sums, k, (end - y) * w)
+        block_sums(to, sums, k, (end - y) * w, CHUNK)
         add_to(sums, partial, 2 * k)
 
 
@@ -161,7 +162,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         needed = min(h, end + below)
         if bf16 is None:
             normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], norm[3],
-                                    advance(norm[3], k), behind, k, k_pitch, (end - y) * w)
+                                    advance(norm[3], k), behind, k, k_pitch, (end - y) * w, CHUNK)
         else:
             _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
         if normalized:
@@ -192,7 +193,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         if has_skip:
             add_to(advance(skip, done * line), advance(out, done * line), (ready - done) * line)
         if normalized:
-            block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], before[1], 0.0, sums, c, (ready - done) * w)
+            block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], before[1], 0.0, sums, c, (ready - done) * w, CHUNK)
             add_to(sums, partial, 2 * c)
         done = ready
 
