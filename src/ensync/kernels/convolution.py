@@ -19,7 +19,7 @@ from ensync.kernels import convolution_winograd as winograd
 from ensync.kernels import matmul
 from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
 from ensync.kernels.convolution_groups import Groups
-from ensync.kernels.normalization import in_order
+from ensync.kernels.normalization import chunk_of
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.strips import clear
@@ -175,7 +175,7 @@ def _close(outputs, gradient, is_relu, partial, bias_gradient):
     count = (rows + BLOCK - 1) // BLOCK
     for block in prange(count):
         g_at, y_at, sums, end = pointer(gradient, 0), pointer(outputs, 0), pointer(partial, block * c), min(rows, (block + 1) * BLOCK)
-        nothing, full, chunk = zeros(g_at), lanes(gradient), in_order(c)
+        nothing, full, chunk = zeros(g_at), lanes(gradient), chunk_of(rows, c)
         clear(sums, c)
         for first in range(block * BLOCK, end, chunk):
             for j in range(0, c, full):

@@ -20,8 +20,8 @@ from ensync.kernels.vectors import choose, fma, greater, load, maximum, splat, s
 
 BLOCK = 256
 # Rows that one vector of channels passes over before the next, where they lie in the second cache; rows of 512 bytes meet in an eighth of the
-# sets of the first. What lies in memory is read in its order (`in_order`): that took half the time or less.
-CHUNK = 16
+# sets of the first. What lies in memory, from so many elements on, is read in its order: that took half the time or less.
+CHUNK, IN_MEMORY = 16, 1 << 18
 
 
 def blocks(rows: int) -> int:
@@ -30,8 +30,10 @@ def blocks(rows: int) -> int:
 
 
 @njit(forceinline=True, **INNER)
-def in_order(c):
-    """Return the `chunk` for rows of c channels in memory: one, or as many as make a kilobyte."""
+def chunk_of(rows, c):
+    """Return how many rows to take at a time; of those in memory one, or as many as make a kilobyte."""
+    if rows * c < IN_MEMORY:
+        return CHUNK
     return 1 if c > 64 else 256 // c
 
 
@@ -70,7 +72,7 @@ def _channel_sums(values, partial, sums):
     rows, c = values.shape
     count = (rows + BLOCK - 1) // BLOCK
     for block in prange(count):
-        block_sums(pointer(values, block * BLOCK * c), pointer(partial, block * 2 * c), c, min(BLOCK, rows - block * BLOCK), in_order(c))
+        block_sums(pointer(values, block * BLOCK * c), pointer(partial, block * 2 * c), c, min(BLOCK, rows - block * BLOCK), chunk_of(rows, c))
     add_partial(partial, count, sums)
 
 
@@ -95,7 +97,7 @@ def _normalize(values, scale, shift, skip, has_skip, floor, out):
     for block in prange((rows + 31) // 32):
         at = block * 32 * c
         normalize_rows(pointer(values, at), pointer(skip, at * has_skip), has_skip, pointer(scale, 0), pointer(shift, 0), floor,
-                       pointer(out, at), c, c, min(32, rows - block * 32), in_order(c))
+                       pointer(out, at), c, c, min(32, rows - block * 32), chunk_of(rows, c))
 
 
 @njit(**INNER)
@@ -123,7 +125,7 @@ def _channel_gradient_sums(gradient, values, scale, shift, floor, partial, sums)
     for block in prange(count):
         at = block * BLOCK * c
         block_gradient_sums(pointer(gradient, at), pointer(values, at), pointer(scale, 0), pointer(shift, 0), floor,
-                       pointer(partial, block * 2 * c), c, min(BLOCK, rows - block * BLOCK), in_order(c))
+                       pointer(partial, block * 2 * c), c, min(BLOCK, rows - block * BLOCK), chunk_of(rows, c))
     add_partial(partial, count, sums)
 
 
@@ -150,7 +152,7 @@ def _normalize_backward(gradient, values, scale, shift, floor, coefficients, out
     for block in prange((rows + 31) // 32):
         at = block * 32 * c
         normalize_backward_rows(pointer(gradient, at), pointer(values, at), pointer(scale, 0), pointer(shift, 0), floor, pointer(coefficients, 0),
-                                pointer(coefficients, c), pointer(out, at), c, c, min(32, rows - block * 32), in_order(c))
+                                pointer(coefficients, c), pointer(out, at), c, c, min(32, rows - block * 32), chunk_of(rows, c))
 
 
 @njit(**KERNEL)
