@@ -151,6 +151,22 @@ def _average_backward(gradient, size, stride, padding, out):
 
 
 @njit(parallel=True, **KERNEL)
+def _spread_averages(gradient, side, out):
+    """As `_average_backward` for windows of side x side pixels that lie side by side and cover the whole image."""
+    (n, oh, ow, c), w = gradient.shape, out.shape[2]
+    share = out.dtype.type(1) / out.dtype.type(side * side)
+    for line in prange(n * oh):
+        source, target = pointer(gradient, line * ow * c), pointer(out, line * side * w * c)
+        for x in range(ow):
+            for j in range(0, c, lanes(out)):
+                count = min(lanes(out), c - j)
+                value = load(source, x * c + j, count) * splat(source, share)
+                for y in range(side):
+                    for column in range(x * side, (x + 1) * side):
+                        store(target, (y * w + column) * c + j, value, count)
+
+
+@njit(parallel=True, **KERNEL)
 def _global_forward(inputs, outputs):
     n, h, w, c = inputs.shape
     share = inputs.dtype.type(1) / inputs.dtype.type(h * w)
@@ -197,7 +213,11 @@ def average_pool_forward(inputs: np.ndarray, size: tuple[int, int], stride: int,
 
 def average_pool_backward(gradient: np.ndarray, size: tuple[int, int], stride: int, padding: tuple[int, int], out: np.ndarray) -> None:
     """Write the gradient of the inputs to out (n, h, w, c), given that of the means (n, oh, ow, c)."""
-    _average_backward(gradient, size, stride, padding, out)
+    (oh, ow), (h, w) = gradient.shape[1:3], out.shape[1:3]
+    if padding == (0, 0) and size == (stride, stride) and (h, w) == (oh * stride, ow * stride):
+        _spread_averages(gradient, stride, out)
+    else:
+        _average_backward(gradient, size, stride, padding, out)
 
 
 def global_average_forward(inputs: np.ndarray, outputs: np.ndarray) -> None:
