@@ -13,8 +13,8 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels import panels
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
 from ensync.kernels.strips import clear

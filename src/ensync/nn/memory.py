@@ -11,7 +11,7 @@ HUGE, ASKED_FROM = 2 << 20, 4 << 20
 def empty(shape: int | tuple[int, ...], dtype: np.dtype | type, boundary: int = LINE) -> np.ndarray:
     """Return an array of any values whose first element lies on a cache line, or on another boundary."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = np.empty(size + boundary if boundary < HUGE else max(size + HUGE, ASKED_FROM), np.uint8)
+    room = np.empty(max(size + boundary, ASKED_FROM if boundary == HUGE else 0), np.uint8)
     start = -room.ctypes.data % boundary
     return room[start : start + size].view(dtype).reshape(shape)
 
