@@ -64,6 +64,21 @@ def test_gradients(relu):
     np.testing.assert_allclose(beta_gradient, naive.finite_differences(lambda x: loss(beta=x), beta), atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(2731, 97), (14000, 19)], ids=str)
+def test_large_arrays_are_as_small_ones(shape):
+    """They are read in another order, but the gradient is the same function of values, sums and coefficients."""
+    values, gradient, gamma, beta = case(*shape, np.float64)
+    assert values.size >= n.IN_MEMORY
+    outputs, slope, gamma_gradient, beta_gradient = both_directions(values, gradient, gamma, beta, True)
+    mean, variance = values.mean(axis=0), values.var(axis=0)
+    normal, g = (values - mean) / np.sqrt(variance + EPSILON), np.where(outputs > 0, gradient, 0)
+    np.testing.assert_allclose(outputs, np.maximum(gamma * normal + beta, 0), atol=1e-10)
+    np.testing.assert_allclose(beta_gradient, g.sum(axis=0), atol=1e-9)
+    np.testing.assert_allclose(gamma_gradient, (g * normal).sum(axis=0), atol=1e-9)
+    expected = gamma / np.sqrt(variance + EPSILON) * (g - g.mean(axis=0) - normal * (g * normal).mean(axis=0))
+    np.testing.assert_allclose(slope, expected, atol=1e-10)
+
+
 def test_sums_of_parts_are_the_sums_of_all():
     values, gradient, gamma, beta = case(50, 6, np.float64)
     parts = [sums_of(n.channel_sums, [np.ascontiguousarray(part)], 6) for part in (values[:20], values[20:20], values[20:])]
