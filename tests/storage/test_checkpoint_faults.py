@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import resource
 import shutil
 import socket
@@ -167,4 +168,5 @@ def test_ten_kills_while_saving(tmp_path):
     script = Path(__file__).parents[1] / "soak" / "checkpoint_kills.py"
     done = subprocess.run([sys.executable, script, "10", "--directory", tmp_path / "run"], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "10 kills" in done.stdout
+    kills, in_write = map(int, re.match(r"(\d+) kills survived \((\d+) in the middle of a write\)", done.stdout).groups())
+    assert kills >= 10 and in_write >= 5, done.stdout
