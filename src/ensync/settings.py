@@ -90,8 +90,8 @@ class Training(Section):
     weight_average: Rate = Field(
         0.0, description="share of the old average kept at each step in an exponential moving average of the weights, which is then evaluated; 0: none")
     precision: Literal["float32", "bf16", "float64"] = Field(
-        "float32", description="of parameters and arithmetic; bf16: parameters, sums and all that is stored in float32, products of convolutions of numbers rounded "
-                               "to 8 bits, where the CPU has AVX512-BF16; float64 is for tests")
+        "float32", description="of parameters and arithmetic; bf16: parameters, their gradients and sums in float32, the operands of convolutions and what lies between "
+                               "layers rounded to 8 bits, where the CPU has AVX512-BF16; float64 is for tests")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it")
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
     best_weights: bool = Field(False, description="evaluate each network with the parameters of its best validation epoch")

@@ -1,10 +1,10 @@
-"""Products of bf16 numbers: rounding against numpy's, products against exact ones of rounded operands, convolutions against float64."""
+"""bf16 numbers: rounding against numpy's, products against exact ones of rounded operands, convolutions against float64, and arrays of them."""
 
 import numpy as np
 import pytest
 from numba import njit
 
-from ensync.kernels import bf16_gain, convolution, separable, threads
+from ensync.kernels import bf16_gain, convolution, normalization, pooling, separable, threads
 from ensync.kernels.activations import IDENTITY
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import bf16_missing, lanes_of, pointer
@@ -23,6 +23,19 @@ def rounded(values):
 @njit
 def halves(source, target):
     store_halves(pointer(target, 0), 0, load(pointer(source, 0), 0, 16))
+
+
+def narrow(values):
+    """Numbers as the kernels keep them in memory: bf16, in uint16."""
+    return (rounded(values).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def widened(halves):
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
+def as_float(array):
+    return widened(array) if array.dtype == np.uint16 else array
 
 
 @njit
@@ -49,6 +62,22 @@ def test_not_a_number_stays_one():
     found = np.zeros(FULL, np.float32)
     halves(np.full(FULL, np.nan, np.float32), found)
     assert np.isnan((found.view(np.uint16)[:FULL].astype(np.uint32) << 16).view(np.float32)).all()
+
+
+@njit
+def copied(source, target, count):
+    store(pointer(target, 0), 0, load(pointer(source, 0), 0, count), count)
+
+
+@pytest.mark.parametrize("count", [FULL, 5])
+def test_an_array_of_bf16_is_widened_where_it_is_read_and_rounded_where_it_is_written(count):
+    values = special_values()
+    kept, back = np.full(FULL, 7, np.uint16), np.full(FULL, 7, np.float32)
+    copied(values, kept, count)
+    np.testing.assert_array_equal(kept, [*narrow(values)[:count], *[7] * (FULL - count)])
+    copied(kept, back, count)
+    np.testing.assert_array_equal(back[:count], rounded(values)[:count])
+    assert (back[count:] == 7).all()
 
 
 @pytest.mark.parametrize("started,rows,vectors", [(False, ROWS, VECTORS), (True, 8, VECTORS), (True, 8, 1)])
@@ -101,31 +130,60 @@ def test_channels_that_do_not_fill_vectors_stay_in_float32():
         np.testing.assert_array_equal(found, plain)
 
 
-def separable_passes(dtype, bf16):
+def separable_passes(dtype, bf16, keep=np.asarray, normalized=True):
+    """The arrays that a separable unit writes; `keep` makes those of images what lies in memory."""
     (n, h, w, c, k), random = (3, 9, 5, 32, 64), np.random.default_rng(4)
     draw = lambda *shape: random.standard_normal(shape).astype(dtype)   # noqa: E731
-    z, scale, shift, depth, weights, bias, gradient = draw(n, h, w, c), draw(c), draw(c), draw(3, 3, c), draw(c, k), draw(k), draw(n, h, w, k)
-    after, offset, coefficients, zeros = draw(k), draw(k), draw(2, k), np.zeros(k, dtype)
+    z, gradient, skip = (keep(rounded(draw(n, h, w, channels)).astype(dtype)) for channels in (c, k, c))
+    scale, shift = (draw(c), draw(c)) if normalized else (np.ones(c, dtype), np.zeros(c, dtype))
+    depth, weights, bias, after, offset, coefficients, zeros = draw(3, 3, c), draw(c, k), draw(k), draw(k), draw(k), draw(2, k), np.zeros(k, dtype)
     scratch = np.full(separable.scratch_size((h, w, c), 3, k), np.nan, dtype)
-    outputs, slope, depth_gradient, weights_gradient = (np.full_like(x, np.nan) for x in (gradient, z, depth, weights))
-    sums, sums_before = np.empty((2, k)), np.empty((2, c))
-    separable.separable_forward(z, scale, shift, True, depth, zeros, weights, bias, scratch, outputs, np.empty((n, 2, k), dtype), sums, bf16)
-    separable.separable_backward(gradient, outputs, after, offset, False, coefficients, z, (scale, shift), True, depth, zeros, weights,
-                                 np.zeros((0, h, w, c), dtype), scratch, slope, depth_gradient, weights_gradient, np.empty((n, 2, c), dtype), sums_before,
+    outputs, slope, depth_gradient, weights_gradient = (np.full_like(x, 0x7FFF if x.dtype == np.uint16 else np.nan) for x in (gradient, z, depth, weights))
+    sums, sums_before = np.empty((2, k)), np.zeros((2, c))
+    separable.separable_forward(z, scale, shift, normalized, depth, zeros, weights, bias, scratch, outputs, np.empty((n, 2, k), dtype), sums, bf16)
+    separable.separable_backward(gradient, outputs, after, offset, False, coefficients, z, (scale, shift), normalized, depth, zeros, weights,
+                                 skip, scratch, slope, depth_gradient, weights_gradient, np.empty((n, 2, c), dtype), sums_before,
                                  bf16)
-    return [outputs, sums, slope, depth_gradient, weights_gradient, sums_before]
+    return [outputs, sums, slope, depth_gradient, weights_gradient, *[sums_before] * normalized]
 
 
-def test_a_separable_unit_is_near_the_exact_one():
-    for found, exact in zip(separable_passes(np.float32, True), separable_passes(np.float64, None), strict=True):
-        assert 1e-5 < spread(found, exact) < 0.006
+@pytest.mark.parametrize("keep,normalized", [(np.asarray, True), (np.asarray, False), (narrow, True), (narrow, False)])
+def test_a_separable_unit_is_near_the_exact_one(keep, normalized):
+    found = separable_passes(np.float32, True, keep, normalized)
+    for one, exact in zip(found, separable_passes(np.float64, None, normalized=normalized), strict=True):
+        assert 1e-5 < spread(as_float(one), exact) < 0.006
+
+
+@pytest.mark.parametrize("c", [64, 19])
+def test_normalisation_and_pooling_of_bf16_arrays_are_those_of_the_same_numbers_in_float32(c):
+    n, random = 3, np.random.default_rng(c)
+    draw = lambda *shape: random.standard_normal(shape).astype(np.float32)   # noqa: E731
+    scale, shift, coefficients, images, slopes, small = draw(c), draw(c), draw(2, c), draw(n, 8, 6, c), draw(n, 8, 6, c), draw(n, 4, 3, c)
+
+    def passes(keep):
+        x, g, above = (keep(rounded(values)) for values in (images, slopes, small))
+        flat, given, partial = x.reshape(-1, c), g.reshape(-1, c), np.empty((normalization.blocks(n * 48), 2, c), np.float32)
+        normal, behind, pooled, back, spread_back = np.empty_like(flat), np.empty_like(given), np.empty_like(above), np.empty_like(x), np.empty_like(x)
+        sums, gradient_sums, means, chosen = np.empty((2, c)), np.empty((2, c)), np.empty((n, c), np.float32), np.empty(above.shape, np.uint8)
+        normalization.channel_sums(flat, partial, sums)
+        normalization.normalize(flat, scale, shift, given, True, normal)
+        normalization.channel_gradient_sums(given, flat, scale, shift, True, partial, gradient_sums)
+        normalization.normalize_backward(given, flat, scale, shift, True, coefficients, behind)
+        pooling.max_pool_forward(x, (2, 2), 2, (0, 0), pooled, chosen)
+        pooling.max_pool_backward(above, chosen, (2, 2), 2, (0, 0), back)
+        pooling.global_average_forward(x, means)
+        pooling.global_average_backward(means, spread_back)
+        return sums, gradient_sums, means, chosen, normal, behind, pooled, back, spread_back
+
+    for found, expected in zip(passes(narrow), passes(np.asarray), strict=True):
+        np.testing.assert_array_equal(*(as_float(found), rounded(expected)) if found.dtype == np.uint16 else (found, expected))
 
 
 def test_threads_do_not_change_a_bit():
     before, found = threads.get_threads(), []
     for count in (1, before):
         threads.set_threads(count)
-        found.append([*passes(CASES[2], True, np.float32), *separable_passes(np.float32, True)])
+        found.append([*passes(CASES[2], True, np.float32), *separable_passes(np.float32, True, narrow)])
     threads.set_threads(before)
     for one, many in zip(*found, strict=True):
         np.testing.assert_array_equal(one, many)

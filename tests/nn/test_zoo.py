@@ -10,8 +10,10 @@ from ensync.kernels.simd import bf16_missing
 from ensync.nn import zoo
 from ensync.nn.normalization import BatchNormalization
 from ensync.nn.layers import Step, walk
+from ensync.nn.memory import BF16
 from ensync.nn.network import CORRECT, LOSS_SUM
 from ensync.nn.optimizers import Optimizer
+from ensync.nn.separable import SeparableBlock
 
 
 def make_job(**network):
@@ -151,6 +153,22 @@ def test_a_step_in_bf16_is_near_pytorchs(settings, size, channels, options):
     outputs = network.forward(images.reshape(rows, -1), Step(training=True))
     for found, rounded, exact in zip((outputs, network.gradient), step(torch.float32, True), step(torch.float64, False), strict=True):
         assert 1e-5 < _distance(found, exact) < 4 * _distance(rounded, exact)
+
+
+@pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")
+def test_bf16_lies_between_layers_that_both_take_it():
+    """Also for a rank without rows, which takes part in the sums; in float32 all is float32."""
+    for precision, kept in (("bf16", BF16), ("float32", np.dtype(np.float32))):
+        job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, "network": {"name": "minixception"}, "training": {"precision": precision}})
+        network = zoo.build(job, (32, 32, 3), 10, 2)
+        images, labels, step = np.zeros((2, 32 * 32 * 3), np.float32), np.zeros(2, np.int64), Step(training=True, allreduce=lambda vector: None)
+        assert network.forward(images, step).dtype == np.float32
+        blocks = [layer for layer in network.layers if isinstance(layer, SeparableBlock)]
+        assert len(blocks) == 5 and {array.dtype for b in blocks for array in (b.outputs, *(u.outputs for u in b.units), *(u.inputs_gradient for u in b.units))} == {kept}
+        network.backward(images, labels, 2, step)
+        assert np.isfinite(network.gradient).all() and network.gradient.any()
+        network.backward(images[:0], labels[:0], 2, step)
+        assert not network.reduced.any()
 
 
 def _distance(found, expected):

@@ -4,6 +4,7 @@
 
 1x1 filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each group) go by Winograd, all others directly.
 With groups, output channel o sees only the c / groups input channels of its own group.
+Images, outputs and their gradients may be bf16 (uint16) where `Convolution.takes_bf16`; filters and biases are float32 then.
 """
 
 from dataclasses import dataclass
@@ -76,6 +77,11 @@ class Convolution:
         """Whether Winograd's products are in bf16, which wants whole vectors of channels."""
         return self.bf16 if all(channels // self.groups % 16 == 0 for channels in (self.image[2], self.outputs[2])) else None
 
+    @property
+    def takes_bf16(self) -> bool:
+        """Whether the arrays of images may be bf16."""
+        return bool(self.is_winograd and self.winograd_bf16)
+
     def scratch_size(self, rows: int, dtype: np.dtype) -> int:
         """Elements of the scratch that the kernels below need for up to `rows` images, on up to all threads of this process."""
         itemsize, pixels = np.dtype(dtype).itemsize, self.outputs[0] * self.outputs[1]
@@ -105,9 +111,9 @@ def convolution_forward(form: Convolution, inputs: np.ndarray, weights: np.ndarr
                         outputs: np.ndarray) -> None:
     """Write f(convolution + bias), f the activation `code`, of inputs (n, h, w, c) to outputs (n, oh, ow, k).
 
-    weights (kh, kw, c / groups, k), bias (k), scratch of form.scratch_size(n, dtype) elements; C-contiguous, of one type. n may be 0.
+    weights (kh, kw, c / groups, k), bias (k), scratch of form.scratch_size(n, dtype) elements; C-contiguous, of one type (but see above). n may be 0.
     """
-    floor = outputs.dtype.type(0 if code == RELU else -np.inf)
+    floor = weights.dtype.type(0 if code == RELU else -np.inf)
     if len(inputs) == 0:
         return
     if form.is_product:
@@ -118,7 +124,7 @@ def convolution_forward(form: Convolution, inputs: np.ndarray, weights: np.ndarr
         _winograd(form, inputs, weights, bias, form.padding, floor, False, scratch, outputs)
     else:
         direct.pack_filters(weights, form.groups, False, scratch)
-        filters = direct.packed_size(form.weights_shape, form.groups, inputs.itemsize)
+        filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
         direct.correlate(inputs, filters, form.filter, bias, form.stride, form.padding, form.groups, floor, scratch, outputs)
     if code not in (IDENTITY, RELU):
         activate(code, outputs.reshape(len(outputs), -1))
@@ -137,14 +143,14 @@ def convolution_input_gradient(form: Convolution, gradient: np.ndarray, weights:
         matmul.dense_input_gradient(gradient.reshape(-1, k), weights[0, 0], out.reshape(-1, c), scratch)
         return
     padding = (form.filter[0] - 1 - form.padding[0], form.filter[1] - 1 - form.padding[1])
-    floor = out.dtype.type(-np.inf)
+    floor = weights.dtype.type(-np.inf)
     if form.is_winograd:
         _winograd(form, gradient, weights, zero_bias, padding, floor, True, scratch, out)
     elif form.stride > 1:
         strided.input_gradient(gradient, weights, zero_bias, form.stride, padding, form.groups, scratch, out)
     else:
         direct.pack_filters(weights, form.groups, True, scratch)
-        filters = direct.packed_size(form.weights_shape, form.groups, out.itemsize)
+        filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
         direct.correlate(gradient, filters, form.filter, zero_bias, 1, padding, form.groups, floor, scratch, out)
 
 

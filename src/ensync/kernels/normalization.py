@@ -5,7 +5,7 @@
 The sums over samples and pixels are separate from their use: (sum, sum of squares) forward and (sum g, sum g x) backward can
 be added over ranks in between, which is synchronised batch normalisation. Values are seen as (rows, c), rows = n * h * w;
 sums are over blocks of BLOCK rows, added in float64 in their order, so that they do not depend on the number of threads.
-The gradient of a ReLU that follows is taken on the way, from the recomputed sign of its argument.
+The gradient of a ReLU that follows is taken on the way, from the recomputed sign of its argument. Values and gradients may be bf16 (uint16).
 """
 
 import math
@@ -187,14 +187,14 @@ def batch_coefficients(sums: np.ndarray, count: int, gamma: np.ndarray, beta: np
 
 def normalize(values: np.ndarray, scale: np.ndarray, shift: np.ndarray, skip: np.ndarray, relu: bool, out: np.ndarray) -> None:
     """Write scale * values + shift + skip, made non-negative if `relu`, to out. values, out (rows, c); skip (rows, c), or (0, c) for none."""
-    floor = values.dtype.type(0.0 if relu else -np.inf)
+    floor = scale.dtype.type(0.0 if relu else -np.inf)
     _normalize(values, scale, shift, skip, int(skip.shape[0] > 0), floor, out)
 
 
 def channel_gradient_sums(gradient: np.ndarray, values: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool,
                           partial: np.ndarray, sums: np.ndarray) -> None:
     """Write (sum of g, sum of g * values) of each channel to sums (2, c), float64. g: gradient (rows, c) behind the ReLU, if one follows."""
-    floor = values.dtype.type(0.0 if relu else -np.inf)
+    floor = scale.dtype.type(0.0 if relu else -np.inf)
     _channel_gradient_sums(gradient, values, scale, shift, floor, partial, sums)
 
 
@@ -213,7 +213,7 @@ def normalize_backward(gradient: np.ndarray, values: np.ndarray, scale: np.ndarr
 
     With coefficients of zeros it is the gradient under fixed (moving) statistics.
     """
-    floor = values.dtype.type(0.0 if relu else -np.inf)
+    floor = scale.dtype.type(0.0 if relu else -np.inf)
     _normalize_backward(gradient, values, scale, shift, floor, coefficients, out)
 
 

@@ -20,7 +20,7 @@ ROWS, VECTORS = {"avx512": (14, 2), "avx2": (6, 2), "neon": (12, 2), "plain": (4
 
 @functools.cache
 def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS, pairs: bool = False):
-    """Return kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row) for addresses of one type; inner is at least 1.
+    """Return kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row) for addresses of one type, c also of bf16; inner is at least 1.
 
     pairs: the elements of A and B are pairs of bf16 numbers, neighbours in the sum, in the place of one float32 (`vectors.pair`).
     """
@@ -65,5 +65,6 @@ def _write(vector: Vectors, builder: ir.IRBuilder, arguments: list, started: boo
     after = builder.append_basic_block("done")
     builder.cbranch(builder.icmp_signed("<", following[0], inner), block, after)
     builder.position_at_end(after)
+    keep = vector.store if c.type == a.type else vector.store_rounded
     for place, value in zip(places(c, c_row), following[3:], strict=True):
-        vector.store(value, place)
+        keep(value, place)

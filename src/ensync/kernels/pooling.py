@@ -2,7 +2,7 @@
 
 A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left): image, window and output sizes and the padding before the image.
 Padding never wins a maximum and does not count in an average. The backward kernels gather: each input pixel looks at the
-outputs whose window holds it, so that threads never write to the same place.
+outputs whose window holds it, so that threads never write to the same place. Maxima and the images of global means may be bf16 (uint16).
 """
 
 import numpy as np
@@ -169,7 +169,7 @@ def _spread_averages(gradient, side, out):
 @njit(parallel=True, **KERNEL)
 def _global_forward(inputs, outputs):
     n, h, w, c = inputs.shape
-    share = inputs.dtype.type(1) / inputs.dtype.type(h * w)
+    share = outputs.dtype.type(1) / outputs.dtype.type(h * w)
     for image in prange(n):
         source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * c)
         for j in range(0, c, lanes(inputs)):
@@ -182,7 +182,7 @@ def _global_forward(inputs, outputs):
 @njit(parallel=True, **KERNEL)
 def _global_backward(gradient, out):
     n, h, w, c = out.shape
-    share = out.dtype.type(1) / out.dtype.type(h * w)
+    share = gradient.dtype.type(1) / gradient.dtype.type(h * w)
     for image in prange(n):
         source, target = pointer(gradient, image * c), pointer(out, image * h * w * c)
         for at in range(0, h * w * c, c):

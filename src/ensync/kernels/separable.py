@@ -4,8 +4,8 @@ A unit reads x, or relu(scale * z + shift) of the unit before, convolves depthwi
 and sums z' and its squares, from which the caller gets the scale' and shift' of its normalisation. The way back starts from
 the gradient g behind the normalisation and its ReLU, computes x and d anew and sums what the unit before needs.
 Both directions touch a quarter of the memory of the kernels one after the other. c must be a multiple of two vectors' lanes, k too.
-`bf16`: None, or True for products of bf16 numbers, rounded where they enter a product; sums and all that is stored stay float32. `general`: as in
-depthwise.py.
+`bf16`: None, or True for products of bf16 numbers with float32 sums; then x, z, their gradients and what is written may be bf16 (uint16) too,
+which halves the memory that is touched. `direct`: True, or None where x always goes through a thread's room, as float32. `general`: as in depthwise.py.
 """
 
 import math
@@ -19,8 +19,8 @@ from ensync.kernels.normalization import CHUNK, add_partial, block_gradient_sums
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS
 from ensync.kernels.simd import lanes, lanes_of, pointer
-from ensync.kernels.strips import ROWS, add_product, add_to, clear, keep_last, multiply, pack_panels, pair_rows, round_to_bf16
-from ensync.kernels.vectors import advance, choose, fma, greater, load, pair, splat, store, store_halves, zeros
+from ensync.kernels.strips import ROWS, add_product, add_to, clear, keep_last, multiply, pack_panels, pair_rows
+from ensync.kernels.vectors import advance, as_bf16, choose, fma, greater, load, pair, splat, store, store_halves, zeros
 
 PARTS = 16      # sums of the weights' gradients, added in their order
 # Elements between pixels of a thread's room (float32 and float64; pairs of bf16 lie close): lines of 512 bytes and their like, one below
@@ -90,62 +90,66 @@ def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
 
 @njit(**INNER)
 def _next_lines(source, before, x, first, have, needed, around, w, c, pitch):
-    """Have x hold the normalised lines up to `needed`, and `around` lines before those that are new; return its first line and their number."""
+    """Have x hold the normalised lines up to `needed`, and `around` lines before those that are new; return its first line and their number.
+
+    before: scale, shift and the floor of the normalisation.
+    """
     kept, old = keep_last(x, have, around, w * pitch), first + have
-    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], 0.0, advance(x, kept * w * pitch), c, pitch, (needed - old) * w, CHUNK)
+    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], before[2], advance(x, kept * w * pitch), c, pitch, (needed - old) * w, CHUNK)
     return old - kept, needed - old + kept
 
 
 @njit(**INNER)
-def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16, general):
+def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16, direct, general):
     """Convolve one image, strip by strip; all arrays are addresses. room: the strip's lines of x with those around it, d, sums."""
     h, w, c, k, kh, kw, strip = shape
     pitch = pitch_of(c, bf16)
     line, wide, below, longest = w * c, w * pitch, kh - 1 - kh // 2, strip + -(-ROWS // w)   # a line of the image, and of the room
     x, depth, sums = room, advance(room, (longest + kh - 1) * wide), advance(room, (2 * longest + kh - 1) * wide)
-    halves = advance(sums, 2 * k)
     first = have = 0   # of the lines of x at hand, and their number
     end = 0
     while end < h:
         y, end = end, strip_end(end, strip, h, w)
         needed = min(h, end + below)
-        if normalized:
+        if direct is None or normalized:
             first, have = _next_lines(source, before, x, first, have, needed, kh - 1, w, c, pitch)
         else:
             x, have = source, h
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2, pitch if normalized else c, pitch)
-        for i in range(y, end):
-            correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first, general)
         to = advance(target, y * w * k)
         coming = strip_end(end, strip, h, w) - end
         ahead = (advance(source, needed * line), min(coming, h - needed) * line, advance(to, (end - y) * w * k), coming * w * k)
+        for i in range(y, end):
+            if bf16 is None:
+                correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first, general)
+            else:
+                correlate_line(x, depth_weights, no_bias, advance(as_bf16(depth), (first - y) * wide), 1, window, i - first, general)
         if bf16 is None:
             multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c, k, (pitch, k), ahead, bf16)
         else:
-            round_to_bf16(depth, halves, (end - y) * line)
-            multiply(halves, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, (c // 2, k), ahead, bf16)
+            multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, (c // 2, k), ahead, bf16)
         block_sums(to, sums, k, (end - y) * w, CHUNK)
         add_to(sums, partial, 2 * k)
 
 
 @njit(parallel=True, **KERNEL)
-def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16, general):
+def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16, direct, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, False, scratch, bf16)
     shape, share = (h, w, c, k, kh, kw, strip), room_size(w, c, k, kh, strip)
     for image in prange(n):
         mine = pointer(partial, image * 2 * k)
         clear(mine, 2 * k)
-        _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0)), normalized, pointer(depth_weights, 0),
+        _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0), 0.0 if normalized else -np.inf), normalized, pointer(depth_weights, 0),
                        pointer(no_bias, 0), pointer(scratch, 0), pointer(bias, 0), pointer(scratch, c * k + numba.get_thread_id() * share),
-                       pointer(outputs, image * h * w * k), mine, shape, bf16, general)
+                       pointer(outputs, image * h * w * k), mine, shape, bf16, direct, general)
     add_partial(partial, n, sums)
 
 
 @njit(**INNER)
 def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, shape,
-                    packed, room, out, partial, depth_sums, weight_sums, bf16, general):
-    """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift).
+                    packed, room, out, partial, depth_sums, weight_sums, bf16, direct, general):
+    """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift, floor).
 
     A line of `out` follows when the gradient of d behind it is known, up to kh - 1 lines later.
     """
@@ -165,7 +169,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
                                     advance(norm[3], k), behind, k, k_pitch, (end - y) * w, CHUNK)
         else:
             _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
-        if normalized:
+        if direct is None or normalized:
             first, have = _next_lines(inputs, before, x, first, have, needed, kh - 1, w, c, pitch)
         else:
             x, have = inputs, h
@@ -200,7 +204,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
 
 @njit(parallel=True, **KERNEL)
 def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
-              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, general):
+              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, direct, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, True, scratch, bf16)
     parts, taps, has_skip, share = min(n, PARTS), kh * kw * c, int(skip.size > 0), room_size(w, c, k, kh, strip)
@@ -210,13 +214,14 @@ def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, befo
         clear(depth_sums, taps + c * k)
         room = pointer(scratch, c * k + PARTS * (taps + c * k) + numba.get_thread_id() * share)
         norm = (pointer(scale, 0), pointer(shift, 0), floor, pointer(coefficients, 0))
+        before = (pointer(before_scale, 0), pointer(before_shift, 0), 0.0 if normalized else -np.inf)
         for image in range(n * part // parts, n * (part + 1) // parts):
             x, y = image * h * w * c, image * h * w * k
             clear(pointer(partial, image * 2 * c), 2 * c)
-            _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), (pointer(before_scale, 0), pointer(before_shift, 0)),
+            _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), before,
                             normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip,
                             (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums,
-                            weight_sums, bf16, general)
+                            weight_sums, bf16, direct, general)
     depth_flat, weights_flat = depth_gradient.reshape(taps), weights_gradient.reshape(c * k)
     depth_flat[:] = 0
     weights_flat[:] = 0
@@ -237,11 +242,11 @@ def separable_forward(inputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, 
                       weights: np.ndarray, bias: np.ndarray, scratch: np.ndarray, outputs: np.ndarray, partial: np.ndarray, sums: np.ndarray, bf16: bool | None = None) -> None:
     """Write z' to outputs (n, h, w, k) and (sum, sum of squares) of its channels to sums (2, k), float64.
 
-    inputs (n, h, w, c): x, or z where `normalized`, with scale and shift (c) of its normalisation, which a ReLU follows.
+    inputs (n, h, w, c): x, or z where `normalized`, with scale and shift (c) of its normalisation, which a ReLU follows; ones and zeros elsewhere.
     depth_weights (size, size, c), no_bias: (c) zeros, weights (c, k), bias (k), partial: scratch (n, 2, k). n may be 0.
     """
     _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums,
-             bf16, _general(depth_weights, inputs))
+             bf16, None if bf16 else True, _general(depth_weights, inputs))
 
 
 def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool, coefficients: np.ndarray,
@@ -255,6 +260,6 @@ def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndar
     of `channel_gradient_sums` of the unit before; partial: scratch (n, 2, c). no_bias: max(c, k) zeros. The bias' gradient is 0 under
     statistics of the batch.
     """
-    floor = outputs.dtype.type(0.0 if relu else -np.inf)
+    floor = scale.dtype.type(0.0 if relu else -np.inf)
     _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, *before, int(normalized), depth_weights, no_bias, weights, skip,
-              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, _general(depth_weights, inputs))
+              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, None if bf16 else True, _general(depth_weights, inputs))

@@ -20,6 +20,8 @@ WIDE_TILE = {"avx512": (8, 3), "avx2": (4, 3), "neon": (8, 3), "plain": (4, 2)}
 # Rows of the tile of one vector, for narrow results and remainders: a multiple of the wide tile's rows.
 NARROW_ROWS = {"avx512": 16, "avx2": 8, "neon": 16, "plain": 8}
 
+CACHE_LINE = 64   # bytes, of nearly all processors
+
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -69,6 +71,11 @@ class BrainFloat(ir.Type):
         return hash(BrainFloat)
 
 
+def bytes_of(dtype: types.Type) -> int:
+    """Return the bytes of a number of this numba type in a register: bf16 numbers, in memory uint16 because numpy has no such type, are float32 there."""
+    return 4 if dtype == types.uint16 else dtype.bitwidth // 8
+
+
 def lanes_of(itemsize: int, simd: str = SIMD) -> int:
     """Return how many elements of `itemsize` bytes a vector holds."""
     return VECTOR_BYTES[simd] // itemsize
@@ -77,12 +84,23 @@ def lanes_of(itemsize: int, simd: str = SIMD) -> int:
 @intrinsic
 def lanes(typing_context, array):
     """Return the number of elements of `array`'s type in a vector, a constant of the compiled code."""
-    count = lanes_of(array.dtype.bitwidth // 8)
+    count = lanes_of(bytes_of(array.dtype))
 
     def generate(context, builder, signature, arguments):
         return context.get_constant(types.int64, count)
 
     return types.int64(array), generate
+
+
+@intrinsic
+def line(typing_context, address):
+    """Return the number of elements of the address's type in a cache line, a constant of the compiled code."""
+    count = 8 * CACHE_LINE // address.dtype.bitwidth
+
+    def generate(context, builder, signature, arguments):
+        return context.get_constant(types.int64, count)
+
+    return types.int64(address), generate
 
 
 @intrinsic
@@ -229,6 +247,11 @@ class Vectors:
         else:
             alignment = ir.Constant(INT32, self.element_bytes)
             self.call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [value, address, alignment, mask])
+
+    def store_rounded(self, value, address) -> None:
+        """Store float32 numbers as bf16, to the nearest."""
+        kind = ir.VectorType(BrainFloat(), self.lanes)
+        self.builder.store(self.builder.fptrunc(value, kind), self.builder.bitcast(address, kind.as_pointer())).align = 2
 
     @property
     def element_bytes(self) -> int:

@@ -3,7 +3,8 @@
 `load(address, index, count)` reads `count` neighbours into a vector (the other lanes are 0), `+ - * /`, `fma`, `maximum`
 and `choose(mask, a, b)` work on all lanes, `store(address, index, vector, count)` writes `count` lanes. An address comes
 from `simd.pointer`: an array as the argument of an inner function would cost two atomic reference counts per call.
-With a constant `count` of all lanes no mask is emitted.
+With a constant `count` of all lanes no mask is emitted. An address of uint16 is one of bf16 numbers: `load` widens them to
+float32, `store` rounds to the nearest.
 """
 
 import operator
@@ -42,9 +43,9 @@ def _element(dtype: types.Type) -> ir.Type:
     return ir.IntType(1) if dtype is types.boolean else ir.IntType(dtype.bitwidth)
 
 
-def lanes_of(dtype: types.Type) -> int:
-    """How many numbers of this numba type fill one vector register."""
-    return simd.lanes_of(dtype.bitwidth // 8)
+def _vector_of(dtype: types.Type) -> Vector:
+    """The register of numbers that memory holds in this type."""
+    return Vector(types.float32 if dtype == types.uint16 else dtype, simd.lanes_of(simd.bytes_of(dtype)))
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
@@ -76,13 +77,21 @@ def _pointer(builder, address, index, kind):
     return builder.bitcast(builder.gep(address, [index]), kind.as_pointer())
 
 
-def _load(builder, vector, address, index, first, count):
-    kind = ir.VectorType(_element(vector.dtype), vector.lanes)
+def _load(builder, dtype, lanes, address, index, first, count):
+    kind = ir.VectorType(_element(dtype), lanes)
     pointer = _pointer(builder, address, index, kind)
-    mask = _mask(builder, first, count, vector.lanes)
-    align = ir.Constant(ir.IntType(32), vector.dtype.bitwidth // 8)
+    mask = _mask(builder, first, count, lanes)
+    align = ir.Constant(ir.IntType(32), dtype.bitwidth // 8)
     nothing = ir.Constant(kind, None)
-    return _call(builder, f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, align, mask, nothing])
+    loaded = _call(builder, f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, align, mask, nothing])
+    return _widened(builder, loaded) if dtype == types.uint16 else loaded
+
+
+def _widened(builder: ir.IRBuilder, halves: ir.Value) -> ir.Value:
+    """bf16 numbers, given as the 16 bits of each, as float32."""
+    wide = ir.VectorType(ir.IntType(32), halves.type.count)
+    bits = builder.shl(builder.zext(halves, wide), ir.Constant(wide, [16] * wide.count))
+    return builder.bitcast(bits, ir.VectorType(ir.FloatType(), wide.count))
 
 
 @intrinsic
@@ -96,12 +105,23 @@ def advance(context, address, elements):
 
 
 @intrinsic
-def load(context, address, index, count):
-    """Elements index .. index + count of an address, the lanes from `count` on being 0."""
-    vector = Vector(address.dtype, lanes_of(address.dtype))
+def as_bf16(context, address):
+    """The same address, of bf16 numbers."""
+    narrow = types.CPointer(types.uint16)
 
     def generate(target, builder, sig, arguments):
-        return _load(builder, vector, arguments[0], arguments[1], ir.Constant(INDEX, 0), arguments[2])
+        return builder.bitcast(arguments[0], ir.IntType(16).as_pointer())
+
+    return narrow(address), generate
+
+
+@intrinsic
+def load(context, address, index, count):
+    """Elements index .. index + count of an address, the lanes from `count` on being 0."""
+    vector = _vector_of(address.dtype)
+
+    def generate(target, builder, sig, arguments):
+        return _load(builder, address.dtype, vector.lanes, arguments[0], arguments[1], ir.Constant(INDEX, 0), arguments[2])
 
     return vector(address, types.int64, types.int64), generate
 
@@ -109,10 +129,10 @@ def load(context, address, index, count):
 @intrinsic
 def load_between(context, address, index, first, count):
     """As `load`, with the lanes before `first` 0 and not read either."""
-    vector = Vector(address.dtype, lanes_of(address.dtype))
+    vector = _vector_of(address.dtype)
 
     def generate(target, builder, sig, arguments):
-        return _load(builder, vector, *arguments)
+        return _load(builder, address.dtype, vector.lanes, *arguments)
 
     return vector(address, types.int64, types.int64, types.int64), generate
 
@@ -123,7 +143,7 @@ def load_as(context, like, address, index, count):
     vector = Vector(address.dtype, like.lanes)
 
     def generate(target, builder, sig, arguments):
-        return _load(builder, vector, arguments[1], arguments[2], ir.Constant(INDEX, 0), arguments[3])
+        return _load(builder, vector.dtype, vector.lanes, arguments[1], arguments[2], ir.Constant(INDEX, 0), arguments[3])
 
     return vector(like, address, types.int64, types.int64), generate
 
@@ -133,20 +153,20 @@ def store(context, address, index, vector, count):
     """Write the first `count` lanes to address[index : index + count]."""
 
     def generate(target, builder, sig, arguments):
-        kind = arguments[2].type
+        value = _halves(builder, arguments[2]) if address.dtype == types.uint16 else arguments[2]
+        kind, align = value.type, address.dtype.bitwidth // 8
         pointer = _pointer(builder, arguments[0], arguments[1], kind)
-        align = vector.dtype.bitwidth // 8
 
         def masked():
             mask = _mask(builder, ir.Constant(INDEX, 0), arguments[3], vector.lanes)
-            _call(builder, f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [arguments[2], pointer, ir.Constant(ir.IntType(32), align), mask])
+            _call(builder, f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [value, pointer, ir.Constant(ir.IntType(32), align), mask])
 
         if simd.SIMD == "avx512":
             masked()
         else:
             with builder.if_else(builder.icmp_signed(">=", arguments[3], ir.Constant(INDEX, vector.lanes)), likely=True) as (whole, part):
                 with whole:
-                    builder.store(arguments[2], pointer).align = align
+                    builder.store(value, pointer).align = align
                 with part:
                     masked()
         return target.get_dummy_value()
@@ -211,7 +231,7 @@ def fetch_to_write(context, address, index):
 @intrinsic
 def zeros(context, address):
     """A vector of zeros of the address's type."""
-    vector = Vector(address.dtype, lanes_of(address.dtype))
+    vector = _vector_of(address.dtype)
 
     def generate(target, builder, sig, arguments):
         return ir.Constant(ir.VectorType(_element(vector.dtype), vector.lanes), None)
@@ -222,12 +242,12 @@ def zeros(context, address):
 @intrinsic
 def splat(context, address, scalar):
     """The number in every lane of a vector of the address's type."""
-    vector = Vector(address.dtype, lanes_of(address.dtype))
+    vector = _vector_of(address.dtype)
 
     def generate(target, builder, sig, arguments):
         return _splat(builder, arguments[1], vector.lanes)
 
-    return vector(address, address.dtype), generate
+    return vector(address, vector.dtype), generate
 
 
 @intrinsic

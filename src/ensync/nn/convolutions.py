@@ -4,7 +4,7 @@ import numpy as np
 
 from ensync.errors import EnsyncError
 from ensync.kernels import convolution, depthwise
-from ensync.kernels.activations import ACTIVATIONS
+from ensync.kernels.activations import ACTIVATIONS, IDENTITY, RELU
 from ensync.nn.images import Padding, extent, image
 from ensync.nn.layers import Layer, Parameter, Shape, Step
 from ensync.nn.memory import Workspace, empty
@@ -36,19 +36,26 @@ class Convolution(Layer):
         no_bias, nowhere = np.zeros((2, self.filters), self.weights.dtype)
         self.bias, self.bias_gradient = values.get("bias", no_bias), gradients.get("bias", nowhere)
 
+    @property
+    def reads_bf16(self) -> bool:
+        return self.form.takes_bf16 and self.code in (IDENTITY, RELU)
+
+    writes_bf16 = reads_bf16
+
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs = empty((rows, *self.form.outputs), dtype)
-        self.inputs_gradient = None if first else empty((rows, *self.form.image), dtype)
+        given, kept = self.stored(dtype)
+        self.outputs = empty((rows, *self.form.outputs), kept)
+        self.inputs_gradient = None if first else empty((rows, *self.form.image), given)
         self.zeros = np.zeros(self.form.image[2], dtype)
         Workspace.reserve(self.form.scratch_size(rows, dtype), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.inputs, self.current = inputs, self.outputs[: len(inputs)]
-        convolution.convolution_forward(self.form, inputs, self.weights, self.bias, self.code, Workspace.of(inputs.dtype), self.current)
+        convolution.convolution_forward(self.form, inputs, self.weights, self.bias, self.code, Workspace.of(self.weights.dtype), self.current)
         return self.current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        scratch = Workspace.of(gradient.dtype)
+        scratch = Workspace.of(self.weights.dtype)
         if self.code or not self.form.is_product:
             convolution.close_activation(self.code, self.current, gradient, scratch, self.bias_gradient)
         convolution.convolution_weight_gradient(self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient)

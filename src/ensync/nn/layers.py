@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensync.kernels import activations, matmul
-from ensync.nn.memory import empty
+from ensync.nn.memory import BF16, empty
 
 Shape = tuple[int, ...]
 
@@ -46,6 +46,8 @@ class Layer:
     statistics: tuple[Parameter, ...] = ()   # kept, saved and averaged, not trained
     layers: Sequence["Layer"] = ()           # nested in this one
     bf16: bool | None = None                 # True: products of numbers rounded to bf16, where the layer has them, with float32 sums
+    reads_bf16 = writes_bf16 = False         # whether its inputs, or outputs, may lie in memory as bf16, and their gradient with them
+    bf16_inputs = bf16_outputs = False       # whether they do, as the network says
 
     def build(self, shape: Shape) -> Shape:
         """Declare parameters and statistics for inputs of this shape and return the shape of the outputs."""
@@ -56,6 +58,10 @@ class Layer:
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         """Make the buffers; `first` means that nobody asks for the gradient with respect to the inputs."""
+
+    def stored(self, dtype: np.dtype) -> tuple[np.dtype, np.dtype]:
+        """Return the types in which inputs and outputs lie in memory, and their gradients, where parameters are of this one."""
+        return BF16 if self.bf16_inputs else dtype, BF16 if self.bf16_outputs else dtype
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         """Return the outputs `(rows, *shape)`, valid until the next forward."""

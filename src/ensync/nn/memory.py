@@ -3,6 +3,7 @@
 import numpy as np
 
 LINE = 64   # bytes
+BF16 = np.dtype(np.uint16)   # of arrays of bf16 numbers, for which numpy has no type; the kernels take uint16 for them
 # Bytes of a huge page, and from which numpy asks the system for them (madvise). In pages of 4 KiB, which lie anywhere, a thread's scratch
 # meets in some sets of the second cache: a line of depthwise sums took twice its time.
 HUGE, ASKED_FROM = 2 << 20, 4 << 20

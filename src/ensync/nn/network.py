@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class Network:
         for layer in self.layers:
             shape = layer.build(shape)
             self.shapes.append(shape)
+        for left, right in pairwise(self.layers):
+            left.bf16_outputs = right.bf16_inputs = bf16 and left.writes_bf16 and right.reads_bf16
         if len(shape) != 1:
             raise EnsyncError(f"a network with outputs of shape {' x '.join(map(str, shape))}", "one row of outputs, one for each class", "put a flatten layer before the last")
         (self.classes,) = shape

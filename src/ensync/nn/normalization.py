@@ -15,6 +15,8 @@ class BatchNormalization(Layer):
     momentum: of the moving statistics, Keras' meaning; unbiased: whether the moving variance is divided by count - 1, as PyTorch does.
     """
 
+    reads_bf16 = writes_bf16 = True
+
     def __init__(self, activation: str = "identity", momentum: float = 0.99, epsilon: float = 1e-3, unbiased: bool = False) -> None:
         self.relu, self.momentum, self.epsilon, self.unbiased = activation == "relu", momentum, epsilon, unbiased
         self.in_place = True   # whether the gradient of the inputs may be written over that of the outputs, which spares memory traffic
@@ -30,8 +32,9 @@ class BatchNormalization(Layer):
         self.gamma_gradient, self.beta_gradient = gradients["gamma"], gradients["beta"]
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs = empty((rows, *self.shape), dtype)
-        self.inputs_gradient = None if self.in_place else empty((rows, *self.shape), dtype)
+        given, kept = self.stored(dtype)
+        self.outputs = empty((rows, *self.shape), kept)
+        self.inputs_gradient = None if self.in_place and given == kept else empty((rows, *self.shape), given)
         c = self.shape[-1]
         self.scale, self.shift, self.spare = np.zeros((3, c), dtype)
         self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
@@ -50,7 +53,7 @@ class BatchNormalization(Layer):
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        c, out = self.shape[-1], gradient if self.in_place else self.inputs_gradient[: len(gradient)]
+        c, out = self.shape[-1], gradient if self.inputs_gradient is None else self.inputs_gradient[: len(gradient)]
         given = gradient.reshape(-1, c)
         normalization.channel_gradient_sums(given, self.values, self.scale, self.shift, self.relu, self._partial(), self.sums)
         self.use_gradient_sums(step)
@@ -59,7 +62,7 @@ class BatchNormalization(Layer):
 
     def _partial(self) -> np.ndarray:
         blocks, c = normalization.blocks(len(self.values)), self.shape[-1]
-        return Workspace.of(self.values.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+        return Workspace.of(self.scale.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
 
     def use_sums(self, rows: int, step: Step) -> None:
         """Set scale and shift: while training from `sums` over so many local rows, which the moving statistics follow."""

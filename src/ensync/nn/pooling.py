@@ -12,6 +12,7 @@ class MaxPooling(Layer):
     """outputs = the maximum of each window; windows overlap where the stride is less than the size."""
 
     kind = "Max pooling"
+    reads_bf16 = writes_bf16 = True
 
     def __init__(self, size: int = 2, stride: int | None = None, padding: Padding = "valid") -> None:
         self.size, self.stride, self.padding = size, stride or size, padding
@@ -23,8 +24,9 @@ class MaxPooling(Layer):
         return self.shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs, self.chosen = empty((rows, *self.shape), dtype), empty((rows, *self.shape), np.dtype(np.uint8))
-        self.inputs_gradient = empty((rows, *self.image), dtype)
+        given, kept = self.stored(dtype)
+        self.outputs, self.chosen = empty((rows, *self.shape), kept), empty((rows, *self.shape), np.dtype(np.uint8))
+        self.inputs_gradient = empty((rows, *self.image), given)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         rows = len(inputs)
@@ -44,6 +46,7 @@ class AveragePooling(MaxPooling):
     """outputs = the mean of each window's pixels inside the image."""
 
     kind = "Average pooling"
+    reads_bf16 = writes_bf16 = False
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         current = self.outputs[: len(inputs)]
@@ -59,12 +62,15 @@ class AveragePooling(MaxPooling):
 class GlobalAveragePooling(Layer):
     """outputs `(c,)` = each channel's mean over the image."""
 
+    reads_bf16 = True
+
     def build(self, shape: Shape) -> Shape:
         self.image = image(shape, self)
         return (shape[2],)
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs, self.inputs_gradient = empty((rows, self.image[2]), dtype), empty((rows, *self.image), dtype)
+        given, kept = self.stored(dtype)
+        self.outputs, self.inputs_gradient = empty((rows, self.image[2]), kept), empty((rows, *self.image), given)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         current = self.outputs[: len(inputs)]

@@ -10,7 +10,7 @@ from ensync.nn.branches import Chain, own
 from ensync.nn.convolutions import Convolution, DepthwiseConvolution
 from ensync.nn.images import Padding
 from ensync.nn.layers import Layer, Parameter, Shape, Step
-from ensync.nn.memory import Workspace, empty
+from ensync.nn.memory import BF16, Workspace, empty
 from ensync.nn.normalization import BatchNormalization
 
 
@@ -49,21 +49,21 @@ class SeparableUnit:
         self.depthwise, self.weights, self.bias = (values[name] for name in ("depthwise", "weights", "bias"))
         self.depthwise_gradient, self.weights_gradient, self.bias_gradient = (gradients[name] for name in ("depthwise", "weights", "bias"))
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        """Make the buffers: what the convolution returns, and the gradient of its inputs."""
+    def allocate(self, rows: int, dtype: np.dtype, given: np.dtype, kept: np.dtype) -> None:
+        """Make the buffers: what the convolution returns, of type `kept`, and the gradient of its inputs, of type `given`."""
         h, w, c = self.image
-        self.norm.allocate(0, dtype, first)
-        self.outputs, self.inputs_gradient = empty((rows, h, w, self.filters), dtype), empty((rows, h, w, c), dtype)
+        self.norm.allocate(0, dtype, first=False)
+        self.outputs, self.inputs_gradient = empty((rows, h, w, self.filters), kept), empty((rows, h, w, c), given)
         self.partial = empty((rows, 2, max(c, self.filters)), dtype)
-        self.zeros, self.no_skip = np.zeros(max(c, self.filters), dtype), np.zeros((0, h, w, c), dtype)
+        self.zeros, self.ones, self.no_skip = np.zeros(max(c, self.filters), dtype), np.ones(c, dtype), np.zeros((0, h, w, c), given)
         Workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
 
     def forward(self, inputs: np.ndarray, before: BatchNormalization | None, step: Step, bf16: bool | None) -> np.ndarray:
         """Return the outputs before their normalisation, given x, or what `before` normalises to x."""
-        rows, (h, w, c), norm = len(inputs), self.image, before or self.norm
+        rows, (h, w, _) = len(inputs), self.image
         self.inputs, self.before, self.current = inputs, before, self.outputs[:rows]
-        separable.separable_forward(inputs, norm.scale, norm.shift, before is not None, self.depthwise, self.zeros, self.weights, self.bias,
-                                    Workspace.of(inputs.dtype), self.current, self._partial(rows, self.filters), self.norm.sums,
+        separable.separable_forward(inputs, *self._scale_and_shift(), before is not None, self.depthwise, self.zeros, self.weights, self.bias,
+                                    Workspace.of(self.zeros.dtype), self.current, self._partial(rows, self.filters), self.norm.sums,
                                     bf16)
         self.norm.use_sums(rows * h * w, step)
         return self.current
@@ -75,10 +75,14 @@ class SeparableUnit:
         self.bias_gradient[:] = 0   # a bias that a mean over the batch takes away again
         out = self.inputs_gradient[:rows]
         separable.separable_backward(gradient, self.current, norm.scale, norm.shift, norm.relu, norm.coefficients, self.inputs,
-                                     (before.scale, before.shift), self.before is not None, self.depthwise, self.zeros, self.weights,
-                                     self.no_skip if skip is None else skip, Workspace.of(gradient.dtype), out, self.depthwise_gradient,
+                                     self._scale_and_shift(), self.before is not None, self.depthwise, self.zeros, self.weights,
+                                     self.no_skip if skip is None else skip, Workspace.of(self.zeros.dtype), out, self.depthwise_gradient,
                                      self.weights_gradient, self._partial(rows, self.image[2]), before.sums, bf16)
         return out
+
+    def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """What makes x of the inputs."""
+        return (self.before.scale, self.before.shift) if self.before else (self.ones, self.zeros)
 
     def _partial(self, rows: int, c: int) -> np.ndarray:
         return self.partial.reshape(-1)[: rows * 2 * c].reshape(rows, 2, c)
@@ -88,8 +92,10 @@ class SeparableBlock(Layer):
     """Separable convolutions, each with batch normalisation and ReLU; `residual`: no last ReLU, but the inputs added (Xception's block).
 
     Computed image by image in the cache (`kernels.separable`); channels must be multiples of 32.
-    options: of the batch normalisations.
+    options: of the batch normalisations. With bf16 products, what lies between two of its convolutions is bf16 too.
     """
+
+    reads_bf16 = writes_bf16 = True
 
     def __init__(self, filters: Sequence[int], size: int = 3, residual: bool = False, **options) -> None:
         self.residual, self.filters, self.size = residual, list(filters), size
@@ -112,9 +118,10 @@ class SeparableBlock(Layer):
             unit.bind(own(values, i), own(gradients, i))
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        (given, kept), between = self.stored(dtype), BF16 if self.bf16 else dtype
         for unit in self.units:
-            unit.allocate(rows, dtype, first)
-        self.outputs = empty((rows, *self.shape), dtype)
+            unit.allocate(rows, dtype, given if unit is self.units[0] else between, between)
+        self.outputs = empty((rows, *self.shape), kept)
         Workspace.reserve(normalization.blocks(rows * self.shape[0] * self.shape[1]) * 2 * self.shape[2], dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
@@ -129,7 +136,7 @@ class SeparableBlock(Layer):
         last, c, skip = self.units[-1], self.shape[2], gradient if self.residual else None
         values = last.current.reshape(-1, c)
         blocks = normalization.blocks(len(values))
-        partial = Workspace.of(gradient.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+        partial = Workspace.of(last.norm.scale.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
         normalization.channel_gradient_sums(gradient.reshape(-1, c), values, last.norm.scale, last.norm.shift, last.norm.relu, partial, last.norm.sums)
         for unit in reversed(self.units):
             gradient = unit.backward(gradient, skip if unit is self.units[0] else None, step, self.bf16)
