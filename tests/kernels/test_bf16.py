@@ -98,7 +98,8 @@ def test_a_panel_is_the_product_of_rounded_numbers(started, rows, vectors):
     np.testing.assert_allclose(c, expected, rtol=0, atol=1e-5)
 
 
-CASES = [(2, 9, 8, 16, 48), (3, 7, 7, 32, 16), (5, 12, 10, 64, 64), (2, 8, 8, 144, 128)]   # the last in blocks that threads share
+CASES = [(2, 9, 8, 16, 48), (3, 7, 7, 32, 16), (5, 12, 10, 64, 64), (2, 8, 8, 144, 128),    # this one in blocks that threads share
+         (3, 5, 6, 16, 16), (3, 7, 13, 32, 48), (5, 14, 9, 64, 32), (2, 17, 14, 32, 32), (4, 7, 14, 256, 256), (61, 7, 8, 128, 144)]
 
 
 def passes(case, bf16, dtype):
@@ -183,7 +184,7 @@ def test_threads_do_not_change_a_bit():
     before, found = threads.get_threads(), []
     for count in (1, before):
         threads.set_threads(count)
-        found.append([*passes(CASES[2], True, np.float32), *separable_passes(np.float32, True, narrow)])
+        found.append([*passes(CASES[2], True, np.float32), *passes(CASES[8], True, np.float32), *separable_passes(np.float32, True, narrow)])
     threads.set_threads(before)
     for one, many in zip(*found, strict=True):
         np.testing.assert_array_equal(one, many)

@@ -14,6 +14,11 @@ DIRECT = [(2, 9, 8, 3, 5, 3, 1, 1, 1), (9, 6, 7, 20, 8, 3, 2, 1, 1), (2, 13, 11,
 PRODUCT = [(2, 8, 7, 6, 9, 1, 1, 0, 1)]
 WINOGRAD = [(2, 9, 8, 16, 33, 3, 1, 1, 1), (3, 7, 7, 17, 40, 3, 1, 1, 1), (1, 10, 6, 16, 16, 3, 1, 0, 1), (33, 4, 4, 20, 16, 3, 1, 2, 1),
             (10, 15, 15, 130, 129, 3, 1, 1, 1), (3, 9, 8, 32, 66, 3, 1, 1, 2), (2, 7, 7, 51, 48, 3, 1, 0, 3)]
+# Sides in tiles of four, three and both, images of one tile, and blocks with several kinds of tiles; the last in blocks that threads share.
+SIDES = [(2, 5, 6, 16, 16, 3, 1, 1, 1), (3, 7, 13, 17, 16, 3, 1, 1, 1), (5, 14, 9, 16, 34, 3, 1, 1, 1), (2, 17, 14, 16, 20, 3, 1, 1, 1),
+         (3, 13, 17, 20, 16, 3, 1, 2, 1), (40, 3, 1, 16, 16, 3, 1, 1, 1), (2, 2, 12, 16, 16, 3, 1, 1, 1), (2, 7, 10, 34, 32, 3, 1, 0, 2),
+         (60, 7, 6, 16, 17, 3, 1, 1, 1), (4, 7, 14, 256, 256, 3, 1, 1, 1), (36, 7, 8, 128, 130, 3, 1, 1, 1)]
+WINOGRAD += SIDES
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 
@@ -87,7 +92,7 @@ def test_no_images_give_no_gradient(sizes):
     assert not weights_gradient.any() and not bias_gradient.any()
 
 
-@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[3], WINOGRAD[5]], ids=str)
+@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[3], WINOGRAD[5], SIDES[2], SIDES[9]], ids=str)
 def test_threads_do_not_change_a_bit(sizes):
     arrays, found, before = case(*sizes, np.float32), [], threads.get_threads()
     for count in (1, before):

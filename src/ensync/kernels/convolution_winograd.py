@@ -3,6 +3,8 @@
 A tile of 4x4 outputs y needs a 6x6 piece d of the image and the filter w:  y = A' [(G w G') * (B' d B)] A  (' = transposed).
 Its transposed form gives the filter's gradient:  dw = G' [(A dy A') * (B' d B)] G. The products in brackets, per pair of
 channels and each of the 36 places, become 36 matrix products over channels (or over tiles, for the filter's gradient).
+Where sides are no multiples of four, tiles of three outputs go without one of the six points of that dimension, that is F(3, 3) with the filters of
+F(4, 3): `winograd_tiling` orders the tiles so that each place's products are of those that need it.
 
 Scratch, of `scratch_size`: the transformed filter, then for each thread its tiles' transformed pieces and products.
 `bf16`: None, or True for those matrix products in bf16, two neighbouring terms of their sums in the place of one float32;
@@ -19,6 +21,7 @@ from ensync.kernels.panels import VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
 from ensync.kernels.strips import clear
 from ensync.kernels.vectors import advance, fetch, zeros
+from ensync.kernels.winograd_tiling import tile_at, tiles_with, tiling_of
 from ensync.kernels.winograd_transforms import (
     BELOW, HALVES, PLACES, PLAIN, finish_filter, panel_width, put, transform_filter, transform_gradient, transform_piece, transform_result,
 )
@@ -32,6 +35,7 @@ NARROW_FILTER_PANEL, PAIRS_NARROW_FILTER_PANEL = panel(True, FILTER_ROWS, 1), pa
 TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
 WIDE_TILES = -(-128 // ROWS) * ROWS     # of one block where the transformed filter is larger than that cache: it is read once per block
 WIDE_FROM = 128 * 128 + 1               # input times output channels
+SPREAD = 7                              # from one place to the next, coprime to their number: threads get about as many each that few tiles need
 GRADIENT_VALUES = 1 << 19               # transformed at once for the filter's gradient: they stay in two second caches
 
 
@@ -84,104 +88,124 @@ def _layout(terms, k, tiles, full):
 
 
 @njit(**INNER)
-def _products(item, pieces, filters, products, rows, terms, layout, ahead, bf16):
-    """Multiply pieces (rows, terms) at one place with one panel of the filter; item counts places and panels.
+def _place(item, panels, step):
+    """Return the place of an item, which counts places, each `step` after the one before, and panels."""
+    return item // panels * step % PLACES
 
-    ahead: whether what the next items read comes from farther than the second cache.
+
+@njit(**INNER)
+def _products(item, pieces, filters, products, block, tiles, terms, layout, ahead, bf16):
+    """Multiply pieces (tiles, terms) of a block at one place with one panel of the filter; item counts places and panels.
+
+    ahead: whether threads share the items, and what the next ones read comes from farther than the second cache.
     """
     panels, width, piece_step, filter_step, product_step = layout
-    place, number = item // panels, item % panels
+    step = SPREAD if ahead else 1
+    place, number = _place(item, panels, step), item % panels
+    first, end = tiles_with(place, block)
     right = advance(filters, place * filter_step + number * terms * width)
     left, to = advance(pieces, place * piece_step), advance(products, place * product_step + number * width)
-    following = advance(filters, (item + 1) // panels * filter_step + (item + 1) % panels * terms * width)
     if ahead:
-        _ask(advance(left, piece_step), rows * terms, number, panels)
-    for row in range(0, rows, ROWS):
+        later = _place(item + panels, panels, step)
+        start, stop = tiles_with(later, block)
+        _ask(advance(pieces, later * piece_step + start * terms), (stop - start) * terms, number, panels)
+    parts = (end - first + ROWS - 1) // ROWS
+    for part in range(parts):
+        row = min(first + part * ROWS, tiles - ROWS)    # the last within the block; a row computed twice is the same
         _panel(advance(left, row * terms), right, advance(to, row * panels * width), terms, width, panels * width, bf16)
         if ahead:
-            _ask(following, terms * width, row // ROWS, (rows + ROWS - 1) // ROWS)
+            following = _place(item + 1, panels, step) * filter_step + (item + 1) % panels * terms * width
+            _ask(advance(filters, following), terms * width, part, parts)
 
 
 @njit(parallel=True, **KERNEL)
 def _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16):
     (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
-    down, across, terms = (oh + 3) // 4, (ow + 3) // 4, c if bf16 is None else c // 2
+    terms, tiling = c if bf16 is None else c // 2, tiling_of(n, oh, ow)
     layout = _layout(terms, k, TILES, full)
     panels, width, piece_step, filter_step, product_step = layout
     share = PLACES * (full + piece_step + product_step)
-    total = n * down * across
-    for block in prange((total + TILES - 1) // TILES):
-        room, count = pointer(scratch, PLACES * filter_step + numba.get_thread_id() * share), min(TILES, total - block * TILES)
+    for number in prange((tiling[0] + TILES - 1) // TILES):
+        count = min(TILES, tiling[0] - number * TILES)
+        block = (number * TILES, count, *tiling)
+        room = pointer(scratch, PLACES * filter_step + numba.get_thread_id() * share)
         pieces = advance(room, PLACES * full)
         products = advance(pieces, PLACES * piece_step)
         for i in range(count):
-            image, place = (block * TILES + i) // (down * across), (block * TILES + i) % (down * across)
-            y, x = place // across * 4 - padding[0], place % across * 4 - padding[1]
-            transform_piece(pointer(inputs, image * h * w * c), (h, w), y, x, c, advance(pieces, i * terms), piece_step, 1, room, HALVES, bf16)
+            tile = tile_at(i, block)
+            transform_piece(pointer(inputs, tile[0] * h * w * c), (h, w), tile, padding, c, advance(pieces, i * terms), piece_step, 1, room, HALVES, bf16)
         for item in range(PLACES * panels):
-            _products(item, pieces, pointer(scratch, 0), products, count, terms, layout, False, bf16)
+            _products(item, pieces, pointer(scratch, 0), products, block, TILES, terms, layout, False, bf16)
         for i in range(count):
-            image, place = (block * TILES + i) // (down * across), (block * TILES + i) % (down * across)
+            tile = tile_at(i, block)
             transform_result(advance(products, i * panels * width), product_step, width, pointer(bias, 0), floor,
-                             pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
+                             pointer(outputs, tile[0] * oh * ow * k), (oh, ow), tile, k, room)
 
 
 @njit(parallel=True, **KERNEL)
 def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs, bf16):
     """As `_multiply`, threads sharing a block of tiles, so that each reads only its part of a large filter."""
     (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
-    down, across, terms = (oh + 3) // 4, (ow + 3) // 4, c if bf16 is None else c // 2
+    terms, tiling = c if bf16 is None else c // 2, tiling_of(n, oh, ow)
     layout = _layout(terms, k, WIDE_TILES, full)
     panels, width, piece_step, filter_step, product_step = layout
     rooms = PLACES * filter_step
     pieces_at = rooms + threads * PLACES * full
     products_at = pieces_at + PLACES * piece_step
-    for start in range(0, n * down * across, WIDE_TILES):
-        count = min(WIDE_TILES, n * down * across - start)
+    for start in range(0, tiling[0], WIDE_TILES):
+        count = min(WIDE_TILES, tiling[0] - start)
+        block = (start, count, *tiling)
         for i in prange(count):
-            image, place = (start + i) // (down * across), (start + i) % (down * across)
+            tile = tile_at(i, block)
             room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
-            transform_piece(pointer(inputs, image * h * w * c), (h, w), place // across * 4 - padding[0], place % across * 4 - padding[1], c,
-                            pointer(scratch, pieces_at + i * terms), piece_step, 1, room, HALVES, bf16)
+            transform_piece(pointer(inputs, tile[0] * h * w * c), (h, w), tile, padding, c, pointer(scratch, pieces_at + i * terms), piece_step, 1, room,
+                            HALVES, bf16)
         for item in prange(PLACES * panels):
-            _products(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), count, terms, layout, True, bf16)
+            _products(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), block, WIDE_TILES, terms, layout, True, bf16)
         for i in prange(count):
-            image, place = (start + i) // (down * across), (start + i) % (down * across)
+            tile = tile_at(i, block)
             room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
             transform_result(pointer(scratch, products_at + i * panels * width), product_step, width, pointer(bias, 0), floor,
-                             pointer(outputs, image * oh * ow * k), (oh, ow), place // across * 4, place % across * 4, k, room)
+                             pointer(outputs, tile[0] * oh * ow * k), (oh, ow), tile, k, room)
 
 
 @njit(**INNER)
-def _add_products(pieces, gradients, sums, nothing, first, item, terms, whole, layout, ahead, bf16):
-    """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums; item and ahead as above.
+def _add_products(pieces, gradients, sums, nothing, item, block, terms, whole, layout, ahead, bf16):
+    """Add pieces' times gradients of one block of tiles, at one place and for one panel of outputs, to the filter's sums; item as above.
 
-    nothing: zeros, to which the first block is added.
+    nothing: zeros, to which the first block is added. ahead: whether what the next items read comes from farther than the second cache.
+    Tiles that go without a place have zeros there: bf16's pairs may hold some.
     """
     panels, width, piece_step, sum_step, gradient_step = layout
-    full, place, number = lanes(pieces), item // panels, item % panels
-    right = advance(gradients, place * gradient_step + number * terms * width)
-    following = advance(gradients, (item + 1) // panels * gradient_step + (item + 1) % panels * terms * width)
+    full, place, number, together = lanes(pieces), _place(item, panels, SPREAD), item % panels, 1 if bf16 is None else 2
+    first, end = tiles_with(place, block)
+    if first >= end:
+        if block[0] > 0:
+            return
+        first, end = 0, 1   # zeros, for the sums to begin with
+    first, end = first // together, (end + together - 1) // together
+    right = advance(gradients, place * gradient_step + (number * terms + first) * width)
     if ahead:
-        _ask(advance(pieces, (place + 1) * piece_step), whole * terms, number, panels)
+        _ask(advance(pieces, _place(item + panels, panels, SPREAD) * piece_step), whole * terms, number, panels)
     for row in range(0, whole, FILTER_ROWS):
-        left, to = advance(pieces, place * piece_step + row // full * terms * full + row % full), advance(sums, place * sum_step + (number * whole + row) * width)
-        if first:
-            _filter_panel(left, right, nothing, to, terms, 0, width, bf16)
+        left = advance(pieces, place * piece_step + (row // full * terms + first) * full + row % full)
+        to = advance(sums, place * sum_step + (number * whole + row) * width)
+        if block[0] == 0:
+            _filter_panel(left, right, nothing, to, end - first, 0, width, bf16)
         else:
-            _filter_panel(left, right, to, to, terms, width, width, bf16)
+            _filter_panel(left, right, to, to, end - first, width, width, bf16)
         if ahead:
-            _ask(following, terms * width, row // FILTER_ROWS, whole // FILTER_ROWS)
+            following = _place(item + 1, panels, SPREAD) * gradient_step + (item + 1) % panels * terms * width
+            _ask(advance(gradients, following), terms * width, row // FILTER_ROWS, whole // FILTER_ROWS)
 
 
 @njit(**INNER)
-def _transform_pair(inputs, gradient, padding, tile, place, way, terms, layout, room, pieces, spread, bf16):
-    """Transform one tile's input piece and gradient to their place in the block, zeros where there is no such tile."""
-    (n, h, w, c), (oh, ow, k) = inputs.shape, gradient.shape[1:]
-    full, down, across = lanes(inputs), (oh + 3) // 4, (ow + 3) // 4
+def _transform_pair(inputs, gradient, padding, number, block, place, way, terms, layout, room, pieces, spread, bf16):
+    """Transform the input piece and the gradient of a block's tile to their place, zeros where there is no such tile."""
+    (h, w, c), (oh, ow, k), full = inputs.shape[1:], gradient.shape[1:], lanes(inputs)
     panels, width, piece_step, sum_step, gradient_step = layout
     pieces, spread = advance(pieces, place * full), advance(spread, place * width)
-    if tile >= n * down * across:
+    if number >= block[1]:
         nothing = zeros(pieces)
         for at in range(PLACES):
             for j in range(0, c, full):
@@ -189,9 +213,9 @@ def _transform_pair(inputs, gradient, padding, tile, place, way, terms, layout, 
             for j in range(0, panels * width, full):
                 put(spread, at * gradient_step + j // width * terms * width + j % width, nothing, full, way, bf16)
         return
-    image, y, x = tile // (down * across), tile % (down * across) // across * 4, tile % across * 4
-    transform_piece(pointer(inputs, image * h * w * c), (h, w), y - padding[0], x - padding[1], c, pieces, piece_step, terms, room, way, bf16)
-    transform_gradient(pointer(gradient, image * oh * ow * k), (oh, ow), y, x, k, spread, gradient_step, terms * width, width, room, way, bf16)
+    tile = tile_at(number, block)
+    transform_piece(pointer(inputs, tile[0] * h * w * c), (h, w), tile, padding, c, pieces, piece_step, terms, room, way, bf16)
+    transform_gradient(pointer(gradient, tile[0] * oh * ow * k), (oh, ow), tile, k, spread, gradient_step, terms * width, width, room, way, bf16)
 
 
 @njit(parallel=True, **KERNEL)
@@ -199,7 +223,7 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, ahead, scratch, o
     """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
     (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
     whole, together = (c + full - 1) // full * full, 1 if bf16 is None else 2
-    width, terms, total = panel_width(k, full), tiles // together, n * ((oh + 3) // 4) * ((ow + 3) // 4)
+    width, terms, tiling = panel_width(k, full), tiles // together, tiling_of(n, oh, ow)
     panels = (k + width - 1) // width
     layout = panels, width, terms * whole + full, panels * whole * width + full, panels * terms * width + full
     pieces = threads * PLACES * full
@@ -207,15 +231,15 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, ahead, scratch, o
     sums = spread + PLACES * layout[4]
     nothing = sums + PLACES * layout[3]
     clear(pointer(scratch, nothing), width)
-    for start in range(0, total, tiles):
+    for start in range(0, tiling[0], tiles):
+        block = (start, min(tiles, tiling[0] - start), *tiling)
         for place in prange(terms):
             room = pointer(scratch, numba.get_thread_id() * PLACES * full)
             for below in range(together):
-                _transform_pair(inputs, gradient, padding, start + place * together + below, np.int64(place), BELOW if below else PLAIN, terms, layout,
-                                room,
-                                pointer(scratch, pieces), pointer(scratch, spread), bf16)
+                _transform_pair(inputs, gradient, padding, place * together + below, block, np.int64(place), BELOW if below else PLAIN, terms, layout,
+                                room, pointer(scratch, pieces), pointer(scratch, spread), bf16)
         for part in prange(PLACES * panels):
-            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), pointer(scratch, nothing), start == 0, np.int64(part),
+            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), pointer(scratch, nothing), np.int64(part), block,
                           terms, whole, layout, ahead, bf16)
     for i in prange(c):
         finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k), c * k, k)

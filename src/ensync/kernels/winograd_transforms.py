@@ -2,7 +2,11 @@
 
 The points are 0, 2/3, -2/3, 3/2, -3/2 and infinity. Their errors are 0.4 of those with the usual 0, 1, -1, 2, -2 (products of bf16
 on inputs behind a ReLU: 0.9 % of the outputs' spread instead of 2.2 %), and 2/3 * 3/2 = 1 saves two multiplications.
+Tiles of three outputs along a dimension, F(3, 3), need five points (Toom and Cook's method takes any) and go without -3/2. The filter's factor at a
+point p is 1 over the product of p's distances to the others; for the pieces of such tiles to share the transformed filters, they bring the
+factor p + 3/2 that is then too many, which also makes what they have at -3/2 zero.
 Tiles touch memory in pieces of a pixel's vector, which the processor does not foresee: each asks for its part of the tiles below, or of the next image.
+`tile` is what `winograd_tiling.tile_at` returns.
 `way` tells how a vector is written: PLAIN, HALVES (as bf16), or BELOW (as bf16 in one place with what was written plainly before).
 """
 
@@ -11,9 +15,10 @@ from numba import njit, prange
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS
 from ensync.kernels.simd import lanes, pointer
-from ensync.kernels.vectors import fetch, fetch_to_write, fma, load, maximum, pair, splat, store, store_halves
+from ensync.kernels.vectors import fetch, fetch_to_write, fma, load, maximum, pair, splat, store, store_halves, zeros
 
 PLACES = 36
+DROPPED = 4     # the point that tiles of three go without
 PLAIN, HALVES, BELOW = 0, 1, 2
 A, B = 2 / 3, 3 / 2
 A2, B2, A3, B3 = A**2, B**2, A**3, B**3
@@ -35,8 +40,12 @@ def put(target, at, value, count, way, bf16):
 
 
 @njit(forceinline=True, **INNER)
-def _piece(at, a, b, c, d, e, f):
-    """B' times six values."""
+def _piece(at, three, a, b, c, d, e, f):
+    """B' times six values, or for three outputs times the first five."""
+    if three:
+        far, odd = fma(splat(at, B), d, splat(at, -A) * b), fma(splat(at, A), d, splat(at, -B) * b)
+        near = fma(splat(at, A2 - B2), c, far)
+        return fma(splat(at, -B2), c, a) + far, near + odd, near - odd, far + far, zeros(at), fma(splat(at, -A2), c, e) - far
     near, odd_near = fma(splat(at, -B2), c, e), splat(at, A) * fma(splat(at, -B2), b, d)
     far, odd_far = fma(splat(at, -A2), c, e), splat(at, B) * fma(splat(at, -A2), b, d)
     both = splat(at, -BOTH)
@@ -44,15 +53,21 @@ def _piece(at, a, b, c, d, e, f):
 
 
 @njit(forceinline=True, **INNER)
-def _result(at, a, b, c, d, e, f):
-    """A' times six values."""
-    s, t, u, v = b + c, b - c, d + e, d - e
+def _result(at, three, a, b, c, d, e, f):
+    """A' times six values; for three outputs without the fifth value, and the fourth output is none."""
+    s, t = b + c, b - c
+    if three:
+        return a + s + d, fma(splat(at, A), t, splat(at, B) * d), fma(splat(at, A2), s, fma(splat(at, B2), d, f)), f
+    u, v = d + e, d - e
     return a + s + u, fma(splat(at, A), t, splat(at, B) * v), fma(splat(at, A2), s, splat(at, B2) * u), fma(splat(at, A3), t, fma(splat(at, B3), v, f))
 
 
 @njit(forceinline=True, **INNER)
-def _spread(at, a, b, c, d):
-    """A times four values."""
+def _spread(at, three, a, b, c, d):
+    """A times four values, or three."""
+    if three:
+        near, odd = fma(splat(at, A2), c, a), splat(at, A) * b
+        return a, near + odd, near - odd, fma(splat(at, B2), c, fma(splat(at, B), b, a)), zeros(at), c
     near, odd_near = fma(splat(at, A2), c, a), splat(at, A) * fma(splat(at, A2), d, b)
     far, odd_far = fma(splat(at, B2), c, a), splat(at, B) * fma(splat(at, B2), d, b)
     return a, near + odd_near, near - odd_near, far + odd_far, far - odd_far, d
@@ -126,71 +141,75 @@ def _ask_four(source, at, c):
 
 
 @njit(**INNER)
-def transform_piece(source, window, y, x, c, target, target_step, channel_step, room, way, bf16):
-    """Write the 36 places of one 6x6 piece, `target_step` apart, channels `channel_step` apart from vector to vector.
+def transform_piece(source, window, tile, padding, c, target, target_step, channel_step, room, way, bf16):
+    """Write the 36 places of one tile's piece of the image, `target_step` apart, channels `channel_step` apart from vector to vector.
 
     `room`: 36 vectors for half-done work. Where channel_step is not 1, whole vectors are written; HALVES are half as long.
     """
     h, w = window
-    full = lanes(source)
+    _, y, x, short, narrow, below = tile
+    y, x, ahead, full = y - padding[0], x - padding[1], below if below > 0 else h + below, lanes(source)
     for j in range(0, c, full):
         count = min(full, c - j)
         kept = count if channel_step == 1 else full
-        for i in range(6):
-            seen = _inside(y + i, h, count)
-            p, q, r, s, t, u = _six(source, ((y + i) * w + x) * c + j, c, x, w, seen)
+        for i in range(5 if short else 6):
+            seen, at = _inside(y + i, h, count), ((y + i) * w + x) * c + j
+            p, q, r, s, t, u = _six(source, at, c, x, w, seen)
             if i > 1:
-                _ask_four(source, ((y + i + 4) * w + x + 1) * c + j, c)
-            p, q, r, s, t, u = _piece(source, p, q, r, s, t, u)
+                _ask_four(source, at + (ahead * w + 1) * c, c)
+            p, q, r, s, t, u = _piece(source, narrow, p, q, r, s, t, u)
             _keep(room, i * 6 * full, full, p, q, r, s, t, u)
         for k in range(6):
             p, q, r, s, t, u = _recall(room, k * full, 6 * full)
-            p, q, r, s, t, u = _piece(source, p, q, r, s, t, u)
+            p, q, r, s, t, u = _piece(source, short, p, q, r, s, t, u)
             to = k * target_step + (j // 2 if bf16 is not None and way == HALVES else j * channel_step)
             _put_six(target, to, 6 * target_step, p, q, r, s, t, u, kept, way, bf16)
 
 
 @njit(**INNER)
-def transform_result(products, step, width, bias, floor, target, window, y, x, c, room):
-    """Write one tile of 4x4 outputs from its 36 products, `step` apart, plus bias and not below the floor."""
+def transform_result(products, step, width, bias, floor, target, window, tile, c, room):
+    """Write one tile of outputs from its 36 products, `step` apart, plus bias and not below the floor."""
     h, w = window
-    full, low = lanes(products), splat(products, floor)
+    _, y, x, short, narrow, below = tile
+    full, low, ahead = lanes(products), splat(products, floor), below if below > 0 else h + below
     for j in range(0, c, full):
         count, add = min(full, c - j), load(bias, j, min(full, c - j))
+        last = 0 if narrow else _inside(x + 3, w, count)
         for k in range(6):
             p, q, r, s, t, u = _recall(products, k * step + j, 6 * step)
-            p, q, r, s = _result(products, p, q, r, s, t, u)
+            p, q, r, s = _result(products, short, p, q, r, s, t, u)
             store(room, k * full, p, full)
             store(room, (6 + k) * full, q, full)
             store(room, (12 + k) * full, r, full)
             store(room, (18 + k) * full, s, full)
-        for i in range(min(4, h - y)):
+        for i in range(min(3 if short else 4, h - y)):
             p, q, r, s, t, u = _recall(room, i * 6 * full, full)
-            p, q, r, s = _result(products, p, q, r, s, t, u)
+            p, q, r, s = _result(products, narrow, p, q, r, s, t, u)
             at = ((y + i) * w + x) * c + j
             for pixel in range(4):
-                fetch_to_write(target, at + (4 * w + pixel) * c)
+                fetch_to_write(target, at + (ahead * w + pixel) * c)
             store(target, at, maximum(p + add, low), count)
             store(target, at + c, maximum(q + add, low), _inside(x + 1, w, count))
             store(target, at + 2 * c, maximum(r + add, low), _inside(x + 2, w, count))
-            store(target, at + 3 * c, maximum(s + add, low), _inside(x + 3, w, count))
+            store(target, at + 3 * c, maximum(s + add, low), last)
 
 
 @njit(**INNER)
-def transform_gradient(source, window, y, x, c, target, target_step, panel_step, width, room, way, bf16):
-    """Write the 36 places of one tile of 4x4 gradients, `target_step` apart, in panels of `width` channels."""
+def transform_gradient(source, window, tile, c, target, target_step, panel_step, width, room, way, bf16):
+    """Write the 36 places of one tile of gradients, `target_step` apart, in panels of `width` channels."""
     h, w = window
-    full = lanes(source)
+    _, y, x, short, narrow, below = tile
+    full, ahead = lanes(source), below if below > 0 else h + below
     for j in range(0, c, full):
         count, to = min(full, c - j), j // width * panel_step + j % width
-        for i in range(4):
+        for i in range(3 if short else 4):
             seen, at = _inside(y + i, h, count), ((y + i) * w + x) * c + j
-            p, q, r, s, t, u = _spread(source, load(source, at, seen), load(source, at + c, _inside(x + 1, w, seen)),
+            p, q, r, s, t, u = _spread(source, narrow, load(source, at, seen), load(source, at + c, _inside(x + 1, w, seen)),
                                        load(source, at + 2 * c, _inside(x + 2, w, seen)), load(source, at + 3 * c, _inside(x + 3, w, seen)))
-            _ask_four(source, at + 4 * w * c, c)
+            _ask_four(source, at + ahead * w * c, c)
             _keep(room, i * 6 * full, full, p, q, r, s, t, u)
         for k in range(6):
-            p, q, r, s, t, u = _spread(source, load(room, k * full, full), load(room, (6 + k) * full, full),
+            p, q, r, s, t, u = _spread(source, short, load(room, k * full, full), load(room, (6 + k) * full, full),
                                        load(room, (12 + k) * full, full), load(room, (18 + k) * full, full))
             _put_six(target, k * target_step + to, 6 * target_step, p, q, r, s, t, u, full, way, bf16)
 
