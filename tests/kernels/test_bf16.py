@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 
 from ensync.kernels import bf16_gain, convolution, normalization, pooling, separable, threads
-from ensync.kernels.activations import IDENTITY
+from ensync.kernels.activations import IDENTITY, RELU
 from ensync.kernels.panels import ROWS, VECTORS, panel
 from ensync.kernels.simd import bf16_missing, lanes_of, pointer
 from ensync.kernels.vectors import load, pair, store, store_halves
@@ -102,11 +102,13 @@ CASES = [(2, 9, 8, 16, 48), (3, 7, 7, 32, 16), (5, 12, 10, 64, 64), (2, 8, 8, 14
          (3, 5, 6, 16, 16), (3, 7, 13, 32, 48), (5, 14, 9, 64, 32), (2, 17, 14, 32, 32), (4, 7, 14, 256, 256), (61, 7, 8, 128, 144)]
 
 
-def passes(case, bf16, dtype):
+def passes(case, bf16, dtype, keep=np.asarray):
+    """The arrays that the three passes write; `keep` makes those of images what lies in memory."""
     n, h, w, c, k = case
     random, form = np.random.default_rng(h + c), convolution.Convolution((h, w, c), (3, 3), (h, w, k), 1, (1, 1), 1, bf16)
     inputs, weights, gradient = (random.standard_normal(shape).astype(dtype) for shape in ((n, h, w, c), form.weights_shape, (n, h, w, k)))
-    found = [np.full_like(x, np.nan) for x in (gradient, inputs, weights)]
+    inputs, gradient = keep(inputs), keep(gradient)
+    found = [np.full_like(x, 0x7FFF if x.dtype == np.uint16 else np.nan) for x in (gradient, inputs, weights)]
     scratch, zeros = np.full(form.scratch_size(n, np.dtype(dtype)), np.nan, dtype), np.zeros(max(c, k), dtype)
     convolution.convolution_forward(form, inputs, weights, zeros[:k], IDENTITY, scratch, found[0])
     convolution.convolution_input_gradient(form, gradient, weights, zeros[:c], scratch, found[1])
@@ -118,11 +120,32 @@ def spread(found, expected):
     return np.sqrt(np.mean((found - expected) ** 2)) / expected.std()
 
 
+@pytest.mark.parametrize("keep", [np.asarray, narrow])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_convolution_is_near_the_exact_one(case):
+def test_a_convolution_is_near_the_exact_one(case, keep):
     """By 1.5 % of the results' spread: four times what rounding the operands costs, for the 4x4 tiles of Winograd's algorithm."""
-    for found, exact in zip(passes(case, True, np.float32), passes(case, None, np.float64), strict=True):
-        assert 1e-3 < spread(found, exact) < 0.015
+    for found, exact in zip(passes(case, True, np.float32, keep), passes(case, None, np.float64), strict=True):
+        assert 1e-3 < spread(as_float(found), exact) < 0.015
+
+
+def test_a_convolution_in_groups_takes_bf16_arrays():
+    n, h, w, c, k, groups = 2, 7, 6, 32, 64, 2
+    random, form = np.random.default_rng(3), convolution.Convolution((h, w, c), (3, 3), (h, w, k), 1, (1, 1), groups, True)
+    assert form.takes_bf16
+    inputs, gradient = (rounded(random.standard_normal(shape)) for shape in ((n, h, w, c), (n, h, w, k)))
+    weights, bias = random.standard_normal(form.weights_shape).astype(np.float32), random.standard_normal(k).astype(np.float32)
+
+    def run(keep):
+        x, g, scratch = keep(inputs), keep(gradient), np.empty(form.scratch_size(n, np.dtype(np.float32)), np.float32)
+        outputs, slope, weights_gradient, bias_gradient = np.empty_like(g), np.empty_like(x), np.empty_like(weights), np.empty_like(bias)
+        convolution.convolution_forward(form, x, weights, bias, RELU, scratch, outputs)
+        convolution.close_activation(RELU, outputs, g, scratch, bias_gradient)
+        convolution.convolution_weight_gradient(form, x, g, scratch, weights_gradient, bias_gradient)
+        convolution.convolution_input_gradient(form, g, weights, np.zeros(c, np.float32), scratch, slope)
+        return outputs, slope, weights_gradient, bias_gradient
+
+    for found, expected in zip(run(narrow), run(np.copy), strict=True):
+        np.testing.assert_array_equal(*(as_float(found), rounded(expected)) if found.dtype == np.uint16 else (found, expected))
 
 
 def test_channels_that_do_not_fill_vectors_stay_in_float32():

@@ -27,11 +27,11 @@ from ensync.kernels.winograd_transforms import (
 )
 
 ROWS = {"avx512": 13}.get(SIMD, panels.ROWS)  # of a tile: batches are powers of two, and so are many images' tiles: 5 x 13 is 64 and little more
-FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)    # divides the lanes
+FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)    # of a tile of the filter's gradient; all lie in the lanes of one vector
 PANEL, PAIRS_PANEL = panel(False, ROWS), panel(False, ROWS, pairs=True)
 NARROW_PANEL, PAIRS_NARROW_PANEL = panel(False, ROWS, 1), panel(False, ROWS, 1, pairs=True)
-FILTER_PANEL, PAIRS_FILTER_PANEL = panel(True, FILTER_ROWS), panel(True, FILTER_ROWS, pairs=True)
-NARROW_FILTER_PANEL, PAIRS_NARROW_FILTER_PANEL = panel(True, FILTER_ROWS, 1), panel(True, FILTER_ROWS, 1, pairs=True)
+FILTER_PANEL, PAIRS_FILTER_PANEL = panel(True, FILTER_ROWS, in_lanes=True), panel(True, FILTER_ROWS, pairs=True)
+NARROW_FILTER_PANEL, PAIRS_NARROW_FILTER_PANEL = panel(True, FILTER_ROWS, 1, in_lanes=True), panel(True, FILTER_ROWS, 1, pairs=True)
 TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
 WIDE_TILES = -(-128 // ROWS) * ROWS     # of one block where the transformed filter is larger than that cache: it is read once per block
 WIDE_FROM = 128 * 128 + 1               # input times output channels
@@ -187,7 +187,8 @@ def _add_products(pieces, gradients, sums, nothing, item, block, terms, whole, l
     right = advance(gradients, place * gradient_step + (number * terms + first) * width)
     if ahead:
         _ask(advance(pieces, _place(item + panels, panels, SPREAD) * piece_step), whole * terms, number, panels)
-    for row in range(0, whole, FILTER_ROWS):
+    rows = min(FILTER_ROWS, full)
+    for row in range(0, whole, rows):
         left = advance(pieces, place * piece_step + (row // full * terms + first) * full + row % full)
         to = advance(sums, place * sum_step + (number * whole + row) * width)
         if block[0] == 0:
@@ -196,7 +197,7 @@ def _add_products(pieces, gradients, sums, nothing, item, block, terms, whole, l
             _filter_panel(left, right, to, to, end - first, width, width, bf16)
         if ahead:
             following = _place(item + 1, panels, SPREAD) * gradient_step + (item + 1) % panels * terms * width
-            _ask(advance(gradients, following), terms * width, row // FILTER_ROWS, whole // FILTER_ROWS)
+            _ask(advance(gradients, following), terms * width, row // rows, whole // rows)
 
 
 @njit(**INNER)

@@ -19,10 +19,11 @@ ROWS, VECTORS = {"avx512": (14, 2), "avx2": (6, 2), "neon": (12, 2), "plain": (4
 
 
 @functools.cache
-def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS, pairs: bool = False):
+def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS, pairs: bool = False, in_lanes: bool = False):
     """Return kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row) for addresses of one type, c also of bf16; inner is at least 1.
 
     pairs: the elements of A and B are pairs of bf16 numbers, neighbours in the sum, in the place of one float32 (`vectors.pair`).
+    in_lanes: not more rows than a vector has lanes (float64 in 16 bytes: 2).
     """
 
     @intrinsic
@@ -31,7 +32,7 @@ def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS, pairs: bool =
 
         def generate(context, builder, signature, arguments):
             vector = Vectors(builder.module, builder, context.get_value_type(a.dtype), lane_count)
-            _write(vector, builder, arguments, started, rows, vectors, vector.add_pairs if pairs else vector.multiply_add)
+            _write(vector, builder, arguments, started, min(rows, lane_count) if in_lanes else rows, vectors, vector.add_pairs if pairs else vector.multiply_add)
             return context.get_dummy_value()
 
         return types.void(a, b, s, c, *[types.int64] * 6), generate
