@@ -1,5 +1,9 @@
 """The three ways of convolution against obvious numpy, their gradients against the forward pass's own definition."""
 
+import os
+import subprocess
+import sys
+
 import naive
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ import pytest
 from ensync.kernels import convolution as c
 from ensync.kernels import threads
 from ensync.kernels.activations import IDENTITY, RELU
+from ensync.kernels.simd import SIMD, VECTOR_BYTES
 
 # n, h, w, channels, filters, size, stride, padding, groups
 DIRECT = [(2, 9, 8, 3, 5, 3, 1, 1, 1), (9, 6, 7, 20, 8, 3, 2, 1, 1), (2, 13, 11, 4, 6, 5, 2, 2, 2), (1, 23, 23, 3, 17, 11, 4, 2, 1),
@@ -115,3 +120,19 @@ def test_agrees_with_pytorch():
         close(found[0], outputs.detach().permute(0, 2, 3, 1).numpy(), np.float32)
         close(found[1], x.grad.permute(0, 2, 3, 1).numpy(), np.float32)
         close(found[2], w.grad.permute(2, 3, 1, 0).numpy(), np.float32)
+
+
+@pytest.mark.parametrize("form", [name for name in VECTOR_BYTES if name != SIMD])
+def test_every_form_of_vectors(form):
+    """Every host compiles every form: LLVM splits the vectors it does not have."""
+    program = ("import test_convolution as t, numpy as np\n"
+               "for dtype in (np.float32, np.float64):\n"
+               "    arrays = t.case(2, 7, 9, 17, 33, 3, 1, 1, 1, dtype)\n"
+               "    _, inputs, weights, _, gradient = arrays\n"
+               "    for found, expected in zip(t.passes(*arrays)[1:3], t.expected_gradients(arrays[0], inputs, weights, gradient), strict=True):\n"
+               "        t.close(found, expected, dtype)\n")
+    here = os.path.dirname(__file__)
+    places = os.pathsep.join([here, os.path.dirname(here), *sys.path])
+    environment = os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": "", "PYTHONPATH": places}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

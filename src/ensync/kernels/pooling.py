@@ -11,7 +11,7 @@ from numba import njit, prange
 from ensync.kernels.depthwise import clip_taps
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import lanes, pointer
-from ensync.kernels.vectors import choose, equal, fma, greater, load, load_as, splat, splat_as, store, zeros
+from ensync.kernels.vectors import advance, choose, equal, fma, greater, load, load_as, splat, splat_as, store, zeros
 
 
 @njit(forceinline=True, **INNER)
@@ -96,20 +96,62 @@ def _gather_chosen(gradient, chosen, target, window, y, rows, x, columns, j, cou
     store(target, (y * w + x) * c + j, total, count)
 
 
+@njit(forceinline=True, **INNER)
+def _where_chosen(gradient, chosen, at, tap):
+    """A whole vector of the gradients of outputs that chose this tap, zeros for the others."""
+    given = load(gradient, at, lanes(gradient))
+    return choose(equal(load_as(given, chosen, at, lanes(gradient)), splat_as(given, chosen, tap)), given, zeros(gradient))
+
+
+@njit(forceinline=True, **INNER)
+def _gather_few(gradient, chosen, target, below, beside, at, tap, across, ow, c):
+    """As `_gather_chosen` for the whole vectors of a pixel in one window, and where so, in the one below, beside, and both (at most four).
+
+    at: of the first output; tap: of the pixel in its window, which lies `across` = (down, right) taps further in the next ones.
+    """
+    for j in range(0, c // lanes(gradient) * lanes(gradient), lanes(gradient)):
+        total = _where_chosen(gradient, chosen, at + j, np.uint8(tap))
+        if beside:
+            total = total + _where_chosen(gradient, chosen, at + c + j, np.uint8(tap - across[1]))
+        if below:
+            total = total + _where_chosen(gradient, chosen, at + ow * c + j, np.uint8(tap - across[0]))
+            if beside:
+                total = total + _where_chosen(gradient, chosen, at + (ow + 1) * c + j, np.uint8(tap - across[0] - across[1]))
+        store(target, j, total, lanes(gradient))
+
+
+@njit(forceinline=True, **INNER)
+def _gather_pixel(gradient, chosen, target, window, y, rows, x, columns):
+    """Write the gradient of one pixel: in windows that overlap by less than their half, whole vectors without loops over windows."""
+    h, w, c, kh, kw, oh, ow, stride, top, left = window
+    down, right, full = rows[1] - rows[0], columns[1] - columns[0], lanes(gradient)
+    if 1 <= down <= 2 and 1 <= right <= 2:
+        at, to, across = (rows[0] * ow + columns[0]) * c, advance(target, (y * w + x) * c), (stride * kw, stride)
+        tap = (y + top - rows[0] * stride) * kw + x + left - columns[0] * stride
+        if down == 1 and right == 1:
+            _gather_few(gradient, chosen, to, False, False, at, tap, across, ow, c)
+        elif down == 1:
+            _gather_few(gradient, chosen, to, False, True, at, tap, across, ow, c)
+        elif right == 1:
+            _gather_few(gradient, chosen, to, True, False, at, tap, across, ow, c)
+        else:
+            _gather_few(gradient, chosen, to, True, True, at, tap, across, ow, c)
+    else:
+        for j in range(0, c // full * full, full):
+            _gather_chosen(gradient, chosen, target, window, y, rows, x, columns, j, full)
+    if c % full:
+        _gather_chosen(gradient, chosen, target, window, y, rows, x, columns, c // full * full, c % full)
+
+
 @njit(parallel=True, **KERNEL)
 def _max_backward(gradient, chosen, size, stride, padding, out):
     (n, h, w, c), (oh, ow) = out.shape, gradient.shape[1:3]
     for line in prange(n * h):
         image, window = line // h, (h, w, c, size[0], size[1], oh, ow, stride, padding[0], padding[1])
-        source, places = pointer(gradient, image * oh * ow * c), pointer(chosen, image * oh * ow * c)
+        source, places, target = pointer(gradient, image * oh * ow * c), pointer(chosen, image * oh * ow * c), pointer(out, image * h * w * c)
         rows = _reaching(line % h, stride, padding[0], size[0], oh)
         for x in range(w):
-            columns = _reaching(x, stride, padding[1], size[1], ow)
-            target, full = pointer(out, image * h * w * c), lanes(out)
-            for j in range(0, c // full * full, full):
-                _gather_chosen(source, places, target, window, line % h, rows, x, columns, j, full)
-            if c % full:
-                _gather_chosen(source, places, target, window, line % h, rows, x, columns, c // full * full, c % full)
+            _gather_pixel(source, places, target, window, line % h, rows, x, _reaching(x, stride, padding[1], size[1], ow))
 
 
 @njit(parallel=True, **KERNEL)
