@@ -35,6 +35,7 @@ NARROW_FILTER_PANEL, PAIRS_NARROW_FILTER_PANEL = panel(True, FILTER_ROWS, 1, in_
 TILES = 2 * ROWS    # of one block: its pieces and products stay in a core's second cache
 WIDE_TILES = -(-128 // ROWS) * ROWS     # of one block where the transformed filter is larger than that cache: it is read once per block
 WIDE_FROM = 128 * 128 + 1               # input times output channels
+LEAST_PANELS, ITEMS = 2, 16             # of the filter at a time, and places times panels per thread
 SPREAD = 7                              # from one place to the next, coprime to their number: threads get about as many each that few tiles need
 GRADIENT_VALUES = 1 << 19               # transformed at once for the filter's gradient: they stay in two second caches
 
@@ -76,14 +77,13 @@ def _ask(address, elements, part, parts):
 
 
 @njit(**INNER)
-def _layout(terms, k, tiles, full):
-    """Return the panels of k channels and their width, then the elements from one place to the next: of pieces, filters and products.
+def _layout(terms, columns, width, tiles, full):
+    """Return the panels of so many columns and their width, then the elements from one place to the next: of pieces, filters and products.
 
     A line between two places keeps the 36 from falling into one set of the caches, where each would drive out another (a piece
     of 256 channels cost four times the cycles).
     """
-    width = panel_width(k, full)
-    panels = (k + width - 1) // width
+    panels = (columns + width - 1) // width
     return panels, width, tiles * terms + full, panels * terms * width + full, tiles * panels * width + full
 
 
@@ -122,7 +122,7 @@ def _products(item, pieces, filters, products, block, tiles, terms, layout, ahea
 def _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16):
     (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
     terms, tiling = c if bf16 is None else c // 2, tiling_of(n, oh, ow)
-    layout = _layout(terms, k, TILES, full)
+    layout = _layout(terms, k, panel_width(k, full), TILES, full)
     panels, width, piece_step, filter_step, product_step = layout
     share = PLACES * (full + piece_step + product_step)
     for number in prange((tiling[0] + TILES - 1) // TILES):
@@ -139,34 +139,40 @@ def _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16):
         for i in range(count):
             tile = tile_at(i, block)
             transform_result(advance(products, i * panels * width), product_step, width, pointer(bias, 0), floor,
-                             pointer(outputs, tile[0] * oh * ow * k), (oh, ow), tile, k, room)
+                             pointer(outputs, tile[0] * oh * ow * k), (oh, ow, k), tile, k, room)
 
 
 @njit(parallel=True, **KERNEL)
-def _multiply_wide(inputs, k, bias, padding, floor, threads, scratch, outputs, bf16):
-    """As `_multiply`, threads sharing a block of tiles, so that each reads only its part of a large filter."""
-    (n, h, w, c), (oh, ow), full = inputs.shape, outputs.shape[1:3], lanes(inputs)
+def _wide_pieces(inputs, outputs, start, padding, scratch, threads, bf16):
+    """Transform the pieces of a block of tiles that threads share, behind their rooms in the scratch."""
+    (n, h, w, c), (oh, ow, _), full = inputs.shape, outputs.shape[1:], lanes(inputs)
     terms, tiling = c if bf16 is None else c // 2, tiling_of(n, oh, ow)
-    layout = _layout(terms, k, WIDE_TILES, full)
+    count, step = min(WIDE_TILES, tiling[0] - start), WIDE_TILES * terms + full
+    for i in prange(count):
+        tile = tile_at(i, (start, count, *tiling))
+        room, to = numba.get_thread_id() * PLACES * full, threads * PLACES * full + i * terms
+        transform_piece(pointer(inputs, tile[0] * h * w * c), (h, w), tile, padding, c, pointer(scratch, to), step, 1, pointer(scratch, room), HALVES, bf16)
+
+
+@njit(parallel=True, **KERNEL)
+def _wide_products(inputs, outputs, start, columns, bias, floor, scratch, threads, bf16):
+    """Multiply the pieces with the transformed filters of some outputs, columns = (first, end), and write these; each thread reads its part of the filters."""
+    (n, _, _, c), (oh, ow, k), full = inputs.shape, outputs.shape[1:], lanes(inputs)
+    terms, tiling, (first, end) = c if bf16 is None else c // 2, tiling_of(n, oh, ow), columns
+    layout = _layout(terms, end - first, panel_width(k, full), WIDE_TILES, full)
     panels, width, piece_step, filter_step, product_step = layout
-    rooms = PLACES * filter_step
-    pieces_at = rooms + threads * PLACES * full
-    products_at = pieces_at + PLACES * piece_step
-    for start in range(0, tiling[0], WIDE_TILES):
-        count = min(WIDE_TILES, tiling[0] - start)
-        block = (start, count, *tiling)
-        for i in prange(count):
-            tile = tile_at(i, block)
-            room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
-            transform_piece(pointer(inputs, tile[0] * h * w * c), (h, w), tile, padding, c, pointer(scratch, pieces_at + i * terms), piece_step, 1, room,
-                            HALVES, bf16)
-        for item in prange(PLACES * panels):
-            _products(item, pointer(scratch, pieces_at), pointer(scratch, 0), pointer(scratch, products_at), block, WIDE_TILES, terms, layout, True, bf16)
-        for i in prange(count):
-            tile = tile_at(i, block)
-            room = pointer(scratch, rooms + numba.get_thread_id() * PLACES * full)
-            transform_result(pointer(scratch, products_at + i * panels * width), product_step, width, pointer(bias, 0), floor,
-                             pointer(outputs, tile[0] * oh * ow * k), (oh, ow), tile, k, room)
+    count = min(WIDE_TILES, tiling[0] - start)
+    block = (start, count, *tiling)
+    pieces_at = threads * PLACES * full
+    filters_at = pieces_at + PLACES * piece_step
+    products_at = filters_at + PLACES * filter_step
+    for item in prange(PLACES * panels):
+        _products(item, pointer(scratch, pieces_at), pointer(scratch, filters_at), pointer(scratch, products_at), block, WIDE_TILES, terms, layout, True, bf16)
+    for i in prange(count):
+        tile = tile_at(i, block)
+        room = pointer(scratch, numba.get_thread_id() * PLACES * full)
+        transform_result(pointer(scratch, products_at + i * panels * width), product_step, width, pointer(bias, first), floor,
+                         pointer(outputs, tile[0] * oh * ow * k + first), (oh, ow, k), tile, end - first, room)
 
 
 @njit(**INNER)
@@ -204,14 +210,14 @@ def _add_products(pieces, gradients, sums, nothing, item, block, terms, whole, l
 def _transform_pair(inputs, gradient, padding, number, block, place, way, terms, layout, room, pieces, spread, bf16):
     """Transform the input piece and the gradient of a block's tile to their place, zeros where there is no such tile."""
     (h, w, c), (oh, ow, k), full = inputs.shape[1:], gradient.shape[1:], lanes(inputs)
-    panels, width, piece_step, sum_step, gradient_step = layout
+    _, width, piece_step, _, gradient_step = layout
     pieces, spread = advance(pieces, place * full), advance(spread, place * width)
     if number >= block[1]:
         nothing = zeros(pieces)
         for at in range(PLACES):
             for j in range(0, c, full):
                 put(pieces, at * piece_step + j * terms, nothing, full, way, bf16)
-            for j in range(0, panels * width, full):
+            for j in range(0, (k + width - 1) // width * width, full):
                 put(spread, at * gradient_step + j // width * terms * width + j % width, nothing, full, way, bf16)
         return
     tile = tile_at(number, block)
@@ -220,13 +226,16 @@ def _transform_pair(inputs, gradient, padding, number, block, place, way, terms,
 
 
 @njit(parallel=True, **KERNEL)
-def filter_gradient(inputs, gradient, padding, threads, tiles, ahead, scratch, out, bf16):
-    """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for."""
+def filter_gradient(inputs, gradient, padding, threads, tiles, columns, ahead, scratch, out, bf16):
+    """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has room for.
+
+    tiles: of a block; columns: of k whose products are computed together, all of them where there are several blocks.
+    """
     (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
     whole, together = (c + full - 1) // full * full, 1 if bf16 is None else 2
     width, terms, tiling = panel_width(k, full), tiles // together, tiling_of(n, oh, ow)
-    panels = (k + width - 1) // width
-    layout = panels, width, terms * whole + full, panels * whole * width + full, panels * terms * width + full
+    panels = (columns + width - 1) // width
+    layout = panels, width, terms * whole + full, panels * whole * width + full, (k + width - 1) // width * terms * width + full
     pieces = threads * PLACES * full
     spread = pieces + PLACES * layout[2]
     sums = spread + PLACES * layout[4]
@@ -239,11 +248,14 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, ahead, scratch, o
             for below in range(together):
                 _transform_pair(inputs, gradient, padding, place * together + below, block, np.int64(place), BELOW if below else PLAIN, terms, layout,
                                 room, pointer(scratch, pieces), pointer(scratch, spread), bf16)
-        for part in prange(PLACES * panels):
-            _add_products(pointer(scratch, pieces), pointer(scratch, spread), pointer(scratch, sums), pointer(scratch, nothing), np.int64(part), block,
-                          terms, whole, layout, ahead, bf16)
-    for i in prange(c):
-        finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k), c * k, k)
+        for first in range(0, k, columns):
+            some = (min(columns, k - first) + width - 1) // width
+            for part in prange(PLACES * some):
+                _add_products(pointer(scratch, pieces), pointer(scratch, spread + first * terms), pointer(scratch, sums), pointer(scratch, nothing),
+                              np.int64(part), block, terms, whole, (some, *layout[1:]), ahead, bf16)
+            if start + tiles >= tiling[0]:
+                for i in prange(c):
+                    finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k + first), c * k, min(columns, k - first))
 
 
 @njit(parallel=True, **KERNEL)
@@ -271,20 +283,54 @@ def convolve(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding:
         turned_weights = scratch[scratch.size - weights.size :].reshape(3, 3, k, c)
         _turn(weights, turned_weights.reshape(-1))
         weights = turned_weights
-    transform_filter(weights, scratch, bf16)
-    if is_wide(*weights.shape[2:]):
-        _multiply_wide(inputs, weights.shape[3], bias, padding, floor, numba.config.NUMBA_NUM_THREADS, scratch, outputs, bf16)
+    c, k = weights.shape[2:]
+    if is_wide(c, k):
+        _convolve_wide(inputs, weights, bias, padding, floor, scratch, outputs, bf16)
     else:
-        _multiply(inputs, weights.shape[3], bias, padding, floor, scratch, outputs, bf16)
+        transform_filter(weights, (0, k), scratch, bf16)
+        _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16)
+
+
+def _convolve_wide(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding: tuple[int, int], floor: np.floating, scratch: np.ndarray,
+                   outputs: np.ndarray, bf16: bool | None) -> None:
+    """Convolve with filters that are large once transformed: some outputs' at a time, so that they and the products stay in the caches."""
+    (c, k), threads, full = weights.shape[2:], numba.config.NUMBA_NUM_THREADS, lanes_of(weights.itemsize)
+    tiles, terms = tiles_of(outputs), c if bf16 is None else c // 2
+    filters = scratch[PLACES * (threads * full + WIDE_TILES * terms + full) :]
+    step = columns_together(tiles, WIDE_TILES, k, full)
+    if step >= k:
+        transform_filter(weights, (0, k), filters, bf16)
+    for start in range(0, tiles, WIDE_TILES):
+        _wide_pieces(inputs, outputs, start, padding, scratch, threads, bf16)
+        for first in range(0, k, step):
+            columns = first, min(k, first + step)
+            if step < k:
+                transform_filter(weights, columns, filters, bf16)
+            _wide_products(inputs, outputs, start, columns, bias, floor, scratch, threads, bf16)
 
 
 def weight_gradient(inputs: np.ndarray, gradient: np.ndarray, padding: tuple[int, int], scratch: np.ndarray, out: np.ndarray,
                     bf16: bool | None = None) -> None:
     """Write the gradient of the filters to out (3, 3, c, k)."""
-    total = len(inputs) * -(-gradient.shape[1] // 4) * -(-gradient.shape[2] // 4)
-    blocks = -(-total // gradient_tiles(*out.shape[2:]))
+    (c, k), total = out.shape[2:], tiles_of(gradient)
+    blocks = -(-total // gradient_tiles(c, k))
     tiles = -(-total // (2 * blocks)) * 2   # as many in each block, with little that is none in the last
-    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, is_wide(*out.shape[2:]), scratch, out, bf16)
+    step = columns_together(total, tiles, k, lanes_of(out.itemsize)) if is_wide(c, k) else k
+    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, step, is_wide(c, k), scratch, out, bf16)
+
+
+def tiles_of(outputs: np.ndarray) -> int:
+    """Return how many tiles cover outputs (n, h, w, channels)."""
+    return len(outputs) * -(-outputs.shape[1] // 4) * -(-outputs.shape[2] // 4)
+
+
+def columns_together(tiles: int, block: int, k: int, full: int) -> int:
+    """Return for how many of k output channels at a time the products of a large filter are computed.
+
+    So many panels that its threads share them evenly where there is one block of tiles; all where each block would transform the filters anew.
+    """
+    panels = max(LEAST_PANELS, -(-ITEMS * numba.get_num_threads() // PLACES))
+    return min(k, panels * panel_width.py_func(k, full)) if tiles <= block else k
 
 
 def is_wide(c: int, k: int) -> bool:

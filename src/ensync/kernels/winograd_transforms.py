@@ -168,8 +168,8 @@ def transform_piece(source, window, tile, padding, c, target, target_step, chann
 
 @njit(**INNER)
 def transform_result(products, step, width, bias, floor, target, window, tile, c, room):
-    """Write one tile of outputs from its 36 products, `step` apart, plus bias and not below the floor."""
-    h, w = window
+    """Write c channels of a tile of outputs from its 36 products, `step` apart, plus bias and not below the floor. window = (h, w, channels)."""
+    h, w, pitch = window
     _, y, x, short, narrow, below = tile
     full, low, ahead = lanes(products), splat(products, floor), below if below > 0 else h + below
     for j in range(0, c, full):
@@ -185,13 +185,13 @@ def transform_result(products, step, width, bias, floor, target, window, tile, c
         for i in range(min(3 if short else 4, h - y)):
             p, q, r, s, t, u = _recall(room, i * 6 * full, full)
             p, q, r, s = _result(products, narrow, p, q, r, s, t, u)
-            at = ((y + i) * w + x) * c + j
+            at = ((y + i) * w + x) * pitch + j
             for pixel in range(4):
-                fetch_to_write(target, at + (ahead * w + pixel) * c)
+                fetch_to_write(target, at + (ahead * w + pixel) * pitch)
             store(target, at, maximum(p + add, low), count)
-            store(target, at + c, maximum(q + add, low), _inside(x + 1, w, count))
-            store(target, at + 2 * c, maximum(r + add, low), _inside(x + 2, w, count))
-            store(target, at + 3 * c, maximum(s + add, low), last)
+            store(target, at + pitch, maximum(q + add, low), _inside(x + 1, w, count))
+            store(target, at + 2 * pitch, maximum(r + add, low), _inside(x + 2, w, count))
+            store(target, at + 3 * pitch, maximum(s + add, low), last)
 
 
 @njit(**INNER)
@@ -272,19 +272,20 @@ def panel_width(channels, full):
 
 
 @njit(parallel=True, **KERNEL)
-def transform_filter(weights, target, bf16):
-    """Write weights (3, 3, inputs, outputs) as 36 matrices of panels, a line apart: (36, panels, inputs, width), padded with zeros.
+def transform_filter(weights, columns, target, bf16):
+    """Write weights (3, 3, inputs, outputs) of the outputs columns = (first, end) as 36 matrices of panels, a line apart: (36, panels, inputs, width).
 
+    Panels are padded with zeros.
     bf16: two neighbouring inputs, of an even number, in the place of one.
     """
-    inputs, outputs = weights.shape[2:]
+    (inputs, outputs), (first, end) = weights.shape[2:], columns
     full, together = lanes(weights), 1 if bf16 is None else 2
     width, terms = panel_width(outputs, full), inputs // together
-    panels = (outputs + width - 1) // width
+    panels = (end - first + width - 1) // width
     for i in prange(terms):
         to = pointer(target, i * width)
         for j in range(0, panels * width, full):
-            count, at = max(0, min(full, outputs - j)), j // width * terms * width + j % width
+            count, at = max(0, min(full, end - first - j)), j // width * terms * width + j % width
             for below in range(together):
-                w = pointer(weights, (i * together + below) * outputs)
+                w = pointer(weights, (i * together + below) * outputs + first)
                 _filter_channel(w, inputs * outputs, j, count, to, at, panels * terms * width + full, BELOW if below else PLAIN, bf16)
