@@ -125,12 +125,7 @@ def test_agrees_with_pytorch():
 @pytest.mark.parametrize("form", [name for name in VECTOR_BYTES if name != SIMD])
 def test_every_form_of_vectors(form):
     """Every host compiles every form: LLVM splits the vectors it does not have."""
-    program = ("import test_convolution as t, numpy as np\n"
-               "for dtype in (np.float32, np.float64):\n"
-               "    arrays = t.case(2, 7, 9, 17, 33, 3, 1, 1, 1, dtype)\n"
-               "    _, inputs, weights, _, gradient = arrays\n"
-               "    for found, expected in zip(t.passes(*arrays)[1:3], t.expected_gradients(arrays[0], inputs, weights, gradient), strict=True):\n"
-               "        t.close(found, expected, dtype)\n")
+    program = "import test_convolution as t, numpy as np; [t.test_three_passes(t.WINOGRAD[1], dtype) for dtype in (np.float32, np.float64)]"
     here = os.path.dirname(__file__)
     places = os.pathsep.join([here, os.path.dirname(here), *sys.path])
     environment = os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": "", "PYTHONPATH": places}
