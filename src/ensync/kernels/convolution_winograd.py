@@ -7,7 +7,7 @@ Where sides are no multiples of four, tiles of three outputs go without one of t
 F(4, 3): `winograd_tiling` orders the tiles so that each place's products are of those that need it.
 
 Scratch, of `scratch_size`: the transformed filter, then for each thread its tiles' transformed pieces and products.
-`bf16`: None, or True for those matrix products in bf16, two neighbouring terms of their sums in the place of one float32;
+`bf16`: None, or a flag for those matrix products in bf16, two neighbouring terms of their sums in the place of one float32;
 then the numbers of input and output channels are multiples of a vector's lanes.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels import panels
+from ensync.kernels.flags import Flag, flag
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS, panel
 from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
@@ -285,14 +286,14 @@ def convolve(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding:
         weights = turned_weights
     c, k = weights.shape[2:]
     if is_wide(c, k):
-        _convolve_wide(inputs, weights, bias, padding, floor, scratch, outputs, bf16)
+        _convolve_wide(inputs, weights, bias, padding, floor, scratch, outputs, flag(bf16))
     else:
-        transform_filter(weights, (0, k), scratch, bf16)
-        _multiply(inputs, k, bias, padding, floor, scratch, outputs, bf16)
+        transform_filter(weights, (0, k), scratch, flag(bf16))
+        _multiply(inputs, k, bias, padding, floor, scratch, outputs, flag(bf16))
 
 
 def _convolve_wide(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding: tuple[int, int], floor: np.floating, scratch: np.ndarray,
-                   outputs: np.ndarray, bf16: bool | None) -> None:
+                   outputs: np.ndarray, bf16: Flag | None) -> None:
     """Convolve with filters that are large once transformed: some outputs' at a time, so that they and the products stay in the caches."""
     (c, k), threads, full = weights.shape[2:], numba.config.NUMBA_NUM_THREADS, lanes_of(weights.itemsize)
     tiles, terms = tiles_of(outputs), c if bf16 is None else c // 2
@@ -316,7 +317,7 @@ def weight_gradient(inputs: np.ndarray, gradient: np.ndarray, padding: tuple[int
     blocks = -(-total // gradient_tiles(c, k))
     tiles = -(-total // (2 * blocks)) * 2   # as many in each block, with little that is none in the last
     step = columns_together(total, tiles, k, lanes_of(out.itemsize)) if is_wide(c, k) else k
-    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, step, is_wide(c, k), scratch, out, bf16)
+    filter_gradient(inputs, gradient, padding, numba.config.NUMBA_NUM_THREADS, tiles, step, is_wide(c, k), scratch, out, flag(bf16))
 
 
 def tiles_of(outputs: np.ndarray) -> int:

@@ -4,8 +4,8 @@ A unit reads x, or relu(scale * z + shift) of the unit before, convolves depthwi
 and sums z' and its squares, from which the caller gets the scale' and shift' of its normalisation. The way back starts from
 the gradient g behind the normalisation and its ReLU, computes x and d anew and sums what the unit before needs.
 Both directions touch a quarter of the memory of the kernels one after the other. c must be a multiple of two vectors' lanes, k too.
-`bf16`: None, or True for products of bf16 numbers with float32 sums; then x, z, their gradients and what is written may be bf16 (uint16) too,
-which halves the memory that is touched. `direct`: True, or None where x always goes through a thread's room, as float32. `general`: as in depthwise.py.
+`bf16`: None, or a flag for products of bf16 numbers with float32 sums; then x, z, their gradients and what is written may be bf16 (uint16) too,
+which halves the memory that is touched, and x always goes through a thread's room, as float32. `general`: as in depthwise.py.
 """
 
 import math
@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.depthwise import add_line_gradient, correlate_line
+from ensync.kernels.flags import flag
 from ensync.kernels.normalization import CHUNK, add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS
@@ -100,7 +101,7 @@ def _next_lines(source, before, x, first, have, needed, around, w, c, pitch):
 
 
 @njit(**INNER)
-def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16, direct, general):
+def _image_forward(source, before, normalized, depth_weights, no_bias, packed, bias, room, target, partial, shape, bf16, general):
     """Convolve one image, strip by strip; all arrays are addresses. room: the strip's lines of x with those around it, d, sums."""
     h, w, c, k, kh, kw, strip = shape
     pitch = pitch_of(c, bf16)
@@ -111,10 +112,13 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
     while end < h:
         y, end = end, strip_end(end, strip, h, w)
         needed = min(h, end + below)
-        if direct is None or normalized:
-            first, have = _next_lines(source, before, x, first, have, needed, kh - 1, w, c, pitch)
+        if bf16 is None:
+            if normalized:
+                first, have = _next_lines(source, before, x, first, have, needed, kh - 1, w, c, pitch)
+            else:
+                x, have = source, h
         else:
-            x, have = source, h
+            first, have = _next_lines(source, before, x, first, have, needed, kh - 1, w, c, pitch)
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2, pitch if normalized else c, pitch)
         to = advance(target, y * w * k)
         coming = strip_end(end, strip, h, w) - end
@@ -133,7 +137,7 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
 
 
 @njit(parallel=True, **KERNEL)
-def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16, direct, general):
+def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, False, scratch, bf16)
     shape, share = (h, w, c, k, kh, kw, strip), room_size(w, c, k, kh, strip)
@@ -142,13 +146,13 @@ def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, 
         clear(mine, 2 * k)
         _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0), 0.0 if normalized else -np.inf), normalized, pointer(depth_weights, 0),
                        pointer(no_bias, 0), pointer(scratch, 0), pointer(bias, 0), pointer(scratch, c * k + numba.get_thread_id() * share),
-                       pointer(outputs, image * h * w * k), mine, shape, bf16, direct, general)
+                       pointer(outputs, image * h * w * k), mine, shape, bf16, general)
     add_partial(partial, n, sums)
 
 
 @njit(**INNER)
 def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, shape,
-                    packed, room, out, partial, depth_sums, weight_sums, bf16, direct, general):
+                    packed, room, out, partial, depth_sums, weight_sums, bf16, general):
     """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift, floor).
 
     A line of `out` follows when the gradient of d behind it is known, up to kh - 1 lines later.
@@ -169,10 +173,13 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
                                     advance(norm[3], k), behind, k, k_pitch, (end - y) * w, CHUNK)
         else:
             _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
-        if direct is None or normalized:
-            first, have = _next_lines(inputs, before, x, first, have, needed, kh - 1, w, c, pitch)
+        if bf16 is None:
+            if normalized:
+                first, have = _next_lines(inputs, before, x, first, have, needed, kh - 1, w, c, pitch)
+            else:
+                x, have = inputs, h
         else:
-            x, have = inputs, h
+            first, have = _next_lines(inputs, before, x, first, have, needed, kh - 1, w, c, pitch)
         window = (have, w, c, kh, kw, have, w, 1, kh // 2, kw // 2, pitch if normalized else c, pitch)
         for i in range(y, end):
             correlate_line(x, depth_weights, no_bias, advance(depth, (first - y) * wide), 1, window, i - first, general)
@@ -204,7 +211,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
 
 @njit(parallel=True, **KERNEL)
 def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
-              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, direct, general):
+              weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, True, scratch, bf16)
     parts, taps, has_skip, share = min(n, PARTS), kh * kw * c, int(skip.size > 0), room_size(w, c, k, kh, strip)
@@ -221,7 +228,7 @@ def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, befo
             _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), before,
                             normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip,
                             (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums,
-                            weight_sums, bf16, direct, general)
+                            weight_sums, bf16, general)
     depth_flat, weights_flat = depth_gradient.reshape(taps), weights_gradient.reshape(c * k)
     depth_flat[:] = 0
     weights_flat[:] = 0
@@ -246,7 +253,7 @@ def separable_forward(inputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, 
     depth_weights (size, size, c), no_bias: (c) zeros, weights (c, k), bias (k), partial: scratch (n, 2, k). n may be 0.
     """
     _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums,
-             bf16, None if bf16 else True, _general(depth_weights, inputs))
+             flag(bf16), _general(depth_weights, inputs))
 
 
 def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool, coefficients: np.ndarray,
@@ -262,4 +269,4 @@ def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndar
     """
     floor = scale.dtype.type(0.0 if relu else -np.inf)
     _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, *before, int(normalized), depth_weights, no_bias, weights, skip,
-              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, None if bf16 else True, _general(depth_weights, inputs))
+              strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, flag(bf16), _general(depth_weights, inputs))
