@@ -265,7 +265,7 @@ def _filter_channel(w, line, j, count, to, at, step, way, bf16):
     _put_six(to, at + 30 * step, step, p, q, r, s, t, u, full, way, bf16)
 
 
-@njit(**INNER)
+@njit(**KERNEL)
 def panel_width(channels, full):
     """Columns of a panel of filters: one vector where it holds all."""
     return full if channels <= full else VECTORS * full
