@@ -55,7 +55,7 @@ def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
     network = zoo.build(job, shape, classes, 1)
     layers = [("", layer, out) for layer, out in zip(network.layers, network.shapes, strict=True)]
     arithmetic = sum(layer.operations(out) for _, layer, out in layers)
-    rows = [["input", " x ".join(map(str, shape)), "", "", ""], *_layer_rows(layers, network.dtype.itemsize)]
+    rows = [["input", " x ".join(map(str, shape)), "", "", ""], *_layer_rows(layers, network.dtype)]
     lines = text.table(["layer", "output", "parameters", "multiply-adds", "output bytes"], rows)
     trained, kept = len(network.parameters), len(network.statistics)
     lines.append(f"{trained:,} trainable parameters" + (f", {trained + kept:,} with statistics" if kept else "") +
@@ -63,15 +63,15 @@ def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
     return lines
 
 
-def _layer_rows(layers: list[tuple[str, Any, tuple[int, ...]]], itemsize: int, indent: str = "") -> list[list[str]]:
+def _layer_rows(layers: list[tuple[str, Any, tuple[int, ...]]], dtype: np.dtype, indent: str = "") -> list[list[str]]:
     """Return the rows of layers, those inside others indented; the figures stand with the innermost."""
     rows = []
     for prefix, layer, out in layers:
         inside = layer.inside()
         parameters, operations = (0, 0) if inside else (sum(p.size for p in layer.parameters), layer.operations(out))
         rows.append([indent + prefix + layer.describe(), " x ".join(map(str, out)), f"{parameters:,}" if parameters else "", f"{operations:,}" if operations else "",
-                     text.size(int(np.prod(out)) * itemsize)])
-        rows += _layer_rows(inside, itemsize, indent + "  ")
+                     text.size(int(np.prod(out)) * layer.stored(dtype)[1].itemsize)])
+        rows += _layer_rows(inside, dtype, indent + "  ")
     return rows
 
 

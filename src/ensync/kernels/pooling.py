@@ -122,7 +122,7 @@ def _gather_few(gradient, chosen, target, below, beside, at, tap, across, ow, c)
 
 @njit(forceinline=True, **INNER)
 def _gather_pixel(gradient, chosen, target, window, y, rows, x, columns):
-    """Write the gradient of one pixel: in windows that overlap by less than their half, whole vectors without loops over windows."""
+    """Write the gradient of one pixel, without loops over windows where one or two in each dimension hold it."""
     h, w, c, kh, kw, oh, ow, stride, top, left = window
     down, right, full = rows[1] - rows[0], columns[1] - columns[0], lanes(gradient)
     if 1 <= down <= 2 and 1 <= right <= 2:
