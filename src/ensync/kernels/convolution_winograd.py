@@ -19,12 +19,12 @@ from ensync.kernels import panels
 from ensync.kernels.flags import Flag, flag
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS, panel
-from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer, transpose_block
+from ensync.kernels.simd import SIMD, lanes, lanes_of, pointer
 from ensync.kernels.strips import clear
 from ensync.kernels.vectors import advance, fetch, zeros
 from ensync.kernels.winograd_tiling import tile_at, tiles_with, tiling_of
 from ensync.kernels.winograd_transforms import (
-    BELOW, HALVES, PLACES, PLAIN, finish_filter, panel_width, put, transform_filter, transform_gradient, transform_piece, transform_result,
+    BELOW, HALVES, PLACES, PLAIN, finish_filter, panel_width, put, transform_filter, transform_gradient, transform_piece, transform_result, turn_filter,
 )
 
 ROWS = {"avx512": 13}.get(SIMD, panels.ROWS)  # of a tile: batches are powers of two, and so are many images' tiles: 5 x 13 is 64 and little more
@@ -259,30 +259,13 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, columns, ahead, s
                     finish_filter(pointer(scratch, sums + i * width), layout[3], width, whole * width, pointer(out, i * k + first), c * k, min(columns, k - first))
 
 
-@njit(parallel=True, **KERNEL)
-def _turn(weights, target):
-    """Write weights (3, 3, c, k) turned by 180 degrees and transposed, (3, 3, k, c), to the array `target`."""
-    c, k = weights.shape[2:]
-    full = lanes(weights)
-    for item in prange(9 * ((c + full - 1) // full)):
-        tap, i = item % 9, item // 9 * full
-        source, to = pointer(weights, tap * c * k), pointer(target, (8 - tap) * c * k)
-        for j in range(0, k, full):
-            if i + full <= c and j + full <= k:
-                transpose_block(advance(source, i * k + j), k, advance(to, j * c + i), c)
-            else:
-                for y in range(i, min(c, i + full)):
-                    for x in range(j, min(k, j + full)):
-                        target[(8 - tap) * c * k + x * c + y] = weights[tap // 3, tap % 3, y, x]
-
-
 def convolve(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, padding: tuple[int, int], floor: np.floating, turned: bool,
              scratch: np.ndarray, outputs: np.ndarray, bf16: bool | None = None) -> None:
     """Write the convolution plus bias, not below floor, to outputs; `turned`: with the filters of the input gradient."""
     if turned:
         c, k = weights.shape[2:]
         turned_weights = scratch[scratch.size - weights.size :].reshape(3, 3, k, c)
-        _turn(weights, turned_weights.reshape(-1))
+        turn_filter(weights, turned_weights.reshape(-1))
         weights = turned_weights
     c, k = weights.shape[2:]
     if is_wide(c, k):

@@ -14,8 +14,8 @@ from numba import njit, prange
 
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS
-from ensync.kernels.simd import lanes, pointer
-from ensync.kernels.vectors import fetch, fetch_to_write, fma, load, maximum, pair, splat, store, store_halves, zeros
+from ensync.kernels.simd import lanes, pointer, transpose_block
+from ensync.kernels.vectors import advance, fetch, fetch_to_write, fma, load, maximum, pair, splat, store, store_halves, zeros
 
 PLACES = 36
 DROPPED = 4     # the point that tiles of three go without
@@ -289,3 +289,20 @@ def transform_filter(weights, columns, target, bf16):
             for below in range(together):
                 w = pointer(weights, (i * together + below) * outputs + first)
                 _filter_channel(w, inputs * outputs, j, count, to, at, panels * terms * width + full, BELOW if below else PLAIN, bf16)
+
+
+@njit(parallel=True, **KERNEL)
+def turn_filter(weights, target):
+    """Write weights (3, 3, c, k) turned by 180 degrees and transposed, (3, 3, k, c), to the array `target`."""
+    c, k = weights.shape[2:]
+    full = lanes(weights)
+    for item in prange(9 * ((c + full - 1) // full)):
+        tap, i = item % 9, item // 9 * full
+        source, to = pointer(weights, tap * c * k), pointer(target, (8 - tap) * c * k)
+        for j in range(0, k, full):
+            if i + full <= c and j + full <= k:
+                transpose_block(advance(source, i * k + j), k, advance(to, j * c + i), c)
+            else:
+                for y in range(i, min(c, i + full)):
+                    for x in range(j, min(k, j + full)):
+                        target[(8 - tap) * c * k + x * c + y] = weights[tap // 3, tap % 3, y, x]
