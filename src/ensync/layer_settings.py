@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 
 class DenseLayer(Section):
-    """Every output is a weighted sum of all inputs, plus a bias."""
+    """Every output is a weighted sum of all inputs, plus a bias; an image counts as one row of values."""
 
     kind: Literal["dense"]
     units: Positive | None = Field(None, description="outputs; left out: one for each class, in the last layer")

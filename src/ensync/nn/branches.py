@@ -93,6 +93,7 @@ class Residual(Chain):
         return self.outputs_shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        self.first = first
         for i, layer in enumerate(self.layers):
             layer.allocate(rows, dtype, first and i in (0, len(self.main)))
         Workspace.reserve(convolution.sums_size(rows * int(np.prod(self.outputs_shape[:-1])), self.outputs_shape[-1]), dtype)
@@ -115,8 +116,9 @@ class Residual(Chain):
             inner = layer.backward(inner, step)
         for layer in reversed(self.shortcut):
             around = layer.backward(around, step)
-        if inner is not None:
-            normalization.add(around.reshape(-1, around.shape[-1]), inner.reshape(-1, inner.shape[-1]))
+        if self.first:   # either way may begin with a layer that has a gradient for its inputs all the same
+            return None
+        normalization.add(around.reshape(-1, around.shape[-1]), inner.reshape(-1, inner.shape[-1]))
         return inner
 
     def describe(self) -> str:

@@ -92,14 +92,16 @@ def walk(layers: Sequence[Layer]) -> Iterator[Layer]:
 
 
 class Dense(Layer):
-    """outputs = activation(inputs @ weights + bias), with weights `(inputs, units)`."""
+    """outputs = activation(inputs @ weights + bias), with weights `(inputs, units)`; an image counts as one row, as after a flatten."""
+
+    given: Shape = ()
 
     def __init__(self, units: int, activation: str = "identity") -> None:
         self.units, self.activation = units, activation
         self.code = activations.ACTIVATIONS[activation]
 
     def build(self, shape: Shape) -> Shape:
-        width = int(np.prod(shape))
+        self.given, width = shape, int(np.prod(shape))
         self.width = width
         self.parameters = (
             Parameter("weights", (width, self.units), width, self.units, before=self.activation),
@@ -130,13 +132,13 @@ class Dense(Layer):
             return None
         out = self.inputs_gradient[: gradient.shape[0]]
         matmul.dense_input_gradient(gradient, self.weights, out, self.scratch)
-        return out
+        return out.reshape(len(out), *self.given)
 
     def operations(self, shape: Shape) -> int:
         return self.width * self.units
 
     def describe(self) -> str:
-        return f"Dense {self.units}" + (f", {self.activation}" if self.code else "")
+        return ("Flatten, dense" if len(self.given) > 1 else "Dense") + f" {self.units}" + (f", {self.activation}" if self.code else "")
 
 
 class Softmax(Layer):
