@@ -296,12 +296,13 @@ def data() -> None:
 @click.option("--from", "directory", metavar="DIR", help="Read local files: published archives, a CSV, or a folder of images.")
 @click.option("--download", is_flag=True, help="Fetch the published files and check their checksums.")
 @click.option("--to", "target", metavar="FILE", help="The HDF5 file to write [default: data/NAME.h5].")
-@click.option("--validation", default=0.1, show_default=True, help="Share of the training images cut off for validation, stratified.")
+@click.option("--validation", type=float, help="Share of the training images cut off for validation, stratified [default: 0.1].")
+@click.option("--validation-from", metavar="DIR|FILE", help="images, csv: take the validation images from here instead.")
 @click.option("--seed", default=1, show_default=True, help="Of the cut.")
 @click.option("--size", type=int, help="images: pixels of a side after resizing and centre-cropping.")
 @click.option("--greyscale", is_flag=True, help="images: one channel.")
 @click.option("--bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True, help="csv, images: what to do with what cannot be read.")
-def prepare(name: str, directory: str | None, download: bool, target: str | None, validation: float, seed: int,
+def prepare(name: str, directory: str | None, download: bool, target: str | None, validation: float | None, validation_from: str | None, seed: int,
             size: int | None, greyscale: bool, bad_rows: str) -> None:
     """Write a dataset as one HDF5 file: digits, mnist, fashion-mnist, cifar-10, csv or images.
 
@@ -318,7 +319,8 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
     from ensync.signals import raise_interrupts
 
     raise_interrupts()
-    say(lambda: describing.prepare(name, directory, download, target, validation=validation, seed=seed, size=size, greyscale=greyscale, bad_rows=bad_rows))
+    say(lambda: describing.prepare(name, directory, download, target, validation=validation, validation_from=validation_from, seed=seed, size=size,
+                                   greyscale=greyscale, bad_rows=bad_rows))
 
 
 @data.command("describe")

@@ -160,12 +160,15 @@ def predict(comm: Comm, directory: str, images: tuple[str, ...], method: str | N
 
     loaded, job, place = _open_run(comm, directory, overrides)
     dataset, test = place.feeds.dataset, place.feeds.test
-    pixels, names = on_root(comm, lambda: read_pictures(images, dataset.shape))
+    pixels, names, notes = on_root(comm, lambda: read_pictures(images, dataset.shape, dataset.preparation))
     feed = Feed(pixels.reshape(len(pixels), -1), np.zeros(len(pixels), np.int64), test.mean, test.inverse_std)
     method = method or (job.fusion.method if loaded.state.members > 1 else SINGLE)
     votes = results.predict(comm, loaded, job, place.feeds, feed, method)
     if votes is not None:
-        _print_predictions(make_console(0), names, votes, dataset.class_names)
+        console = make_console(0)
+        for note in notes:
+            console.warn(note)
+        _print_predictions(console, names, votes, dataset.class_names)
 
 
 def _print_predictions(console: Console, names: list[str], votes: np.ndarray, classes: list[str]) -> None:

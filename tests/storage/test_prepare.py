@@ -50,6 +50,30 @@ def test_every_dataset_is_prepared_from_its_files(tmp_path, monkeypatch, name, w
     assert not prepare(name, tmp_path / "out" / "x.h5", tmp_path / "files", seed=5, **options).changed
 
 
+@pytest.mark.parametrize("name", ["csv", "images"])
+def test_validation_images_of_their_own_are_taken_whole_and_in_order(tmp_path, name):
+    if name == "csv":
+        write_csv(tmp_path / "train.csv")
+        write_csv(tmp_path / "own.csv", 7)
+    else:
+        write_pictures(tmp_path / "train", ("a", "b", "c"))
+        write_pictures(tmp_path / "own.csv", ("a", "c"), 3)
+    place = tmp_path / "train.csv" if name == "csv" else tmp_path / "train"
+    with pytest.raises(EnsyncError, match="--validation 0.2 with validation images of their own"):
+        prepare(name, tmp_path / "x.h5", place, validation_from=tmp_path / "own.csv", validation=0.2)
+    with open_dataset(prepare(name, tmp_path / "x.h5", place, validation_from=tmp_path / "own.csv").path) as dataset:
+        assert dataset.preparation["validation"] == "as given" and dataset.preparation["test"] == 0.2 and dataset.preparation["kind"] == name
+        assert dataset.labels("validation").tolist() == ([0, 1, 2, 0, 1, 2, 0] if name == "csv" else [0, 0, 0, 2, 2, 2])
+        assert dataset.sizes["train"] + dataset.sizes["test"] == (30 if name == "csv" else 18)
+
+
+def test_a_class_that_train_lacks_is_refused_by_name(tmp_path):
+    write_csv(tmp_path / "train.csv")
+    (tmp_path / "test.csv").write_text("\n".join(f"{label}," + ",".join(["7"] * 16) for label in (0, 9, 9, 5)))
+    with pytest.raises(EnsyncError, match=r"the test images of csv have 2 classes that the training images lack: '5' \(1 image\); '9' \(2 images\)"):
+        prepare("csv", tmp_path / "x.h5", tmp_path)
+
+
 def test_fashion_mnist_as_published(tmp_path):
     prepare("fashion-mnist", tmp_path / "f.h5", published("fashion-mnist"))
     with open_dataset(tmp_path / "f.h5") as dataset:

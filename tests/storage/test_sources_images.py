@@ -177,14 +177,15 @@ def test_a_picture_that_vanishes_before_it_is_stored_is_named(tmp_path):
 
 def test_pictures_to_predict_take_the_shape_of_the_dataset(tmp_path):
     write_pictures(tmp_path, ("a",), 3, size=(30, 10))
-    pixels, names = read_pictures([tmp_path / "a", tmp_path / "a" / "001.png"], (6, 5, 1))
+    pixels, names, notes = read_pictures([tmp_path / "a", tmp_path / "a" / "001.png"], (6, 5, 1), {})
+    assert notes == []
     assert pixels.shape == (4, 6, 5, 1) and pixels.dtype == np.uint8 and names[3] == str(tmp_path / "a" / "001.png")
     assert np.array_equal(pixels[1], pixels[3])
     (tmp_path / "a" / "002.png").write_bytes(b"x")
     with pytest.raises(EnsyncError, match="1 of 3 pictures are bad: a/002.png cannot be decoded"):
-        read_pictures([tmp_path / "a"], (6, 5, 1))
+        read_pictures([tmp_path / "a"], (6, 5, 1), {})
     with pytest.raises(EnsyncError, match="does not exist"):
-        read_pictures([tmp_path / "nowhere.png"], (6, 5, 1))
+        read_pictures([tmp_path / "nowhere.png"], (6, 5, 1), {})
 
 
 def test_rows_come_back_in_parts_without_holding_all(tmp_path, monkeypatch):

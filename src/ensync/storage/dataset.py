@@ -23,7 +23,8 @@ class Dataset:
     """An open dataset file. Images are uint8 rows of `features` = height * width * channels values, channels last.
 
     path, name, class_names, fingerprint, counts {split: int64 (classes,)}; shape (height, width, channels);
-    sizes {split: rows}; mean, std float32 (channels,) of the training images in units of 0..255.
+    sizes {split: rows}; mean, std float32 (channels,) of the training images in units of 0..255;
+    preparation {rule: value}, how the images became what they are.
     Any number of processes and threads may read at once; nothing is locked.
     """
 
@@ -32,6 +33,7 @@ class Dataset:
         self.name, self.fingerprint = found.texts["name"], found.fingerprint
         self.shape, self.sizes, self.class_names = found.shape, found.sizes, found.class_names
         self.mean, self.std = found.mean, found.std
+        self.preparation: dict[str, Any] = found.tables["preparation"]
         self.features = int(np.prod(found.shape))
         self.classes = len(found.class_names)
         self.counts = {split: self._count(split) for split in SPLITS}

@@ -14,8 +14,8 @@ from ensync.storage.writing import Progress, Written, write_dataset
 OPTIONS: dict[str, tuple[str, ...]] = {  # of each dataset, beside those that all have
     "digits": (),
     **dict.fromkeys(PUBLISHED, ("from", "download")),
-    "csv": ("from", "bad-rows"),
-    "images": ("from", "bad-rows", "size", "greyscale"),
+    "csv": ("from", "validation-from", "bad-rows"),
+    "images": ("from", "validation-from", "bad-rows", "size", "greyscale"),
 }
 BAD_ROWS = ("refuse", "skip")  # the first is the default
 SIZE = 32  # pixels on a side of pictures, when --size is not given
@@ -41,11 +41,12 @@ def prepare(
     destination: str | os.PathLike[str] | None = None,
     from_directory: str | os.PathLike[str] | None = None,
     download: bool = False,
-    validation: float = 0.1,
+    validation: float | None = None,
     seed: int = 1,
     size: int | None = None,
     greyscale: bool = False,
     bad_rows: str = "refuse",
+    validation_from: str | os.PathLike[str] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Prepared:
     """Write the dataset `name` to `destination` in one piece, from local files or the network. One process, safe to run twice.
@@ -55,19 +56,23 @@ def prepare(
     """
     if name not in OPTIONS:
         raise EnsyncError(f"the dataset '{name}'{nearest(name, OPTIONS)}", "one of " + ", ".join(OPTIONS), "choose one of them")
-    _check(name, {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows})
+    given = {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows}
+    _check(name, {**given, "validation-from": validation_from})
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
-    source = _read(name, place, SIZE if size is None else size, greyscale, bad_rows, progress)
+    own = Path(validation_from) if validation_from else None
+    source = _read(name, place, own, SIZE if size is None else size, greyscale, bad_rows, progress)
     written = write_dataset(destination or default_destination(name), source, validation, seed, progress)
     return Prepared(**vars(written), notes=tuple(source.notes))
 
 
-def _read(name: str, place: Path, size: int, greyscale: bool, bad_rows: str, progress: Progress) -> sources.Source:
+def _read(
+    name: str, place: Path, validation: Path | None, size: int, greyscale: bool, bad_rows: str, progress: Progress
+) -> sources.Source:
     readers = {
         "digits": sources.read_digits,
         "cifar-10": lambda: sources.read_cifar10(place),
-        "csv": lambda: sources.read_csv(place, bad_rows),
-        "images": lambda: sources.read_images(place, size, greyscale, bad_rows, progress),
+        "csv": lambda: sources.read_csv(place, bad_rows, validation),
+        "images": lambda: sources.read_images(place, size, greyscale, bad_rows, validation, progress),
     }
     return readers[name]() if name in readers else sources.read_idx(place, name)
 

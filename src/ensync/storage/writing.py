@@ -15,9 +15,10 @@ from ensync.sharding import Purpose, generator
 from ensync.storage import layout
 from ensync.storage.atomic import clean_temporaries, put_in_place, reason, temporary_beside
 from ensync.storage.layout import FINGERPRINT, SPLITS, Layout
-from ensync.storage.sources.source import Images, Source
+from ensync.storage.sources.source import Images, Source, first_few
 
 PIECE = 4 << 20       # bytes of images on their way at a time
+VALIDATION_PART, TEST_PART = 0.1, 0.2  # of the training images, where nothing else is asked for
 LARGEST_PART = 0.9    # of the training images that may be cut away
 SPARE = 1 << 20       # bytes of HDF5's own tables, more than it ever takes
 VALIDATION, TEST = 0, 1  # streams of random numbers
@@ -45,21 +46,24 @@ class _Part:
 def write_dataset(
     path: str | os.PathLike[str],
     source: Source,
-    validation: float = 0.1,
+    validation: float | None = None,
     seed: int = 1,
     progress: Progress = lambda *_: None,
-    test: float = 0.2,
+    test: float = TEST_PART,
 ) -> Written:
     """Write `source` as one dataset file that replaces `path` at once; an identical file is left alone.
 
-    validation, test: parts of the training images to cut, stratified, by `seed`; test only where the source has none.
+    validation, test: parts of the training images to cut, stratified, by `seed`, where the source has no such split.
     Errors: EnsyncError when the source is unfit, `path` holds something else, or the disk refuses; `path` is then as it was.
     """
     path = Path(path)
+    if validation is not None and "validation" in source.images:
+        raise EnsyncError(f"--validation {validation} with validation images of their own", "one of them", "leave --validation out")
+    validation = VALIDATION_PART if validation is None else validation
     _check(source, validation, test, seed)
     before = _fingerprint_at(path)
     parts = cut(source, validation, test, seed)
-    plan = _plan(source, parts, {"validation": validation, "test": "as published" if "test" in source.images else test, "seed": seed})
+    plan = _plan(source, parts, _preparation(source, validation, test, seed))
     _make_room(path, plan)
     with temporary_beside(path) as temporary:
         fingerprint = _fill(temporary, source, parts, plan, progress)
@@ -70,18 +74,21 @@ def write_dataset(
 
 
 def cut(source: Source, validation: float, test: float, seed: int) -> dict[str, _Part]:
-    """Return the rows of each split: train and validation in a random order (of `seed`), test in the order of the source.
+    """Return the rows of each split: those cut from train in a random order (of `seed`), those given in the order of the source.
 
     The random order is for sources sorted by class: blocks of neighbouring rows then hold all classes.
     """
     labels = source.labels["train"]
     rows = np.arange(len(labels))
-    tests = _Part("test", np.arange(len(source.labels["test"]))) if "test" in source.labels else None
+    given = {split: _Part(split, np.arange(len(source.labels[split]))) for split in ("validation", "test") if split in source.labels}
+    tests = given.get("test")
     if tests is None:
         chosen = stratified(labels, test, generator(seed, Purpose.SPLIT, TEST))
         tests, rows = _Part("train", rows[chosen]), rows[~chosen]
     random = generator(seed, Purpose.SPLIT, VALIDATION)
     rows = random.permutation(rows)
+    if "validation" in given:
+        return {"train": _Part("train", rows), "validation": given["validation"], "test": tests}
     chosen = stratified(labels[rows], validation, random)
     return {"train": _Part("train", rows[~chosen]), "validation": _Part("train", rows[chosen]), "test": tests}
 
@@ -111,9 +118,27 @@ def _check(source: Source, validation: float, test: float, seed: int) -> None:
         raise EnsyncError(f"--seed {seed}", "a whole number of at least 0", "choose another")
     if len(source.class_names) < 2 or len(np.unique(source.labels["train"])) < 2:
         raise EnsyncError(f"{source.name} has training images of one class only", "two classes or more", "add another class")
+    _check_classes(source)
     shapes = {images.shape[1:] for images in source.images.values()}
     if len(shapes) != 1:
         raise EnsyncError(f"{source.name} has training and test images of different shapes {shapes}", "one shape", "correct the files")
+
+
+def _check_classes(source: Source) -> None:
+    """Raise EnsyncError when another split has images of a class that train lacks: no network could name them rightly."""
+    known = np.unique(source.labels["train"])
+    for split, labels in source.labels.items():
+        alien, counts = np.unique(labels[~np.isin(labels, known)], return_counts=True)
+        if len(alien):
+            named = [f"'{source.class_names[label]}' ({count} image{'s' if count > 1 else ''})" for label, count in zip(alien, counts, strict=True)]
+            what = f"the {split} images of {source.name} have {len(alien)} class{'es' if len(alien) > 1 else ''} that the training images lack: "
+            raise EnsyncError(what + first_few(named, len(named)), "the classes of the training images", "add training images of them, or take them out")
+
+
+def _preparation(source: Source, validation: float, test: float, seed: int) -> dict[str, float | int | str]:
+    """Return how the images became what they are: where the splits come from, and the source's own rules."""
+    splits = {"validation": "as given" if "validation" in source.images else validation, "test": "as published" if "test" in source.images else test}
+    return {"program": f"ensync {__version__}", "kind": source.name, **splits, "seed": seed, **source.preparation}
 
 
 def _plan(source: Source, parts: dict[str, _Part], preparation: dict[str, float | int | str]) -> Layout:

@@ -34,13 +34,17 @@ class _Bad:
             self.first.append(f"line {line} {why}")
 
 
-def read_csv(path: str | Path, bad_rows: str = "refuse") -> Source:
+def read_csv(path: str | Path, bad_rows: str = "refuse", validation: str | Path | None = None) -> Source:
     """Return the images of `path`: one file, or a directory with train.csv and perhaps test.csv (fashion-mnist_train.csv too).
+
+    validation: a file with the validation images.
 
     bad_rows: "refuse" raises EnsyncError when a row is missing values, not numeric or out of range, naming the first few by line;
     "skip" leaves such rows out and notes it.
     """
     paths = _find(Path(path))
+    if validation is not None:
+        paths["validation"] = regular_file(Path(validation))
     columns = _columns(paths["train"])
     tables, notes = {}, []
     for split, file in paths.items():

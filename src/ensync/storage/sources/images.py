@@ -11,10 +11,11 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,17 +36,24 @@ Progress = Callable[[str, int, int], None]
 
 
 def read_images(
-    directory: str | Path, size: int, greyscale: bool = False, bad_rows: str = "refuse", progress: Progress = lambda *_: None
+    directory: str | Path,
+    size: int,
+    greyscale: bool = False,
+    bad_rows: str = "refuse",
+    validation: str | Path | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Source:
     """Return the pictures under `directory` as size x size images with 3 channels, or 1 when greyscale.
 
     Every picture is decoded once to see that it can be, and again when the rows are asked for. bad_rows: "refuse" raises EnsyncError
-    naming the first few broken files; "skip" leaves them out and notes it.
+    naming the first few broken files; "skip" leaves them out and notes it. validation: a directory with the validation pictures.
     """
     if size not in SIZES:
         raise EnsyncError(f"--size {size}", f"{SIZES.start} to {SIZES.stop - 1} pixels", "choose another size")
     directory = Path(directory)
     folders = _splits(directory)
+    if validation is not None:
+        folders["validation"] = Path(validation)
     class_names = _class_names(folders)
     images, labels, sums, notes = {}, {}, {}, []
     for split, folder in folders.items():
@@ -64,11 +72,20 @@ def read_images(
         licence="as the pictures' owner says",
         checksums=sums,
         notes=notes,
+        preparation={"colour": "grey" if greyscale else "RGB", "size": size, "crop": "centre", "resize": "bilinear", "orientation": "EXIF"},
     )
 
 
-def read_pictures(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
-    """Return pictures as images uint8 (n, height, width, channels) of a dataset's `shape`, and their names; a directory is all in it.
+class PicturesRead(NamedTuple):
+    """Pictures for a network: images uint8 (n, height, width, channels), their n names, and notes on what a user must know of them."""
+
+    pixels: np.ndarray
+    names: list[str]
+    notes: list[str]
+
+
+def read_pictures(paths: Sequence[str | Path], shape: tuple[int, int, int], preparation: Mapping[str, Any]) -> PicturesRead:
+    """Return pictures as images of a dataset's `shape`, made by the rules that its `preparation` records; a directory is all in it.
 
     Errors: EnsyncError naming the first few files that cannot be decoded.
     """
@@ -83,7 +100,7 @@ def read_pictures(paths: Sequence[str | Path], shape: tuple[int, int, int]) -> t
     if problems:
         what = f"{len(problems)} of {len(files)} pictures are bad: {first_few(list(problems.values())[:LISTED], len(problems))}"
         raise EnsyncError(what, "pictures that can be decoded", "leave them out or replace them")
-    return Pictures(files, shape)[np.arange(len(files))], list(map(str, files))
+    return PicturesRead(Pictures(files, shape)[np.arange(len(files))], list(map(str, files)), [])
 
 
 class Pictures:
@@ -169,9 +186,9 @@ def _class_names(folders: dict[str, Path]) -> list[str]:
             names[split] = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
     if not names["train"]:
         raise EnsyncError(f"{folders['train']} has no folders", "one folder of pictures for each class", "check --from")
-    alone = sorted(names.get("test", set()) - names["train"])
-    if alone:
-        raise EnsyncError(f"{folders['test']} has '{alone[0]}'", "the classes of train/", "move or rename that folder")
+    for split, folder in folders.items():
+        if alone := sorted(names[split] - names["train"]):
+            raise EnsyncError(f"{folder} has '{alone[0]}'", f"the classes of {folders['train']}", "move or rename that folder")
     for name in names["train"]:
         if not name.isprintable():
             raise EnsyncError(f"the folder name {ascii(name)}", "a name that can be printed", "rename that folder")

@@ -30,8 +30,9 @@ class Images(Protocol):
 class Source:
     """A dataset before it is split and stored.
 
-    images: {split: uint8 (rows, height, width, channels)} with "train" and perhaps "test"; labels: {split: int64 (rows,)}, numbers of
-    class_names; checksums: {file: "md5:..." or "sha256:..."}; notes: what a reader of the prepared file must know (rows left out).
+    images: {split: uint8 (rows, height, width, channels)} with "train", perhaps "validation" and "test"; labels: {split: int64 (rows,)},
+    numbers of class_names; checksums: {file: "md5:..." or "sha256:..."}; notes: what a reader of the prepared file must know (rows left
+    out); preparation: {rule: value}, by which the images became what they are.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Source:
     licence: str
     checksums: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    preparation: dict[str, float | int | str] = field(default_factory=dict)
 
 
 def regular_file(path: Path) -> Path:
