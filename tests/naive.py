@@ -150,6 +150,17 @@ def max_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outpu
     return windows(inputs, size, stride, padding, outputs, -np.inf).max(axis=(3, 4))
 
 
+def max_pool_gradient(inputs: np.ndarray, gradient: np.ndarray, size: tuple, stride: int, padding: tuple) -> np.ndarray:
+    """The gradient of the inputs, given that of the outputs: each goes to the first largest pixel of its window."""
+    out = np.zeros(inputs.shape)
+    for n, y, x, c in np.ndindex(gradient.shape):
+        top, left = max(0, y * stride - padding[0]), max(0, x * stride - padding[1])
+        seen = inputs[n, top : y * stride - padding[0] + size[0], left : x * stride - padding[1] + size[1], c]
+        row, column = np.unravel_index(seen.argmax(), seen.shape)
+        out[n, top + row, left + column, c] += gradient[n, y, x, c]
+    return out
+
+
 def average_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple) -> np.ndarray:
     """The mean of each window's pixels inside the image."""
     return np.nanmean(windows(inputs, size, stride, padding, outputs, np.nan), axis=(3, 4))

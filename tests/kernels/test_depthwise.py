@@ -9,6 +9,8 @@ from ensync.kernels import depthwise, threads
 # n, h, w, c, size, stride, padding
 CASES = [(2, 7, 9, 5, 3, 1, 1), (1, 12, 12, 64, 3, 1, 1), (3, 8, 8, 17, 5, 2, 2), (2, 6, 6, 33, 3, 2, 0), (2, 4, 5, 16, 3, 1, 0), (1, 2, 2, 3, 3, 1, 1),
          (2, 3, 1, 5, 3, 1, 1), (2, 1, 6, 37, 3, 1, 1)]
+WIDE = [(2, 5, 9, 5, 3, 1, 7), (1, 3, 3, 4, 1, 1, 2), (2, 5, 6, 17, 3, 2, 5)]   # windows that see only zeros
+CASES += WIDE
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 
 
@@ -45,6 +47,14 @@ def test_three_passes(sizes, dtype):
         other = np.random.default_rng(seed).standard_normal(inputs.shape)
         linear = naive.depthwise(other, weights, np.zeros_like(bias), stride, padding, gradient.shape[1:3])
         close(np.array((other * slope).sum()), np.array((linear * gradient).sum()), dtype)
+
+
+@pytest.mark.parametrize("sizes", WIDE, ids=str)
+def test_nothing_is_written_beside_the_gradient(sizes):
+    _, weights, bias, gradient = case(*sizes, np.float32)
+    room = np.ones((sizes[0] + 2, *sizes[1:4]), np.float32)
+    depthwise.depthwise_input_gradient(gradient, weights, np.zeros_like(bias), sizes[5], (sizes[6],) * 2, room[1:-1])
+    assert (room[[0, -1]] == 1).all()
 
 
 def test_no_images_give_no_gradient():

@@ -20,7 +20,7 @@ def case(n, h, w, c, size, stride, padding, dtype):
 @pytest.mark.parametrize("sizes", CASES, ids=str)
 def test_forward(sizes, dtype):
     inputs, outputs, window = case(*sizes, dtype)
-    pooling.max_pool_forward(inputs, *window, outputs, np.empty(outputs.shape, np.uint8))
+    pooling.max_pool_forward(inputs, *window, outputs, np.empty(outputs.shape, pooling.tap_type(window[0])))
     np.testing.assert_array_equal(outputs, naive.max_pool(inputs, *window, outputs.shape[1:3]))
     pooling.average_pool_forward(inputs, *window, outputs)
     np.testing.assert_allclose(outputs, naive.average_pool(inputs, *window, outputs.shape[1:3]), atol=1e-6)
@@ -32,7 +32,7 @@ def test_forward(sizes, dtype):
 @pytest.mark.parametrize("sizes", [(1, 4, 5, 3, 3, 2, 1), (2, 4, 4, 3, 2, 2, 0), (1, 5, 5, 3, 2, 2, 0), (1, 5, 5, 2, 3, 1, 1)], ids=str)
 def test_gradients(sizes):
     inputs, gradient, window = case(*sizes, np.float64)
-    size, found, chosen = gradient.shape[1:3], np.empty_like(inputs), np.empty(gradient.shape, np.uint8)
+    size, found, chosen = gradient.shape[1:3], np.empty_like(inputs), np.empty(gradient.shape, pooling.tap_type(window[0]))
     pooling.max_pool_forward(inputs, *window, np.empty_like(gradient), chosen)
     pooling.max_pool_backward(gradient, chosen, *window, found)
     np.testing.assert_allclose(found, naive.finite_differences(lambda x: (naive.max_pool(x, *window, size) * gradient).sum(), inputs), atol=1e-7)
@@ -42,6 +42,19 @@ def test_gradients(sizes):
     pooling.global_average_backward(means, found)
     expected = naive.finite_differences(lambda x: (x.mean(axis=(1, 2)) * means).sum(), inputs)
     np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+# bytes tell apart 256 taps; then there are the images of one window, of several with padding, and more taps than 15 bits number
+LARGE = [(2, 16, 17, 17, 16, 1, 0), (2, 17, 17, 3, 17, 1, 0), (1, 28, 28, 5, 28, 28, 0), (2, 32, 32, 17, 32, 32, 0), (1, 37, 21, 18, 20, 3, 10), (1, 200, 190, 3, 182, 7, 30)]
+
+
+@pytest.mark.parametrize("sizes", LARGE, ids=str)
+def test_every_tap_of_a_large_window_takes_its_own_gradient(sizes):
+    inputs, gradient, window = case(*sizes, np.float32)
+    chosen, found = np.empty(gradient.shape, pooling.tap_type(window[0])), np.full_like(inputs, np.nan)
+    pooling.max_pool_forward(inputs, *window, np.empty_like(gradient), chosen)
+    pooling.max_pool_backward(gradient, chosen, *window, found)
+    np.testing.assert_allclose(found, naive.max_pool_gradient(inputs, gradient, *window), atol=1e-4)
 
 
 def test_the_first_of_equal_pixels_takes_the_gradient():

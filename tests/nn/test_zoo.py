@@ -230,6 +230,8 @@ def _views(network, flat):
     ({"layers": [{"kind": "convolution", "filters": 3, "size": 9, "padding": "valid"}, {"kind": "dense"}]}, "window of 9"),
     ({"layers": [{"kind": "convolution", "filters": 3, "groups": 2}, {"kind": "dense"}]}, "divides"),
     ({"layers": [{"kind": "convolution", "filters": 3}]}, "dense layer"),
+    ({"layers": [{"kind": "max_pooling", "size": 3, "padding": 2}, {"kind": "dense"}]}, "max pooling of windows of 3 pixels with padding 2.* half the size"),
+    ({"layers": [{"kind": "average_pooling", "size": 2, "stride": 1, "padding": 7}, {"kind": "dense"}]}, "average pooling .* half the size"),
     ({"layers": [{"kind": "dense", "units": 4}]}, "10 classes"),
     ({"layers": [{"kind": "residual", "layers": [{"kind": "convolution", "filters": 1}]}, {"kind": "dense"}]}, "batch_normalization"),
     ({"layers": [{"kind": "residual", "layers": [{"kind": "convolution", "filters": 9}, {"kind": "batch_normalization"}]}, {"kind": "dense"}]}, "residual sum"),

@@ -65,7 +65,7 @@ def _four_pixels(source, weights, bias, target, step, window, y, x, j, count):
 def _line(source, weights, bias, target, step, window, y):
     h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     width = lanes(source)
-    first = min(ow, left)
+    first = max(0, min(ow, left))   # a turned filter's left is negative where the padding is wider than the filter
     last = max(first, min(ow, w + left - kw + 1))
     end = last if stride == 1 and last - first >= 4 else first
     for x in range(first, end, 4):  # the last four may overlap those before them

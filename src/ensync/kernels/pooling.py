@@ -3,6 +3,7 @@
 A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left): image, window and output sizes and the padding before the image.
 Padding never wins a maximum and does not count in an average. The backward kernels gather: each input pixel looks at the
 outputs whose window holds it, so that threads never write to the same place. Maxima and the images of global means may be bf16 (uint16).
+A window begins and ends in the image or less than its size beyond: one wholly outside would have nothing to choose or to average.
 """
 
 import numpy as np
@@ -21,13 +22,13 @@ def _largest(source, target, chosen, window, y, x, j, count):
     first_row, end_row, row = clip_taps(y, stride, top, kh, h)
     first, end, column = clip_taps(x, stride, left, kw, w)
     best = load(source, ((row + first_row) * w + column + first) * c + j, count)
-    place = splat_as(best, chosen, np.uint8(first_row * kw + first))
+    place = splat_as(best, chosen, first_row * kw + first)
     for ky in range(first_row, end_row):
         for kx in range(first, end):
             value = load(source, ((row + ky) * w + column + kx) * c + j, count)
             wins = greater(value, best)
             best = choose(wins, value, best)
-            place = choose(wins, splat_as(best, chosen, np.uint8(ky * kw + kx)), place)
+            place = choose(wins, splat_as(best, chosen, ky * kw + kx), place)
     store(target, (y * ow + x) * c + j, best, count)
     store(chosen, (y * ow + x) * c + j, place, count)
 
@@ -37,13 +38,13 @@ def _largest_inside(source, at, line, c, kh, kw, target, chosen, to):
     """As `_largest` for a whole vector of a window inside the image; with kh and kw constant the loops are unrolled."""
     full = lanes(source)
     best = load(source, at, full)
-    place = splat_as(best, chosen, np.uint8(0))
+    place = splat_as(best, chosen, np.int64(0))
     for ky in range(kh):
         for kx in range(kw):
             value = load(source, at + ky * line + kx * c, full)
             wins = greater(value, best)
             best = choose(wins, value, best)
-            place = choose(wins, splat_as(best, chosen, np.uint8(ky * kw + kx)), place)
+            place = choose(wins, splat_as(best, chosen, ky * kw + kx), place)
     store(target, to, best, full)
     store(chosen, to, place, full)
 
@@ -91,7 +92,7 @@ def _gather_chosen(gradient, chosen, target, window, y, rows, x, columns, j, cou
         for column in range(columns[0], columns[1]):
             tap = (y + top - row * stride) * kw + x + left - column * stride
             at = (row * ow + column) * c + j
-            here = equal(load_as(total, chosen, at, count), splat_as(total, chosen, np.uint8(tap)))
+            here = equal(load_as(total, chosen, at, count), splat_as(total, chosen, tap))
             total = total + choose(here, load(gradient, at, count), zeros(gradient))
     store(target, (y * w + x) * c + j, total, count)
 
@@ -110,13 +111,13 @@ def _gather_few(gradient, chosen, target, below, beside, at, tap, across, ow, c)
     at: of the first output; tap: of the pixel in its window, which lies `across` = (down, right) taps further in the next ones.
     """
     for j in range(0, c // lanes(gradient) * lanes(gradient), lanes(gradient)):
-        total = _where_chosen(gradient, chosen, at + j, np.uint8(tap))
+        total = _where_chosen(gradient, chosen, at + j, tap)
         if beside:
-            total = total + _where_chosen(gradient, chosen, at + c + j, np.uint8(tap - across[1]))
+            total = total + _where_chosen(gradient, chosen, at + c + j, tap - across[1])
         if below:
-            total = total + _where_chosen(gradient, chosen, at + ow * c + j, np.uint8(tap - across[0]))
+            total = total + _where_chosen(gradient, chosen, at + ow * c + j, tap - across[0])
             if beside:
-                total = total + _where_chosen(gradient, chosen, at + (ow + 1) * c + j, np.uint8(tap - across[0] - across[1]))
+                total = total + _where_chosen(gradient, chosen, at + (ow + 1) * c + j, tap - across[0] - across[1])
         store(target, j, total, lanes(gradient))
 
 
@@ -233,12 +234,19 @@ def _global_backward(gradient, out):
                 store(target, at + j, load(source, j, count) * splat(source, share), count)
 
 
+def tap_type(size: tuple[int, int]) -> np.dtype:
+    """Return the type that holds the numbers of a window's taps, 0 to kh * kw - 1: of up to 2^8, 2^15 or more of them (uint16 would be bf16)."""
+    taps = size[0] * size[1]
+    return np.dtype(np.uint8 if taps <= 1 << 8 else np.int16 if taps <= 1 << 15 else np.int64)
+
+
 def max_pool_forward(inputs: np.ndarray, size: tuple[int, int], stride: int, padding: tuple[int, int], outputs: np.ndarray,
                      chosen: np.ndarray) -> None:
-    """Write the maxima of windows of inputs (n, h, w, c) to outputs (n, oh, ow, c), and the winning taps to chosen, uint8 of that shape.
+    """Write the maxima of windows of inputs (n, h, w, c) to outputs (n, oh, ow, c), and the winning taps to chosen, of that shape and `tap_type(size)`.
 
-    size = (kh, kw) of at most 256 taps; padding = (top, left), less than the size.
+    size = (kh, kw); padding = (top, left), less than the size.
     """
+    assert chosen.dtype == tap_type(size)
     _max_forward(inputs, size, stride, padding, outputs, chosen)
 
 

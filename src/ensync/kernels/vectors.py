@@ -56,7 +56,7 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
 
 
 def _mask(builder: ir.IRBuilder, first: ir.Value, count: ir.Value, lanes: int) -> ir.Value:
-    """Lanes first <= lane < count."""
+    """Lanes first <= lane < count, both at most a few times the lanes: they are compared in 32 bits."""
     numbers = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
     first, count = (_splat(builder, builder.trunc(bound, ir.IntType(32)), lanes) for bound in (first, count))
     return builder.and_(builder.icmp_signed("<", numbers, count), builder.icmp_signed(">=", numbers, first))
@@ -139,7 +139,7 @@ def load_between(context, address, index, first, count):
 
 @intrinsic
 def load_as(context, like, address, index, count):
-    """As `load`, with as many lanes as the vector `like` has: for bytes that go along with floats."""
+    """As `load`, with as many lanes as the vector `like` has: for codes that go along with floats (not uint16, which is bf16)."""
     vector = Vector(address.dtype, like.lanes)
 
     def generate(target, builder, sig, arguments):
@@ -252,13 +252,14 @@ def splat(context, address, scalar):
 
 @intrinsic
 def splat_as(context, like, address, scalar):
-    """The number, of the address's type, in as many lanes as the vector `like` has."""
+    """The whole number, cut to the bits of the address's type, in as many lanes as the vector `like` has."""
     vector = Vector(address.dtype, like.lanes)
 
     def generate(target, builder, sig, arguments):
-        return _splat(builder, arguments[2], vector.lanes)
+        number = builder.trunc(arguments[2], _element(vector.dtype))
+        return _splat(builder, number, vector.lanes)
 
-    return vector(like, address, address.dtype), generate
+    return vector(like, address, types.int64), generate
 
 
 @intrinsic

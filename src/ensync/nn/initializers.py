@@ -1,4 +1,9 @@
-"""Start values of weights."""
+"""Start values of weights.
+
+fan_in and fan_out are Keras': size * size * channels / groups and size * size * filters of a convolution, inputs and units of a dense
+layer; of a depthwise one, whose filters Keras keeps as (size, size, channels, 1), size * size * channels and size * size.
+PyTorch keeps them as (channels, 1, size, size) and counts the size * size values that an output sees: `pytorch` does so.
+"""
 
 import math
 from collections.abc import Callable
@@ -41,8 +46,11 @@ def uniform_pm_half(random: np.random.Generator, shape: tuple[int, ...], fan_in:
 
 
 def pytorch(random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
-    """Uniform in +-1 / sqrt(fan_in), weights and biases: what torch.nn.Linear and Conv2d do unasked."""
-    bound = 1.0 / math.sqrt(fan_in)
+    """Uniform in +-1 / sqrt(values that an output sees), weights and biases: what torch.nn.Linear and Conv2d do unasked.
+
+    Those are all of an array of weights but its last axis, the outputs; of a bias (outputs,), the fan_in of its weights.
+    """
+    bound = 1.0 / math.sqrt(math.prod(shape[:-1]) if len(shape) > 1 else fan_in)
     return random.uniform(-bound, bound, shape)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ensync.errors import EnsyncError
 from ensync.kernels import pooling
 from ensync.nn.images import Padding, extent, image
 from ensync.nn.layers import Layer, Shape, Step
@@ -19,13 +20,16 @@ class MaxPooling(Layer):
 
     def build(self, shape: Shape) -> Shape:
         h, w, c = self.image = image(shape, self)
+        if isinstance(self.padding, int) and 2 * self.padding > self.size:   # a window could lie outside the image
+            raise EnsyncError(f"{self.kind.lower()} of windows of {self.size} pixels with padding {self.padding}", "a padding of at most half the size",
+                              "lower the padding, or take larger windows")
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.shape, self.window = (oh, ow, c), ((self.size, self.size), self.stride, (top, left))
         return self.shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         given, kept = self.stored(dtype)
-        self.outputs, self.chosen = empty((rows, *self.shape), kept), empty((rows, *self.shape), np.dtype(np.uint8))
+        self.outputs, self.chosen = empty((rows, *self.shape), kept), empty((rows, *self.shape), pooling.tap_type(self.window[0]))
         self.inputs_gradient = empty((rows, *self.image), given)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
