@@ -1,10 +1,12 @@
 """What training does besides the plain step, each against an oracle: PyTorch where installed, else the formula."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.job import job_from_dict
 from ensync.nn import zoo
@@ -32,6 +34,15 @@ def make_trainee(rows=50, shape=(5, 4, 1), classes=4, **sections):
     images = random.integers(0, 256, (rows, int(np.prod(shape))), dtype=np.uint8)
     feed = Feed(images, random.integers(0, classes, rows), np.full(1, 128.0), np.full(1, 1 / 64))
     return Trainee(ALONE, lambda vector: None, job, 0, network, Optimizer(job.optimizer, len(network.parameters), network.dtype), feed, np.arange(rows))
+
+
+def test_batches_beyond_what_float32_counts_are_refused():
+    """Its sums of correct answers end at 2^24."""
+    trainee, many = make_trainee(training={"batch": "full", "precision": "float32"}), range((1 << 24) + 1)
+    with pytest.raises(EnsyncError, match="16,777,217 samples"):
+        replace(trainee, rows=many)
+    replace(trainee, rows=many[1:])
+    replace(make_trainee(training={"batch": "full"}), rows=many)
 
 
 def epochs(trainee, count):

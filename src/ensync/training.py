@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ensync.errors import EnsyncError
 from ensync.feed import Changes, Feed
 from ensync.kernels import online, updates
 from ensync.nn.layers import Dense, Step
-from ensync.nn.network import CORRECT, LOSS_SUM, STOP, TAIL, Network
+from ensync.nn.network import CORRECT, COUNTED, LOSS_SUM, STOP, TAIL, Network
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.position import Position
@@ -71,6 +72,10 @@ class Trainee:
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
+        batch = min(largest_batch(self.job), len(self.rows))
+        if batch > COUNTED and self.network.dtype == np.float32:
+            raise EnsyncError(f"a batch of {batch:,} samples in float32", f"at most {COUNTED:,}, which float32 can count",
+                              "lower training.batch or growth.largest_batch, or set training.precision = 'float64'")
         if self.job.training.weight_average:
             self.average = self.network.parameters.copy()
 

@@ -15,6 +15,7 @@ from ensync.sharding import Purpose, generator
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)   # what travels behind the gradient in the same allreduce
 TAIL = 4
+COUNTED = 1 << 24    # samples of a global batch that float32 counts exactly
 AT_ONCE = 128        # rows of an evaluation, where the local batch has fewer and
 BUFFERED = 1 << 22   # where so many rows do not have more values than this
 
