@@ -92,7 +92,8 @@ class Training(Section):
     precision: Literal["float32", "bf16", "float64"] = Field(
         "float32", description="of parameters and arithmetic; bf16: parameters, their gradients and sums in float32, the operands of convolutions and what lies between "
                                "layers rounded to 8 bits, where the CPU has AVX512-BF16; float64 is for tests")
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it")
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it, "
+                                                                            "and fewer of them while steps are faster so, as beside other busy programs")
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
     best_weights: bool = Field(False, description="evaluate each network with the parameters of its best validation epoch")
     deterministic: bool = Field(

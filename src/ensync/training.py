@@ -14,6 +14,7 @@ import numpy as np
 from ensync.errors import EnsyncError
 from ensync.feed import Changes, Feed
 from ensync.kernels import online, updates
+from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.nn.layers import Dense, Step
 from ensync.nn.network import CORRECT, COUNTED, LOSS_SUM, STOP, TAIL, Network
 from ensync.nn.optimizers import Optimizer, clip
@@ -69,6 +70,7 @@ class Trainee:
     average: np.ndarray | None = None                    # of the parameters, where the job wants one
     shards: VirtualShards | None = None                  # of a deterministic run
     together: Together | None = None                     # where ranks share their updates
+    tuner: ThreadTuner | None = None                     # where the number of threads is left to the program
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -156,6 +158,7 @@ class Trainee:
         order, p, network = self._epoch_rows(), self.position, self.network
         while p.step < last:
             first, end = global_span(len(order), p.step, self.batch)
+            start = time.perf_counter() - self._waited
             behind = self._gradient(order[first:end])
             tail = behind[:TAIL]
             if network.statistics_travel:
@@ -164,6 +167,8 @@ class Trainee:
                 p.finished = f"diverged in epoch {p.epoch + 1}, step {p.step + 1}: the loss is {tail[LOSS_SUM]}"
                 return int(tail[STOP])
             self._update()
+            if self.tuner is not None and end - first == self.batch:
+                self.tuner.note(time.perf_counter() - self._waited - start)
             p.step += 1
             p.samples += end - first
             p.loss_sum += float(tail[LOSS_SUM])
@@ -172,6 +177,11 @@ class Trainee:
             if tail[STOP]:
                 return int(tail[STOP])
         return 0
+
+    @property
+    def _waited(self) -> float:
+        """Seconds in sums over ranks so far, where they are counted: most of them waits."""
+        return getattr(self.allreduce, "seconds", 0.0)
 
     def _update(self) -> None:
         """One step of the optimiser, and of the weights' average."""
@@ -262,12 +272,15 @@ class Trainee:
             rows = order[p.step : min(p.step + ONLINE, last)]
             images, places = self.feed.raw(rows)
             labels = self.feed.labels if self.feed.in_memory else _labels_beside(self.feed.labels, rows, places, len(images))
+            start = time.perf_counter()
             loss_sum, correct = online.train_online(
                 network.parameters, sizes, codes, 0 if loss.is_cross_entropy else 1, images, labels, places,
                 self.feed.mean, self.feed.inverse_std, self.learning_rate, loss.low, loss.high, loss.factor(network.classes))
             if not np.isfinite(loss_sum):
                 p.finished = f"diverged in epoch {p.epoch + 1}, step {p.step + 1}..{p.step + len(rows)}: the loss is {loss_sum}"
                 return self.stop_requested()
+            if self.tuner is not None and len(rows) == ONLINE:
+                self.tuner.note(time.perf_counter() - start)
             p.step += len(rows)
             self.optimizer.steps += len(rows)
             p.samples += len(rows)

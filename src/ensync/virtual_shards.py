@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from ensync.activity import Doing
-from ensync.kernels.threads import get_threads, set_threads
+from ensync.kernels.threads import follow_threads
 from ensync.nn.network import STOP, Network
 
 Meet = Callable[[np.ndarray], None]
@@ -55,7 +55,7 @@ class VirtualShards:
 
     def __enter__(self) -> None:
         if meets(self.network):
-            self._parts = [_Part(get_threads()) for _ in self.networks]
+            self._parts = [_Part() for _ in self.networks]
 
     def __exit__(self, *exception: object) -> None:
         for part in self._parts:
@@ -101,14 +101,14 @@ class _Ended(BaseException):
 class _Part:
     """A computation that stops at meetings, on a thread that runs only while `begin` or `go_on` waits for it."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self) -> None:
         self._turn, self._back = threading.Lock(), threading.Lock()
         self._turn.acquire()
         self._back.acquire()
         self._work: Callable[[Meet], None] | None = None
         self._vector: np.ndarray | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._live, args=(threads,), daemon=True)
+        self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
     def begin(self, work: Callable[[Meet], None]) -> np.ndarray | None:
@@ -137,9 +137,9 @@ class _Part:
         if self._work is None:
             raise _Ended
 
-    def _live(self, threads: int) -> None:
-        set_threads(threads)   # numba keeps it by thread
+    def _live(self) -> None:
         while self._turn.acquire() and self._work is not None:
+            follow_threads()
             try:
                 self._work(self._meet)
             except _Ended:

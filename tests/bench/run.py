@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["online_steps.py", "dense_steps.py", "convolutional_steps.py", "ranks_against_ddp.py", "startup.py"]
+SCRIPTS = ["online_steps.py", "dense_steps.py", "convolutional_steps.py", "ranks_against_ddp.py", "busy_cores.py", "startup.py"]
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ensync.kernels.activations import IDENTITY, RELU, TANH, activate_block
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import NARROW_ROWS, SIMD, VECTOR_BYTES, WIDE_TILE, flush_tiny_numbers, lanes, lanes_of, pointer, restore, transpose_block
-from ensync.kernels.threads import get_threads
+from ensync.kernels.threads import get_threads, thread_limit
 from ensync.kernels.tiles import tile
 from ensync.kernels.vectors import advance, fetch, load, store
 
@@ -32,13 +32,13 @@ PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2   # the forms of a product: forward,
 
 
 def packing_size(n: int, inputs: int, outputs: int) -> int:
-    """Return how many elements of scratch the three passes of a dense layer need for n samples, on the threads of now."""
+    """Return how many elements of scratch the three passes of a dense layer need for n samples, on the threads of this rank."""
     lane_count, samples = lanes_of(4), min(n, SAMPLES)   # float32 has the most lanes
     share = (max(samples, inputs, outputs) * VECTORS + 1) * lane_count
     if n >= PACK_A_FROM:
         share += samples * (min(BLOCK // samples, inputs) + 2 * lane_count)
     share = max(share, STRETCH * PANELS * VECTORS * lane_count)
-    return get_threads() * share + lane_count
+    return thread_limit() * share + lane_count
 
 
 @numba.njit(**INNER)

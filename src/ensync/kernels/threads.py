@@ -1,7 +1,6 @@
 """The threads of this rank, and the process's environment that numba reads before it is imported."""
 
 import atexit
-import functools
 import hashlib
 import importlib.metadata
 import os
@@ -85,6 +84,9 @@ def thread_budget(affinity: set[int], neighbours: Sequence[set[int]]) -> int:
     return max(1, int(share + 1e-9))
 
 
+_threads: dict[str, int] = {}   # "limit": those of this rank, "used": those that kernels use now
+
+
 def set_threads(count: int) -> None:
     """Let kernels use `count` threads, at least 1 and at most the CPUs this process may run on."""
     import numba
@@ -92,13 +94,32 @@ def set_threads(count: int) -> None:
     if not 1 <= count <= numba.config.NUMBA_NUM_THREADS:
         raise EnsyncError(f"{count} threads", f"1 to {numba.config.NUMBA_NUM_THREADS}, the CPUs this process may run on",
                           "choose a number in this range, or set NUMBA_NUM_THREADS before the start")
-    numba.set_num_threads(count)
-    get_threads.cache_clear()
+    _threads["limit"] = count
+    use_threads(count)
 
 
-@functools.cache
-def get_threads() -> int:
-    """Return how many threads kernels use."""
+def use_threads(count: int) -> None:
+    """Let kernels use only `count` of the rank's threads until this or `set_threads` is called again."""
+    _threads["used"] = count
+    follow_threads()
+
+
+def follow_threads() -> None:
+    """Use as many threads as the rank does now in this thread of Python: numba keeps the number by thread."""
     import numba
 
-    return numba.get_num_threads()
+    numba.set_num_threads(get_threads())
+
+
+def get_threads() -> int:
+    """Return how many threads kernels use."""
+    return _threads.get("used") or thread_limit()
+
+
+def thread_limit() -> int:
+    """Return the most threads that kernels of this rank use; scratch is made for so many."""
+    if "limit" not in _threads:
+        import numba
+
+        _threads["limit"] = numba.get_num_threads()
+    return _threads["limit"]

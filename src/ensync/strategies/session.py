@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from ensync.activity import Doing, doing, tick
 from ensync.errors import EnsyncError
 from ensync.evaluation import evaluate_block
+from ensync.kernels.thread_tuner import ThreadTuner
+from ensync.kernels.threads import thread_limit
 from ensync.mpi.allreduce import Allreduce, replicas_equal
 from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shard_sum import ShardSum
@@ -79,10 +82,19 @@ class Session:
         """Train until every member is done. Collective. Raises Stopped after a checkpoint when any rank got a signal."""
         trainees = self.trainees.values()
         starts = [sum(steps) for steps in zip(*(t.starts for t in trainees), strict=True)]
-        with self.console.training(starts[1:], sum(t.steps_done for t in trainees)):
+        with self._tuned(), self.console.training(starts[1:], sum(t.steps_done for t in trainees)):
             while (target := self._target()) is not None:
                 self._leg(*target)
         self._check_replicas("at the end")
+
+    def _tuned(self) -> AbstractContextManager[Any]:
+        """Let the members train on as many threads as are fastest, where the job leaves their number open."""
+        if self.job.training.threads or thread_limit() == 1:
+            return nullcontext()
+        tuner = ThreadTuner(self.console.warn)
+        for trainee in self.trainees.values():
+            trainee.tuner = tuner
+        return tuner
 
     def _target(self) -> tuple[int, int] | None:
         """Return (epoch, step) up to which all members train next, None when all are done. Collective."""
