@@ -18,6 +18,7 @@ STEPS_A_SECOND = 100          # trials of long steps come as rarely as those of 
 LENGTH = {FEWER: 0.03, MORE: 0.06}   # seconds of a trial, which has at least two steps
 WINS, HOPELESS = 0.93, 1.15   # a step on trial over a usual one: below it wins, above it ends early
 RECENT, ERRATIC = 0.05, 1.3   # seconds of steps that, so many times as slow, call for fewer threads
+COLD = 2                      # first steps, which touch memory for the first time
 STANDS = 3.0                  # seconds for which more threads must stay the better choice
 
 
@@ -71,6 +72,8 @@ class ThreadTuner:
         Steps must be alike: those of smaller batches are not to be noted.
         """
         self.now.add(seconds)
+        if self.now.steps <= COLD:
+            return
         if self.trial:
             self._go_on(seconds)
             return
