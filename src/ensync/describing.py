@@ -51,8 +51,10 @@ def describe_job(job: Job) -> str:
 def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
     """Return lines: each layer with output shape, parameters, arithmetic (multiply-adds of the forward pass) and memory of its outputs per sample."""
     from ensync.nn import zoo
+    from ensync.nn.memory import counted
 
-    network = zoo.build(job, shape, classes, 1)
+    with counted():
+        network = zoo.build(job, shape, classes, 1)
     layers = [("", layer, out) for layer, out in zip(network.layers, network.shapes, strict=True)]
     arithmetic = sum(layer.operations(out) for _, layer, out in layers)
     rows = [["input", " x ".join(map(str, shape)), "", "", ""], *_layer_rows(layers, network.dtype)]

@@ -8,7 +8,7 @@ import numpy as np
 from ensync.errors import EnsyncError
 from ensync.kernels import convolution, normalization
 from ensync.kernels.activations import ACTIVATIONS
-from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.nn.layers import Layer, Parameter, Shape, Step, deal
 from ensync.nn.memory import Workspace, empty
 from ensync.nn.normalization import BatchNormalization
 
@@ -16,12 +16,6 @@ from ensync.nn.normalization import BatchNormalization
 def numbered(layers: Sequence[Layer], kind: str) -> tuple[Parameter, ...]:
     """Return the parameters or statistics of all layers, each name behind the number of its layer."""
     return tuple(replace(p, name=f"{i}.{p.name}") for i, layer in enumerate(layers) for p in getattr(layer, kind))
-
-
-def own(views: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
-    """Return the views of the layer with this number, under its own names."""
-    prefix = f"{index}."
-    return {name.removeprefix(prefix): view for name, view in views.items() if name.startswith(prefix)}
 
 
 class Chain(Layer):
@@ -39,8 +33,8 @@ class Chain(Layer):
         return shape
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        for i, layer in enumerate(self.layers):
-            layer.bind(own(values, i), own(gradients, i))
+        for layer, own, inner in deal(self.layers, values, gradients):
+            layer.bind(own, inner)
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         for i, layer in enumerate(self.layers):
@@ -144,8 +138,8 @@ class Parallel(Layer):
         return (*self.shapes[0][:-1], int(ends[-1]))
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        for i, branch in enumerate(self.layers):
-            branch.bind(own(values, i), own(gradients, i))
+        for branch, own, inner in deal(self.layers, values, gradients):
+            branch.bind(own, inner)
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         for branch in self.layers:

@@ -4,6 +4,7 @@ import numpy as np
 
 from ensync.errors import EnsyncError
 from ensync.nn.layers import Layer, Shape, Step
+from ensync.nn.memory import zeros
 
 Padding = str | int   # "same" and "valid" as in Keras, or so many zeros on every side
 
@@ -55,7 +56,7 @@ class Subsampling(Layer):
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         h, w = (-(-n // self.stride) for n in self.image[:2])
-        self.outputs, self.inputs_gradient = np.zeros((rows, h, w, self.channels), dtype), np.zeros((rows, *self.image), dtype)
+        self.outputs, self.inputs_gradient = zeros((rows, h, w, self.channels), dtype), zeros((rows, *self.image), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.outputs[: len(inputs), ..., : self.kept] = inputs[:, :: self.stride, :: self.stride]

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from ensync.kernels import activations, matmul
 from ensync.nn.memory import BF16, empty
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Parameter:
     @property
     def size(self) -> int:
         """Number of values."""
-        return int(np.prod(self.shape))
+        return prod(self.shape)
 
 
 @dataclass
@@ -91,6 +94,20 @@ def walk(layers: Sequence[Layer]) -> Iterator[Layer]:
         yield from walk(layer.layers)
 
 
+Views = dict[str, np.ndarray]
+
+
+def deal(layers: Sequence[T], values: Views, gradients: Views) -> Iterator[tuple[T, Views, Views]]:
+    """Yield each layer with its own views of values and gradients; the views of all are named "3.weights", "0.2.scale"."""
+    own: list[tuple[Views, Views]] = [({}, {}) for _ in layers]
+    for kind, views in enumerate((values, gradients)):
+        for name, view in views.items():
+            number, _, rest = name.partition(".")
+            own[int(number)][kind][rest] = view
+    for layer, (value, gradient) in zip(layers, own, strict=True):
+        yield layer, value, gradient
+
+
 class Dense(Layer):
     """outputs = activation(inputs @ weights + bias), with weights `(inputs, units)`; an image counts as one row, as after a flatten."""
 
@@ -101,7 +118,7 @@ class Dense(Layer):
         self.code = activations.ACTIVATIONS[activation]
 
     def build(self, shape: Shape) -> Shape:
-        self.given, width = shape, int(np.prod(shape))
+        self.given, width = shape, prod(shape)
         self.width = width
         self.parameters = (
             Parameter("weights", (width, self.units), width, self.units, before=self.activation),
@@ -168,7 +185,7 @@ class Dropout(Layer):
         self.rate, self.index = rate, index  # index: this layer's number among the network's dropouts, which it sets, so that two differ
 
     def build(self, shape: Shape) -> Shape:
-        self.width = int(np.prod(shape))
+        self.width = prod(shape)
         return shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:

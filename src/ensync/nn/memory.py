@@ -1,5 +1,9 @@
 """Arrays that begin on a cache line (vectors that straddle two cost the products a tenth of their speed), and the scratch that layers share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+
 import numpy as np
 
 LINE = 64   # bytes
@@ -9,9 +13,37 @@ BF16 = np.dtype(np.uint16)   # of arrays of bf16 numbers, for which numpy has no
 HUGE, ASKED_FROM = 2 << 20, 4 << 20
 
 
+LARGEST = 1 << 62   # bytes that an array may count
+
+
+class Count:
+    """The bytes of the arrays that a block asked for."""
+
+    bytes = 0
+
+
+_count: Count | None = None
+
+
+@contextmanager
+def counted() -> Iterator[Count]:
+    """Count inside the block what is asked for, instead of making it: arrays have their shape and type over one number, to be looked at only."""
+    global _count
+    before, _count, kept, Workspace.arrays = _count, Count(), Workspace.arrays, {}
+    try:
+        yield _count
+    finally:
+        _count, Workspace.arrays = before, kept
+
+
 def empty(shape: int | tuple[int, ...], dtype: np.dtype | type, boundary: int = LINE) -> np.ndarray:
     """Return an array of any values whose first element lies on a cache line, or on another boundary."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = (shape if isinstance(shape, int) else prod(shape)) * np.dtype(dtype).itemsize
+    if size > LARGEST:
+        raise MemoryError(f"an array of {size} bytes")
+    if _count is not None:
+        _count.bytes += size
+        return np.broadcast_to(np.zeros((), dtype), shape)
     room = np.empty(max(size + boundary, ASKED_FROM if boundary == HUGE else 0), np.uint8)
     start = -room.ctypes.data % boundary
     return room[start : start + size].view(dtype).reshape(shape)
@@ -20,7 +52,8 @@ def empty(shape: int | tuple[int, ...], dtype: np.dtype | type, boundary: int = 
 def zeros(shape: int | tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """Return an array of zeros whose first element lies on a cache line."""
     array = empty(shape, dtype)
-    array[...] = 0
+    if _count is None:
+        array[...] = 0
     return array
 
 
@@ -34,6 +67,10 @@ class Workspace:
         """Have at least this many elements ready."""
         dtype = np.dtype(dtype)
         if dtype not in cls.arrays or cls.arrays[dtype].size < size:
+            smaller = cls.arrays.pop(dtype, None)
+            if _count is not None and smaller is not None:
+                _count.bytes -= smaller.nbytes
+            del smaller
             cls.arrays[dtype] = empty((size,), dtype, HUGE)
 
     @classmethod

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 
 from ensync.errors import EnsyncError
 from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
-from ensync.nn.layers import Dropout, Layer, Parameter, Shape, Step, walk
+from ensync.nn.layers import Dropout, Layer, Parameter, Shape, Step, deal, walk
 from ensync.nn.memory import empty, zeros
 from ensync.sharding import Purpose, generator
 
@@ -60,7 +61,7 @@ class Network:
         if len(shape) != 1:
             raise EnsyncError(f"a network with outputs of shape {' x '.join(map(str, shape))}", "one row of outputs, one for each class", "put a flatten layer before the last")
         (self.classes,) = shape
-        self.rows = max(rows, min(AT_ONCE, BUFFERED // sum(int(np.prod(s)) for s in self.shapes)))
+        self.rows = max(rows, min(AT_ONCE, BUFFERED // sum(prod(s) for s in self.shapes)))
         self.initializer, self.statistics_travel = initializer, statistics_travel
         self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
         for number, layer in enumerate(self.dropouts):
@@ -76,7 +77,7 @@ class Network:
         self.reduce_in(zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype))
         for i, layer in enumerate(self.layers):
             layer.allocate(self.rows, self.dtype, first=i == 0)
-        self.inputs = empty((self.rows, int(np.prod(self.shape))), self.dtype)
+        self.inputs = empty((self.rows, prod(self.shape)), self.dtype)
         self.scores = empty((self.rows, self.classes), self.dtype)
         self.outputs_gradient = empty((self.rows, self.classes), self.dtype)
 
@@ -85,9 +86,8 @@ class Network:
         self.reduced, size = reduced, len(self.parameters)
         self.gradient, self.tail, self.travelling = reduced[:size], reduced[size : size + TAIL], reduced[size + TAIL :]
         values = {**_views(self.parameters, self.layout), **_views(self.statistics, self.statistics_layout)}
-        gradients = _views(self.gradient, self.layout)
-        for i, layer in enumerate(self.layers):
-            layer.bind(_own(values, i), _own(gradients, i))
+        for layer, own, gradients in deal(self.layers, values, _views(self.gradient, self.layout)):
+            layer.bind(own, gradients)
 
     def keep_in(self, parameters: np.ndarray) -> None:
         """Let the parameters lie in an array of their length, such as memory that other ranks can reach."""
@@ -155,8 +155,3 @@ def _views(flat: np.ndarray, layout: Sequence[tuple[str, Parameter]]) -> dict[st
         views[name] = flat[start : start + parameter.size].reshape(parameter.shape)
         start += parameter.size
     return views
-
-
-def _own(views: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
-    prefix = f"{index}."
-    return {name.removeprefix(prefix): view for name, view in views.items() if name.startswith(prefix)}

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from ensync.kernels import normalization, separable
-from ensync.nn.branches import Chain, own
+from ensync.nn.branches import Chain
 from ensync.nn.convolutions import Convolution, DepthwiseConvolution
 from ensync.nn.images import Padding
-from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.nn.layers import Layer, Parameter, Shape, Step, deal
 from ensync.nn.memory import BF16, Workspace, empty
 from ensync.nn.normalization import BatchNormalization
 
@@ -114,8 +114,8 @@ class SeparableBlock(Layer):
         return shape
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        for i, unit in enumerate(self.units):
-            unit.bind(own(values, i), own(gradients, i))
+        for unit, own, inner in deal(self.units, values, gradients):
+            unit.bind(own, inner)
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         (given, kept), between = self.stored(dtype), BF16 if self.bf16 else dtype
