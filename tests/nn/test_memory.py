@@ -50,10 +50,10 @@ def test_what_is_counted_is_what_is_held(name, monkeypatch):
 def test_more_than_any_memory_is_counted_too():
     with counted() as count:
         assert build({"name": "mlp", "hidden": [10**9, 10**7]}, (28, 28, 1), 16).parameters.size > 10**16
-    assert count.bytes > 10**17
+    assert count.bytes > 8 * 10**16
     with pytest.raises(MemoryError), counted():
         empty((1 << 31, 1 << 31), np.float32)
-    assert empty((3,), np.float32).flags.writeable
+    assert empty((3,), np.float32).flags.writeable, "counting goes on after its block"
 
 
 def test_deep_networks_are_made_in_time_proportional_to_their_depth():
