@@ -13,6 +13,7 @@ from ensync.errors import EnsyncError
 from ensync.storage import writing
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source
+from ensync.storage.verification import check
 from ensync.storage.writing import stratified, write_dataset
 
 
@@ -48,7 +49,7 @@ def test_every_image_is_in_exactly_one_split_with_its_label(tmp_path):
         assert np.array_equal(dataset.labels("test"), given.labels["test"]) and dataset.labels("test").dtype == np.int64
         assert [dataset.counts["validation"].tolist(), dataset.counts["train"].tolist()] == [[5] * 4, [45] * 4]
         assert dataset.nbytes("train") == 180 * 60
-        dataset.verify()
+        check(dataset)
 
 
 def test_any_hdf5_tool_reads_the_same(tmp_path):
@@ -94,7 +95,7 @@ def test_no_validation_is_an_empty_split(tmp_path):
     with open_dataset(tmp_path / "a.h5") as dataset:
         assert dataset.sizes["validation"] == 0 and len(dataset.labels("validation")) == 0
         assert dataset.read("validation", 0, 0).shape == (0, 60)
-        dataset.verify()
+        check(dataset)
 
 
 @pytest.mark.parametrize("part", [0, 0.05, 0.1, 0.37, 0.5, 0.9])
@@ -268,8 +269,8 @@ def test_reading_costs_no_memory_beyond_what_is_asked_for(tmp_path):
     rows = 20_000
     given = Source("s", {"train": pictures(rows, 32, 32, 3)}, {"train": np.arange(rows) % 10}, list("0123456789"), "", "")
     write_dataset(tmp_path / "a.h5", given)
-    code = "import sys, resource; from ensync.storage.dataset import open_dataset; d = open_dataset(sys.argv[1]);" \
-           "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; d.verify(); d.rows('train', list(range(0, 1000, 7)));" \
+    code = "import sys, resource; from ensync.storage.dataset import open_dataset; from ensync.storage.verification import check; d = open_dataset(sys.argv[1]);" \
+           "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; check(d); d.rows('train', list(range(0, 1000, 7)));" \
            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.h5"], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 30_000  # KiB, where the images are 60,000

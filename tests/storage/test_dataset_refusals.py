@@ -11,6 +11,7 @@ from samples import pictures
 from ensync.errors import EnsyncError
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source
+from ensync.storage.verification import check
 from ensync.storage.writing import write_dataset
 
 
@@ -166,7 +167,7 @@ def test_every_length_is_too_short_but_the_whole(path):
         path.write_bytes(whole[:length])
         refused(path, "is cut short" if length > 2000 else "is")
     path.write_bytes(whole)
-    open_dataset(path).verify()
+    check(open_dataset(path))
 
 
 def test_a_flipped_pixel_or_label_is_found_by_verify(path):
@@ -174,18 +175,18 @@ def test_a_flipped_pixel_or_label_is_found_by_verify(path):
         with h5py.File(path, "r+") as file:
             before = file[name][place]
             file[name][place] = number if before != number else 0
-        with open_dataset(path) as dataset, pytest.raises(EnsyncError, match="is damaged: its images or labels do not match"):
-            dataset.verify()
+        with open_dataset(path) as dataset, pytest.raises(EnsyncError, match="is damaged: rows 0 to .* are not as written"):
+            check(dataset)
         with h5py.File(path, "r+") as file:
             file[name][place] = before
-    open_dataset(path).verify()
+    check(open_dataset(path))
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_told(path):
     with open_dataset(path) as dataset:
         os.truncate(path, 3000)
         with pytest.raises(EnsyncError, match="has become shorter while it was read"):
-            dataset.verify()
+            check(dataset)
 
 
 def test_a_file_that_is_replaced_while_it_is_read_stays_readable(path, tmp_path):

@@ -14,6 +14,7 @@ from mutations import try_all
 from PIL import Image
 from samples import NAMES, cifar_binary, cifar_pickle, pictures, write_csv, write_idx
 
+from ensync.storage import verification
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source, read_cifar10, read_csv, read_idx
 from ensync.storage.sources.images import Pictures, decode
@@ -126,7 +127,7 @@ def test_datasets(tmp_path):
         with open_dataset(path) as dataset:
             assert len(dataset.describe()) < 100_000
             dataset.rows("train", np.array([3, 0]))
-            dataset.verify()
+            verification.check(dataset)
 
     outcomes = list(try_all((tmp_path / "a.h5").read_bytes(), 2 * USUAL, read))
     assert sum(map(bool, outcomes)) > 0.9 * len(outcomes)  # few bytes of the file are without a checksum

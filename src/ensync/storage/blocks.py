@@ -4,6 +4,7 @@ import numpy as np
 
 from ensync.activity import Doing, doing
 from ensync.storage.dataset import Dataset
+from ensync.storage.verification import check_block, is_block
 
 
 class BlockReader:
@@ -12,9 +13,11 @@ class BlockReader:
     With an order that shuffles `blocks` blocks of `block` rows at a time (sharding.epoch_order with a window) each block is read once
     in an epoch. rows: the dataset rows int64, ascending, that the order was made for, where it is not all of the split (a member's
     shard); blocks are then cut from these. Memory: blocks + 1 blocks, more only for batches larger than a block.
+    labels: int64 (rows,) of the split; with them a block is compared with its digest when it is read for the first time, where it has one.
     """
 
-    def __init__(self, dataset: Dataset, split: str, block: int, blocks: int, rows: np.ndarray | None = None) -> None:
+    def __init__(self, dataset: Dataset, split: str, block: int, blocks: int, rows: np.ndarray | None = None,
+                 labels: np.ndarray | None = None) -> None:
         self._dataset, self._split, self._block, self._rows = dataset, split, block, rows
         self._size = dataset.sizes[split] if rows is None else len(rows)
         count = -(-self._size // block)
@@ -23,6 +26,7 @@ class BlockReader:
         self._slot_of = np.full(count, -1, np.int64)         # of a block; -1: not held
         self._block_in = np.full(self._slots, -1, np.int64)  # of a slot; -1: empty
         self._used = np.full(self._slots, -1, np.int64)      # when a row of the slot was last asked for
+        self._labels, self._checked = labels, np.zeros(count, bool)
         self._clock = 0
         self.blocks_read = 0
 
@@ -71,10 +75,17 @@ class BlockReader:
         with doing(Doing.READING):
             if self._rows is None:
                 self._dataset.read_into(self._split, start, stop, target)
+                self._check(block, start, target)
             else:
                 target[:] = self._dataset.rows(self._split, self._rows[start:stop])
         self._block_in[slot], self._slot_of[block] = block, slot
         self.blocks_read += 1
+
+    def _check(self, block: int, start: int, images: np.ndarray) -> None:
+        stop = start + len(images)
+        if self._labels is not None and not self._checked[block] and is_block(self._dataset, self._split, start, stop):
+            check_block(self._dataset, self._split, start, images, self._labels[start:stop])
+        self._checked[block] = True
 
     def _places(self, numbers: np.ndarray) -> np.ndarray:
         """Return where in the buffer the rows are whose blocks are held."""

@@ -6,9 +6,9 @@ The layout of the file is in checkpoint_format.py.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,11 +21,23 @@ __all__ = [
     "clean_temporaries",
     "fill_arrays",
     "load_checkpoint",
+    "load_newest_valid",
     "newest_valid",
     "prune",
     "save_checkpoint",
     "verify_checkpoint",
 ]
+
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """A checkpoint and what is in it."""
+
+    path: Path
+    attributes: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
 
 _NAME = re.compile(r"checkpoint-e(\d+)-s(\d+)\.h5")
 
@@ -64,15 +76,32 @@ def newest_valid(directory: str | os.PathLike[str]) -> tuple[Path | None, list[t
 
     The path is None when there is none. Newest means most steps; times of files are not asked.
     """
-    rejected = []
-    for path in reversed(_checkpoints(directory)):
+    found, rejected = _newest(directory, verify_checkpoint)
+    return found[0] if found else None, rejected
+
+
+def load_newest_valid(directory: str | os.PathLike[str]) -> tuple[Found | None, list[tuple[Path, str]]]:
+    """Return the newest checkpoint of `directory` that is whole, read, and each newer one that is not with the reason; None when there is none."""
+    found, rejected = _newest(directory, load_checkpoint)
+    return Found(found[0], *found[1]) if found else None, rejected
+
+
+def _newest(directory: str | os.PathLike[str], look: Callable[[Path], T]) -> tuple[tuple[Path, T] | None, list[tuple[Path, str]]]:
+    """Return the newest checkpoint that `look` does not refuse, with what it returns, and each newer one with its reason.
+
+    A run that trains meanwhile may remove a file between our look at the directory and at the file. It has then written a newer
+    one, so that we look again.
+    """
+    rejected: dict[Path, str] = {}
+    gone: set[Path] = set()
+    while left := [path for path in _checkpoints(directory) if path not in rejected and path not in gone]:
         try:
-            verify_checkpoint(path)
+            return (left[-1], look(left[-1])), list(rejected.items())
+        except checkpoint_format.Absent:
+            gone.add(left[-1])
         except EnsyncError as error:
-            rejected.append((path, str(error)))
-        else:
-            return path, rejected
-    return None, rejected
+            rejected[left[-1]] = str(error)
+    return None, list(rejected.items())
 
 
 def prune(directory: str | os.PathLike[str], keep: int, protect: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:

@@ -30,12 +30,19 @@ import numpy as np
 from ensync import __version__
 from ensync.errors import EnsyncError
 from ensync.storage.atomic import reason
+from ensync.storage.locks import writer_of
 
 VERSION, HEADER, PIECE = 1, 512, 1 << 20
 DTYPES = frozenset("int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
 
+EXPECTED, ACTION = "a whole checkpoint written by Ensync", "use another checkpoint of the run, or train again"
+
 _START = re.compile(rb"Ensync checkpoint\nversion (\d{1,9})\n")
 _REST = re.compile(rb"bytes (\d{1,18})\nindex (\d{1,18}) (\d{1,18})\nsha256 ([0-9a-f]{64})\n\n*")
+
+
+class Absent(EnsyncError):
+    """There is no file of that name (any more)."""
 
 
 def encode(attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[bytes | memoryview]:
@@ -63,9 +70,14 @@ def decode(path: str | os.PathLike[str], with_arrays: bool = True) -> tuple[dict
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a pipe must not stop us
             return _decode(path, file, with_arrays)
+    except FileNotFoundError as error:
+        raise Absent(f"{Path(path)} does not exist", EXPECTED, ACTION) from error
     except OSError as error:
-        absent = isinstance(error, FileNotFoundError)
-        raise _refusal(path, "does not exist" if absent else f"cannot be read because {reason(error)}") from error
+        raise _refusal(path, f"cannot be read because {reason(error)}") from error
+    except EnsyncError as error:
+        if writer := writer_of(path):
+            raise EnsyncError(f"{Path(path)} is open for writing in {writer}", EXPECTED, "close it there, then try again") from error
+        raise
 
 
 def _decode(path: str | os.PathLike[str], file: BinaryIO, with_arrays: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -154,4 +166,4 @@ def _plain(value: Any) -> Any:
 
 
 def _refusal(path: str | os.PathLike[str], why: str) -> EnsyncError:
-    return EnsyncError(f"{Path(path)} {why}", "a whole checkpoint written by Ensync", "use another checkpoint of the run, or train again")
+    return EnsyncError(f"{Path(path)} {why}", EXPECTED, ACTION)

@@ -1,9 +1,8 @@
 """Read a prepared dataset: checked once, then rows come straight from the file, without locks and without a copy of our own."""
 
-import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,9 +13,16 @@ from ensync.errors import EnsyncError, nearest
 from ensync.storage import layout
 from ensync.storage.atomic import reason
 from ensync.storage.description import describe
-from ensync.storage.layout import FINGERPRINT, SPLITS, Layout, refusal
+from ensync.storage.layout import SPLITS, Layout, refusal
+from ensync.storage.locks import writer_of
 
-PIECE = 4 << 20  # bytes looked at together
+
+@dataclass(frozen=True)
+class Change:
+    """What has happened to a dataset file since it was opened; `in_place`: to the very bytes that are read from now on."""
+
+    what: str
+    in_place: bool
 
 
 class Dataset:
@@ -24,6 +30,7 @@ class Dataset:
 
     path, name, class_names, fingerprint, counts {split: int64 (classes,)}; shape (height, width, channels);
     sizes {split: rows}; mean, std float32 (channels,) of the training images in units of 0..255;
+    digests {split: uint8 (blocks, 32)}, {} where the file has none (digests.py);
     preparation {rule: value}, how the images became what they are.
     Any number of processes and threads may read at once; nothing is locked.
     """
@@ -32,8 +39,9 @@ class Dataset:
         self.path, self.layout, self._descriptor = path, found, descriptor
         self.name, self.fingerprint = found.texts["name"], found.fingerprint
         self.shape, self.sizes, self.class_names = found.shape, found.sizes, found.class_names
-        self.mean, self.std = found.mean, found.std
+        self.mean, self.std, self.digests = found.mean, found.std, found.digests
         self.preparation: dict[str, Any] = found.tables["preparation"]
+        self._opened = os.fstat(descriptor)
         self.features = int(np.prod(found.shape))
         self.classes = len(found.class_names)
         self.counts = {split: self._count(split) for split in SPLITS}
@@ -86,15 +94,20 @@ class Dataset:
         """Return what the file holds, as plain text of several lines."""
         return describe(self.path, self.layout, self.counts)
 
-    def verify(self) -> None:
-        """Read the whole file and compare it with its fingerprint. Errors: EnsyncError when they differ."""
-        digest = hashlib.sha256(self.layout.header())
-        for split in SPLITS:
-            for piece in self._pieces(split):
-                digest.update(piece)
-            digest.update(self.labels(split).astype("<i8", copy=False))
-        if FINGERPRINT + digest.hexdigest() != self.fingerprint:
-            raise refusal(self.path, "is damaged: its images or labels do not match its fingerprint")
+    def changed(self) -> Change | None:
+        """Return what has happened to the file since it was opened; size, inode and time are compared, which costs a moment."""
+        here = os.fstat(self._descriptor)
+        if (here.st_size, here.st_mtime_ns) != (self._opened.st_size, self._opened.st_mtime_ns):
+            return Change("was written to", True)
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return Change("was removed", False)
+        except OSError as error:
+            return Change(f"cannot be found any more because {reason(error)}", False)
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            return Change("was replaced by another file", False)
+        return None
 
     def close(self) -> None:
         """Close the file; reading again is an error."""
@@ -124,11 +137,6 @@ class Dataset:
             row = int(outside.argmax())
             raise refusal(self.path, f"gives row {row} of {split} the label {labels[row]}, and has {self.classes} classes")
         return np.bincount(labels, minlength=self.classes)
-
-    def _pieces(self, split: str) -> Iterator[np.ndarray]:
-        step = max(1, PIECE // self.features)
-        for start in range(0, self.sizes[split], step):
-            yield self.read(split, start, min(start + step, self.sizes[split]))
 
     def _fill(self, view: memoryview, place: int) -> None:
         """Fill `view` with the bytes of the file from `place` on."""
@@ -166,7 +174,20 @@ def _open(path: Path) -> tuple[Layout, int]:
             os.close(descriptor)
         if isinstance(error, EnsyncError) or not isinstance(error, Exception):
             raise
-        raise refusal(path, _what_hdf5_says(error)) from error
+        raise refused(path, error) from error
+
+
+def foreign(path: Path) -> str:
+    """Return why the file at `path` is not one of Ensync's datasets, whole or damaged; "" when it is."""
+    try:
+        _check_regular(path)
+        with h5py.File(path, "r", locking=False) as file:
+            layout.check_format(path, file)
+    except EnsyncError as error:
+        return error.given
+    except Exception as error:
+        return refused(path, error).given
+    return ""
 
 
 def _check_regular(path: Path) -> None:
@@ -186,14 +207,20 @@ def _unreadable(path: Path, why: str) -> EnsyncError:
     return EnsyncError(f"{path} cannot be read because {why}", "a readable file", "check the file and its permissions")
 
 
-def _what_hdf5_says(error: Exception) -> str:
+def refused(path: Path, error: Exception) -> EnsyncError:
     """Return what is wrong with the file; h5py lets many types through, and their texts are about the inside of its library."""
+    if writer := writer_of(path):
+        return EnsyncError(f"{path} is open for writing in {writer}", "a file that nobody writes to", "close it there, then try again")
     text = str(error)
+    if "already open for write" in text:
+        return EnsyncError(
+            f"{path} was open for writing in a program that did not close it", "a file that was closed after its last change",
+            "remove it and make it again with 'ensync data prepare', or take the mark off with 'h5clear -s' and ask 'ensync data verify'")
     if "signature not found" in text:
-        return "is not an HDF5 file"
+        return refusal(path, "is not an HDF5 file")
     if "truncated" in text or "end of file" in text.lower():
-        return "is cut short"
-    return f"is damaged ({type(error).__name__}: {text.splitlines()[0][:200] if text else ''})"
+        return refusal(path, "is cut short")
+    return refusal(path, f"is damaged ({type(error).__name__}: {text.splitlines()[0][:200] if text else ''})")
 
 
 def _bytes(array: np.ndarray) -> memoryview:

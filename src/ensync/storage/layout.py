@@ -4,6 +4,7 @@ HDF5 makes and describes the file; the arrays themselves are written and read wi
 (contiguous, uncompressed): shuffled rows come several times faster, threads may read at once, and a full disk is reported when it happens.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import numpy as np
 
 from ensync import __version__
 from ensync.errors import EnsyncError
+from ensync.storage import digests
 from ensync.storage.sparse_file import PAGE, SparseFile
 
 FORMAT, VERSION = "ensync-dataset", 1
@@ -26,6 +28,7 @@ MOST_CLASSES = 65_536
 TEXTS = ("creator", "name", "source", "licence")
 TABLES = {"checksums": dict, "notes": list, "preparation": dict}  # attributes in JSON
 FINGERPRINT = "sha256:"
+WHOLE = "digests/whole"
 FINGERPRINT_LENGTH = len(FINGERPRINT) + 64
 LIBRARY = ("v110", "v110")  # the file format that carries checksums in its own tables and that tools since 2016 can read
 
@@ -43,11 +46,21 @@ class Layout:
     std: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     fingerprint: str = ""
     offsets: dict[str, int | None] = field(default_factory=dict)
+    digests: dict[str, np.ndarray] = field(default_factory=dict)   # by split, uint8 (blocks, 32); none in files of before
 
     def header(self) -> bytes:
         """Return what the fingerprint covers before images and labels."""
         parts = {"format": FORMAT, "version": VERSION, "shape": self.shape, "sizes": self.sizes, "class_names": self.class_names}
         return json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()
+
+    def whole_digest(self) -> bytes:
+        """Return the digest of everything but images and labels, of which it covers the digests."""
+        found = hashlib.sha256(self.header())
+        found.update(json.dumps([self.texts, self.tables], sort_keys=True).encode())
+        found.update(self.mean.astype("<f4").tobytes() + self.std.astype("<f4").tobytes() + self.fingerprint.encode())
+        for split in SPLITS:
+            found.update(np.ascontiguousarray(self.digests[split]))
+        return found.digest()
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,9 @@ def blank(layout: Layout) -> Blank:
 def _shapes(layout: Layout) -> dict[str, tuple[tuple[int, ...], str]]:
     channels = layout.shape[2]
     shapes: dict[str, tuple[tuple[int, ...], str]] = {"mean": ((channels,), "<f4"), "std": ((channels,), "<f4"), "fingerprint": ((FINGERPRINT_LENGTH,), "u1")}
+    shapes[WHOLE] = (digests.LENGTH,), "u1"
+    for split, rows in layout.sizes.items():
+        shapes[f"digests/{split}"] = ((digests.blocks(rows), digests.LENGTH), "u1")
     for split, rows in layout.sizes.items():
         shapes[f"labels/{split}"] = ((rows,), "<i8")
     for split, rows in layout.sizes.items():
@@ -111,7 +127,11 @@ def read(path: Path, file: h5py.File, size: int) -> Layout:
         raise refusal(path, "has a mean or std that is not a positive number")
     offsets = {f"images/{split}": images[split].id.get_offset() for split in SPLITS}
     offsets |= {f"labels/{split}": labels[split].id.get_offset() for split in SPLITS}
-    return Layout(shape, sizes, _class_names(path, file, size), texts, tables, mean, std, _fingerprint(path, fingerprint), offsets)
+    stated = _fingerprint(path, fingerprint)
+    found = Layout(shape, sizes, _class_names(path, file, size), texts, tables, mean, std, stated, offsets, _digests(path, file, sizes, size))
+    if found.digests and found.whole_digest() != file[WHOLE][()].tobytes():
+        raise refusal(path, "is damaged: what it says of its images (class names, mean, std, preparation, ...) is not as it was written")
+    return found
 
 
 def check_format(path: Path, file: h5py.File) -> None:
@@ -200,6 +220,17 @@ def _class_names(path: Path, file: h5py.File, size: int) -> list[str]:
     if len(set(names)) != len(names) or not all(name and name.isprintable() for name in names):
         raise refusal(path, "has class names that are empty, twice there or cannot be printed")
     return names
+
+
+def _digests(path: Path, file: h5py.File, sizes: Mapping[str, int], size: int) -> dict[str, np.ndarray]:
+    """Return the digests uint8 (blocks, 32) of each split, {} where the file has none."""
+    if "digests" not in file:
+        return {}
+    found = {split: _dataset(path, file, f"digests/{split}", "u1", 2, size) for split in SPLITS}
+    expected = {split: (digests.blocks(rows), digests.LENGTH) for split, rows in sizes.items()}
+    if _dataset(path, file, WHOLE, "u1", 1, size).shape != (digests.LENGTH,) or any(found[split].shape != expected[split] for split in SPLITS):
+        raise refusal(path, "has digests of another number of rows")
+    return {split: dataset[()] for split, dataset in found.items()}
 
 
 def _fingerprint(path: Path, dataset: h5py.Dataset) -> str:

@@ -1,10 +1,11 @@
 """Write a dataset file: cut the splits, lay out the file, stream the images into it, seal it."""
 
+import filecmp
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from ensync.errors import EnsyncError
 from ensync.sharding import Purpose, generator
 from ensync.storage import layout
 from ensync.storage.atomic import clean_temporaries, put_in_place, reason, temporary_beside
-from ensync.storage.layout import FINGERPRINT, SPLITS, Layout
+from ensync.storage.digests import LENGTH, Digester
+from ensync.storage.layout import FINGERPRINT, SPLITS, WHOLE, Layout
 from ensync.storage.sources.source import Images, Source, first_few
 
 PIECE = 4 << 20       # bytes of images on their way at a time
@@ -61,13 +63,13 @@ def write_dataset(
         raise EnsyncError(f"--validation {validation} with validation images of their own", "one of them", "leave --validation out")
     validation = VALIDATION_PART if validation is None else validation
     _check(source, validation, test, seed)
-    before = _fingerprint_at(path)
+    _check_replaceable(path)
     parts = cut(source, validation, test, seed)
     plan = _plan(source, parts, _preparation(source, validation, test, seed))
     _make_room(path, plan)
     with temporary_beside(path) as temporary:
         fingerprint = _fill(temporary, source, parts, plan, progress)
-        changed = fingerprint != before
+        changed = not (path.exists() and filecmp.cmp(temporary, path, shallow=False))
         if changed:
             put_in_place(temporary, path)
     return Written(path, fingerprint, changed)
@@ -163,18 +165,12 @@ def _make_room(path: Path, plan: Layout) -> None:
         )
 
 
-def _fingerprint_at(path: Path) -> str | None:
-    """Return the fingerprint of the dataset at `path`, None when nothing is there. Errors: EnsyncError when it is something else."""
-    from ensync.storage.dataset import open_dataset
+def _check_replaceable(path: Path) -> None:
+    """Raise EnsyncError when something else than a dataset, whole or damaged, is at `path`."""
+    from ensync.storage.dataset import foreign
 
-    if not os.path.lexists(path):
-        return None
-    try:
-        with open_dataset(path) as dataset:
-            return dataset.fingerprint
-    except EnsyncError as error:
-        what = f"{path} is there and is no dataset that could be replaced ({error.given})"
-        raise EnsyncError(what, "a free name", "remove it, or choose another with --to") from error
+    if os.path.lexists(path) and (why := foreign(path)):
+        raise EnsyncError(f"{path} is there and is no dataset that could be replaced ({why})", "a free name", "remove it, or choose another with --to")
 
 
 def _fill(temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, progress: Progress) -> str:
@@ -182,10 +178,11 @@ def _fill(temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout
     with temporary.open("r+b", buffering=0) as file:
         target = _Target(file.fileno(), plan)
         for split, part in parts.items():
+            target.begin(split, source.labels[part.origin][part.rows])
             for done, piece in _pieces(source.images[part.origin], part.rows):
                 target.add_images(split, piece)
                 progress(f"writing {split} images", done, len(part.rows))
-            target.add_labels(split, source.labels[part.origin][part.rows])
+            target.end(split)
         return target.seal()
 
 
@@ -196,32 +193,44 @@ class _Target:
         blank = layout.blank(plan)
         self._descriptor = descriptor
         self._next = {name: offset or 0 for name, offset in blank.offsets.items()}  # where the next part of an array goes
-        self._digest = hashlib.sha256(plan.header())
+        self._plan, self._digest = plan, hashlib.sha256(plan.header())
+        self._digesters: dict[str, Digester] = {}
+        self._labels = np.zeros(0, np.int64)
         self._counts = np.zeros((plan.shape[2], 256), np.int64)  # of each pixel value in each channel of train
         for offset, piece in blank.pieces.items():
             _write(descriptor, offset, np.frombuffer(piece, np.uint8))
         os.ftruncate(descriptor, blank.size)
+
+    def begin(self, split: str, labels: np.ndarray) -> None:
+        """Begin a split with these labels int64 (n,)."""
+        self._labels, self._digesters[split] = labels.astype("<i8"), Digester(labels)
 
     def add_images(self, split: str, images: np.ndarray) -> None:
         """Write the next images uint8 (n, height, width, channels) of a split."""
         if split == "train":
             self._counts += [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(len(self._counts))]
         self._digest.update(images)
+        self._digesters[split].add(images)
         self._put(f"images/{split}", images)
 
-    def add_labels(self, split: str, labels: np.ndarray) -> None:
-        """Write all labels int64 (n,) of a split, after its images."""
-        stored = labels.astype("<i8")
-        self._digest.update(stored)
-        self._put(f"labels/{split}", stored)
+    def end(self, split: str) -> None:
+        """Write the labels and digests of a split, after its images."""
+        self._digest.update(self._labels)
+        self._put(f"labels/{split}", self._labels)
+        self._put(f"digests/{split}", self._found(split))
+
+    def _found(self, split: str) -> np.ndarray:
+        return np.frombuffer(b"".join(self._digesters[split].found), np.uint8).reshape(-1, LENGTH)
 
     def seal(self) -> str:
-        """Write mean, std and fingerprint, and return the last."""
+        """Write mean, std, fingerprint and the digest of the whole, and return the fingerprint."""
         mean, std = moments(self._counts)
         fingerprint = FINGERPRINT + self._digest.hexdigest()
-        self._put("mean", mean.astype("<f4"))
-        self._put("std", std.astype("<f4"))
+        sealed = replace(self._plan, mean=mean.astype("<f4"), std=std.astype("<f4"), fingerprint=fingerprint, digests={s: self._found(s) for s in SPLITS})
+        self._put("mean", sealed.mean)
+        self._put("std", sealed.std)
         self._put("fingerprint", np.frombuffer(fingerprint.encode(), np.uint8))
+        self._put(WHOLE, np.frombuffer(sealed.whole_digest(), np.uint8))
         return fingerprint
 
     def _put(self, name: str, array: np.ndarray) -> None:
