@@ -301,9 +301,11 @@ def data() -> None:
 @click.option("--seed", default=1, show_default=True, help="Of the cut.")
 @click.option("--size", type=int, help="images: pixels of a side after resizing and centre-cropping.")
 @click.option("--greyscale", is_flag=True, help="images: one channel.")
+@click.option("--background", metavar="COLOUR", help="images: behind transparent pixels, a name or #rrggbb [default: white].")
+@click.option("--range", "values", metavar="BLACK,WHITE", help="images: values of pictures of more than 8 bits [default: as each file declares].")
 @click.option("--bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True, help="csv, images: what to do with what cannot be read.")
 def prepare(name: str, directory: str | None, download: bool, target: str | None, validation: float | None, validation_from: str | None, seed: int,
-            size: int | None, greyscale: bool, bad_rows: str) -> None:
+            size: int | None, greyscale: bool, background: str | None, values: str | None, bad_rows: str) -> None:
     """Write a dataset as one HDF5 file: digits, mnist, fashion-mnist, cifar-10, csv or images.
 
     \b
@@ -320,7 +322,7 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
 
     raise_interrupts()
     say(lambda: describing.prepare(name, directory, download, target, validation=validation, validation_from=validation_from, seed=seed, size=size,
-                                   greyscale=greyscale, bad_rows=bad_rows))
+                                   greyscale=greyscale, background=background, values=values, bad_rows=bad_rows))
 
 
 @data.command("describe")

@@ -17,7 +17,8 @@ from samples import NAMES, cifar_binary, cifar_pickle, pictures, write_csv, writ
 from ensync.storage import verification
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source, read_cifar10, read_csv, read_idx
-from ensync.storage.sources.images import Pictures, decode
+from ensync.storage.sources.decoding import Recipe, decode
+from ensync.storage.sources.images import Pictures
 from ensync.storage.writing import write_dataset
 
 USUAL = 200
@@ -108,11 +109,11 @@ def test_pictures(tmp_path, kind):
 
     def read(data):
         path.write_bytes(data)
-        result = decode(path, (8, 8, 3))
-        if isinstance(result, str):
-            assert "\n" not in result
+        result = decode(path, (8, 8, 3), Recipe())
+        if result.problem:
+            assert "\n" not in result.problem
             Pictures([path], (8, 8, 3))[np.array([0])]
-        assert result.shape == (8, 8, 3)
+        assert result.pixels.shape == (8, 8, 3)
 
     check(try_all(out.getvalue(), USUAL, read))
 

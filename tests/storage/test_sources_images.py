@@ -32,10 +32,10 @@ def test_train_and_test_folders_are_splits(tmp_path):
     assert source.images["train"].shape == (6, 6, 6, 1) and source.images["test"].shape == (2, 6, 6, 1)
     assert source.labels["test"].tolist() == [1, 1]
     write_pictures(tmp_path / "test", ("c",), 1)
-    with pytest.raises(EnsyncError, match="has 'c'"):
+    with pytest.raises(EnsyncError, match="test has 'c', which the training pictures lack"):
         read_images(tmp_path, 6)
-    write_pictures(tmp_path / "val", ("a",), 1)
-    with pytest.raises(EnsyncError, match="has 'val' beside train"):
+    write_pictures(tmp_path / "extra", ("a",), 1)
+    with pytest.raises(EnsyncError, match="has 'extra' beside train"):
         read_images(tmp_path, 6)
 
 
@@ -113,8 +113,9 @@ def png(size=(9, 9)) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("empty.png", b"", "cannot be decoded"),
-        ("text.png", b"not a picture", "cannot be decoded (UnidentifiedImageError: cannot identify image file"),
+        ("empty.png", b"", "is empty (0 bytes)"),
+        ("text.png", b"not a picture", "cannot be decoded: its content is none of PNG, JPEG"),
+        ("pointer.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer to data that was not fetched"),
         ("cut.png", png((40, 40))[:-40], "cannot be decoded"),
         ("flipped.png", png()[:50] + b"\xff" + png()[51:], "cannot be decoded"),
         ("bomb.png", bomb(60_000), "declares more than 50,000,000 pixels"),
@@ -148,7 +149,12 @@ def test_other_files_are_counted_and_left_out(tmp_path):
     (tmp_path / "cat" / "folder.png").mkdir()
     (tmp_path / "readme.txt").touch()
     source = read_images(tmp_path, 8)
-    assert len(source.labels["train"]) == 4 and source.notes == ["2 files that are not pictures by their names left out"]
+    assert len(source.labels["train"]) == 4 and source.notes == [
+        "left out, no picture by its name: 1 (readme.txt)",
+        "left out, hidden: 1 (cat/.hidden.png)",
+        "left out, made by the system: 1 (cat/Thumbs.db)",
+        "left out, a folder within a folder of pictures: 1 (cat/folder.png/ with 0 pictures)",
+    ]
 
 
 def test_wrong_folders_and_sizes_have_their_sentences(tmp_path):
@@ -182,7 +188,7 @@ def test_pictures_to_predict_take_the_shape_of_the_dataset(tmp_path):
     assert pixels.shape == (4, 6, 5, 1) and pixels.dtype == np.uint8 and names[3] == str(tmp_path / "a" / "001.png")
     assert np.array_equal(pixels[1], pixels[3])
     (tmp_path / "a" / "002.png").write_bytes(b"x")
-    with pytest.raises(EnsyncError, match="1 of 3 pictures are bad: a/002.png cannot be decoded"):
+    with pytest.raises(EnsyncError, match=f"1 of 3 pictures are bad: {tmp_path}/a/002.png cannot be decoded"):
         read_pictures([tmp_path / "a"], (6, 5, 1), {})
     with pytest.raises(EnsyncError, match="does not exist"):
         read_pictures([tmp_path / "nowhere.png"], (6, 5, 1), {})

@@ -26,7 +26,7 @@ _REASONS = {
     errno.EACCES: "permission is denied",
     errno.EPERM: "permission is denied",
     errno.ENOENT: "the directory does not exist (any more)",
-    errno.ENOTDIR: "the directory does not exist (any more)",
+    errno.ENOTDIR: "a part of the path is a file, not a directory",
     errno.ESTALE: "the directory does not exist (any more)",
     errno.EISDIR: "a directory of that name is in the way",
     errno.EFBIG: "the file system or a limit (ulimit -f) refuses a file of this size",

@@ -26,7 +26,8 @@ def describe(path: Path, found: Layout, counts: dict[str, np.ndarray]) -> str:
         f"  licence           {found.texts['licence']}",
         *(f"  checksum          {name}  {digest}" for name, digest in found.tables["checksums"].items()),
         *(f"  note              {note}" for note in found.tables["notes"]),
-        f"  prepared by       {found.texts['creator']}, " + ", ".join(f"{key} {value}" for key, value in found.tables["preparation"].items()),
+        f"  prepared by       {found.texts['creator']}",
+        "  preparation       " + ", ".join(f"{key} {value}" for key, value in found.tables["preparation"].items() if key != "program"),
         f"  fingerprint       {found.fingerprint}",
     ]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # of each dataset, beside those that al
     "digits": (),
     **dict.fromkeys(PUBLISHED, ("from", "download")),
     "csv": ("from", "validation-from", "bad-rows"),
-    "images": ("from", "validation-from", "bad-rows", "size", "greyscale"),
+    "images": ("from", "validation-from", "bad-rows", "size", "greyscale", "background", "range"),
 }
 BAD_ROWS = ("refuse", "skip")  # the first is the default
 SIZE = 32  # pixels on a side of pictures, when --size is not given
@@ -23,9 +23,7 @@ SIZE = 32  # pixels on a side of pictures, when --size is not given
 
 @dataclass(frozen=True)
 class Prepared(Written):
-    """What `prepare` has done; `notes` are for the user's eyes (rows left out, files that are not the published ones)."""
-
-    notes: tuple[str, ...] = ()
+    """What `prepare` has done, in words."""
 
     def __str__(self) -> str:
         return f"{self.path} is written" if self.changed else f"{self.path} is there already and identical: nothing was changed"
@@ -47,6 +45,8 @@ def prepare(
     greyscale: bool = False,
     bad_rows: str = "refuse",
     validation_from: str | os.PathLike[str] | None = None,
+    background: str | None = None,
+    values: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> Prepared:
     """Write the dataset `name` to `destination` in one piece, from local files or the network. One process, safe to run twice.
@@ -57,22 +57,23 @@ def prepare(
     if name not in OPTIONS:
         raise EnsyncError(f"the dataset '{name}'{nearest(name, OPTIONS)}", "one of " + ", ".join(OPTIONS), "choose one of them")
     given = {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows}
-    _check(name, {**given, "validation-from": validation_from})
+    _check(name, {**given, "validation-from": validation_from, "background": background, "range": values})
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
     own = Path(validation_from) if validation_from else None
-    source = _read(name, place, own, SIZE if size is None else size, greyscale, bad_rows, progress)
+    how = sources.recipe(background, values)
+    source = _read(name, place, own, SIZE if size is None else size, greyscale, bad_rows, how, progress)
     written = write_dataset(destination or default_destination(name), source, validation, seed, progress)
-    return Prepared(**vars(written), notes=tuple(source.notes))
+    return Prepared(**vars(written))
 
 
 def _read(
-    name: str, place: Path, validation: Path | None, size: int, greyscale: bool, bad_rows: str, progress: Progress
+    name: str, place: Path, validation: Path | None, size: int, greyscale: bool, bad_rows: str, how: sources.Recipe, progress: Progress
 ) -> sources.Source:
     readers = {
         "digits": sources.read_digits,
         "cifar-10": lambda: sources.read_cifar10(place),
         "csv": lambda: sources.read_csv(place, bad_rows, validation),
-        "images": lambda: sources.read_images(place, size, greyscale, bad_rows, validation, progress),
+        "images": lambda: sources.read_images(place, size, greyscale, bad_rows, validation, how, progress),
     }
     return readers[name]() if name in readers else sources.read_idx(place, name)
 

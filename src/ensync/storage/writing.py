@@ -15,6 +15,7 @@ from ensync.errors import EnsyncError
 from ensync.sharding import Purpose, generator
 from ensync.storage import layout
 from ensync.storage.atomic import clean_temporaries, put_in_place, reason, temporary_beside
+from ensync.storage.copies import shared_rows
 from ensync.storage.digests import LENGTH, Digester
 from ensync.storage.layout import FINGERPRINT, SPLITS, WHOLE, Layout
 from ensync.storage.sources.source import Images, Source, first_few
@@ -30,11 +31,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Written:
-    """A dataset file that is in place; `changed` is False when an identical one was there already."""
+    """A dataset file that is in place; `changed` is False when an identical one was there already.
+
+    notes: for the user's eyes, and in the file (rows left out or in two splits, files that are not the published ones).
+    """
 
     path: Path
     fingerprint: str
     changed: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,15 @@ def write_dataset(
     _check(source, validation, test, seed)
     _check_replaceable(path)
     parts = cut(source, validation, test, seed)
-    plan = _plan(source, parts, _preparation(source, validation, test, seed))
+    notes = [*source.notes, *shared_rows(source, {split: (part.origin, part.rows) for split, part in parts.items()})]
+    plan = _plan(source, parts, _preparation(source, validation, test, seed), notes)
     _make_room(path, plan)
     with temporary_beside(path) as temporary:
         fingerprint = _fill(temporary, source, parts, plan, progress)
         changed = not (path.exists() and filecmp.cmp(temporary, path, shallow=False))
         if changed:
             put_in_place(temporary, path)
-    return Written(path, fingerprint, changed)
+    return Written(path, fingerprint, changed, tuple(notes))
 
 
 def cut(source: Source, validation: float, test: float, seed: int) -> dict[str, _Part]:
@@ -143,10 +149,10 @@ def _preparation(source: Source, validation: float, test: float, seed: int) -> d
     return {"program": f"ensync {__version__}", "kind": source.name, **splits, "seed": seed, **source.preparation}
 
 
-def _plan(source: Source, parts: dict[str, _Part], preparation: dict[str, float | int | str]) -> Layout:
+def _plan(source: Source, parts: dict[str, _Part], preparation: dict[str, float | int | str], notes: list[str]) -> Layout:
     shape = source.images["train"].shape[1:]
     texts = {"creator": f"ensync {__version__}", "name": source.name, "source": source.source, "licence": source.licence}
-    tables = {"checksums": source.checksums, "notes": source.notes, "preparation": preparation}
+    tables = {"checksums": source.checksums, "notes": notes, "preparation": preparation}
     return Layout(tuple(map(int, shape)), {split: len(parts[split].rows) for split in SPLITS}, source.class_names, texts, tables)
 
 

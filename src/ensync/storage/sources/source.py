@@ -13,6 +13,7 @@ import numpy as np
 
 from ensync.errors import EnsyncError
 from ensync.storage.atomic import reason
+from ensync.storage.sources.names import resembling
 
 LISTED = 5  # how many bad rows or files a sentence names before it only counts
 
@@ -32,7 +33,8 @@ class Source:
 
     images: {split: uint8 (rows, height, width, channels)} with "train", perhaps "validation" and "test"; labels: {split: int64 (rows,)},
     numbers of class_names; checksums: {file: "md5:..." or "sha256:..."}; notes: what a reader of the prepared file must know (rows left
-    out); preparation: {rule: value}, by which the images became what they are.
+    out); preparation: {rule: value}, by which the images became what they are; identities: {split: uint64 (rows,)}, the same for rows
+    that are the same, where the source knows; names: {split: name of each row} of them.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Source:
     checksums: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     preparation: dict[str, float | int | str] = field(default_factory=dict)
+    identities: dict[str, np.ndarray] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
 
 def regular_file(path: Path) -> Path:
@@ -63,7 +67,11 @@ def told(path: Path) -> Iterator[None]:
     except gzip.BadGzipFile:
         raise  # an OSError by type, but about the content
     except FileNotFoundError as error:
-        raise EnsyncError(f"{path} does not exist", "a readable file or directory", "check the path") from error
+        raise EnsyncError(f"{path} does not exist{resembling(path)}", "a readable file or directory", "check the path") from error
+    except NotADirectoryError as error:
+        file = next((part for part in (path, *path.parents) if part.is_file()), path)
+        given = f"{path} is a file" if file == path else f"{path} cannot be read because {file} is a file"
+        raise EnsyncError(given, "a directory", "check the path") from error
     except OSError as error:
         raise EnsyncError(
             f"{path} cannot be read because {reason(error)}", "a readable file or directory", "check the path and its permissions"
