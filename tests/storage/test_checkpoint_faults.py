@@ -99,7 +99,7 @@ def test_a_directory_that_vanished_or_is_a_file(tmp_path):
     shutil.rmtree(tmp_path / "run")
     refuse(tmp_path / "run", "does not exist")
     (tmp_path / "run").write_text("x")
-    refuse(tmp_path / "run", "does not exist")
+    refuse(tmp_path / "run", "a part of the path is a file")
     (tmp_path / SECOND).mkdir()
     refuse(tmp_path, "a directory of that name is in the way")
 

@@ -17,8 +17,9 @@ from ensync.storage.sources.tally import Tally
 SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .bmp .gif .tif .tiff .webp .ppm .pgm .pbm .pnm".split())
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
 SYSTEM = frozenset(
-    "__macosx @eadir #recycle $recycle.bin lost+found __pycache__ thumbs.db ehthumbs.db desktop.ini icon\r".split(" ")
-) | {"system volume information"}
+    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__",
+     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+)
 HIDDEN, BY_SYSTEM, NO_PICTURE = "left out, hidden", "left out, made by the system", "left out, no picture by its name"
 LOOSE, NESTED = "left out, beside the class folders", "left out, a folder within a folder of pictures"
 EMPTY, LINKED = "left out, a class folder without pictures", "class folders that are links, followed"
@@ -156,7 +157,7 @@ def _class_names(folders: dict[str, Folder]) -> list[str]:
 
 def _resembling(name: str, known: list[str]) -> str:
     """Return " (that is ..., and ... looks alike)" for the known name that looks like this one, if any."""
-    return next((f" (that is {ascii(name)}, and train has {ascii(other)})" for other in known if alike(other) == alike(name)), "")
+    return next((f" (that is {name!a}, and train has {other!a})" for other in known if alike(other) == alike(name)), "")
 
 
 def _check_folder(folder: Folder) -> None:
@@ -169,10 +170,10 @@ def _check_folder(folder: Folder) -> None:
         loose = f" but {len(folder.pictures)} pictures (such as {shown(folder.pictures[0])})" if folder.pictures else ""
         raise EnsyncError(f"{path} has no folders{loose}", EXPECTED, "sort the pictures into folders" if loose else "check --from")
     for one, other in twins(folder.folders):
-        raise EnsyncError(f"{path} has the folders {ascii(one)} and {ascii(other)}, which look alike", "names that can be told apart", "rename or merge them")
+        raise EnsyncError(f"{path} has the folders {one!a} and {other!a}, which look alike", "names that can be told apart", "rename or merge them")
     for name in folder.folders:
         if not name.isprintable():
-            raise EnsyncError(f"the folder name {ascii(name)}", "a name that can be printed", "rename that folder")
+            raise EnsyncError(f"the folder name {name!a}", "a name that can be printed", "rename that folder")
 
 
 def _split(folder: Folder, split: str, class_names: list[str], tally: Tally) -> Split:
@@ -203,7 +204,7 @@ def _note_rest(inside: Folder, tally: Tally) -> None:
     for name in inside.others:
         tally.add(NO_PICTURE, inside.name + shown(name))
     for one, other in twins(inside.pictures):
-        tally.add(TWINS, f"{inside.name}{ascii(one)} and {ascii(other)}")
+        tally.add(TWINS, f"{inside.name}{one!a} and {other!a}")
 
 
 def _below(path: Path) -> int:

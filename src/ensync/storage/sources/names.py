@@ -31,5 +31,5 @@ def resembling(path: Path) -> str:
         missing = next((part for part in (path, *path.parents) if not os.path.lexists(part) and part.parent.is_dir()), path)
         for name in sorted(os.listdir(missing.parent)):
             if alike(name) == alike(missing.name):
-                return f", but {ascii(name)} is there"
+                return f", but {name!a} is there"
     return ""
