@@ -182,8 +182,8 @@ def sweep(job: str, over: str, overrides: tuple[str, ...], verbose: bool) -> Non
     """Train a job once for each value of one setting, and plot accuracy and time against it.
 
     \b
-      ensync sweep jobs/fashion_mnist/roy_mlp.toml --over optimizer.learning_rate=0.05,0.1,0.2,0.4,0.6
-      ensync sweep jobs/fashion_mnist/mlp.toml --over training.threads=1,2
+      ensync sweep jobs/fashion_mnist/roy_mlp_ensemble.toml --over optimizer.learning_rate=0.05,0.1,0.2
+      ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over training.threads=1,2
     """
     from ensync import verbs
 
