@@ -303,26 +303,34 @@ def data() -> None:
 @click.option("--greyscale", is_flag=True, help="images: one channel.")
 @click.option("--background", metavar="COLOUR", help="images: behind transparent pixels, a name or #rrggbb [default: white].")
 @click.option("--range", "values", metavar="BLACK,WHITE", help="images: values of pictures of more than 8 bits [default: as each file declares].")
+@click.option("--label", metavar="COLUMN", help="csv: the label's column by its name, or by number from 1 (-1 is the last) [default: found out, and said].")
+@click.option("--delimiter", metavar="CHARACTER", help="csv: between columns; a character, or tab, comma, semicolon, blank [default: found out].")
+@click.option("--header", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True, help="csv: whether the first line names the columns.")
+@click.option("--shape", metavar="HxWxC", help="csv: of the pictures, such as 28x20 or 32x32x3, or 3x32x32 for planes of one colour [default: square].")
 @click.option("--bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True, help="csv, images: what to do with what cannot be read.")
 def prepare(name: str, directory: str | None, download: bool, target: str | None, validation: float | None, validation_from: str | None, seed: int,
-            size: int | None, greyscale: bool, background: str | None, values: str | None, bad_rows: str) -> None:
+            size: int | None, greyscale: bool, background: str | None, values: str | None, bad_rows: str, label: str | None, delimiter: str | None,
+            header: str, shape: str | None) -> None:
     """Write a dataset as one HDF5 file: digits, mnist, fashion-mnist, cifar-10, csv or images.
 
     \b
       ensync data prepare digits
       ensync data prepare fashion-mnist --download
       ensync data prepare csv --from table.csv --bad-rows skip
+      ensync data prepare csv --from table.csv --label digit --shape 28x20
       ensync data prepare images --from photos/ --size 64
 
-    csv: one image a line, its label and then its pixels 0..255; a header line is optional. images: a folder for each class, in it
+    csv: one image a line, its label and its pixels 0..255 (or 0 to 1) row by row; what the columns are is told. images: a folder for each class, in it
     pictures of any size, which are resized and centre-cropped. A part of the images becomes the test set where none is given.
     """
     from ensync import describing
     from ensync.signals import raise_interrupts
+    from ensync.storage.sources import Asked
 
     raise_interrupts()
+    table = Asked(label, delimiter, header, shape)
     say(lambda: describing.prepare(name, directory, download, target, validation=validation, validation_from=validation_from, seed=seed, size=size,
-                                   greyscale=greyscale, background=background, values=values, bad_rows=bad_rows))
+                                   greyscale=greyscale, background=background, values=values, bad_rows=bad_rows, table=table))
 
 
 @data.command("describe")

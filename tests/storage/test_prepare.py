@@ -11,6 +11,7 @@ from ensync.errors import EnsyncError
 from ensync.storage import sources
 from ensync.storage.dataset import open_dataset
 from ensync.storage.prepare import default_destination, prepare
+from ensync.storage.sources import Asked
 from ensync.storage.verification import check
 
 
@@ -34,7 +35,7 @@ def test_digits_need_no_files(tmp_path):
         ("mnist", write_idx, {}, (5, 4, 1), 4),
         ("fashion-mnist", write_idx, {}, (5, 4, 1), 4),
         ("cifar-10", lambda place: write_cifar(place, "bin", 10), {}, (32, 32, 3), 0),
-        ("csv", lambda place: (place.mkdir(), write_csv(place / "train.csv")), {"bad_rows": "skip"}, (4, 4, 1), 0),
+        ("csv", lambda place: (place.mkdir(), write_csv(place / "train.csv")), {"bad_rows": "skip"}, (4, 4, 1), 1),
         ("images", write_pictures, {}, (32, 32, 3), 0),
         ("images", write_pictures, {"size": 8, "greyscale": True, "bad_rows": "skip"}, (8, 8, 1), 0),
     ],
@@ -96,6 +97,7 @@ def test_fashion_mnist_as_published(tmp_path):
         ("digits", {"from_directory": "x"}, "--from with the dataset 'digits'"),
         ("csv", {"download": True}, "--download with the dataset 'csv'"),
         ("csv", {}, "the dataset 'csv' without --from DIR"),
+        ("images", {"from_directory": "x", "table": Asked(label="y")}, "--label with the dataset 'images'"),
         ("images", {"from_directory": "x", "bad_rows": "drop"}, "--bad-rows drop"),
         ("images", {"from_directory": ".", "size": 0}, "--size 0"),
         ("digits", {"validation": 2.0}, "--validation 2.0"),

@@ -14,7 +14,7 @@ from ensync.storage.writing import Progress, Written, write_dataset
 OPTIONS: dict[str, tuple[str, ...]] = {  # of each dataset, beside those that all have
     "digits": (),
     **dict.fromkeys(PUBLISHED, ("from", "download")),
-    "csv": ("from", "validation-from", "bad-rows"),
+    "csv": ("from", "validation-from", "bad-rows", "label", "delimiter", "header", "shape"),
     "images": ("from", "validation-from", "bad-rows", "size", "greyscale", "background", "range"),
 }
 BAD_ROWS = ("refuse", "skip")  # the first is the default
@@ -47,32 +47,36 @@ def prepare(
     validation_from: str | os.PathLike[str] | None = None,
     background: str | None = None,
     values: str | None = None,
+    table: sources.Asked | None = None,
     progress: Progress = lambda *_: None,
 ) -> Prepared:
     """Write the dataset `name` to `destination` in one piece, from local files or the network. One process, safe to run twice.
 
+    table: what the columns of a CSV are, where they are not to be found out.
     progress(what, done, total) is called now and then. Errors: EnsyncError for every mistake in the arguments, the files, the network
     or the disk; `destination` is then as it was.
     """
     if name not in OPTIONS:
         raise EnsyncError(f"the dataset '{name}'{nearest(name, OPTIONS)}", "one of " + ", ".join(OPTIONS), "choose one of them")
+    asked = table or sources.Asked()
     given = {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows}
-    _check(name, {**given, "validation-from": validation_from, "background": background, "range": values})
+    _check(name, {**given, **asked.given(), "validation-from": validation_from, "background": background, "range": values})
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
     own = Path(validation_from) if validation_from else None
     how = sources.recipe(background, values)
-    source = _read(name, place, own, SIZE if size is None else size, greyscale, bad_rows, how, progress)
+    source = _read(name, place, own, SIZE if size is None else size, greyscale, bad_rows, how, asked, progress)
     written = write_dataset(destination or default_destination(name), source, validation, seed, progress)
     return Prepared(**vars(written))
 
 
 def _read(
-    name: str, place: Path, validation: Path | None, size: int, greyscale: bool, bad_rows: str, how: sources.Recipe, progress: Progress
+    name: str, place: Path, validation: Path | None, size: int, greyscale: bool, bad_rows: str, how: sources.Recipe, asked: sources.Asked,
+    progress: Progress,
 ) -> sources.Source:
     readers = {
         "digits": sources.read_digits,
         "cifar-10": lambda: sources.read_cifar10(place),
-        "csv": lambda: sources.read_csv(place, bad_rows, validation),
+        "csv": lambda: sources.read_csv(place, bad_rows, validation, asked),
         "images": lambda: sources.read_images(place, size, greyscale, bad_rows, validation, how, progress),
     }
     return readers[name]() if name in readers else sources.read_idx(place, name)
