@@ -115,7 +115,7 @@ def evaluate(run: str, overrides: tuple[str, ...]) -> None:
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.evaluate(comm, run, (), overrides, write=False))
+    on_ranks(lambda comm: verbs.evaluate(comm, run, (), overrides))
 
 
 METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
@@ -126,14 +126,14 @@ METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 @click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="Repeat for several; without it, all.")
 @settings
 def fuse(run: str, methods: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Fuse the members of a run from its files and write the result beside it.
+    """Fuse the members of a run from its files and write fusion.json beside the result of its training.
 
     \b
       ensync fuse runs/quickstart --method hard_voting
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.evaluate(comm, run, methods or METHODS, overrides, write=True))
+    on_ranks(lambda comm: verbs.fuse(comm, run, methods or METHODS, overrides))
 
 
 @cli.command()
@@ -159,8 +159,9 @@ def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tu
 @cli.command(short_help="One rank, synchronous, ensemble: tell which is better.")
 @click.argument("job", metavar="JOB.toml")
 @settings
+@click.option("--overwrite", is_flag=True, help="Delete earlier results of this comparison and start afresh.")
 @verbose
-def compare(job: str, overrides: tuple[str, ...], verbose: bool) -> None:
+def compare(job: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
     """Run one job on one rank, synchronously and as an ensemble, and tell which is better.
 
     \b
@@ -170,15 +171,16 @@ def compare(job: str, overrides: tuple[str, ...], verbose: bool) -> None:
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.compare(comm, job, overrides, verbose))
+    on_ranks(lambda comm: verbs.compare(comm, job, overrides, overwrite, verbose))
 
 
 @cli.command(short_help="Train once for each value of a setting, and plot.")
 @click.argument("job", metavar="JOB.toml")
 @click.option("--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values.")
 @settings
+@click.option("--overwrite", is_flag=True, help="Delete earlier results of these values and start afresh.")
 @verbose
-def sweep(job: str, over: str, overrides: tuple[str, ...], verbose: bool) -> None:
+def sweep(job: str, over: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
     """Train a job once for each value of one setting, and plot accuracy and time against it.
 
     \b
@@ -187,7 +189,7 @@ def sweep(job: str, over: str, overrides: tuple[str, ...], verbose: bool) -> Non
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.sweep(comm, job, over, overrides, verbose))
+    on_ranks(lambda comm: verbs.sweep(comm, job, over, overrides, overwrite, verbose))
 
 
 @cli.command()

@@ -80,6 +80,7 @@ def _layer_rows(layers: list[tuple[str, Any, tuple[int, ...]]], dtype: np.dtype,
 def describe_run(path: Path) -> str:
     """Return where a run stands: its newest valid checkpoint, members, last epoch and test result."""
     from ensync.storage.checkpoint import load_checkpoint, newest_valid
+    from ensync.storage.lock import describe_holder
     from ensync.strategies.content import check
 
     found, rejected = (path, []) if path.is_file() else newest_valid(path / "checkpoints")
@@ -90,6 +91,8 @@ def describe_run(path: Path) -> str:
     attributes, arrays = load_checkpoint(found)
     check(found, attributes)
     job = job_from_dict(attributes["job"], str(found))
+    if holder := describe_holder(found.parent.parent):
+        lines.append(f"in use by   {holder}")
     lines += [f"checkpoint  {found}", f"made by     {attributes['creator']}", f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",
               f"vectors     {len(arrays)}, {text.size(sum(a.nbytes for a in arrays.values()))}"]
     for member, p in enumerate(attributes["positions"]):

@@ -1,7 +1,7 @@
 """What each verb that runs on MPI ranks does, given the communicator. Collective throughout."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.signals import stop_on_signals
 from ensync.storage.atomic import write_atomically
+from ensync.storage.checkpoint import verify_checkpoint
+from ensync.storage.lock import confirm
 from ensync.strategies import course, launch, results, session, state
-from ensync.strategies.compare import FUSIONS, SINGLE
+from ensync.strategies.compare import FUSIONS, SINGLE, page_files, parts, sweep_files
 from ensync.strategies.compare import compare as run_comparison
 from ensync.strategies.compare import sweep as run_sweep
+from ensync.strategies.earlier import refuse_earlier
 from ensync.strategies.header import show_place, show_run
 
 
@@ -27,23 +30,30 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
     """Train a job from its start, or where it stands when asked to resume and begun."""
     job = on_root(comm, lambda: load_job(path, overrides))
     console = make_console(comm.rank, verbose)
-    if launch.begun(comm, job, resume_if_begun, overwrite):
-        console.line(f"resuming {job.output.directory}")
-        resume(comm, job.output.directory, overrides, verbose, job)
-        return
-    with _watched(comm, job, console):
-        place = launch.prepare(comm, job)
-        with stop_on_signals() as wish:
-            run = session.start(comm, job, place.feeds, console, wish)
-            launch.take_directory(comm, job)
-            show_place(console, place)
-            show_run(console, place, run)
-            _complete(run)
+    with launch.holding(comm, [job.output.directory], "train", console):
+        if launch.begun(comm, job, resume_if_begun, overwrite):
+            console.line(f"resuming {job.output.directory}")
+            _resume(comm, job.output.directory, overrides, console, job)
+            return
+        with _watched(comm, job, console):
+            place = launch.prepare(comm, job)
+            with stop_on_signals() as wish:
+                run = session.start(comm, job, place.feeds, console, wish)
+                launch.take_directory(comm, job, console)
+                show_place(console, place)
+                show_run(console, place, run)
+                _complete(run)
 
 
-def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool, asked: Job | None = None) -> None:
-    """Continue a run from its newest valid checkpoint, on any number of ranks; `asked`: the job file that it was called with."""
+def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
+    """Continue a run from its newest valid checkpoint, on any number of ranks."""
     console = make_console(comm.rank, verbose)
+    with launch.holding(comm, [_find_run(comm, directory)], "resume", console):
+        _resume(comm, directory, overrides, console)
+
+
+def _resume(comm: Comm, directory: str, overrides: tuple[str, ...], console: Console, asked: Job | None = None) -> None:
+    """Continue a run whose lock is held; `asked`: the job file that this was called with."""
     loaded = _load(comm, directory)
     for path, why in loaded.rejected:
         console.warn(f"{path} is left aside: {why}")
@@ -130,8 +140,15 @@ def _show(console: Console, jury: results.Jury, report: dict[str, Any] | None) -
             console.test(name, np.array(figures["confusion"]), jury.feeds.dataset.class_names, figures["loss"], figures["top_k"])
 
 
-def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...], write: bool) -> None:
-    """Test a run from its files, with the job's fusion or those named; `write` puts the result beside the run."""
+def fuse(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Test a run's fusions from its files, and write fusion.json beside the result of its training."""
+    run = _find_run(comm, directory)
+    with launch.holding(comm, [run], "fuse", make_console(comm.rank)):
+        evaluate(comm, directory, methods, overrides, Path(run) / "fusion.json")
+
+
+def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...], target: Path | None = None) -> None:
+    """Test a run from its files, with the job's fusion or those named; write the figures into `target`, where one is given."""
     console = make_console(comm.rank)
     loaded, job, place = _open_run(comm, directory, overrides)
     own = job.fusion.method if loaded.state.members > 1 else SINGLE
@@ -141,10 +158,10 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
         console.warn(f"member {member} is left out: {why}")
     report = results.report_of(jury, methods or (own,), loaded.state.elapsed)
     _show(console, jury, report)
-    if write:
-        target = Path(directory) / "result.json"
-        on_root(comm, lambda: _write_json(target, report))
-        console.files({"result": target})
+    if target is not None:
+        fusion, path = report and report | {"format": "ensync-fusion"}, target
+        on_root(comm, lambda: _write_json(path, fusion))
+        console.files({"fusion": target})
 
 
 def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory: str) -> None:
@@ -180,22 +197,25 @@ def _print_predictions(console: Console, names: list[str], votes: np.ndarray, cl
         console.line(f"{name:{width}}  " + "  ".join(f"{classes[c]} {100 * row[c]:.1f} %" for c in best))
 
 
-def compare(comm: Comm, path: str, overrides: tuple[str, ...], verbose: bool) -> None:
+def compare(comm: Comm, path: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
     """Run both strategies and the baseline; write and show the comparison."""
     from ensync.report.page import write_comparison
 
     job = on_root(comm, lambda: load_job(path, overrides))
     console = make_console(comm.rank, verbose)
-    with _watched(comm, job, console), stop_on_signals() as wish:
+    jobs = parts(job, comm.size).values()
+    places = [job.output.directory, *(each.output.directory for each in jobs)]
+    with launch.holding(comm, places, "compare", console), _watched(comm, job, console), stop_on_signals() as wish:
+        refuse_earlier(comm, jobs, page_files(job), overwrite)
         comparison = run_comparison(comm, job, console, wish)
         with doing(Doing.WRITING):
-            files = on_root(comm, lambda: write_comparison(job.output.directory, comparison))
+            files = on_root(comm, lambda: _while_held(job.output.directory, write_comparison, comparison))
     if comparison is not None:
         console.comparison(comparison)
         console.files(_named(files) | {"checkpoints": Path(job.output.directory) / "*" / "checkpoints"})
 
 
-def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], verbose: bool) -> None:
+def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
     """Train the job once for each value of one setting; write and show the sweep."""
     from ensync.report.page import write_sweep
 
@@ -214,10 +234,13 @@ def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], verbose:
 
     jobs = on_root(comm, load)
     console = make_console(comm.rank, verbose)
-    with _watched(comm, jobs[0][1], console), stop_on_signals() as wish:
+    runs = [job for _, job in jobs]
+    places = [str(Path(runs[0].output.directory).parent), *(job.output.directory for job in runs)]
+    with launch.holding(comm, places, "sweep", console), _watched(comm, runs[0], console), stop_on_signals() as wish:
+        refuse_earlier(comm, runs, sweep_files(runs[0]), overwrite)
         found = run_sweep(comm, jobs, key, console, wish)
         with doing(Doing.WRITING):
-            files = on_root(comm, lambda: write_sweep(Path(jobs[0][1].output.directory).parent, found))
+            files = on_root(comm, lambda: _while_held(places[0], write_sweep, found))
     if found is not None:
         console.sweep(found)
         console.files(_named(files))
@@ -232,14 +255,40 @@ def _watched(comm: Comm, job: Job, console: Console) -> Iterator[None]:
         yield
 
 
+def _while_held(directory: str, write: Callable[[Path, Any], Any], report: dict[str, Any] | None) -> Any:
+    """Return write(directory, report), unless another process has taken the directory over."""
+    confirm(Path(directory))
+    return write(Path(directory), report)
+
+
 def _named(files: Any) -> dict[str, object]:
     return dict(files) if isinstance(files, dict) else {Path(f).suffix.lstrip("."): f for f in files}
 
 
-def _load(comm: Comm, directory: str) -> state.Loaded:
+def _find_run(comm: Comm, directory: str) -> str:
+    """Return a run's directory, of which a checkpoint may have been given; refuse what is none. Collective."""
+    path = Path(directory)
+
+    def find() -> str:
+        _check_exists(directory)
+        if path.is_file():
+            verify_checkpoint(path)
+            return str(path.parent.parent)
+        if not state.has_checkpoint(path):
+            state.find_newest(path)    # says what is missing
+        return str(path)
+
+    return on_root(comm, find)
+
+
+def _check_exists(directory: str) -> None:
     if not Path(directory).exists():
         beside = [str(p) for p in Path(directory).parent.glob("*")] if Path(directory).parent.is_dir() else []
         raise EnsyncError(f"no run at '{directory}'{nearest(directory, beside)}", "the output.directory of a run, or a checkpoint file", "check the path")
+
+
+def _load(comm: Comm, directory: str) -> state.Loaded:
+    _check_exists(directory)
     return state.load_newest(comm, Path(directory))
 
 
@@ -255,4 +304,5 @@ def _with(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:
 
 
 def _write_json(path: Path, report: dict[str, Any] | None) -> None:
+    confirm(path.parent)
     write_atomically(path, [json.dumps(report, indent=1).encode()])

@@ -2,10 +2,13 @@
 
 import os
 import random
+import re
 import signal
 import socket
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +66,24 @@ def begin(place, run, ranks=2, verb="train", after=20, **options):
     return process
 
 
+def starting(process, ranks=2):
+    """Return the ranks' process numbers as soon as all of them have run the program's first line, which notes signals."""
+    def noting():
+        found = rank_processes(process.pid)
+        return found if len(found) == ranks and all(map(catches_usr1, found.values())) else {}
+
+    return wait_until(noting)
+
+
+def catches_usr1(pid):
+    """Whether a process catches SIGUSR1, by proc_pid_status(5)."""
+    try:
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return False
+    return caught is not None and bool(int(caught[1], 16) >> signal.SIGUSR1 - 1 & 1)
+
+
 def ended(process, limit=10):
     """Return exit code, output and errors of a process that must end within `limit` seconds."""
     try:
@@ -91,6 +112,7 @@ def test_runs_killed_again_and_again_resume_to_the_same_bits(whole):
         time.sleep(choose.uniform(0, 0.2))
         kill_all(process.pid)
         ended(process)
+        assert (whole / run / "lock.json").exists(), "which a killed run cannot remove, and the next one takes over"
     assert 0 < steps_of(whole, run) < 210
     whole.done(2, "resume", run)
     assert_same(whole, run, "runs/whole")
@@ -104,6 +126,13 @@ def test_signals_stop_with_a_checkpoint_and_code_75(whole):
     code, _, err = ended(process)
     assert (code, err.count("stopped by SIGUSR1 after ")) == (75, 1) and f"`ensync resume {run}` continues." in err, err
     process = begin(whole, run, verb="resume")
+    os.killpg(process.pid, signal.SIGSTOP)    # the launcher; the ranks go on
+    second = whole.all_of(1, {verb: [verb, run] for verb in ("resume", "fuse", "describe")})
+    holder = f"`ensync resume`, process {rank_processes(process.pid)[0]} on {socket.gethostname()}, since 20"
+    for verb in ("resume", "fuse"):
+        assert second[verb][0]["code"] == 2 and f"'{run}' is in use by {holder}" in second[verb][0]["err"], second
+    assert f"in use by   {holder}" in second["describe"][0]["out"] and "last sign of life" in second["describe"][0]["out"]
+    os.killpg(process.pid, signal.SIGCONT)
     for pid in rank_processes(process.pid).values():
         os.kill(pid, signal.SIGTERM)
     code, _, err = ended(process)
@@ -198,12 +227,32 @@ def test_a_rank_that_fails_is_named_once_with_its_node_and_reason(place, rank, e
 def test_ctrl_c_while_ranks_start_ends_them_all(whole):
     """At the worst moments one rank is still importing while another waits for it inside MPI."""
     command = [*launch.mpirun(), "-n", "2", sys.executable, "-m", "ensync", "resume", "runs/whole"]
-    for delay in (0.1, 0.35, 0.6):
+    for delay in (0, 0.25, 0.5):
         process, terminal = in_terminal(whole, *command)
+        starting(process)
         time.sleep(delay)
         os.write(terminal, b"\x03")
         try:
-            assert process.wait(timeout=10) != 0
+            assert process.wait(timeout=10) == (130 if launch.library() == "MPICH" else process.returncode or 1)
         finally:
             kill_all(process.pid)
             os.close(terminal)
+
+
+@pytest.mark.parametrize(("number", "delay", "ranks"), [(signal.SIGUSR1, 0, [0, 1]), (signal.SIGTERM, 0.3, [0]), (signal.SIGHUP, 0.6, [0, 1]), (signal.SIGUSR1, 0.9, [1])])
+def test_a_signal_while_ranks_start_ends_them_to_be_started_again(place, number, delay, ranks):
+    """While they import, inside MPI's start, which drops SIGUSR1 with MPICH, while kernels are loaded, and in the first steps."""
+    process = place.start(2, "train", "job.toml", "--set", "training.epochs=1000000", "--set", "checkpoint.every_epochs=0")
+    pids = starting(process)
+    time.sleep(delay)
+    for rank in ranks:
+        os.kill(pids[rank], number)
+    code, _, err = ended(process, 20)
+    assert code == 75 and err.count(f"stopped by {number.name} ") == 1, err
+    assert ranks == [1] or not (place / "runs/job/lock.json").exists()    # rank 0, which holds it, was aborted by the other
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    program = "from ensync.signals import stop_on_signals\nimport signal\nwith stop_on_signals(): print(signal.getsignal(signal.SIGHUP).name)"
+    run = subprocess.run(["nohup", sys.executable, "-c", program], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True)
+    assert run.stdout == "SIG_IGN\n"

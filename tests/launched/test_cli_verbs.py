@@ -140,8 +140,9 @@ def test_an_ensemble_tells_each_member_and_their_fusion(shared_place, ensemble):
 def test_fuse_tries_every_fusion_from_the_files(shared_place, on_two):
     said = {m: re.search(rf"{m.replace('_', ' ')} of 3 members: ([0-9.]+) % of 60", on_two["fuse"]) for m in METHODS}
     assert all(said.values()), on_two["fuse"]
-    test = shared_place.result("runs/fused")["test"]
+    test = json.loads((shared_place / "runs/fused/fusion.json").read_text())["test"]
     assert list(test) == ["hard_voting", "soft_voting"], "the second fusion of two replaced the first of four"
+    assert shared_place.result("runs/fused") == shared_place.result("runs/ensemble"), "the result of the training is as it was"
     for method, figures in test.items():
         assert float(said[method][1]) == pytest.approx(100 * figures["accuracy"], abs=0.01) and said[method][0] in on_two["fuse two ways"]
         assert np.sum(figures["confusion"]) == 60 and figures["accuracy"] == pytest.approx(accuracy(figures["confusion"]))

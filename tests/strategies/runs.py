@@ -47,7 +47,7 @@ def job_maker(dataset, tmp_path, **defaults):
 
 
 def begin(comm, job, wish=None):
-    take_directory(comm, job)
+    take_directory(comm, job, SILENT)
     return session.start(comm, job, open_feeds(comm, job), SILENT, wish or StopWish())
 
 

@@ -7,6 +7,7 @@ import mpi4py
 
 from ensync.errors import EnsyncError
 from ensync.mpi.launcher import check_after, check_before
+from ensync.signals import shielded
 
 
 def _initialize() -> None:
@@ -28,6 +29,6 @@ def _initialize() -> None:
     check_after(os.environ, library, MPI.COMM_WORLD.size)
 
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), shielded():
     warnings.simplefilter("ignore", RuntimeWarning)  # mpi4py suspects a launcher of another MPI; the checks say it
     _initialize()

@@ -13,6 +13,7 @@ from ensync.errors import EnsyncError
 from ensync.mpi import survivors
 from ensync.mpi.shared_memory import forget_segments
 from ensync.mpi.world import Comm, patient_barrier
+from ensync.signals import INTERRUPTED, STOPPED, StoppedEarly
 
 # How long a failed rank waits for the others to fail as well, before it ends the job over their heads.
 _GRACE = 1.0
@@ -27,7 +28,7 @@ def guard(comm: Comm) -> Iterator[None]:
     A rank that fails waits a moment for the others. When all ranks leave, as with a mistake that each of them finds, the
     reason is told once and they exit with its code. When others are still at work, or wait for this one in a collective that
     would never end, the rank tells its number, node and reason and aborts the job. Exit codes: 2 a mistake told in a
-    sentence; 1 a bug, with traceback; 130 interrupted; or that of sys.exit.
+    sentence; 1 a bug, with traceback; 130 interrupted; 75 stopped by a signal before training; or that of sys.exit.
     """
     exit_comm = comm.Dup()
     survivors.remember_nodes(comm)
@@ -75,7 +76,9 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     if survivors.is_loss(error):
         return 1, "another rank has died; expected all ranks of the job; look for its reason above or in its node's log, then continue with `ensync resume`."
     if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, StoppedEarly):
+        return STOPPED, str(error)
     if isinstance(error, SystemExit):
         known = isinstance(error.code, int | None)
         return (int(error.code or 0), "") if known else (1, str(error.code))

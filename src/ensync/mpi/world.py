@@ -10,6 +10,7 @@ from mpi4py import MPI
 
 from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
+from ensync.signals import StoppedEarly
 
 Comm = MPI.Intracomm
 T = TypeVar("T")
@@ -51,14 +52,14 @@ def topology(comm: Comm) -> Topology:
 def on_root(comm: Comm, function: Callable[[], T]) -> T:
     """Call `function` on rank 0 while the others sleep, and return its (picklable) result on every rank. Collective.
 
-    An EnsyncError is raised on all ranks alike; of any other exception the others hear as a RuntimeError.
+    An EnsyncError is raised on all ranks alike, and a StoppedEarly; of any other exception the others hear as a RuntimeError.
     """
-    outcome: tuple[T | None, Exception | None] = None, None
+    outcome: tuple[T | None, BaseException | None] = None, None
     bug: BaseException | None = None
     if comm.rank == 0:
         try:
             outcome = function(), None
-        except EnsyncError as error:
+        except (EnsyncError, StoppedEarly) as error:
             outcome = None, error
         except BaseException as error:
             bug, outcome = error, (None, RuntimeError(f"rank 0 failed: {error!r}"))

@@ -146,10 +146,10 @@ def _sync_directory(directory: Path) -> None:
 
 def _writer() -> str:
     """Name this process as host-pid-start: the start time tells a later process with the same number apart."""
-    return f"{socket.gethostname()}-{os.getpid()}-{_start_time(os.getpid())}"
+    return f"{socket.gethostname()}-{os.getpid()}-{start_time(os.getpid())}"
 
 
-def _start_time(pid: int) -> str:
+def start_time(pid: int) -> str:
     """Return the start time of a living process in clock ticks since boot, "" when it is dead, "0" where there is no /proc."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -173,7 +173,7 @@ def _abandoned(path: Path) -> bool:
     if match is None:
         return False
     if match["stem"].endswith("." + socket.gethostname()):
-        return _start_time(int(match["pid"])) != match["start"]
+        return start_time(int(match["pid"])) != match["start"]
     try:
         return time.time() - path.stat().st_mtime > FOREIGN_AGE
     except OSError:

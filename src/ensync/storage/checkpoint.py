@@ -18,6 +18,7 @@ from ensync.storage.atomic import clean_temporaries, reason, write_atomically
 
 __all__ = [
     "checkpoint_name",
+    "checkpoints",
     "clean_temporaries",
     "fill_arrays",
     "load_checkpoint",
@@ -94,7 +95,7 @@ def _newest(directory: str | os.PathLike[str], look: Callable[[Path], T]) -> tup
     """
     rejected: dict[Path, str] = {}
     gone: set[Path] = set()
-    while left := [path for path in _checkpoints(directory) if path not in rejected and path not in gone]:
+    while left := [path for path in checkpoints(directory) if path not in rejected and path not in gone]:
         try:
             return (left[-1], look(left[-1])), list(rejected.items())
         except checkpoint_format.Absent:
@@ -111,7 +112,7 @@ def prune(directory: str | os.PathLike[str], keep: int, protect: Iterable[str | 
     Errors: EnsyncError when the operating system refuses.
     """
     protected = {Path(name).name for name in protect}
-    removed = [path for path in _checkpoints(directory)[: -max(keep, 1)] if path.name not in protected]
+    removed = [path for path in checkpoints(directory)[: -max(keep, 1)] if path.name not in protected]
     try:
         for path in removed:
             path.unlink(missing_ok=True)
@@ -143,7 +144,7 @@ def fill_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], 
         target[...] = arrays[name]
 
 
-def _checkpoints(directory: str | os.PathLike[str]) -> list[Path]:
+def checkpoints(directory: str | os.PathLike[str]) -> list[Path]:
     """Return the checkpoints of a directory, fewest steps first; none when there is no such directory."""
     try:
         names = os.listdir(directory)

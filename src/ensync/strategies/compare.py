@@ -34,6 +34,22 @@ def variant(job: Job, name: str, strategy: str) -> Job:
     })
 
 
+def parts(job: Job, ranks: int) -> dict[str, Job]:
+    """Return the jobs of a comparison on so many ranks, by their names."""
+    names = ["one rank", *["synchronous"] * (ranks > 1), "ensemble"]
+    return {name: variant(job, name, "ensemble" if name == "ensemble" else "synchronous") for name in names}
+
+
+def page_files(job: Job) -> list[Path]:
+    """Return the files that a comparison writes beside the runs of its parts."""
+    return [Path(job.output.directory) / f"comparison.{kind}" for kind in ("json", "csv", "html")]
+
+
+def sweep_files(job: Job) -> list[Path]:
+    """Return the files that a sweep writes beside its runs, of which this job is one."""
+    return [Path(job.output.directory).parent / f"sweep.{kind}" for kind in ("json", "csv", "html", "png")]
+
+
 def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str, Any] | None:
     """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0 (report/page.py). Collective."""
     console.line("preparing: dataset, kernels of both strategies")
@@ -41,10 +57,9 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
     show_place(console, place)
     comparison = _empty(place, job)
     predictions: dict[str, np.ndarray] = {}
-    names = ["one rank", *["synchronous"] * (comm.size > 1), "ensemble"]
-    variants = {name: variant(job, name, "ensemble" if name == "ensemble" else "synchronous") for name in names}
+    variants = parts(job, comm.size)
     for each in variants.values():    # before any of them is trained: all ranks hear of a disk that refuses
-        launch.take_directory(comm, each)
+        launch.take_directory(comm, each, console, page_files(job))
     for name, each in variants.items():
         ranks = alone() if name == "one rank" else comm
         stopped = None
@@ -147,7 +162,7 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
         console.line()
         console.line(f"{key} = {value}", "bold")
         place = launch.prepare(comm, job)
-        launch.take_directory(comm, job)
+        launch.take_directory(comm, job, console, sweep_files(job) if not rows else [])
         begun = session.start(comm, job, place.feeds, console, wish)
         if not rows:
             show_place(console, place)

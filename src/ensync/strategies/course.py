@@ -13,6 +13,8 @@ from ensync.report.console import SilentConsole, make_console
 from ensync.report.history import History, read_history
 from ensync.report.text import plural
 from ensync.settings import Job
+from ensync.signals import ask_to_stop
+from ensync.storage.lock import hold
 from ensync.strategies import state as states
 from ensync.strategies.plan import Plan, make_plan, starts_together
 from ensync.strategies.session import LOST, Session, build_trainees
@@ -78,6 +80,7 @@ def _lose(session: Session, loss: Loss) -> None:
     session.plan = Plan(plan.members, plan.comm, plan.mine, [max(loss.moved[owner], 0) for owner in plan.owners])
     if session.comm.rank == 0 and isinstance(session.console, SilentConsole):
         session.console = make_console(0)
+    on_root(session.comm, lambda: hold([session.directory], "train", session.console.line, ask_to_stop))   # rank 0 may be another
     on_root(session.comm, lambda: _keep(session, lost, loss.dead))
     _complete_history(session)
     session.console.warn(f"{loss.dead} died, and with that {plural(len(lost), 'member')} ({', '.join(map(str, lost))}); the others go on")

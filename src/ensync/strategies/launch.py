@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +22,13 @@ from ensync.mpi.world import Comm, Topology, on_root, patient_barrier, share, sp
 from ensync.nn import zoo
 from ensync.nn.layers import Step
 from ensync.nn.optimizers import Optimizer
+from ensync.report.console import Console
 from ensync.settings import Job
+from ensync.signals import ask_to_stop, leaving_at_once
+from ensync.storage import lock
 from ensync.storage.atomic import write_atomically
 from ensync.strategies.data import Feeds, open_feeds
+from ensync.strategies.earlier import holds_run, remove_earlier
 from ensync.strategies.state import has_checkpoint
 from ensync.training import Trainee
 
@@ -40,7 +46,12 @@ class Place:
 
 
 def prepare(comm: Comm, job: Job) -> Place:
-    """Give this rank its threads, open the dataset, compile. Collective."""
+    """Give this rank its threads, open the dataset, compile; a signal ends the program meanwhile. Collective."""
+    with leaving_at_once():
+        return _prepared(comm, job)
+
+
+def _prepared(comm: Comm, job: Job) -> Place:
     where = topology(comm)
     count = thread_count(comm, job.training.threads)
     try:
@@ -121,34 +132,33 @@ def _blank(feeds: Feeds) -> Feed:
     return Feed(np.zeros((2, feeds.dataset.features), np.uint8), np.zeros(2, np.int64), train.mean, train.inverse_std)
 
 
+@contextmanager
+def holding(comm: Comm, directories: Iterable[str], verb: str, console: Console) -> Iterator[None]:
+    """Hold the locks of directories on rank 0 while the block runs; the run is stopped when one is lost. Collective."""
+    try:
+        on_root(comm, lambda: lock.hold(map(Path, directories), verb, console.line, ask_to_stop))
+        yield
+    finally:
+        lock.let_go()
+
+
 def begun(comm: Comm, job: Job, resume: bool, overwrite: bool) -> bool:
     """Return whether output.directory holds a run that is to be resumed. Collective. EnsyncError when it holds one and neither is wanted."""
     directory = Path(job.output.directory)
 
     def look() -> bool:
-        held = has_checkpoint(directory)
-        if held and not (resume or overwrite):
+        begun = has_checkpoint(directory)
+        if holds_run(directory) and not (overwrite or (resume and begun)):
             raise EnsyncError(f"'{directory}' holds a run already", "an empty output.directory",
                               f"continue it with `ensync resume {directory}`, start afresh with --overwrite, or give --set output.directory=DIR")
-        return held and resume
+        return begun and resume
 
     return on_root(comm, look)
 
 
-def take_directory(comm: Comm, job: Job) -> None:
-    """Make the run's directory, remove what an earlier run left there, and write job.toml into it. Collective."""
-    directory = Path(job.output.directory)
-
-    def take() -> None:
-        try:
-            (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
-            for old in [*(directory / "checkpoints").glob("checkpoint-*.h5"), directory / "history.jsonl", directory / "result.json"]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            raise EnsyncError(f"the output.directory '{directory}' cannot be made ({(error.strerror or str(error)).lower()})", "a directory that can be written",
-                              "check its path and permissions or give --set output.directory=DIR") from None
-
-    on_root(comm, take)
+def take_directory(comm: Comm, job: Job, console: Console, files: Sequence[Path] = ()) -> None:
+    """Make the run's directory, remove what an earlier run left there, and `files`, and write job.toml into it. Collective."""
+    remove_earlier(comm, job, console, files)
     write_job(comm, job)
 
 

@@ -25,6 +25,7 @@ from ensync.report.history import History, truncate_after
 from ensync.report.text import plural
 from ensync.settings import Job
 from ensync.signals import AGAIN, StopWish
+from ensync.storage.lock import confirm
 from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
 from ensync.strategies.plan import Plan, check_shards, first_members, make_plan, rows_of, settle_members, starts_together
@@ -165,6 +166,7 @@ class Session:
         self.state.history.extend(gathered)
         self.untold = []
         if gathered and self.comm.rank == 0:
+            confirm(self.directory)
             History(self.directory / "history.jsonl").append(*gathered)
             self.console.epoch(gathered, self.job.training.epochs)
         return gathered

@@ -16,6 +16,7 @@ from ensync.mpi.world import Comm, on_root
 from ensync.position import Position
 from ensync.report.history import thin
 from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
+from ensync.storage.lock import confirm
 from ensync.strategies.content import check
 from ensync.strategies.plan import Plan
 from ensync.training import Trainee
@@ -80,6 +81,7 @@ def save(comm: Comm, directory: Path, state: RunState, plan: Plan, trainees: dic
         name = checkpoint_name(min(p["epoch"] for p in positions), sum(p["updates"] for p in positions))
         if state.history:
             _note_best(state, name)
+        confirm(directory.parent)
         save_checkpoint(directory / name, state.attributes() | {"positions": positions}, arrays)
         prune(directory, state.job.checkpoint.keep, [state.best_checkpoint] if state.best_checkpoint else [])
         return name
@@ -134,7 +136,7 @@ def load_newest(comm: Comm, run: Path) -> Loaded:
     arrays: dict[str, np.ndarray] = {}
 
     def read() -> tuple[Path, dict[str, Any], list[tuple[str, str]]]:
-        path, rejected = (run, []) if run.is_file() else _find(run)
+        path, rejected = (run, []) if run.is_file() else find_newest(run)
         attributes, loaded = load_checkpoint(path)
         arrays.update(loaded)
         return path, attributes, [(str(p), why) for p, why in rejected]
@@ -143,7 +145,8 @@ def load_newest(comm: Comm, run: Path) -> Loaded:
     return Loaded(path, attributes, arrays if comm.rank == 0 else None, rejected)
 
 
-def _find(run: Path) -> tuple[Path, list[tuple[Path, str]]]:
+def find_newest(run: Path) -> tuple[Path, list[tuple[Path, str]]]:
+    """Return the newest valid checkpoint of a run directory, and newer ones with what is wrong with each."""
     path, rejected = newest_valid(run / "checkpoints")
     if path is None:
         why = f" ({json.dumps(rejected[0][1])})" if rejected else ""

@@ -1,0 +1,53 @@
+"""What an earlier run left where a new one is to write: never deleted unasked, and told when it is."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ensync.errors import EnsyncError
+from ensync.mpi.world import Comm, on_root
+from ensync.report.console import Console
+from ensync.report.text import plural
+from ensync.settings import Job
+from ensync.storage.checkpoint import checkpoints
+
+RESULTS = ("result.json", "fusion.json")
+
+
+def refuse_earlier(comm: Comm, jobs: Iterable[Job], files: Sequence[Path], overwrite: bool) -> None:
+    """Refuse to train jobs where runs or `files` are already, unless they may be overwritten. Collective."""
+    directories = [Path(job.output.directory) for job in jobs]
+
+    def look() -> None:
+        found = [directory for directory in directories if holds_run(directory)] + [file for file in files if file.exists()]
+        if found and not overwrite:
+            shown = ", ".join(f"'{path}'" for path in found[:3]) + f" and {len(found) - 3} more" * (len(found) > 3)
+            raise EnsyncError(f"earlier results are there already: {shown}", "a place without any",
+                              "keep them by giving --set output.directory=DIR, or delete them and start afresh with --overwrite")
+
+    on_root(comm, look)
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a directory holds checkpoints or results of a run."""
+    return bool(checkpoints(directory / "checkpoints")) or any((directory / name).exists() for name in RESULTS)
+
+
+def remove_earlier(comm: Comm, job: Job, console: Console, files: Sequence[Path] = ()) -> None:
+    """Make the run's directory, and delete what an earlier run left in it, and `files`; say what that was. Collective."""
+    directory = Path(job.output.directory)
+
+    def remove() -> str:
+        try:
+            (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+            saved = checkpoints(directory / "checkpoints")
+            single = [path for path in (directory / "history.jsonl", *(directory / name for name in RESULTS), *files) if path.exists()]
+            for path in (*saved, *single):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise EnsyncError(f"the output.directory '{directory}' cannot be made ({(error.strerror or str(error)).lower()})", "a directory that can be written",
+                              "check its path and permissions or give --set output.directory=DIR") from None
+        told = [plural(len(saved), "checkpoint")] * bool(saved) + [path.name for path in single]
+        return f"deleted in {directory}: {', '.join(told)}" if told else ""
+
+    if told := on_root(comm, remove):
+        console.line(told)

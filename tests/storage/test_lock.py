@@ -1,0 +1,152 @@
+"""The lock of a run directory, tried by real processes: one holder at a time, dead ones followed, living ones left alone."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import pytest
+
+from ensync.errors import EnsyncError
+from ensync.storage import lock
+from ensync.storage.atomic import start_time
+from ensync.storage.holder import this_process
+
+FORK = multiprocessing.get_context("fork")
+SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+
+
+def contend(directory, start, done, counted):
+    """Try to take the lock with all others at the same moment; hold it until all have tried."""
+    start.wait()
+    try:
+        held = lock.take(directory, this_process("train"))
+    except EnsyncError as error:
+        assert "is in use by `ensync train`, process " in str(error)
+        done.wait()
+    else:
+        with counted:
+            counted.value += 1
+        done.wait()
+        held.confirm()
+        held.release()
+
+
+def winners(directory, count=8):
+    """Return how many of several contenders got the lock."""
+    start, done, counted = FORK.Barrier(count), FORK.Barrier(count), FORK.Value("i", 0)
+    contenders = [FORK.Process(target=contend, args=(directory, start, done, counted)) for _ in range(count)]
+    for contender in contenders:
+        contender.start()
+    for contender in contenders:
+        contender.join(60)
+    assert [contender.exitcode for contender in contenders] == [0] * count
+    return counted.value
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_one_of_many_contenders_gets_a_free_lock_and_a_dead_ones(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no hard links")))
+    for _ in range(5):
+        assert winners(tmp_path) == 1 and not list(tmp_path.iterdir())
+    for _ in range(15):
+        forge(tmp_path, process=dead_process())
+        assert winners(tmp_path) == 1 and not list(tmp_path.iterdir())
+
+
+def dead_process():
+    """Return the number of a process that was."""
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
+
+
+def forge(directory, age=0.0, **values):
+    """Write a lock file that names another holder and was renewed `age` seconds ago."""
+    path = directory / lock.NAME
+    path.write_text(json.dumps(asdict(replace(this_process("train"), started="1", token="forged", **values))))
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+def test_a_killed_holder_is_followed_at_once_and_a_living_one_is_not(tmp_path):
+    with subprocess.Popen(SLEEPER, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        path = forge(tmp_path, process=other.pid)
+        values = json.loads(path.read_text()) | {"started": start_time(other.pid), "job": "SLURM_JOB_ID=7"}
+        path.write_text(json.dumps(values))
+        with pytest.raises(EnsyncError, match=rf"in use by `ensync train`, process {other.pid} on .*, SLURM_JOB_ID=7, since 20.*wait for its end, stop it, or give"):
+            lock.take(tmp_path, this_process("train"))
+        assert lock.describe_holder(tmp_path).endswith("last sign of life 0 s ago")
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    assert lock.describe_holder(tmp_path).startswith("no more: ")
+    lock.take(tmp_path, this_process("train")).release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_another_process_has_got_since_is_no_living_holder(tmp_path):
+    forge(tmp_path, process=os.getpid())    # with another start time
+    lock.take(tmp_path, this_process("train")).release()
+
+
+def test_the_own_earlier_start_of_a_batch_job_is_followed_at_once(tmp_path):
+    own = this_process("train", {"SLURM_JOB_ID": "42", "SLURM_RESTART_COUNT": "1"})
+    forge(tmp_path, machine="elsewhere", job="SLURM_JOB_ID=42", restarts=0)
+    held = lock.take(tmp_path, own, waiting=pytest.fail)
+    assert json.loads((tmp_path / lock.NAME).read_text()) == asdict(own)
+    held.release()
+
+
+def test_the_lock_of_another_host_is_judged_by_its_signs_of_life(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "STALE", 0.6)
+    told = []
+    forge(tmp_path, age=100, machine="elsewhere", host="node7")
+    lock.take(tmp_path, this_process("train"), told.append).release()
+    path = forge(tmp_path, machine="elsewhere", host="node7")    # silent from now on
+    lock.take(tmp_path, this_process("train"), told.append).release()
+    assert len(told) == 2 and "is held by `ensync train`" in told[1] and "on node7" in told[1]
+    path = forge(tmp_path, machine="elsewhere", host="node7")
+    with subprocess.Popen(["sh", "-c", "while sleep 0.05; do touch -c $0; done", str(path)]) as living:
+        with pytest.raises(EnsyncError, match="is in use by .* on node7"):
+            lock.take(tmp_path, this_process("train"))
+        living.kill()
+
+
+def test_a_file_that_is_no_lock_counts_when_it_is_fresh(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "STALE", 0.3)
+    (tmp_path / lock.NAME).write_bytes(b"\xff[")
+    lock.take(tmp_path, this_process("train")).release()
+    (tmp_path / lock.NAME).symlink_to("nowhere")
+    with pytest.raises(EnsyncError, match="in use by .* on an unknown host"):
+        lock.take(tmp_path, this_process("train"))
+
+
+def test_a_holder_whose_lock_was_taken_over_notices_and_writes_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    run, lost = tmp_path / "runs" / "a", []
+    try:
+        lock.hold([run], "train", print, lambda: lost.append(1))
+        first = (run / lock.NAME).stat().st_mtime_ns
+        while (run / lock.NAME).stat().st_mtime_ns == first:
+            time.sleep(0.01)
+        lock.confirm(run)
+        os.replace(forge(tmp_path, machine="elsewhere", host="node7"), run / lock.NAME)
+        while not lost:
+            time.sleep(0.01)
+        with pytest.raises(EnsyncError, match="has been taken over by .* on node7"):
+            lock.confirm(run)
+    finally:
+        lock.let_go()
+    assert json.loads((run / lock.NAME).read_text())["host"] == "node7", "the other's lock stays"
+
+
+def test_directories_made_for_a_lock_and_left_empty_are_removed(tmp_path):
+    lock.hold([tmp_path / "runs" / "a", tmp_path / "runs" / "b"], "compare", print, print)
+    (tmp_path / "runs" / "b" / "file").touch()
+    lock.let_go()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["runs", "runs/b", "runs/b/file"]
