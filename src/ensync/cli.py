@@ -148,8 +148,9 @@ def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tu
       ensync predict runs/quickstart digit.png photos/
 
     One line for each image: its three likeliest classes with their share of the votes. Any size and format that Pillow
-    reads; images are resized and centre-cropped as `ensync data prepare images` does. What is light and what is dark should
-    be as in the images of the training.
+    reads; images are resized and centre-cropped as `ensync data prepare images` does, over the background and in the range of
+    values of the training. What is light and what is dark should be as in the images of the training. What is left out of a
+    directory is named; when one of the images cannot be read, none is predicted.
     """
     from ensync import verbs
 

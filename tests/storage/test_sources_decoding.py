@@ -130,6 +130,14 @@ def test_prepare_and_predict_share_ground_and_tell_of_it(tmp_path):
     assert np.abs(read_pictures([tmp_path / "in" / "a" / "0.png"], SHAPE, {})[0][0] - composed(COLOURS, ALPHA, (255, 255, 255))).max() <= 1
 
 
+def test_the_second_view_in_a_jpeg_of_a_phone_is_no_frame(tmp_path):
+    picture = Image.new("RGB", (SIDE, SIDE), "red")
+    picture.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[picture])
+    with Image.open(tmp_path / "x.jpg") as found:
+        assert found.n_frames == 2
+    assert not decode(tmp_path / "x.jpg", SHAPE, OTHER).frames
+
+
 def test_the_first_frame_is_that_of_the_picture_alone(tmp_path):
     frames = [Image.fromarray(np.roll(RGBA, step, axis=0)) for step in range(3)]
     for suffix, options in (("webp", {"lossless": True, "exact": True}), ("png", {}), ("tif", {})):

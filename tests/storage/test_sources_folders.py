@@ -199,6 +199,15 @@ def test_a_path_through_a_file_or_in_another_unicode_form_is_told_so(tmp_path):
         read_images(tmp_path / unicodedata.normalize("NFC", "Café"), 8)
 
 
+def test_long_names_leave_room_for_all_notes(tmp_path):
+    names = [character * 80 for character in "\u4e2d\u6587\u5b57\u5f62\u97f3\u7fa9"]  # 240 bytes each
+    tree = [f"{label}{name[1:]}/{kind}" for label in "\u7532\u4e59" for name in names[:1]
+            for name in names for kind in (f"{name}.png", f".{name}", f"{name}.txt", f"{name}/x.png")]
+    done = prepare("images", tmp_path / "d.h5", put(tree, tmp_path / "in"), size=8)
+    with open_dataset(done.path) as dataset:
+        assert dataset.layout.tables["notes"] == list(done.notes) and len(done.notes) == 3
+
+
 def test_class_numbers_follow_the_sorted_names(tmp_path):
     write_pictures(tmp_path, ("10", "9", "b", "Zoo"), 2)
     source = read_images(tmp_path, 8)

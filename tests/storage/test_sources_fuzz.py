@@ -100,11 +100,16 @@ def test_cifar_archives(tmp_path, inside):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm"])
-def test_pictures(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "mode"), [*((kind, "RGB") for kind in ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")),
+                                            ("png", "PA"), ("webp", "RGBA"), ("tiff", "I;16"), ("tiff", "F")])
+def test_pictures(tmp_path, kind, mode):
     picture = Image.fromarray(pictures(1, 20, 30, 3)[0] // 16 * 16)
-    out = io.BytesIO()
-    picture.save(out, kind)
+    out, tags = io.BytesIO(), {}
+    if mode in ("I;16", "F"):
+        picture, tags = Image.fromarray((np.asarray(picture)[..., 0] * 200).astype("u2" if mode == "I;16" else "f4")), {"tiffinfo": {340: 0, 341: 60_000}}
+    elif mode != "RGB":
+        picture, tags = picture.convert(mode[0] if mode == "PA" else mode), {"transparency": 3} if mode == "PA" else {}
+    picture.save(out, kind, **tags)
     path = tmp_path / f"x.{kind}"
 
     def read(data):

@@ -19,6 +19,7 @@ from ensync.storage.sources.depth import Depth, Unfit, Values, eight_bits, sampl
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of the others Pillow knows, some start other programs
 LARGEST = 50_000_000    # pixels to decode (JPEG: after its detail is skipped); a small file may declare more than memory holds
+STRIP = 1 << 20         # pixels composed at a time
 ORIENTATION = 0x0112    # EXIF's tag
 TURNS = dict(enumerate((Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
                         Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))
@@ -153,20 +154,24 @@ def _opaque(image: Image.Image, raw: str, background: str) -> tuple[Image.Image,
     """Return the picture over the background, and whether any of it can be seen."""
     if "transparency" not in image.info and "A" not in (bands := image.getbands()) and "a" not in bands:
         return image, False
-    rgba = _with_alpha(image, raw)
-    if rgba.getchannel("A").getextrema() == (255, 255):
-        return rgba.convert("RGB"), False
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB"), True
+    _scale_key(image, raw)
+    out, transparent = Image.new("RGB", image.size), False
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):  # four bytes a pixel less to hold for each step of the way
+        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
+        rgba = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
+        transparent = transparent or rgba.getchannel("A").getextrema() != (255, 255)
+        out.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB"), (0, top))
+    return out, transparent
 
 
-def _with_alpha(image: Image.Image, raw: str) -> Image.Image:
-    """Return the picture as RGBA. Pillow compares PNG's transparent value, which counts in the file's bits, with pixels of 8 bits."""
+def _scale_key(image: Image.Image, raw: str) -> None:
+    """Bring PNG's transparent value, which counts in the file's bits, to the 8 bits of the pixels that Pillow compares it with."""
     key = image.info.get("transparency")
     if raw in GREY_STEPS and isinstance(key, int):
         image.info["transparency"] = key * GREY_STEPS[raw]
     elif raw == "RGB;16B" and isinstance(key, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in key)
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _not_a_picture(path: Path) -> str:

@@ -18,7 +18,7 @@ from ensync.errors import EnsyncError
 from ensync.storage.sources.decoding import Decoded, Recipe, decode, recorded_recipe
 from ensync.storage.sources.depth import UNDECLARED, Depth, check_depths
 from ensync.storage.sources.folders import Split, find_splits, pictures_in
-from ensync.storage.sources.names import shown
+from ensync.storage.sources.names import short, shown
 from ensync.storage.sources.source import LISTED, Source, first_few, told
 from ensync.storage.sources.tally import Tally
 
@@ -245,7 +245,7 @@ def _report(directory: Path, checked: list[_Checked], bad_rows: str) -> list[str
     what = f"{len(problems)} of {sum(len(one.split.files) for one in checked)} pictures"
     details = first_few(problems[:LISTED], len(problems))
     if bad_rows == "skip":
-        return [f"{what} left out: {details}"]
+        return [f"{what} left out: {short(details)}"]
     action = "replace them, or leave them out with --bad-rows skip"
     if any(UNDECLARED in problem for problem in problems):
         action = f"say which with --range BLACK,WHITE, or {action}"

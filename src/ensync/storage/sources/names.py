@@ -5,13 +5,18 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-LONGEST_NAME = 120  # characters of a name in a sentence
+LONGEST_NAME, LONGEST_TEXT = 120, 400  # characters of a name in a sentence, and of several together
 
 
 def shown(name: str) -> str:
     """Return a name as it may stand in a sentence: what cannot be printed as escapes, and not too long."""
     text = name if name.isprintable() else ascii(name)[1:-1]
-    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 3] + "..."
+    return short(text, LONGEST_NAME)
+
+
+def short(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return the text, cut where it is too long: a dataset has room for so many of them."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def alike(name: str) -> str:

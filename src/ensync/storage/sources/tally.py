@@ -1,5 +1,6 @@
 """Counts what happened to which files, so that nothing is left out or changed without a word."""
 
+from ensync.storage.sources.names import short
 from ensync.storage.sources.source import LISTED
 
 
@@ -19,7 +20,7 @@ class Tally:
 
     def notes(self) -> list[str]:
         """Return one text for each thing that happened: "left out, hidden: 7 (a; b; c; d; e; ...)"."""
-        return [f"{what}: {count} ({'; '.join(self._first[what])}{'; ...' if count > LISTED else ''})" for what, count in self.counts.items()]
+        return [f"{what}: {count} ({short('; '.join(self._first[what]))}{'; ...' if count > LISTED else ''})" for what, count in self.counts.items()]
 
     def count(self, beginning: str) -> int:
         """Return how many files there are of all that happened whose words begin so."""
