@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ensync.effects import without_effect
 from ensync.errors import EnsyncError, nearest
 from ensync.job import Job, dump_job, job_from_dict, load_job
 from ensync.report import text
@@ -45,7 +46,7 @@ def describe_job(job: Job) -> str:
         table = layer_table(job, dataset.shape, dataset.classes)
     finally:
         dataset.close()
-    return "\n".join([*table, "", dump_job(job)])
+    return "\n".join([*table, *without_effect(job), "", dump_job(job)])
 
 
 def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:

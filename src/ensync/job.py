@@ -12,6 +12,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from ensync.effects import refuse_without_effect
 from ensync.errors import EnsyncError, nearest
 from ensync.layer_settings import KINDS
 from ensync.settings import Job
@@ -23,7 +24,7 @@ __all__ = ["Job", "dump_job", "explain_settings", "job_from_dict", "load_job", "
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Read a job file and apply overrides "section.key=value"; EnsyncError names the key, the value and what is allowed."""
+    """Read a job file and apply overrides "section.key=value"; EnsyncError names the key, the value and what is allowed, or what has no effect."""
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -37,7 +38,9 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         raise EnsyncError(f"'{path}' cannot be read ({error.strerror})", "a job file (TOML)", "check the path and its permissions") from None
     except (ValueError, RecursionError) as error:    # a ValueError that is no TOMLDecodeError: a number of thousands of digits
         raise EnsyncError(f"'{path}' is not TOML: {_shown(error) or 'nested too deeply'}", "lines `key = value` under [section] headers", "mend that line") from None
-    return job_from_dict(override(tables, overrides), str(path))
+    job = job_from_dict(override(tables, overrides), str(path))
+    refuse_without_effect(job, overrides, str(path))
+    return job
 
 
 def override(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Network(Section):
         "mlp", description="mlp, oregon-mlp (784-h1-h2-10, tanh), roy-mlp (784-h-10, logistic), convolutional: parashar-cnn, minixception, "
                            "minixception-plain, alexnet, lenet, resnet, vgg; layers: those under [[network.layers]]")
     hidden: list[Positive] | None = Field(
-        None, description="widths of the dense layers before the last; mlp: [128], oregon-mlp: [100, 100], roy-mlp: [100], parashar-cnn: [2048, 512], "
+        None, description="widths of the dense layers before the last, [] for none; mlp: [128], oregon-mlp: [100, 100], roy-mlp: [100], parashar-cnn: [2048, 512], "
                           "minixception: [64], alexnet: [4096, 4096], lenet: [120, 84]")
     activation: Activation | None = Field(None, description="of the hidden layers; mlp: relu, oregon-mlp, lenet: tanh, roy-mlp: logistic")
     output_activation: Literal["auto", "softmax", "identity", "tanh", "logistic", "relu"] = Field(

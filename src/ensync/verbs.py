@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ensync.activity import Doing, doing
+from ensync.effects import refuse_without_effect, without_effect
 from ensync.errors import EnsyncError, nearest
 from ensync.job import Job, job_from_dict, load_job, override
 from ensync.mpi.watchdog import watch
@@ -42,7 +43,14 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
                 launch.take_directory(comm, job, console)
                 show_place(console, place)
                 show_run(console, place, run)
+                _say_without_effect(console, job)
                 _complete(run)
+
+
+def _say_without_effect(console: Console, *jobs: Job) -> None:
+    """Say which settings of the jobs do nothing there."""
+    for line in dict.fromkeys(line for job in jobs for line in without_effect(job)):
+        console.line(line)
 
 
 def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
@@ -69,6 +77,7 @@ def _resume(comm: Comm, directory: str, overrides: tuple[str, ...], console: Con
             _say_differences(console, saved, job, asked or job)
             show_place(console, place)
             show_run(console, place, run)
+            _say_without_effect(console, job)
             console.line(f"continuing from {loaded.path}")
             _complete(run)
 
@@ -235,6 +244,7 @@ def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], overwrit
     jobs = on_root(comm, load)
     console = make_console(comm.rank, verbose)
     runs = [job for _, job in jobs]
+    _say_without_effect(console, *runs)
     places = [str(Path(runs[0].output.directory).parent), *(job.output.directory for job in runs)]
     with launch.holding(comm, places, "sweep", console), _watched(comm, runs[0], console), stop_on_signals() as wish:
         refuse_earlier(comm, runs, sweep_files(runs[0]), overwrite)
@@ -300,7 +310,12 @@ def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[s
 
 def _with(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:
     """Return the job with overrides, checked again."""
-    return on_root(comm, lambda: job_from_dict(override(job.model_dump(mode="json", exclude_none=True), overrides), "the run's job"))
+    def change() -> Job:
+        changed = job_from_dict(override(job.model_dump(mode="json", exclude_none=True), overrides), "the run's job")
+        refuse_without_effect(changed, overrides, "the run's job", only_overrides=True)
+        return changed
+
+    return on_root(comm, change)
 
 
 def _write_json(path: Path, report: dict[str, Any] | None) -> None:

@@ -232,11 +232,11 @@ def compare(job, network, twin, rows, dice):
     import torch_networks
 
     slopes = [torch_networks.as_ours(tensor.grad, ours.shape) for tensor, ours in zip(twin.parameters(), views(network, network.gradient), strict=True)]
-    noise = (10 if exact else 0.1) * max(np.abs(slope).max() for slope in slopes)   # rounding in arrays without a slope, such as biases before a normalisation
+    noise = (10 if exact else 1) * max(np.abs(slope).max() for slope in slopes)   # rounding in arrays without a slope, such as biases before a normalisation
     for (name, _), ours, slope in zip(network.layout, views(network, network.gradient), slopes, strict=True):
         close(ours, slope, eps, name, noise)
     for (name, _), ours, buffer in zip(network.statistics_layout, views(network, network.statistics, "statistics_layout"), twin.buffers(), strict=True):
-        close(ours, buffer.numpy(), eps, name)
+        close(ours, buffer.numpy(), eps, name, 1e-6)
         buffer.copy_(torch.from_numpy(ours.astype(np.float64)))
     with torch.no_grad():
         loss, outputs = loss_of(job, twin.eval(), images, labels)

@@ -16,6 +16,11 @@ from ensync.settings import Network as Settings
 PLAIN = {"momentum": 0.9, "epsilon": 1e-5, "unbiased": True}   # of a batch normalisation as PyTorch builds it; the layer's own defaults are Keras'
 
 
+def hidden(settings: Settings, *widths: int) -> list[int]:
+    """Return the widths of the dense layers before the last: these where the job gives none; an empty list is none at all."""
+    return list(widths) if settings.hidden is None else settings.hidden
+
+
 def rates(settings: Settings, defaults: Sequence[float]) -> list[float]:
     """Return the dropout rate of each place; EnsyncError when a list of them has another length."""
     given = settings.dropout
@@ -42,8 +47,8 @@ def parashar_cnn(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     for filters, count, rate in ((64, 2, places[0]), (128, 2, places[1]), (256, 3, places[2])):
         layers += [Convolution(filters, activation="relu") for _ in range(count)]
         layers += [BatchNormalization(), MaxPooling(2), *dropout(rate)]
-    first, *others = settings.hidden or [2048, 512]
-    return [*layers, Flatten(), Dense(first, "relu"), *dropout(places[3]), *(Dense(width, "relu") for width in others), Dense(classes)]
+    dense = [Dense(width, "relu") for width in hidden(settings, 2048, 512)]
+    return [*layers, Flatten(), *dense[:1], *dropout(places[3]), *dense[1:], Dense(classes)]
 
 
 def separable_block(filters: Sequence[int], shape: Shape, residual: bool = False) -> list[Layer]:
@@ -62,8 +67,7 @@ def minixception(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     for _ in range(4):
         layers += separable_block([64, 64], shape, residual=True)
     layers += separable_block([128, 128], shape)
-    widths = settings.hidden or [64]
-    return [*layers, MaxPooling(3, 2, "same"), GlobalAveragePooling(), *(Dense(width, "relu") for width in widths), Dense(classes)]
+    return [*layers, MaxPooling(3, 2, "same"), GlobalAveragePooling(), *(Dense(width, "relu") for width in hidden(settings, 64)), Dense(classes)]
 
 
 def minixception_plain(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
@@ -79,13 +83,14 @@ def alexnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     def wide(channels: int) -> int:
         return 2 * max(1, round(channels * settings.width / 2))
 
-    drops = rates(settings, [0.5] * len(settings.hidden or "12"))
+    widths = hidden(settings, 4096, 4096)
+    drops = rates(settings, [0.5] * len(widths))
     layers: list[Layer] = [
         Convolution(wide(96), 11, 4, 2, activation="relu"), LocalResponseNormalization(), MaxPooling(3, 2),
         Convolution(wide(256), 5, 1, 2, 2, activation="relu"), LocalResponseNormalization(), MaxPooling(3, 2),
         Convolution(wide(384), 3, activation="relu"), Convolution(wide(384), 3, groups=2, activation="relu"),
         Convolution(wide(256), 3, groups=2, activation="relu"), MaxPooling(3, 2), Flatten()]
-    for width, rate in zip(settings.hidden or [4096, 4096], drops, strict=True):
+    for width, rate in zip(widths, drops, strict=True):
         layers += [Dense(wide(width), "relu"), *dropout(rate)]
     return [*layers, Dense(classes)]
 
@@ -95,7 +100,7 @@ def lenet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     f = settings.activation or "tanh"
     layers: list[Layer] = [Convolution(6, 5, padding=2 if shape[0] < 32 else 0, activation=f), AveragePooling(2),
                            Convolution(16, 5, padding=0, activation=f), AveragePooling(2), Flatten()]
-    return [*layers, *(Dense(width, f) for width in settings.hidden or [120, 84]), Dense(classes)]
+    return [*layers, *(Dense(width, f) for width in hidden(settings, 120, 84)), Dense(classes)]
 
 
 def resnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:

@@ -24,17 +24,17 @@ def perceptron(settings: Settings, classes: int, widths: list[int], hidden: str,
 
 def mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """A multi-layer perceptron of any depth."""
-    return perceptron(settings, classes, [128] if settings.hidden is None else settings.hidden, "relu", "identity")
+    return perceptron(settings, classes, images.hidden(settings, 128), "relu", "identity")
 
 
 def oregon_mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """Two hidden layers, tanh everywhere, the output too (the source's C program)."""
-    return perceptron(settings, classes, settings.hidden or [100, 100], "tanh", "tanh")
+    return perceptron(settings, classes, images.hidden(settings, 100, 100), "tanh", "tanh")
 
 
 def roy_mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """One hidden layer, logistic everywhere (the source's program)."""
-    return perceptron(settings, classes, settings.hidden or [100], "logistic", "logistic")
+    return perceptron(settings, classes, images.hidden(settings, 100), "logistic", "logistic")
 
 
 def listed(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
