@@ -5,7 +5,7 @@
 # module purge
 # module load python/3.12 openmpi/5.0
 
-# The virtual environment that `make` made (or any other with Ensync in it).
+# The virtual environment that `make` made (or any other place with bin/ensync); one that is active in the shell does not count.
 VENV=${VENV:-$PWD/.venv}
 PATH=$VENV/bin:$PATH
 

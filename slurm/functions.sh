@@ -8,7 +8,7 @@ die() { echo "ensync: $*" >&2; exit 2; }
 cd "${SLURM_SUBMIT_DIR:-$PWD}" || die "the directory $SLURM_SUBMIT_DIR does not exist on $(hostname); expected the one with slurm/environment.sh; submit from a file system that the nodes share."
 [ -r slurm/environment.sh ] || die "no slurm/environment.sh in $PWD; expected Ensync's directory; submit from there."
 source slurm/environment.sh
-command -v ensync >/dev/null || die "no command 'ensync' on $(hostname); expected a virtual environment in VENV ($VENV); install it there or edit slurm/environment.sh."
+[ -x "$VENV/bin/ensync" ] || die "no command 'ensync' in $VENV/bin on $(hostname); expected the environment with Ensync in VENV; install it there or edit slurm/environment.sh."
 
 # Set $mpi to the MPI library's name and version, and check that $LAUNCHER can start ranks that find each other.
 check_launcher() {

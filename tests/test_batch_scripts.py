@@ -44,3 +44,9 @@ def test_what_python_says_at_its_end_is_no_part_of_a_path(tmp_path):
     environment = {**os.environ, "VENV": sys.prefix, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(["bash", "-c", line], cwd=SLURM.parent, env=environment, capture_output=True, text=True)
     assert done.stdout == "runs/a b" and "a banner" in done.stderr
+
+
+def test_an_active_environment_is_no_substitute_for_the_one_in_venv():
+    environment = {**os.environ, "VENV": "/nowhere", "VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    done = subprocess.run([SLURM / "train.sbatch", "jobs/quickstart.toml"], cwd=SLURM.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "no command 'ensync' in /nowhere/bin" in done.stderr and done.stderr.count("\n") == 1

@@ -44,12 +44,14 @@ def test_runs_trained_apart_are_collected(shared_place):
         (["--over", "nonsense", "runs/one"], "--over nonsense"),
         (["--over", "ranks", "runs/one"], "ends in the number of ranks"),
         (["--over", "ranks", "runs/ranks_9"], "cannot be used"),
+        (["--over", "training.seed", "runs/one"], "runs/sweep.json is a sweep over 'training.batch'; expected none, or one over training.seed"),
     ],
 )
 def test_what_cannot_be_collected(shared_place, arguments, sentence):
     if not (shared_place / "runs/one").exists():
         shared_place.done(1, "train", "job.toml", "--set", "training.epochs=1", "--set", "output.directory=runs/one")
         (shared_place / "runs/ranks_9").mkdir()
+        (shared_place / "runs/sweep.json").write_text('{"key": "training.batch"}')
         (shared_place / "runs/ranks_9/result.json").write_text('{"format": "ensync-result", "version": 1, "seconds": null}')
     refused = shared_place.ensync(1, "collect", *arguments)
     assert refused.code == 2 and sentence in refused.err and refused.err.count("\n") == 1

@@ -114,7 +114,9 @@ def test_runs_killed_again_and_again_resume_to_the_same_bits(whole):
         ended(process)
         assert (whole / run / "lock.json").exists(), "which a killed run cannot remove, and the next one takes over"
     assert 0 < steps_of(whole, run) < 210
-    whole.done(2, "resume", run)
+    (whole / run / "history.jsonl").write_bytes(b"garbage\n")
+    out = whole.done(2, "resume", run)
+    assert out.count(f"warning: {run}/history.jsonl was rebuilt from the checkpoint: records restored ") == 1
     assert_same(whole, run, "runs/whole")
 
 

@@ -227,3 +227,17 @@ def test_prepare_writes_a_dataset_that_trains(place):
     assert [records[name][1]["out"] for name in records] == [""] * 5
     for run in ("runs/photos", "runs/table"):
         assert place.result(run)["test"]["soft_voting"]["accuracy"] == 1.0
+
+
+def test_earlier_results_are_deleted_only_when_asked_and_that_is_told(place):
+    one, over = ["job.toml", "--set", "training.epochs=1"], ["--over", "training.seed=1,2"]
+    said = place.all_of(1, {
+        "compare": ["compare", *one], "again": ["compare", *one], "afresh": ["compare", *one, "--overwrite"],
+        "sweep": ["sweep", *one, *over], "swept": ["sweep", *one, "--over", "training.seed=2,3"], "sweep afresh": ["sweep", *one, *over, "--overwrite"],
+    })  # fmt: skip
+    codes = {name: records[0]["code"] for name, records in said.items()}
+    assert codes == {"compare": 0, "again": 2, "afresh": 0, "sweep": 0, "swept": 2, "sweep afresh": 0}, said
+    assert "earlier results are there already: 'runs/job/one_rank', 'runs/job/ensemble', 'runs/job/comparison.json' and 2 more" in said["again"][0]["err"]
+    assert "deleted in runs/job/one_rank: 1 checkpoint, history.jsonl, runs/job/comparison.json, runs/job/comparison.csv, runs/job/comparison.html\n" in said["afresh"][0]["out"]
+    assert "are there already: 'runs/job/seed_2', 'runs/job/sweep.json'" in said["swept"][0]["err"] and not (place / "runs/job/seed_3").exists()
+    assert "deleted in runs/job/seed_2: 1 checkpoint, history.jsonl\n" in said["sweep afresh"][0]["out"]

@@ -171,6 +171,18 @@ def test_a_mistake_ends_the_job_with_its_sentence(site):
     assert job.show("ExitCode") == "2:0"
 
 
+def test_of_two_jobs_in_one_directory_the_second_is_refused_and_not_requeued(site):
+    first = site.job("shared", "train", "--nodes=1", epochs=100_000)
+    first.reach(3)
+    site.job("shared", "train", "--nodes=1", f"--output={site.directory}/second.log", epochs=100_000).end("FAILED", 60)
+    text = (site.directory / "second.log").read_text()
+    assert f"'{first.directory}' is in use by `ensync train`, process " in text and f", SLURM_JOB_ID={first.number}, since " in text
+    assert "ended with exit code 2" in text
+    first.reach(len(first.history()) + 3)
+    run("scancel", first.number)
+    first.end("CANCELLED", 20)
+
+
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [

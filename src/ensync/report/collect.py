@@ -27,7 +27,18 @@ def collect_sweep(key: str, runs: Sequence[Path]) -> dict[str, Path]:
         raise EnsyncError(f"--over {key}", "a setting of the runs' job, or ranks", "see `ensync settings`")
     rows = [_row(run, result, result["job"][section][name]) for run, result in results.items()]
     job = next(iter(results.values()))["job"]
+    _refuse_other_sweep(runs[0].parent / "sweep.json", key)
     return write_sweep(runs[0].parent, {"format": "ensync-sweep", "version": 1, "key": key, "rows": rows, "job": job})
+
+
+def _refuse_other_sweep(path: Path, key: str) -> None:
+    """Refuse to replace a sweep over another setting, which cannot be had again from these runs."""
+    try:
+        there = json.loads(path.read_bytes())["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if there != key:
+        raise EnsyncError(f"{path} is a sweep over {there!r:.80}", f"none, or one over {key}", "move it, or keep each sweep's runs in a directory of their own")
 
 
 def collect_scaling(runs: Sequence[Path]) -> dict[str, Path]:

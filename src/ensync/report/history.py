@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ensync.errors import EnsyncError
@@ -31,24 +33,75 @@ def read_history(path: Path | str) -> list[dict]:
 def _record(path: Path, place: int, line: bytes) -> dict:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         raise EnsyncError(f"line {place} of {path}: {line[:60]!r}", "one JSON record per line", "delete that line, or the file")
     return record
 
 
-def truncate_after(path: Path | str, step: int) -> int:
-    """Drop the records of steps after `step`, and a last line cut short; return how many records were dropped. Atomic.
+def readable_records(path: Path | str) -> tuple[list[dict], int]:
+    """Return the records of a history file in whatever state, and how many lines are none.
 
-    For resume: the steps after the checkpoint are run, and written, again.
+    A last line cut short counts for nothing: any killed run may leave one.
     """
     path = Path(path)
-    records = read_history(path)
-    kept = [record for record in records if record.get("step", 0) <= step]
-    if path.exists():
-        write_whole(path, _lines(kept))
-    return len(records) - len(kept)
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise refuse_write(path, error) from error
+    records = []
+    for place, line in enumerate(lines, 1):
+        with suppress(EnsyncError):
+            records.append(_record(path, place, line))
+    return records, len(lines) - len(records)
+
+
+def rebuild(path: Path | str, records: Sequence[Mapping]) -> str:
+    """Make the file say what a checkpoint's records say; return in a sentence what was wrong with it, or "". Atomic.
+
+    For resume: the steps after the checkpoint are run, and written, again. Where a long run's
+    checkpoint has been thinned out, epochs that the file alone has are kept.
+    """
+    path = Path(path)
+    found, broken = readable_records(path)
+    known = {(record["epoch"], record["member"]): finite(record) for record in records}
+    last = max((epoch for epoch, _ in known), default=0)
+    whole = dict(sorted((known | _finer(found, known)).items()))
+    inside = [(key, record) for record in found if (key := _key(record)) is None or key[0] <= last]
+    kept = {key for key, record in inside if key is not None and whole.get(key) == record}
+    if broken or found != list(whole.values()):
+        write_whole(path, _lines(whole.values()))
+    restored, left_out = len(whole) - len(kept), broken + len(inside) - len(kept)
+    if not (restored or left_out):
+        return ""
+    return (f"{path} was rebuilt from the checkpoint: "
+            f"records restored {restored:,}, lines left out {left_out:,}")
+
+
+def _key(record: Mapping) -> tuple[int, int] | None:
+    """Return (epoch, member), None of what is no epoch's record."""
+    epoch, member = record.get("epoch"), record.get("member")
+    return (epoch, member) if type(epoch) is int and type(member) is int else None
+
+
+def _finer(found: Iterable[Mapping], known: Mapping[tuple[int, int], Mapping]) -> dict[tuple[int, int], Mapping]:
+    """Return the records between known epochs of their member, whose steps lie between theirs."""
+    steps: dict[int, list[tuple[int, int]]] = {}
+    for epoch, member in sorted(known):
+        steps.setdefault(member, []).append((epoch, known[epoch, member]["step"]))
+    finer = {}
+    for record in found:
+        key, step = _key(record), record.get("step")
+        if key is None or key in known or type(step) is not int:
+            continue
+        around = steps.get(key[1], [])
+        place = bisect_left(around, (key[0], 0))
+        if 0 < place < len(around) and around[place - 1][1] < step < around[place][1]:
+            finer[key] = record
+    return finer
 
 
 def thin(records: list[dict]) -> list[dict]:
@@ -71,7 +124,7 @@ class History:
         except OSError as error:
             raise refuse_write(self.path, error) from error
         if self.path.exists() and not self._ends_whole():
-            write_whole(self.path, _lines(read_history(self.path)))
+            write_whole(self.path, _lines(readable_records(self.path)[0]))
 
     def _ends_whole(self) -> bool:
         """Return whether the last line was finished."""
@@ -90,7 +143,7 @@ class History:
         except OSError as error:
             raise refuse_write(self.path, error) from error
         if size > self.limit_bytes:
-            write_whole(self.path, _lines(thin(read_history(self.path))))
+            write_whole(self.path, _lines(thin(readable_records(self.path)[0])))
 
     def read(self) -> list[dict]:
         """Return all records written so far."""

@@ -23,9 +23,13 @@ SIZE = 32  # pixels on a side of pictures, when --size is not given
 
 @dataclass(frozen=True)
 class Prepared(Written):
-    """What `prepare` has done, in words."""
+    """What `prepare` has done, in words. replaced: whether another dataset was there before."""
+
+    replaced: bool = False
 
     def __str__(self) -> str:
+        if self.replaced:
+            return f"{self.path} is written in place of another dataset that was there; runs that were trained on that one will refuse this"
         return f"{self.path} is written" if self.changed else f"{self.path} is there already and identical: nothing was changed"
 
 
@@ -65,8 +69,10 @@ def prepare(
     own = Path(validation_from) if validation_from else None
     how = sources.recipe(background, values)
     source = _read(name, place, own, SIZE if size is None else size, greyscale, bad_rows, how, asked, progress)
-    written = write_dataset(destination or default_destination(name), source, validation, seed, progress)
-    return Prepared(**vars(written))
+    target = Path(destination or default_destination(name))
+    there = target.exists()
+    written = write_dataset(target, source, validation, seed, progress)
+    return Prepared(**vars(written), replaced=there and written.changed)
 
 
 def _read(

@@ -10,7 +10,7 @@ from typing import TypeVar
 from ensync.mpi.survivors import Loss, is_loss, possible, survivors
 from ensync.mpi.world import alone, on_root, share
 from ensync.report.console import SilentConsole, make_console
-from ensync.report.history import History, read_history
+from ensync.report.history import History, readable_records
 from ensync.report.text import plural
 from ensync.settings import Job
 from ensync.signals import ask_to_stop
@@ -108,7 +108,7 @@ def _complete_history(session: Session) -> None:
 
     def write() -> None:
         path = session.directory / "history.jsonl"
-        written = {(r["epoch"], r["member"]) for r in read_history(path)}
+        written = {(r["epoch"], r["member"]) for r in readable_records(path)[0]}
         last = max((epoch for epoch, _ in written), default=0)
         if missing := [record for key, record in sorted(known.items()) if key[0] >= last and key not in written]:
             History(path).append(*missing)

@@ -40,14 +40,16 @@ def remove_earlier(comm: Comm, job: Job, console: Console, files: Sequence[Path]
         try:
             (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
             saved = checkpoints(directory / "checkpoints")
-            single = [path for path in (directory / "history.jsonl", *(directory / name for name in RESULTS), *files) if path.exists()]
-            for path in (*saved, *single):
+            single = [path for name in ("history.jsonl", *RESULTS) if (path := directory / name).exists()]
+            beside = [path for path in files if path.exists()]
+            for path in (*saved, *single, *beside):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise EnsyncError(f"the output.directory '{directory}' cannot be made ({(error.strerror or str(error)).lower()})", "a directory that can be written",
                               "check its path and permissions or give --set output.directory=DIR") from None
-        told = [plural(len(saved), "checkpoint")] * bool(saved) + [path.name for path in single]
-        return f"deleted in {directory}: {', '.join(told)}" if told else ""
+        inside = [plural(len(saved), "checkpoint")] * bool(saved) + [path.name for path in single]
+        told = [f"in {directory}: {', '.join(inside)}"] * bool(inside) + [str(path) for path in beside]
+        return f"deleted {', '.join(told)}" if told else ""
 
     if told := on_root(comm, remove):
         console.line(told)

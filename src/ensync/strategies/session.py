@@ -21,7 +21,7 @@ from ensync.nn import zoo
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
 from ensync.report.console import Console
-from ensync.report.history import History, truncate_after
+from ensync.report.history import History, rebuild
 from ensync.report.text import plural
 from ensync.settings import Job
 from ensync.signals import AGAIN, StopWish
@@ -311,7 +311,6 @@ def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: C
             loaded.restore(trainees[member], found)
             if trainees[member].position.finished.startswith(LOST):
                 trainees[member].position.finished = ""    # it goes on where it was saved
-    updates = max((r["step"] for r in state.history), default=0)
-    history = Path(job.output.directory) / "history.jsonl"
-    on_root(comm, lambda: truncate_after(history, updates) if history.exists() else None)
+    if told := on_root(comm, lambda: rebuild(Path(job.output.directory) / "history.jsonl", state.history)):
+        console.warn(told)
     return Session(comm, job, feeds, console, wish, state, plan, trainees)
