@@ -76,6 +76,16 @@ def test_a_class_that_train_lacks_is_refused_by_name(tmp_path):
         prepare("csv", tmp_path / "x.h5", tmp_path)
 
 
+def test_rows_of_a_table_that_are_in_train_and_test_are_told(tmp_path):
+    write_csv(tmp_path / "train.csv")
+    rows = (tmp_path / "train.csv").read_text().splitlines()
+    write_csv(tmp_path / "test.csv", 5)
+    with (tmp_path / "test.csv").open("a") as file:
+        file.write("\n".join(rows[3:5]) + "\n")
+    done = prepare("csv", tmp_path / "x.h5", tmp_path, validation=0)
+    assert "test images that are training images, too: 2 (row 6 of test is row 4 of train; row 7 of test is row 5 of train)" in done.notes
+
+
 def test_fashion_mnist_as_published(tmp_path):
     prepare("fashion-mnist", tmp_path / "f.h5", published("fashion-mnist"))
     with open_dataset(tmp_path / "f.h5") as dataset:

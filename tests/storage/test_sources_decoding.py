@@ -226,6 +226,12 @@ def test_twelve_bits_in_a_file_of_sixteen_are_refused_until_their_range_is_given
     assert np.abs(pixels[0, ..., 0] - np.floor(RAMP * 4093) / 4095 * 255).max() <= 0.51
 
 
+def test_a_range_without_deep_pictures_is_refused(tmp_path):
+    write_classes(tmp_path, lambda path, seed: save(path, "RGBA", np.roll(RGBA, seed)))
+    with pytest.raises(EnsyncError, match="--range with pictures of 8 bits only"):
+        read_images(tmp_path, SIDE, recipe=recipe(values="0,1"))
+
+
 def test_dark_pictures_are_predicted_when_bright_ones_were_trained_on(tmp_path):
     write_classes(tmp_path / "in", lambda path, seed: Image.fromarray(np.roll(RAMP * 65535, seed).astype(np.uint16)).save(path), [f"{n}.png" for n in range(5)])
     Image.fromarray((RAMP * 9000).astype(np.uint16)).save(tmp_path / "dark.png")

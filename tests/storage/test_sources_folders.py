@@ -197,6 +197,12 @@ def test_a_path_through_a_file_or_in_another_unicode_form_is_told_so(tmp_path):
     (tmp_path / unicodedata.normalize("NFD", "Café")).mkdir()
     with pytest.raises(EnsyncError, match=r"Café does not exist, but 'Cafe\\u0301' is there"):
         read_images(tmp_path / unicodedata.normalize("NFC", "Café"), 8)
+    (tmp_path / "Digits.h5").touch()
+    with pytest.raises(EnsyncError, match="digits.h5 does not exist, but 'Digits.h5' is there"):
+        open_dataset(tmp_path / "digits.h5")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(EnsyncError, match=r"link links to nothing \(was its data fetched\?\)"):
+        read_images(tmp_path / "link", 8)
 
 
 def test_long_names_leave_room_for_all_notes(tmp_path):

@@ -198,7 +198,9 @@ def _check_regular(path: Path) -> None:
         with path.open("rb"):
             pass
     except FileNotFoundError as error:
-        raise EnsyncError(f"{path} does not exist", "a prepared dataset", "make it with 'ensync data prepare', or correct data.path") from error
+        from ensync.storage.sources.names import resembling  # here, since the sources load Pillow
+
+        raise EnsyncError(f"{path} does not exist{resembling(path)}", "a prepared dataset", "make it with 'ensync data prepare', or correct data.path") from error
     except OSError as error:
         raise _unreadable(path, reason(error)) from error
 

@@ -1,6 +1,7 @@
 """`ensync data prepare`: from published or own files to one dataset file."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,26 +67,20 @@ def prepare(
     given = {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows}
     _check(name, {**given, **asked.given(), "validation-from": validation_from, "background": background, "range": values})
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
-    own = Path(validation_from) if validation_from else None
+    own = None if validation_from is None else Path(validation_from)
     how = sources.recipe(background, values)
-    source = _read(name, place, own, SIZE if size is None else size, greyscale, bad_rows, how, asked, progress)
+    pixels = SIZE if size is None else size
+    readers: dict[str, Callable[[], sources.Source]] = {
+        "digits": sources.read_digits,
+        "cifar-10": lambda: sources.read_cifar10(place),
+        "csv": lambda: sources.read_csv(place, bad_rows, own, asked),
+        "images": lambda: sources.read_images(place, pixels, greyscale, bad_rows, own, how, progress),
+    }
+    source = readers.get(name, lambda: sources.read_idx(place, name))()
     target = Path(destination or default_destination(name))
     there = target.exists()
     written = write_dataset(target, source, validation, seed, progress)
     return Prepared(**vars(written), replaced=there and written.changed)
-
-
-def _read(
-    name: str, place: Path, validation: Path | None, size: int, greyscale: bool, bad_rows: str, how: sources.Recipe, asked: sources.Asked,
-    progress: Progress,
-) -> sources.Source:
-    readers = {
-        "digits": sources.read_digits,
-        "cifar-10": lambda: sources.read_cifar10(place),
-        "csv": lambda: sources.read_csv(place, bad_rows, validation, asked),
-        "images": lambda: sources.read_images(place, size, greyscale, bad_rows, validation, how, progress),
-    }
-    return readers[name]() if name in readers else sources.read_idx(place, name)
 
 
 def _check(name: str, given: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from ensync.errors import EnsyncError
 from ensync.storage.sources.csv_layout import Columns, find_columns
 from ensync.storage.sources.csv_look import Asked
 from ensync.storage.sources.csv_rows import Bad, Rows, Scale, read_rows
-from ensync.storage.sources.source import Source, checksum, first_few, regular_file, told
+from ensync.storage.sources.source import Source, checksum, first_few, identities, regular_file, told
 
 NAMES = {
     "train": ("train.csv", "*_train.csv", "*-train.csv"),
@@ -53,6 +53,7 @@ def read_csv(
         checksums={file.name: checksum(file, "sha256") for file in paths.values()},
         notes=notes,
         preparation=_preparation(columns["train"], scale),
+        identities={split: identities(rows.pixels) for split, rows in tables.items()},
     )
 
 

@@ -45,7 +45,8 @@ class Recipe(NamedTuple):
     def recorded(self) -> dict[str, float | int | str]:
         """Return what a dataset says of it."""
         ways = {"orientation": "EXIF", "crop": "centre", "resize": "bilinear"}
-        return {"background": self.background, "values": _text(self.values), "tagged": _text(self.tagged), "deep": int(self.deep), **ways}
+        tagged = {"tagged": _text(self.tagged)} if self.tagged else {}
+        return {"background": self.background, "values": _text(self.values), **tagged, "deep": int(self.deep), **ways}
 
 
 def recipe(background: str | None = None, values: str | None = None) -> Recipe:

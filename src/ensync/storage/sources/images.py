@@ -98,7 +98,9 @@ def _source(
 
 
 def _with_depths(how: Recipe, depths: list[tuple[str, Depth]]) -> Recipe:
-    """Return the recipe with what the deep pictures declare. Errors: EnsyncError when it is hardly meant."""
+    """Return the recipe with what the deep pictures declare. Errors: EnsyncError when it is hardly meant, or there are none for a range."""
+    if how.values and not depths:
+        raise EnsyncError("--range with pictures of 8 bits only", "pictures of more than 8 bits", "leave --range out")
     tagged = check_depths(depths, None, False, "give the values of black and white with --range BLACK,WHITE")
     return how._replace(deep=bool(depths), tagged=tagged)
 
@@ -160,7 +162,7 @@ def _named(paths: Sequence[str | Path], tally: Tally) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         with told(path):
-            is_directory = stat.S_ISDIR(path.lstat().st_mode if os.path.islink(path) and not os.path.exists(path) else path.stat().st_mode)
+            is_directory = stat.S_ISDIR(path.stat().st_mode)
         files += pictures_in(path, tally) if is_directory else [path]
     if not files:
         raise EnsyncError("no pictures", "files or directories of pictures", "name at least one")

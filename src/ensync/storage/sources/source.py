@@ -67,7 +67,8 @@ def told(path: Path) -> Iterator[None]:
     except gzip.BadGzipFile:
         raise  # an OSError by type, but about the content
     except FileNotFoundError as error:
-        raise EnsyncError(f"{path} does not exist{resembling(path)}", "a readable file or directory", "check the path") from error
+        what = "links to nothing (was its data fetched?)" if path.is_symlink() else f"does not exist{resembling(path)}"
+        raise EnsyncError(f"{path} {what}", "a readable file or directory", "check the path") from error
     except NotADirectoryError as error:
         file = next((part for part in (path, *path.parents) if part.is_file()), path)
         given = f"{path} is a file" if file == path else f"{path} cannot be read because {file} is a file"
@@ -76,6 +77,12 @@ def told(path: Path) -> Iterator[None]:
         raise EnsyncError(
             f"{path} cannot be read because {reason(error)}", "a readable file or directory", "check the path and its permissions"
         ) from error
+
+
+def identities(rows: np.ndarray) -> np.ndarray:
+    """Return uint64 (rows,), the same for rows of the same bytes."""
+    flat = np.ascontiguousarray(rows.reshape(len(rows), -1))
+    return np.array([int.from_bytes(hashlib.blake2b(row, digest_size=8).digest()) for row in flat], np.uint64)
 
 
 def checksum(path: Path, algorithm: str = "md5") -> str:
