@@ -1,6 +1,7 @@
 """What training does besides the plain step, each against an oracle: PyTorch where installed, else the formula."""
 
 from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.evaluation import evaluate_block
-from ensync.training import Trainee, largest_batch
+from ensync.training import TESTED, Trainee, largest_batch
 
 ALONE = SimpleNamespace(size=1, rank=0)
 
@@ -97,13 +98,12 @@ def test_average_of_weights_is_pytorchs():
         trainee.train(1)
         values.data.copy_(torch.from_numpy(trainee.network.parameters))
         theirs.update_parameters(module)
-    np.testing.assert_allclose(trainee.average, theirs.module.values.detach().numpy(), rtol=1e-12)
-    last = trainee.network.parameters.copy()
-    with trainee.averaged():
-        assert np.array_equal(trainee.network.parameters, trainee.average)
-    assert np.array_equal(trainee.network.parameters, last) and not np.array_equal(last, trainee.average)
-    trainee.use_best()
-    assert np.array_equal(trainee.network.parameters, trainee.average)
+    average, last = trainee.average["parameters"], trainee.network.parameters.copy()
+    np.testing.assert_allclose(average, theirs.module.values.detach().numpy(), rtol=1e-12)
+    with pytest.raises(KeyboardInterrupt), trainee.using(TESTED) as network:
+        assert np.array_equal(network.parameters, average)
+        raise KeyboardInterrupt
+    assert np.array_equal(trainee.network.parameters, last) and not np.array_equal(last, average)
 
 
 LOSSES = [1.0, 0.9, 0.91, 0.95, 0.92, 0.89, 0.895, 0.88995, 0.9, 0.9, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
@@ -140,11 +140,23 @@ def test_growth_of_batch_and_rate():
 
 def test_schedules():
     schedule = make_job(schedule={"name": "cosine", "warmup_epochs": 2, "minimum": 0.1}).schedule
-    found = [learning_rate_factor(schedule, epoch + step / 4, 1 / 4, 10) for epoch in range(10) for step in range(4)]
+    found = [learning_rate_factor(schedule, step, 4, 10) for step in range(40)]
     assert found[:9] == [(k + 1) / 8 for k in range(8)] + [1.0]
     assert found[24] == pytest.approx(0.55) and min(found[9:]) == found[-1] and found[-1] == pytest.approx(0.1, abs=3e-3)
     steps = make_job(schedule={"name": "step", "step_epochs": 2, "factor": 0.5}).schedule
-    assert [learning_rate_factor(steps, epoch, 0.1, 10) for epoch in (0, 1.9, 2, 3.9, 4)] == [1, 1, 0.5, 0.5, 0.25]
+    assert [learning_rate_factor(steps, step, 10, 10) for step in (0, 19, 20, 39, 40)] == [1, 1, 0.5, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("length", ["0.1", "0.2", "0.3", "0.5", "0.7", "1.1", "2.5"])
+@pytest.mark.parametrize("steps", [1, 7, 10, 20, 49])
+def test_parts_of_epochs_are_exact(length, steps):
+    """A reduction falls on the first step that is so many epochs after the last, and a warm-up ends there."""
+    settings = make_job(schedule={"name": "step", "step_epochs": float(length), "factor": 0.5}).schedule
+    found = [learning_rate_factor(settings, step, steps, 6) for step in range(6 * steps)]
+    assert found == [0.5 ** (step / steps // Fraction(length)) for step in map(Fraction, range(6 * steps))]
+    warm = make_job(schedule={"warmup_epochs": float(length)}).schedule
+    whole = Fraction(length) * steps
+    assert [learning_rate_factor(warm, step, steps, 6) for step in range(6 * steps)] == [float(min(1, (step + 1) / whole)) for step in range(6 * steps)]
 
 
 @pytest.mark.parametrize("size", [7, 10, 24])

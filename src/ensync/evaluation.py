@@ -1,33 +1,55 @@
 """A network on data that it does not learn from: scores of a split, and the moving statistics of an averaged network."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from ensync.feed import Feed
 from ensync.nn.layers import Step
 from ensync.nn.network import Network
+from ensync.settings import Job
 from ensync.sharding import Purpose, block, key64
-from ensync.training import Ranks
+from ensync.training import Ranks, largest_batch
 
-ESTIMATED = 10_000   # training rows that moving statistics are estimated from
+ESTIMATED = 2048   # training rows that moving statistics are estimated from
 
 
-def estimate_statistics(network: Network, feed: Feed, ranks: Ranks, allreduce: Callable[[np.ndarray], None], seed: int) -> None:
-    """Set the moving statistics of batch normalisation to their means over the first ESTIMATED rows of a feed. Collective over `ranks`.
+class Sum(Protocol):
+    """What sums a vector over the ranks of `comm`, in place (mpi.allreduce.Allreduce)."""
 
-    Dropout stays as in training; the algorithm of torch.optim.swa_utils.update_bn.
+    comm: Ranks
+
+    def __call__(self, vector: np.ndarray) -> None:
+        """Replace a vector by its sum."""
+        ...
+
+
+def estimate_statistics(network: Network, feed: Feed, rows: np.ndarray, job: Job, total: Sum) -> None:
+    """Set the moving statistics of batch normalisation to their means over the first ESTIMATED of `rows`. Collective over total.comm.
+
+    For parameters that no step has led to, such as an average of several, statistics that followed steps are wrong. Dropout stays as in
+    training; the algorithm of torch.optim.swa_utils.update_bn, with images as they are in a test. The same digits on any number of ranks.
     """
-    rows, together, done = min(len(feed), ESTIMATED), network.rows * ranks.size, 0
-    for first in range(0, rows, together):
-        start, stop = block(min(together, rows - first), ranks.size, ranks.rank)
-        inputs, labels = feed.load(np.arange(first + start, first + stop, dtype=np.int64), network.inputs)
-        batch = min(together, rows - first)
-        done += batch
-        key = int(key64(seed, Purpose.DROPOUT, first))
-        step = Step(training=True, key=key, first_row=start, allreduce=allreduce if ranks.size > 1 else None, share=batch / done)
+    if not len(network.statistics):
+        return
+    ranks, done, together = total.comm, 0, _rows_together(network, job, len(rows))
+    network.statistics[:] = 0
+    for first in range(0, min(len(rows), ESTIMATED), together):
+        batch = rows[first : min(first + together, ESTIMATED)]
+        start, stop = block(len(batch), ranks.size, ranks.rank)
+        inputs, labels = feed.load(batch[start:stop], network.inputs)
+        done += len(batch)
+        key = int(key64(job.training.seed, Purpose.DROPOUT, first))
+        step = Step(training=True, key=key, first_row=start, allreduce=total if ranks.size > 1 else None, share=len(batch) / done)
         if len(labels) or step.allreduce is not None:
             network.forward(inputs, step)
+
+
+def _rows_together(network: Network, job: Job, rows: int) -> int:
+    """Return how many rows are normalised together: those of a training batch, or so many as a network has room for on each of any ranks."""
+    if job.training.deterministic:   # on one rank by itself; its buffers are for a virtual shard
+        return network.rows
+    return max(min(job.training.slice, largest_batch(job), rows), network.at_once)
 
 
 def evaluate_block(network: Network, feed: Feed, size: int, rank: int, deterministic: bool) -> tuple[int, np.ndarray, list[float], int]:

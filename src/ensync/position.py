@@ -1,7 +1,12 @@
 """Where a network stands in its training."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+EARLY, DIVERGED, LOST = "early stopping", "diverged", "lost"   # how the reason begins why a network is trained no further before its last epoch
+UNUSABLE = (DIVERGED, LOST)
+SHOWN = 8   # members that a line names
 
 
 @dataclass
@@ -19,7 +24,13 @@ class Position:
     rate_factor: float = 1.0     # what plateaus have left of the learning rate
     plateau_loss: float = float("inf")
     plateau_epochs: int = 0      # since the last better loss or reduction
-    finished: str = ""           # why it stopped early: "early stopping", "diverged ..."
+    finished: str = ""           # why it stopped before the last epoch: "early stopping ...", "diverged ...", "lost ..."
+
+    def ended(self, epochs: int) -> str:
+        """Say why training ended, or how far it is, in a run of so many epochs."""
+        if self.finished:
+            return self.finished
+        return f"all {epochs} epochs" if self.epoch >= epochs else f"not yet, after epoch {self.epoch} of {epochs}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint's attributes; JSON knows no infinity."""
@@ -29,3 +40,18 @@ class Position:
     def from_dict(cls, values: dict[str, Any]) -> "Position":
         """Read what as_dict wrote."""
         return cls(**{f.name: (f.default if values[f.name] is None else values[f.name]) for f in fields(cls)})
+
+
+def ends_of(ended: Mapping[int, str]) -> str:
+    """Say in a line why training ended, given the reason of each member (Position.ended); members alike are told together."""
+    alike: dict[str, list[int]] = {}
+    for member, why in ended.items():
+        alike.setdefault(why, []).append(member)
+    if len(alike) == 1:
+        return next(iter(alike))
+    return "; ".join(f"{_members(members)}: {why}" for why, members in alike.items())
+
+
+def _members(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN])) + (f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else "")
+    return f"member {shown}" if len(numbers) == 1 else f"members {shown}"

@@ -88,14 +88,15 @@ class Training(Section):
         512, description="samples that go through the network at once, over all its ranks; gradients of larger batches are added up slice by slice "
                          "(gradient accumulation), and batch normalisation sees one slice at a time")
     weight_average: Rate = Field(
-        0.0, description="share of the old average kept at each step in an exponential moving average of the weights, which is then evaluated; 0: none")
+        0.0, description="share of the old average kept at each step in an exponential moving average of the weights, which is then validated and tested, "
+                         "with statistics of batch normalisation that are estimated for it from 2,048 training rows after each epoch (PyTorch's update_bn); 0: none")
     precision: Literal["float32", "bf16", "float64"] = Field(
         "float32", description="of parameters and arithmetic; bf16: parameters, their gradients and sums in float32, the operands of convolutions and what lies between "
                                "layers rounded to 8 bits, where the CPU has AVX512-BF16; float64 is for tests")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="numba threads per rank; 0: the cores of this rank, from its affinity mask and the ranks beside it, "
                                                                             "and fewer of them while steps are faster so, as beside other busy programs")
     early_stopping: Annotated[int, Field(ge=0)] = Field(0, description="stop a network after so many epochs without a better validation loss; 0: never")
-    best_weights: bool = Field(False, description="evaluate each network with the parameters of its best validation epoch")
+    best_weights: bool = Field(False, description="test each network with the parameters, or their average, of its best validation epoch")
     deterministic: bool = Field(
         False, description="the same bits of every network (of an ensemble: of each of ensemble.members) on any number of ranks and threads: each batch is cut into "
                            "virtual_shards, computed one by one and added along a fixed tree. Costs speed, since a shard has few rows, and memory of up to five "
@@ -132,7 +133,7 @@ class Schedule(Section):
 
     name: Literal["constant", "step", "cosine"] = Field("constant", description="shape after the warm-up")
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="the factor rises linearly to 1 over so many epochs")
-    step_epochs: Annotated[float, Field(gt=0)] = Field(10.0, description="step: epochs between two reductions")
+    step_epochs: Annotated[float, Field(gt=0)] = Field(10.0, description="step: epochs between two reductions, also parts of one; each falls on the first step after them")
     factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step: what each reduction multiplies by")
     minimum: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="cosine: the factor at the end")
 
@@ -194,7 +195,7 @@ class Checkpoint(Section):
     """What is kept on disk while training."""
 
     every_epochs: Annotated[int, Field(ge=0)] = Field(1, description="0: only at the end and on a signal")
-    every_steps: Annotated[int, Field(ge=0)] = Field(0, description="also after so many steps within an epoch; 0: never")
+    every_steps: Annotated[int, Field(ge=0)] = Field(0, description="also after so many steps within an epoch (of one sample each: at the next multiple of 1,024); 0: never")
     keep: Positive = Field(2, description="newest checkpoints kept; the best epoch's is kept besides")
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,13 +19,15 @@ from ensync.nn.layers import Dense, Step
 from ensync.nn.network import CORRECT, COUNTED, LOSS_SUM, STOP, TAIL, Network
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.position import Position
+from ensync.position import DIVERGED, EARLY, Position
 from ensync.settings import Augmentation, Job
 from ensync.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
 from ensync.virtual_shards import VirtualShards
 
 AS_THEY_ARE = Augmentation()
-ONLINE = 1024   # samples between two looks at the clock and the signals while every sample is a step; the kernel cuts at multiples of 32
+ONLINE = 1024   # samples between two looks at the clock and the signals while every sample is a step; a multiple of the kernel's blocks of 32
+TESTED = ("best/", "average/", "")   # whose parameters and statistics a network is tested with, the first that there are; "": those in training
+VALIDATED = TESTED[1:]               # and judged by after each epoch
 
 
 class Ranks(Protocol):
@@ -66,8 +68,8 @@ class Trainee:
     stop_requested: Callable[[], int] = lambda: 0
     progress: Callable[["Trainee"], None] = lambda trainee: None
     position: Position = field(default_factory=Position)
-    best: dict[str, np.ndarray] = field(default_factory=dict)
-    average: np.ndarray | None = None                    # of the parameters, where the job wants one
+    best: dict[str, np.ndarray] = field(default_factory=dict)      # parameters and statistics as validated in the best epoch, where the job wants them
+    average: dict[str, np.ndarray] = field(default_factory=dict)   # of the parameters where the job wants one, and the statistics that belong to it
     shards: VirtualShards | None = None                  # of a deterministic run
     together: Together | None = None                     # where ranks share their updates
     tuner: ThreadTuner | None = None                     # where the number of threads is left to the program
@@ -78,8 +80,39 @@ class Trainee:
         if batch > COUNTED and self.network.dtype == np.float32:
             raise EnsyncError(f"a batch of {batch:,} samples in float32", f"at most {COUNTED:,}, which float32 can count",
                               "lower training.batch or growth.largest_batch, or set training.precision = 'float64'")
+        self._begin_average()
+
+    def _begin_average(self) -> None:
         if self.job.training.weight_average:
-            self.average = self.network.parameters.copy()
+            self.average = {"parameters": self.network.parameters.copy(), "statistics": self.network.statistics.copy()}
+
+    def restart(self) -> None:
+        """Take the start values."""
+        self.network.initialize(self.job.training.seed, self.member if self.job.ensemble.start == "own" else 0)
+        if self.optimizer.steps:   # of a new one the slots are zero, and a part of each may never be needed here
+            for slot in self.optimizer.slots.values():
+                slot[:] = 0
+        self.optimizer.steps, self.position, self.best = 0, Position(), {}
+        self._begin_average()
+
+    def go_on(self) -> None:
+        """Train on after a resume, but where the job's patience with the validation loss is over or the parameters are no numbers."""
+        p = self.position
+        p.finished = ""
+        if not self.job.training.best_weights:
+            self.best = {}
+        elif not self.best:   # nobody kept those of the best epoch so far
+            p.best_loss = float("inf")
+        self.note_patience()
+        self.note_divergence()
+
+    @property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """Every vector by name, as views: parameters, statistics, those of the average and of the best epoch, slots of the optimiser."""
+        named = {"parameters": self.network.parameters, "statistics": self.network.statistics}
+        for prefix, group in (("average/", self.average), ("optimizer/", self.optimizer.slots), ("best/", self.best)):
+            named |= {prefix + name: values for name, values in group.items()}
+        return named
 
     @property
     def batch(self) -> int:
@@ -108,9 +141,15 @@ class Trainee:
         return self.starts[self.position.epoch] + self.position.step
 
     def train(self, steps: int | None = None) -> int:
-        """Train up to `steps` steps, at most to the end of the epoch; return how many ranks ask to stop. Collective."""
-        last = self.steps_per_epoch if steps is None else min(self.position.step + steps, self.steps_per_epoch)
-        run = self._run_online if self._is_online() else self._run
+        """Train up to `steps` steps, at most to the end of the epoch; return how many ranks ask to stop. Collective.
+
+        Where every sample is a step of the dedicated kernel, up to the next multiple of ONLINE: its bits depend on where its calls are cut.
+        """
+        last = self.steps_per_epoch if steps is None else self.position.step + steps
+        run = self._run
+        if self._is_online():
+            run, last = self._run_online, -(-last // ONLINE) * ONLINE
+        last = min(last, self.steps_per_epoch)
         start = time.perf_counter()
         with self.shards or nullcontext():
             stop = run(last)
@@ -122,13 +161,17 @@ class Trainee:
         """Whether every row of the epoch at hand was used."""
         return self.position.step >= self.steps_per_epoch
 
-    def close_epoch(self) -> dict[str, float]:
-        """Return the epoch's training figures and move on to the next one."""
+    def figures(self) -> dict[str, float]:
+        """Return the training figures of the epoch at hand."""
         p = self.position
-        figures = {
+        return {
             "train_loss": p.loss_sum / max(p.samples, 1), "train_accuracy": p.correct / max(p.samples, 1),
             "seconds": p.seconds, "samples_per_second": p.samples / max(p.seconds, 1e-9), "learning_rate": self.learning_rate,
         }
+
+    def close_epoch(self) -> dict[str, float]:
+        """Return the epoch's training figures and move on to the next one."""
+        p, figures = self.position, self.figures()
         p.epoch, p.step = p.epoch + 1, 0
         p.loss_sum, p.correct, p.samples, p.seconds = 0.0, 0, 0, 0.0
         return figures
@@ -136,14 +179,18 @@ class Trainee:
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return self.job.optimizer.learning_rate * self._factor()
+        return self.rate_of(self.job)
 
-    def _factor(self) -> float:
+    def rate_of(self, job: Job, back: int = 0) -> float:
+        """Return the rate that a job has for the next step, or for the one so many steps `back`."""
+        return job.optimizer.learning_rate * self._factor(job, back)
+
+    def _factor(self, job: Job, back: int = 0) -> float:
         """What schedule, growth and plateaus make of the learning rate."""
-        p, job, step = self.position, self.job, 1 / self.steps_per_epoch
-        passed = p.epoch + p.step * step
-        grown = 1.0 if job.training.batch == "full" else job.growth.learning_rate ** growths(job.growth, job.training.batch, int(passed))
-        return learning_rate_factor(job.schedule, passed, step, job.training.epochs) * grown * p.rate_factor
+        p, steps = self.position, self.steps_per_epoch
+        epoch = p.epoch + (p.step >= steps)
+        grown = 1.0 if job.training.batch == "full" else job.growth.learning_rate ** growths(job.growth, job.training.batch, epoch)
+        return learning_rate_factor(job.schedule, max(0, p.epoch * steps + p.step - back), steps, job.training.epochs) * grown * p.rate_factor
 
     def _epoch_rows(self) -> np.ndarray:
         """The dataset rows of this epoch in their order, the same on every rank and for any number of ranks."""
@@ -164,7 +211,7 @@ class Trainee:
             if network.statistics_travel:
                 network.statistics[:] = behind[TAIL:]
             if not np.isfinite(tail[LOSS_SUM]):
-                p.finished = f"diverged in epoch {p.epoch + 1}, step {p.step + 1}: the loss is {tail[LOSS_SUM]}"
+                p.finished = f"{DIVERGED} in epoch {p.epoch + 1}, step {p.step + 1}: the loss is {tail[LOSS_SUM]}"
                 return int(tail[STOP])
             self._update()
             if self.tuner is not None and end - first == self.batch:
@@ -185,7 +232,7 @@ class Trainee:
 
     def _update(self) -> None:
         """One step of the optimiser, and of the weights' average."""
-        network, job, factor = self.network, self.job, self._factor()
+        network, job, factor = self.network, self.job, self._factor(self.job)
         if self.together is not None:
             self.together.update(lambda piece, total: self.optimizer.step_piece(piece, network.parameters[piece], total, factor))
             self.optimizer.steps += 1
@@ -193,8 +240,9 @@ class Trainee:
             if job.optimizer.clip_norm:
                 clip(network.gradient, job.optimizer.clip_norm)
             self.optimizer.step(network.parameters, network.gradient, factor)
-        if self.average is not None:   # which starts with the parameters after the first step, as PyTorch's AveragedModel does
-            updates.follow(network.parameters, self.average, 1 - job.training.weight_average if self.optimizer.steps > 1 else 1.0)
+        if self.average:   # which starts with the parameters after the first step, as PyTorch's AveragedModel does
+            share = 1 - job.training.weight_average if self.optimizer.steps > 1 else 1.0
+            updates.follow(network.parameters, self.average["parameters"], share)
 
     def _gradient(self, batch: np.ndarray) -> np.ndarray:
         """Compute the gradient of the global batch and return what travels behind it, summed over the ranks. Collective.
@@ -277,7 +325,7 @@ class Trainee:
                 network.parameters, sizes, codes, 0 if loss.is_cross_entropy else 1, images, labels, places,
                 self.feed.mean, self.feed.inverse_std, self.learning_rate, loss.low, loss.high, loss.factor(network.classes))
             if not np.isfinite(loss_sum):
-                p.finished = f"diverged in epoch {p.epoch + 1}, step {p.step + 1}..{p.step + len(rows)}: the loss is {loss_sum}"
+                p.finished = f"{DIVERGED} in epoch {p.epoch + 1}, step {p.step + 1}..{p.step + len(rows)}: the loss is {loss_sum}"
                 return self.stop_requested()
             if self.tuner is not None and len(rows) == ONLINE:
                 self.tuner.note(time.perf_counter() - start)
@@ -291,16 +339,30 @@ class Trainee:
                 return stop
         return 0
 
+    def note_divergence(self) -> None:
+        """Train no further where parameters or statistics are not finite. Of a loss that is not, the step itself tells."""
+        p, network = self.position, self.network
+        if not (p.finished or all(np.isfinite(values).all() for values in (network.parameters, network.statistics))):
+            p.finished = f"{DIVERGED} in epoch {p.epoch + 1}, step {p.step}: the parameters are not finite"
+
     def note_validation(self, loss: float) -> None:
-        """Remember the best parameters and stop early where the job says so; `loss` is the same on all ranks."""
+        """Remember the parameters that were validated where they are the best, and stop early where the job says so; `loss` is the same on all ranks."""
         p, t = self.position, self.job.training
+        if not np.isfinite(loss):
+            p.finished = f"{DIVERGED} in epoch {p.epoch}: the validation loss is {loss}"
+            return
         self._note_plateau(loss)
         if loss < p.best_loss:
             p.best_loss, p.best_epoch = loss, p.epoch
             if t.best_weights:
-                self.best = {"parameters": self.network.parameters.copy(), "statistics": self.network.statistics.copy()}
-        elif t.early_stopping and p.epoch - p.best_epoch >= t.early_stopping:
-            p.finished = f"early stopping: no better validation loss since epoch {p.best_epoch}"
+                self.best = {name: values.copy() for name, values in first_kept(self.vectors, VALIDATED).items()}
+        self.note_patience()
+
+    def note_patience(self) -> None:
+        """Stop early where the job's patience with the validation loss is over, and only then."""
+        p, t = self.position, self.job.training
+        if t.early_stopping and p.epoch - p.best_epoch >= t.early_stopping:
+            p.finished = f"{EARLY} at epoch {p.epoch} of {t.epochs}: no better validation loss since epoch {p.best_epoch}"
 
     def _note_plateau(self, loss: float) -> None:
         """Reduce the learning rate after `patience` epochs without a better loss (the algorithm of Keras' ReduceLROnPlateau)."""
@@ -314,23 +376,29 @@ class Trainee:
             p.rate_factor, p.plateau_epochs = max(least, p.rate_factor * plateau.factor), 0
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Have the average of the weights in the network meanwhile, where one is kept."""
-        if self.average is None:
-            yield
+    def using(self, kinds: Sequence[str]) -> Iterator[Network]:
+        """Have the parameters and statistics that are the first kept of these kinds in the network meanwhile."""
+        live, chosen = first_kept(self.vectors, ("",)), first_kept(self.vectors, kinds)
+        if chosen["parameters"] is live["parameters"]:
+            yield self.network
             return
-        kept = self.network.parameters.copy()
-        self.network.parameters[:] = self.average
-        yield
-        self.network.parameters[:] = kept
+        before = {name: values.copy() for name, values in live.items()}
+        try:
+            for name, values in live.items():
+                values[:] = chosen[name]
+            yield self.network
+        finally:
+            for name, values in live.items():
+                values[:] = before[name]
 
-    def use_best(self) -> None:
-        """Put the parameters to be tested into the network: those of the best validation epoch where they were kept, or the average."""
-        if self.best:
-            self.network.parameters[:] = self.best["parameters"]
-            self.network.statistics[:] = self.best["statistics"]
-        elif self.average is not None:
-            self.network.parameters[:] = self.average
+
+def first_kept(vectors: Mapping[str, np.ndarray], kinds: Sequence[str] = TESTED) -> dict[str, np.ndarray]:
+    """Return parameters and statistics of the first of these kinds that is among a network's vectors by name (Trainee.vectors).
+
+    The one place that says which of its vectors a network is tested with, or validated with.
+    """
+    kind = next((kind for kind in kinds if f"{kind}parameters" in vectors), "")
+    return {name: vectors[kind + name] for name in ("parameters", "statistics") if kind + name in vectors}
 
 
 def largest_batch(job: Job) -> int:

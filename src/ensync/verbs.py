@@ -14,6 +14,7 @@ from ensync.errors import EnsyncError, nearest
 from ensync.job import Job, job_from_dict, load_job, override
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
+from ensync.position import EARLY, ends_of
 from ensync.report.console import Console, make_console
 from ensync.signals import stop_on_signals
 from ensync.storage.atomic import write_atomically
@@ -79,7 +80,17 @@ def _resume(comm: Comm, directory: str, overrides: tuple[str, ...], console: Con
             show_run(console, place, run)
             _say_without_effect(console, job)
             console.line(f"continuing from {loaded.path}")
+            _say_idle(console, run)
             _complete(run)
+
+
+def _say_idle(console: Console, run: session.Session) -> None:
+    """Say where a resume has nothing to train, and what would have it train on. Collective."""
+    ended, idle = run.ended(), run.idle()
+    if idle:
+        patience = "training.early_stopping=0, or more patience" if any(why.startswith(EARLY) for why in ended.values()) else "training.epochs=N"
+        more = f"more than {run.job.training.epochs}" if patience.endswith("N") else f"with training.epochs at {run.job.training.epochs}"
+        console.warn(f"nothing is left to train ({ends_of(ended)}), so this only tests it again; to train on, give --set {patience} ({more})")
 
 
 def _check_epochs(loaded: state.Loaded, job: Job) -> None:
@@ -125,13 +136,15 @@ def _finish(run: session.Session) -> None:
         console.warn(f"member {member} is left out: {why}")
     method = run.job.fusion.method if run.job.training.strategy == "ensemble" else SINGLE
     report = results.report_of(jury, [method], run.elapsed)
+    console.lines(["", f"training ended: {ends_of(jury.ended)}"])
     with doing(Doing.WRITING):
         on_root(run.comm, lambda: _write_json(run.directory / "result.json", report))
     _show(console, jury, report)
     console.files({"result": run.directory / "result.json", "history": run.directory / "history.jsonl", "checkpoints": run.directory / "checkpoints"})
     if not jury.test.present:
         why = next(iter(jury.test.excluded.values()))
-        raise EnsyncError(f"training gave no usable network ({why})", "finite losses", "lower optimizer.learning_rate, or look at the data's normalization")
+        again = f"train on from the last good state with {run.remedy}" if run.failed else "lower optimizer.learning_rate"
+        raise EnsyncError(f"training gave no usable network ({why})", "finite losses", f"{again}, or look at the data's normalization")
 
 
 def _show(console: Console, jury: results.Jury, report: dict[str, Any] | None) -> None:

@@ -35,3 +35,13 @@ def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch
     session = SimpleNamespace(job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm))
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert any("0.4 times" in text for text in said) == told
+
+
+@pytest.mark.parametrize("threads,advised", [(1, False), (4, True)])
+def test_fewer_threads_are_advised_only_where_there_are_more_than_one(threads, advised, monkeypatch):
+    monkeypatch.setattr(header.os, "cpu_count", lambda: 2)
+    trainee, said = make_trainee(), []
+    place = SimpleNamespace(threads=threads, topology=SimpleNamespace(ranks_on_node=5))
+    session = SimpleNamespace(job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm))
+    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
+    assert "start fewer ranks" in said[0] and ("training.threads=1" in said[0]) == advised

@@ -61,7 +61,8 @@ class Network:
         if len(shape) != 1:
             raise EnsyncError(f"a network with outputs of shape {' x '.join(map(str, shape))}", "one row of outputs, one for each class", "put a flatten layer before the last")
         (self.classes,) = shape
-        self.rows = max(rows, min(AT_ONCE, BUFFERED // sum(prod(s) for s in self.shapes)))
+        self.at_once = min(AT_ONCE, BUFFERED // sum(prod(s) for s in self.shapes))
+        self.rows = max(rows, self.at_once)
         self.initializer, self.statistics_travel = initializer, statistics_travel
         self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
         for number, layer in enumerate(self.dropouts):

@@ -1,24 +1,40 @@
-"""What changes in the course of training, as pure functions of the place in it: the learning rate's factor, the batch."""
+"""What changes in the course of training, as pure functions of the place in it: the learning rate's factor, the batch.
 
+A place is a whole number of steps, at so many a epoch, and epochs are the decimal numbers of the job file: what is compared
+is exact, so that a reduction after 0.1 epochs of 10 steps falls on the step after the first.
+"""
+
+import functools
 import math
+from fractions import Fraction
 
 from ensync.settings import Growth, Schedule
 
 
-def learning_rate_factor(schedule: Schedule, passed: float, step: float, epochs: int) -> float:
-    """Return the factor of the step taken when `passed` epochs are over; `step`: its length in epochs.
+def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return the factor of the step taken when `step` steps are over, in a run of so many epochs of so many steps.
 
     Warm-up is linear (Goyal et al. 2017), cosine is Loshchilov and Hutter 2017, equation 5.
     """
-    warmup = schedule.warmup_epochs
-    if passed < warmup:
-        return min(1.0, (passed + step) / warmup)
+    if schedule.warmup_epochs:
+        warmup = decimal(schedule.warmup_epochs)
+        before, whole = step * warmup.denominator, steps_per_epoch * warmup.numerator
+        if before < whole:
+            return min(1.0, (before + warmup.denominator) / whole)
     if schedule.name == "step":
-        return float(schedule.factor ** math.floor(passed / schedule.step_epochs))
+        length = decimal(schedule.step_epochs)
+        return float(schedule.factor ** (step * length.denominator // (steps_per_epoch * length.numerator)))
     if schedule.name == "cosine":
-        done = min(1.0, (passed - warmup) / max(step, epochs - warmup))
+        start = schedule.warmup_epochs * steps_per_epoch
+        done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
         return schedule.minimum + (1.0 - schedule.minimum) * 0.5 * (1.0 + math.cos(math.pi * done))
     return 1.0
+
+
+@functools.lru_cache(maxsize=16)
+def decimal(value: float) -> Fraction:
+    """Return the number that was written in decimals, of which a float is the nearest."""
+    return Fraction(repr(float(value)))
 
 
 def growths(growth: Growth, batch: int, epoch: int) -> int:

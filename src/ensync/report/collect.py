@@ -81,9 +81,14 @@ def _result(path: Path) -> Mapping:
 def _row(run: Path, result: Mapping, value: object) -> dict[str, object]:
     speeds = [record["samples_per_second"] for record in read_history(run / "history.jsonl") if record.get("samples_per_second")]
     return {
-        "value": value, "test_accuracy": _accuracy(result), "validation_accuracy": float(np.mean(result["validation_accuracy"])),
+        "value": value, "test_accuracy": _accuracy(result), "validation_accuracy": _mean(result["validation_accuracy"]),
         "seconds": result["seconds"], "samples_per_second": float(np.mean(speeds)) if speeds else None,
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _accuracy(result: Mapping) -> float | None:

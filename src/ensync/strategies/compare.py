@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ensync.errors import EnsyncError
 from ensync.job import Job
 from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier, share
+from ensync.position import ends_of
 from ensync.report.console import Console
 from ensync.signals import StopWish
 from ensync.strategies import course, launch, results, session
@@ -54,6 +56,9 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
     """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0 (report/page.py). Collective."""
     console.line("preparing: dataset, kernels of both strategies")
     place = launch.prepare(comm, job)
+    if not len(place.feeds.test):
+        raise EnsyncError(f"a comparison on {job.data.path}, which has no test images", "a test split to compare by",
+                          "prepare the dataset with a test split (`ensync data prepare --help`), or `ensync train` each strategy and look at the validation accuracy")
     show_place(console, place)
     comparison = _empty(place, job)
     predictions: dict[str, np.ndarray] = {}
@@ -91,6 +96,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
     allreduce = next(iter(trained.trainees.values())).allreduce
     sent = int(sum_counts(comm, np.array([allreduce.bytes]))[0])
     jury = results.jury_of_session(trained)
+    console.line(f"training ended: {ends_of(jury.ended)}")
     fused = {method: jury.fuse(method) for method in (FUSIONS if name == "ensemble" else [SINGLE])}
     growth = _by_members(jury) if name == "ensemble" else {}
     if comm.rank == 0:
@@ -113,7 +119,7 @@ def _row(name: str, trained: session.Session, jury: results.Jury, method: str, f
         "ranks": trained.comm.size, "members": trained.plan.members,
         "test_accuracy": figures.get("accuracy"), "test_loss": figures.get("loss"),
         "macro_f1": figures.get("macro_f1"), "weighted_f1": figures.get("weighted_f1"), "top_k": figures.get("top_k"),
-        "seconds": seconds, "speedup": None, "efficiency": None, "bytes_sent": sent + (jury.sent.get(method, 0) if ensemble else 0),
+        "seconds": seconds, "ended": list(jury.ended.values()), "speedup": None, "efficiency": None, "bytes_sent": sent + (jury.sent.get(method, 0) if ensemble else 0),
         "note": "; ".join([figures["refused"]] if "refused" in figures else left_out),
     }
 
@@ -172,6 +178,7 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
         except session.Stopped as stop:
             raise stop.of_part(f"{key} = {value}", "`ensync sweep`") from None
         jury = results.jury_of_session(trained)
+        console.line(f"training ended: {ends_of(jury.ended)}")
         method = job.fusion.method if trained.plan.members > 1 else SINGLE
         figures = jury.fuse(method)
         if figures is not None:
@@ -184,9 +191,9 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
 def _sweep_row(value: Any, trained: session.Session, jury: results.Jury, figures: Mapping[str, Any]) -> dict[str, Any]:
     epochs = trained.state.history
     seconds = sum(r["seconds"] for r in epochs) / max(trained.plan.members, 1)
-    rows = len(jury.validation.feed)
+    known = [accuracy for accuracy in jury.validation_accuracies if accuracy is not None]
     return {
-        "value": value, "test_accuracy": figures.get("accuracy"), "validation_accuracy": float(jury.validation.correct.mean() / rows) if rows else None,
+        "value": value, "test_accuracy": figures.get("accuracy"), "validation_accuracy": float(np.mean(known)) if known else None,
         "seconds": seconds, "samples_per_second": float(np.mean([r["samples_per_second"] for r in epochs])) if epochs else None,
         "note": figures.get("refused", ""),
     }

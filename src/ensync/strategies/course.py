@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ensync.mpi.survivors import Loss, is_loss, possible, survivors
 from ensync.mpi.world import alone, on_root, share
+from ensync.position import LOST, Position
 from ensync.report.console import SilentConsole, make_console
 from ensync.report.history import History, readable_records
 from ensync.report.text import plural
@@ -17,7 +18,7 @@ from ensync.signals import ask_to_stop
 from ensync.storage.lock import hold
 from ensync.strategies import state as states
 from ensync.strategies.plan import Plan, make_plan, starts_together
-from ensync.strategies.session import LOST, Session, build_trainees
+from ensync.strategies.session import Session, build_trainees
 
 T = TypeVar("T")
 
@@ -25,26 +26,29 @@ T = TypeVar("T")
 def train(session: Session) -> Session:
     """Run a session to its end, through the parting of the members where they start together. Collective."""
     endure(session, session.run)
-    if session.last_epoch < session.job.training.epochs:
+    if session.last_epoch < session.job.training.epochs and not session.failed:
         session = part(session)
         endure(session, session.run)
     return session
 
 
 def part(session: Session) -> Session:
-    """Return the session of the ensemble whose members start from the replica trained so far. Collective."""
+    """Return the session of the ensemble whose members start from the replica trained so far, as it is and not as it is tested. Collective."""
     old = next(iter(session.trainees.values()))
     old.complete()
     plan = make_plan(session.comm, session.job.ensemble.members)
     trainees = build_trainees(session.comm, session.job, session.feeds, plan, session.console, session.wish)
     for trainee in trainees.values():
-        for name, values in states.vectors(trainee).items():
-            values[:] = states.vectors(old)[name]
+        for name, values in trainee.vectors.items():
+            values[:] = old.vectors[name]
         trainee.optimizer.steps = old.optimizer.steps
-        trainee.position.epoch = old.position.epoch
+        p = old.position
+        trainee.position = Position(p.epoch, rate_factor=p.rate_factor, plateau_loss=p.plateau_loss, plateau_epochs=p.plateau_epochs)
     close(session)
     session.state.members = plan.members
-    return Session(session.comm, session.job, session.feeds, session.console, session.wish, session.state, plan, trainees, session.begun)
+    apart = Session(session.comm, session.job, session.feeds, session.console, session.wish, session.state, plan, trainees, session.begun)
+    apart.save()    # what a member that diverges in its first epoch is set back to
+    return apart
 
 
 def close(session: Session) -> None:

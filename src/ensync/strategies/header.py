@@ -11,6 +11,7 @@ from ensync.nn.network import Network
 from ensync.nn.normalization import BatchNormalization
 from ensync.report import tables
 from ensync.report.console import Console
+from ensync.report.text import plural
 from ensync.strategies.launch import Place, versions
 from ensync.strategies.session import Session
 from ensync.training import Trainee
@@ -68,8 +69,9 @@ def _advise(console: Console, place: Place, session: Session) -> None:
     job, where, trainee = session.job, place.topology, next(iter(session.trainees.values()))
     cores, size = os.cpu_count() or 1, session.plan.comm.size
     if where.ranks_on_node * place.threads > cores:
-        console.warn(f"{where.ranks_on_node} ranks x {place.threads} threads share {cores} cores of this node; "
-                     f"start fewer ranks or give --set training.threads={max(1, cores // where.ranks_on_node)}")
+        fewer = max(1, cores // where.ranks_on_node)
+        console.warn(f"{where.ranks_on_node} ranks x {plural(place.threads, 'thread')} share {plural(cores, 'core')} of this node; start fewer ranks"
+                     + (f" or give --set training.threads={fewer}" if fewer < place.threads else ""))
     if job.training.batch != "full" and job.training.batch > len(trainee.rows):
         console.advise(f"training.batch = {job.training.batch:,} is more than the {len(trainee.rows):,} training rows, so each step takes all of them")
     if trainee.batch < size:

@@ -13,12 +13,14 @@ from ensync.feed import Feed
 from ensync.fusion import winners
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, alone, on_root
+from ensync.position import UNUSABLE, Position
 from ensync.nn.network import Network
 from ensync.settings import Job
 from ensync.strategies.data import Feeds
 from ensync.strategies.scoring import Panel, average, figures, voting_weights
-from ensync.strategies.session import UNUSABLE, Session, build_network
+from ensync.strategies.session import Session, build_network
 from ensync.strategies.state import Loaded
+from ensync.training import TESTED, first_kept
 
 METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 
@@ -45,6 +47,7 @@ class Jury:
     validation: Panel
     vectors: list[tuple[int, np.ndarray, np.ndarray]]
     network: Network                                   # like-built, free to be overwritten
+    ended: dict[int, str]                              # why training ended, by member
     sent: dict[str, int] = field(default_factory=dict)              # bytes that a fusion handed to MPI, over all ranks
     predictions: dict[str, np.ndarray] = field(default_factory=dict)   # on rank 0, labels int64 (rows,) by fusion
 
@@ -66,6 +69,8 @@ class Jury:
         return figures(votes, self.test.feed.labels, self.network.loss.is_cross_entropy and method != "hard_voting")   # shares of votes are no probabilities
 
     def _obstacle(self, method: str) -> str:
+        if not len(self.test.feed):
+            return "the dataset has no test images"
         if not self.test.present:
             return "no member is left: " + "; ".join(f"{m}: {why}" for m, why in self.test.excluded.items())
         if method == "weighted_voting" and self.test.members > 1 and not len(self.validation.feed):
@@ -77,9 +82,9 @@ class Jury:
     def _averaged(self, weights: np.ndarray) -> Panel:
         deterministic = self.job.training.deterministic
         average(self.comm, self.vectors, weights, self.network, deterministic)
-        if len(self.network.statistics) and len(self.test.present) > 1:
-            ranks = alone() if deterministic else self.comm
-            estimate_statistics(self.network, self.feeds.train, ranks, Allreduce(ranks), self.job.training.seed)
+        if len(self.test.present) > 1:
+            rows = np.arange(len(self.feeds.train), dtype=np.int64)
+            estimate_statistics(self.network, self.feeds.train, rows, self.job, Allreduce(alone() if deterministic else self.comm))
         panel = Panel(self.test.feed, 1, self.test.classes, deterministic)
         panel.ask(0, self.network, self.comm.size, self.comm.rank)
         return panel
@@ -87,12 +92,21 @@ class Jury:
     @property
     def member_accuracies(self) -> list[float | None]:
         """Test accuracy of each member, None of those left out."""
-        rows = max(len(self.test.feed), 1)
-        return [None if m in self.test.excluded else self.test.correct[m] / rows for m in range(self.test.members)]
+        return self._accuracies(self.test)
+
+    @property
+    def validation_accuracies(self) -> list[float | None]:
+        """Validation accuracy of each member, None of those left out."""
+        return self._accuracies(self.validation)
+
+    def _accuracies(self, panel: Panel) -> list[float | None]:
+        rows, out = len(panel.feed), self.test.excluded
+        return [None if m in out or not rows else float(panel.correct[m] / rows) for m in range(panel.members)]
 
 
-def gather_jury(comm: Comm, job: Job, feeds: Feeds, members: int, voters: Iterable[Voter], failed: dict[int, str]) -> Jury:
+def gather_jury(comm: Comm, job: Job, feeds: Feeds, ended: dict[int, str], voters: Iterable[Voter], failed: dict[int, str]) -> Jury:
     """Let every voter answer on test and validation. Collective."""
+    members = len(ended)
     spare = build_network(job, feeds, comm.size)
     test, validation = (Panel(feed, members, feeds.dataset.classes, job.training.deterministic) for feed in (feeds.test, feeds.validation))
     vectors = []
@@ -104,25 +118,25 @@ def gather_jury(comm: Comm, job: Job, feeds: Feeds, members: int, voters: Iterab
             vectors.append((voter.member, voter.network.parameters.copy(), voter.network.statistics.copy()))
     test.settle(comm, failed)
     validation.settle(comm, failed)
-    return Jury(comm, job, feeds, test, validation, vectors, spare)
+    return Jury(comm, job, feeds, test, validation, vectors, spare, ended)
 
 
 def jury_of_session(session: Session) -> Jury:
-    """Return the jury of a trained session; each member answers on the ranks that trained it, with its best weights where kept. Collective."""
+    """Return the jury of a trained session; each member answers on the ranks that trained it. Collective."""
     def voters() -> Iterable[Voter]:
         group = session.plan.comm
         for member, trainee in session.trainees.items():
-            trainee.use_best()
-            yield Voter(member, trainee.network, group.size, group.rank, session.plan.owners[member] == session.comm.rank)
+            with trainee.using(TESTED) as network:
+                yield Voter(member, network, group.size, group.rank, session.plan.owners[member] == session.comm.rank)
 
-    return gather_jury(session.comm, session.job, session.feeds, session.plan.members, voters(), session.failed)
+    return gather_jury(session.comm, session.job, session.feeds, session.ended(), voters(), session.failed)
 
 
 def jury_of_files(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequence[int] | None = None) -> Jury:
     """Return the jury of a checkpoint; each member answers on all ranks of `comm`, whatever trained it. Collective."""
     state = loaded.state
-    positions = loaded.attributes["positions"]
-    failed = {m: p["finished"] for m, p in enumerate(positions) if p["finished"].startswith(UNUSABLE)}
+    ended = {m: Position(p["epoch"], finished=p["finished"]).ended(job.training.epochs) for m, p in enumerate(loaded.attributes["positions"])}
+    failed = {m: why for m, why in ended.items() if why.startswith(UNUSABLE)}
     if only is not None:
         failed |= {m: "not asked" for m in range(state.members) if m not in only}
 
@@ -132,14 +146,14 @@ def jury_of_files(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequ
             fill_network(network, loaded, loaded.member(comm, member))
             yield Voter(member, network, comm.size, comm.rank, comm.rank == 0)
 
-    return gather_jury(comm, job, feeds, state.members, voters(), failed)
+    return gather_jury(comm, job, feeds, ended, voters(), failed)
 
 
 def fill_network(network: Network, loaded: Loaded, found: dict[str, np.ndarray]) -> None:
-    """Put a member's best (where kept) or last parameters into a like-built network; EnsyncError when they do not fit."""
+    """Put what a member is tested with into a like-built network; EnsyncError when it does not fit."""
+    chosen = first_kept(found)
     for name, target in (("parameters", network.parameters), ("statistics", network.statistics)):
-        last = found.get("average", found.get(name)) if name == "parameters" else found.get(name)
-        values = found.get(f"best/{name}", last)
+        values = chosen.get(name)
         if values is None or values.shape != target.shape:
             shape = "none" if values is None else values.shape
             raise EnsyncError(f"{loaded.path} has {name} {shape}", f"{target.shape}, as its job describes the network", "use the checkpoint with its own job")
@@ -154,7 +168,7 @@ def report_of(jury: Jury, methods: Sequence[str], seconds: float) -> dict[str, A
     return {
         "format": "ensync-result", "version": 1, "job": jury.job.model_dump(mode="json", exclude_none=True), "seconds": seconds,
         "test": fused, "members": jury.member_accuracies, "excluded": {str(m): why for m, why in jury.test.excluded.items()},
-        "validation_accuracy": [c / max(len(jury.validation.feed), 1) for c in jury.validation.correct.tolist()],
+        "validation_accuracy": jury.validation_accuracies, "ended": list(jury.ended.values()),
     }
 
 

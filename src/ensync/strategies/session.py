@@ -1,6 +1,7 @@
 """A run from start (or checkpoint) to test result: members in groups of ranks, trained leg by leg, decisions taken by all."""
 
 import math
+import shlex
 import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -10,16 +11,17 @@ from typing import Any
 
 from ensync.activity import Doing, doing, tick
 from ensync.errors import EnsyncError
-from ensync.evaluation import evaluate_block
+from ensync.evaluation import estimate_statistics, evaluate_block
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.kernels.threads import thread_limit
 from ensync.mpi.allreduce import Allreduce, replicas_equal
 from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shard_sum import ShardSum
-from ensync.mpi.world import Comm, agree_any, on_root, share
+from ensync.mpi.world import Comm, agree_any, alone, on_root, share
 from ensync.nn import zoo
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
+from ensync.position import DIVERGED, EARLY, LOST, UNUSABLE
 from ensync.report.console import Console
 from ensync.report.history import History, rebuild
 from ensync.report.text import plural
@@ -29,11 +31,8 @@ from ensync.storage.lock import confirm
 from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
 from ensync.strategies.plan import Plan, check_shards, first_members, make_plan, rows_of, settle_members, starts_together
-from ensync.training import Trainee, largest_batch
+from ensync.training import VALIDATED, Trainee, largest_batch
 from ensync.virtual_shards import VirtualShards, meets
-
-LOST = "lost"                     # how the reason begins why a member of a dead rank is not trained on
-UNUSABLE = ("diverged", LOST)
 
 
 class Stopped(EnsyncError):
@@ -119,41 +118,60 @@ class Session:
 
     def _leg(self, epoch: int, step: int) -> None:
         """Train every member up to the target, validate where an epoch ended, save, and stop when asked to."""
-        records, stop, closed = [], 0, False
+        records, stop = [], 0
         for trainee in self.trainees.values():
             if self._done(trainee) or trainee.position.epoch > epoch:
                 continue
             if trainee.position.step < step:
                 with doing(Doing.TRAINING):
                     stop |= trainee.train(step - trainee.position.step)
-            if trainee.epoch_done and not trainee.position.finished:
+            trainee.note_divergence()
+            if trainee.position.finished:
+                records.append(self._record(trainee, trainee.position.epoch + 1, trainee.figures() | {"train_loss": math.nan, "train_accuracy": math.nan}))
+            elif trainee.epoch_done:
                 with doing(Doing.EVALUATING):
                     records.append(self._close_epoch(trainee))
-            closed = closed or trainee.position.epoch > epoch
-        ended = self._note_records(records)
+        gathered = self._note_records(records)
+        fallen = {record["member"]: record["ended"] for record in gathered if record.get("ended", "").startswith(DIVERGED)}
+        self._set_back(fallen)
         stopping = agree_any(self.comm, bool(stop or self.wish.number))
-        self._save_if_due(ended, stopping)
+        self._save_if_due([record for record in gathered if record["member"] not in fallen], stopping)
         if stopping:
             raise self._stopped()
 
     def _close_epoch(self, trainee: Trainee) -> dict[str, Any]:
         """Validate on the ranks of the member and return the epoch's record. Collective over these ranks."""
-        updates, figures = trainee.optimizer.steps, trainee.close_epoch()
-        record = {"event": "epoch", "member": trainee.member, "epoch": trainee.position.epoch, "step": updates, **figures,
-                  "validation_loss": None, "validation_accuracy": None, "elapsed": self.elapsed}
+        figures, found = trainee.close_epoch(), {}
+        self._settle_average(trainee)
         if len(self.feeds.validation):
             loss, accuracy = self._validate(trainee)
             trainee.note_validation(loss)
-            record |= {"validation_loss": loss, "validation_accuracy": accuracy}
+            found = {"validation_loss": loss, "validation_accuracy": accuracy}
         every = self.job.training.check_replicas
         if every and trainee.position.epoch % every == 0:
             self._check_trainee(trainee, f"after epoch {trainee.position.epoch}")
+        return self._record(trainee, trainee.position.epoch, figures | found)
+
+    def _record(self, trainee: Trainee, epoch: int, figures: dict[str, float]) -> dict[str, Any]:
+        """Return what the history says of an epoch of a member, without figures that are no numbers, and why it was the last one."""
+        record = {"event": "epoch", "member": trainee.member, "epoch": epoch, "step": trainee.optimizer.steps, "validation_loss": None, "validation_accuracy": None}
+        record |= {name: value if math.isfinite(value) else None for name, value in figures.items()} | {"elapsed": self.elapsed}
+        if trainee.position.finished or trainee.position.epoch >= self.job.training.epochs:
+            record["ended"] = trainee.position.ended(self.job.training.epochs)
         return record
+
+    def _settle_average(self, trainee: Trainee) -> None:
+        """Give the average of the weights the statistics that belong to it; those of the network in training stay. Collective over the member's ranks."""
+        if trainee.average and len(trainee.network.statistics):
+            total = Allreduce(alone()) if self.job.training.deterministic else trainee.allreduce
+            with trainee.using(VALIDATED) as network:
+                estimate_statistics(network, trainee.feed, trainee.rows, self.job, total)
+                trainee.average["statistics"][:] = network.statistics
 
     def _validate(self, trainee: Trainee) -> tuple[float, float]:
         """Return a member's validation loss and accuracy, the same bits on all its ranks. Collective over them."""
         feed, group = self.feeds.validation, self.plan.comm
-        with trainee.averaged():
+        with trainee.using(VALIDATED):
             _, _, losses, correct = evaluate_block(trainee.network, feed, group.size, group.rank, self.job.training.deterministic)
         parts = share(group, (losses, correct))
         loss = math.fsum(loss for losses, _ in parts for loss in losses)   # exact, so of no order
@@ -171,6 +189,29 @@ class Session:
             self.console.epoch(gathered, self.job.training.epochs)
         return gathered
 
+    def _set_back(self, ended: dict[int, str]) -> None:
+        """Give members that diverged the state that the newest checkpoint has of them, or their start, for a resume to go on from. Collective."""
+        if not ended:
+            return
+        held = on_root(self.comm, lambda: states.has_checkpoint(self.directory))
+        loaded = states.load_newest(self.comm, self.directory) if held else None
+        for member, why in ended.items():
+            found = loaded.member(self.comm, member) if loaded else {}
+            if trainee := self.trainees.get(member):
+                if loaded:
+                    loaded.restore(trainee, found)
+                else:
+                    trainee.restart()
+                trainee.position.finished = why
+            epoch = loaded.attributes["positions"][member]["epoch"] if loaded else 0
+            who = f"member {member}" if self.plan.members > 1 else "the network"
+            self.console.warn(f"{who} {why}; it is kept as it was after {plural(epoch, 'epoch')}, from where {self.remedy} trains it on")
+
+    @property
+    def remedy(self) -> str:
+        """The command that trains members on that diverged."""
+        return f"`ensync resume {shlex.quote(str(self.directory))} --set optimizer.learning_rate={self.job.optimizer.learning_rate / 10:g}`"
+
     def _save_if_due(self, ended: list[dict[str, Any]], stopping: bool) -> None:
         c = self.job.checkpoint
         epoch = max((r["epoch"] for r in ended), default=0)
@@ -180,6 +221,9 @@ class Session:
 
     def save(self) -> str:
         """Write a checkpoint; return its file name. Collective."""
+        for trainee in self.trainees.values():
+            if trainee.position.step:
+                self._settle_average(trainee)
         before, self.state.elapsed = self.state.elapsed, self.elapsed
         begun = time.perf_counter()
         try:
@@ -219,11 +263,19 @@ class Session:
             raise EnsyncError(f"the replicas of member {trainee.member} differ {when}", "the same bits on all its ranks",
                               "look for ranks of different CPU types or library versions (`ensync doctor`)")
 
+    def idle(self) -> bool:
+        """Whether there is nothing left to train. Collective."""
+        return self._target() is None and self.last_epoch == self.job.training.epochs
+
+    def ended(self) -> dict[int, str]:
+        """Return why each member's training ended, or how far it is, on every rank. Collective."""
+        mine = {m: t.position.ended(self.job.training.epochs) for m, t in self.trainees.items()}
+        return dict(sorted((m, why) for part in share(self.comm, mine) for m, why in part.items()))
+
     @property
     def failed(self) -> dict[int, str]:
         """The members that diverged or were lost, with the reason, on every rank. Collective."""
-        mine = {m: t.position.finished for m, t in self.trainees.items() if t.position.finished.startswith(UNUSABLE)}
-        return {m: why for part in share(self.comm, mine) for m, why in part.items()}
+        return {m: why for m, why in self.ended().items() if why.startswith(UNUSABLE)}
 
 
 def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
@@ -249,10 +301,10 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
         network = build_network(job, feeds, plan.comm.size)
         shards = _virtual_shards(job, feeds, network, allreduce) if isinstance(allreduce, ShardSum) else None
         together = join(network, allreduce, job) if shards is None else None
-        network.initialize(job.training.seed, member if job.ensemble.start == "own" else 0)
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
         trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress, shards=shards, together=together)
+        trainees[member].restart()
     return trainees
 
 
@@ -302,15 +354,35 @@ def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: C
         raise EnsyncError(f"the dataset {job.data.path} is not the one that {loaded.path} was trained on", f"the file with fingerprint {state.fingerprint}",
                           "prepare that dataset again or give --set data.path=FILE")
     _check_same(state.job, job, any(p["step"] for p in loaded.attributes["positions"]))
-    state.job = job
+    begun, state.job = state.job, job
     plan = make_plan(comm, state.members)
     trainees = build_trainees(comm, job, feeds, plan, console, wish)
     for member in range(state.members):
         found = loaded.member(comm, member)
         if member in trainees:
             loaded.restore(trainees[member], found)
-            if trainees[member].position.finished.startswith(LOST):
-                trainees[member].position.finished = ""    # it goes on where it was saved
-    if told := on_root(comm, lambda: rebuild(Path(job.output.directory) / "history.jsonl", state.history)):
-        console.warn(told)
-    return Session(comm, job, feeds, console, wish, state, plan, trainees)
+            trainees[member].go_on()
+    session = Session(comm, job, feeds, console, wish, state, plan, trainees)
+    _cut_history(session, loaded)
+    _say_rate(session, begun)
+    return session
+
+
+def _cut_history(session: Session, loaded: states.Loaded) -> None:
+    """Forget the records of epochs that are trained again, and why members that go on had ended. Collective."""
+    path, state, ended = session.directory / "history.jsonl", session.state, session.ended()
+    if told := on_root(session.comm, lambda: rebuild(path, state.history)):
+        session.console.warn(told)
+    reached = [p["epoch"] for p in loaded.attributes["positions"]]
+    kept = [record for record in state.history if record["epoch"] <= reached[record["member"]]]
+    state.history = [{k: v for k, v in record.items() if k != "ended" or v == ended[record["member"]]} for record in kept]
+    on_root(session.comm, lambda: rebuild(path, state.history))
+
+
+def _say_rate(session: Session, begun: Job) -> None:
+    """Say how the learning rate goes on where other settings than before change it."""
+    job, trainee = session.job, next(iter(session.trainees.values()))
+    now, before = trainee.learning_rate, trainee.rate_of(begun)
+    if not math.isclose(now, before):
+        over = f": cosine over {job.training.epochs} epochs, before over {begun.training.epochs}" * (job.schedule.name == begun.schedule.name == "cosine")
+        session.console.line(f"the learning rate goes on at {now:.3g}, after {trainee.rate_of(begun, 1):.3g} in the last step{over}")

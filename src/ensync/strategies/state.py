@@ -45,15 +45,6 @@ class RunState:
         }
 
 
-def vectors(trainee: Trainee) -> dict[str, np.ndarray]:
-    """Return every vector of a member by name, as views: parameters, statistics, average, optimiser slots, best parameters."""
-    named = {"parameters": trainee.network.parameters, "statistics": trainee.network.statistics}
-    if trainee.average is not None:
-        named["average"] = trainee.average
-    named |= {f"optimizer/{name}": slot for name, slot in trainee.optimizer.slots.items()}
-    return named | {f"best/{name}": values for name, values in trainee.best.items()}
-
-
 def gather_members(comm: Comm, plan: Plan, trainees: dict[int, Trainee]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return on rank 0 all members' vectors as "members/0000/name" and their positions; empty elsewhere. Collective."""
     for trainee in trainees.values():
@@ -62,7 +53,7 @@ def gather_members(comm: Comm, plan: Plan, trainees: dict[int, Trainee]) -> tupl
     gathered = gather_to_root(comm, mine)
     arrays: dict[str, np.ndarray] = {}
     for member, owner in enumerate(plan.owners):
-        part = arrays_to_root(comm, owner, vectors(trainees[member]) if comm.rank == owner else None)
+        part = arrays_to_root(comm, owner, trainees[member].vectors if comm.rank == owner else None)
         if comm.rank == 0 and part is not None:
             arrays |= {f"members/{member:04d}/{name}": values for name, values in part.items()}
     if gathered is None:
@@ -122,7 +113,7 @@ class Loaded:
     def restore(self, trainee: Trainee, found: dict[str, np.ndarray]) -> None:
         """Fill a like-built trainee, position included."""
         trainee.best = {}
-        targets, last = vectors(trainee), {k: v for k, v in found.items() if not k.startswith("best/")}
+        targets, last = trainee.vectors, {k: v for k, v in found.items() if not k.startswith("best/")}
         best = {k: np.empty_like(targets[k.removeprefix("best/")]) for k in ("best/parameters", "best/statistics")} if len(last) < len(found) else {}
         fill_arrays(self.path, found, targets | best)
         trainee.best = {k.removeprefix("best/"): v for k, v in best.items()}
