@@ -184,6 +184,6 @@ def test_a_comparison_without_test_images_is_refused(make_job, dataset):
     job = make_job("compared", data={"path": path}, training={"epochs": 1})
     with pytest.raises(EnsyncError, match="no test images"):
         compare(COMM, job, SILENT, StopWish())
-    assert not Path(job.output.directory).exists()
+    assert not on_root(COMM, Path(job.output.directory).exists)
     jury = results.jury_of_session(run(COMM, job))
     assert jury.member_accuracies == [None] and (COMM.rank or "no test images" in jury.fuse("soft_voting")["refused"])

@@ -41,7 +41,7 @@ def normalised(feed):
     return np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(1, 2))
 
 
-def tested(comm, jury):
+def answers(comm, jury):
     """Return a jury's soft voting without the last digits, the same on all ranks."""
     figures = jury.fuse("soft_voting")
     return comm.bcast(figures and {"loss": f"{figures['loss']:.9g}", "confusion": figures["confusion"]})
@@ -57,7 +57,7 @@ def test_an_average_is_tested_with_statistics_of_its_own(make_job, case):
     trained = run(COMM, job)
     before, positions = gathered(trained)
     jury = results.jury_of_session(trained)
-    expected = tested(COMM, jury)
+    expected = answers(COMM, jury)
     after, _ = gathered(trained)
     assert all(np.array_equal(before[name], after[name]) for name in before), "the test left the network in training as it was"
     losses = COMM.bcast([record["validation_loss"] for record in trained.state.history])
@@ -71,7 +71,7 @@ def test_an_average_is_tested_with_statistics_of_its_own(make_job, case):
     assert not np.allclose(statistics, before["members/0000/statistics"], rtol=0.05)
     for comm in (COMM, alone()):
         loaded = state.load_newest(comm, Path(job.output.directory))
-        assert tested(comm, results.jury_of_files(comm, loaded, job, trained.feeds)) == expected
+        assert answers(comm, results.jury_of_files(comm, loaded, job, trained.feeds)) == expected
     plain = make_job("plain", training=job.training.model_dump() | {"weight_average": 0.0, "best_weights": False}, network=job.network.model_dump(exclude_none=True))
     for name, values in gathered(run(COMM, plain))[0].items():
         assert np.array_equal(values, before[name]), f"{name} of the network in training does not know of its average"

@@ -241,3 +241,16 @@ def test_another_dataset_is_refused(make_job, dataset):
     loaded = state.load_newest(COMM, Path(job.output.directory))
     with pytest.raises(EnsyncError, match="not the one"):
         resume(COMM, loaded, moved)
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_checkpoints_leave_the_bits_of_a_run_as_they_are(make_job, monkeypatch, batch):
+    """Where a run is saved cuts no block of the kernel that takes a step for each sample."""
+    monkeypatch.setattr(training, "ONLINE", 64)
+    sections = {"network": {"hidden": [12, 9], "dropout": 0}, "optimizer": {"name": "sgd", "learning_rate": 0.05}, "training": {"batch": batch, "epochs": 1, "precision": "float32"}}
+    plain = run(COMM, make_job("plain", **sections))
+    saved = run(COMM, make_job("saved", **sections, checkpoint={"every_steps": 7, "keep": 99}))
+    assert len(list((Path(saved.directory) / "checkpoints").iterdir())) > 1
+    (one, first), (other, second) = gathered(plain), gathered(saved)
+    assert all(np.array_equal(one[name], other[name]) for name in one) and [p["updates"] for p in first] == [p["updates"] for p in second]
+    assert [r["train_loss"] for r in plain.state.history] == [r["train_loss"] for r in saved.state.history]
