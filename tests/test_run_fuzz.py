@@ -100,7 +100,7 @@ def test_everything_of_a_position_is_checked():
 VERBS = {
     "describe": lambda path: describe_run(path),
     "resume": lambda path: verbs.resume(MPI.COMM_SELF, "run", (), False),
-    "evaluate": lambda path: verbs.evaluate(MPI.COMM_SELF, "run", ("soft_voting",), (), False),
+    "evaluate": lambda path: verbs.evaluate(MPI.COMM_SELF, "run", ("soft_voting",), (), None),
 }
 
 
