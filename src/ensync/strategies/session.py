@@ -21,7 +21,7 @@ from ensync.mpi.world import Comm, agree_any, alone, on_root, share
 from ensync.nn import zoo
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
-from ensync.position import DIVERGED, EARLY, LOST, UNUSABLE
+from ensync.position import DIVERGED, UNUSABLE
 from ensync.report.console import Console
 from ensync.report.history import History, rebuild
 from ensync.report.text import plural
