@@ -1,14 +1,14 @@
 """The command line: verbs, their options and help. Decisions are made elsewhere."""
 
 import os
-import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from ensync import __version__
-from ensync.errors import EnsyncError, nearest
+from ensync import __version__, streams
+from ensync.errors import nearest, printable, sentence
 
 EXIT_CODES = ("Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 3 nobody got on for training.watchdog seconds; 75 stopped by a signal after a checkpoint, run again to continue; "
               "130 Ctrl-C.")
@@ -30,6 +30,7 @@ verbose = click.option("--verbose", is_flag=True, help="Let every rank speak, no
 
 def on_ranks(run: Callable[[Any], None]) -> None:
     """Run something collective on all ranks, so that one failing rank ends the job with its reason."""
+    streams.check_files()
     from ensync.mpi.abort import guard
     from ensync.mpi.world import world
     from ensync.signals import raise_interrupts
@@ -43,7 +44,7 @@ def on_ranks(run: Callable[[Any], None]) -> None:
 def say(text: Callable[[], str]) -> None:
     """Print the text of a verb that needs one process; under mpirun the others have nothing to do."""
     if started_rank() == 0:
-        click.echo(text())
+        streams.say(text())
 
 
 @click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -362,16 +363,24 @@ def _usage(error: click.ClickException) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; a mistake costs one sentence, said by rank 0."""
-    try:
-        return cli.main(arguments, prog_name="ensync", standalone_mode=False) or 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.Abort:
-        code, reason = 130, "interrupted"
-    except click.ClickException as error:
-        code, reason = 2, _usage(error)
-    except EnsyncError as error:
-        code, reason = error.exit_code, str(error)
-    if started_rank() == 0:
-        sys.stderr.write(reason + "\n")
+    code, reason = _run(arguments)
+    streams.flush()
+    if reason and started_rank() == 0:
+        streams.tell(reason)
     return code
+
+
+def _run(arguments: list[str] | None) -> tuple[int, str]:
+    """Run the command line; return its exit code, and what a person should read about it, "" when nothing."""
+    try:
+        streams.check_directory()
+        return cli.main(arguments, prog_name="ensync", standalone_mode=False) or 0, ""
+    except click.exceptions.Exit as stop:
+        return stop.exit_code, ""
+    except (click.Abort, KeyboardInterrupt):
+        return 130, "interrupted"
+    except click.ClickException as error:
+        return 2, printable(_usage(error))
+    except Exception as error:
+        known = sentence(error)
+        return (known.exit_code, str(known)) if known else (1, "".join(traceback.format_exception(error)).rstrip())

@@ -34,6 +34,7 @@ def doctor(comm: Comm, job: Job | None, console: Console) -> int:
     found = findings(comm, job)
     for finding in found:
         console.line(f"{finding.level:<6}  {finding.subject:<9}  {finding.sentence}.", STYLES[finding.level])
+    console.check()
     return comm.bcast(exit_code(found))
 
 

@@ -184,6 +184,7 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
         fusion, path = report and report | {"format": "ensync-fusion"}, target
         on_root(comm, lambda: _write_json(path, fusion))
         console.files({"fusion": target})
+    console.check()
 
 
 def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory: str) -> None:
@@ -208,6 +209,7 @@ def predict(comm: Comm, directory: str, images: tuple[str, ...], method: str | N
         for note in notes:
             console.warn(note)
         _print_predictions(console, names, votes, dataset.class_names)
+        console.check()
 
 
 def _print_predictions(console: Console, names: list[str], votes: np.ndarray, classes: list[str]) -> None:

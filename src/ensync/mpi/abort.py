@@ -1,7 +1,6 @@
 """One failing rank ends the job, with its number, its node and the reason, once."""
 
 import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -9,11 +8,12 @@ from contextlib import contextmanager
 
 from mpi4py import MPI
 
-from ensync.errors import EnsyncError
+from ensync.errors import sentence
 from ensync.mpi import survivors
 from ensync.mpi.shared_memory import forget_segments
 from ensync.mpi.world import Comm, patient_barrier
 from ensync.signals import INTERRUPTED, STOPPED, StoppedEarly
+from ensync.streams import flush, tell
 
 # How long a failed rank waits for the others to fail as well, before it ends the job over their heads.
 _GRACE = 1.0
@@ -63,16 +63,15 @@ def _together(comm: Comm, exit_comm: Comm, code: int, reason: str) -> int:
 
 def _leave_for_good(comm: Comm, code: int) -> None:
     """Leave the process without the end of MPI, which may wait for the dead."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     patient_barrier(comm)
     os._exit(code)
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
     """Return the exit code of an exception and what a person should read about it, "" when nothing."""
-    if isinstance(error, EnsyncError):
-        return error.exit_code, str(error)
+    if known := sentence(error):
+        return known.exit_code, str(known)
     if survivors.is_loss(error):
         return 1, "another rank has died; expected all ranks of the job; look for its reason above or in its node's log, then continue with `ensync resume`."
     if isinstance(error, KeyboardInterrupt):
@@ -80,8 +79,8 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     if isinstance(error, StoppedEarly):
         return STOPPED, str(error)
     if isinstance(error, SystemExit):
-        known = isinstance(error.code, int | None)
-        return (int(error.code or 0), "") if known else (1, str(error.code))
+        counts = isinstance(error.code, int | None)
+        return (int(error.code or 0), "") if counts else (1, str(error.code))
     inside = error.__traceback__ and error.__traceback__.tb_next  # without the guard's own frame
     return 1, "".join(traceback.format_exception(type(error), error, inside)).rstrip()
 
@@ -105,7 +104,7 @@ def _delay(comm: Comm) -> float:
 def end_job(comm: Comm, code: int, reason: str) -> None:
     """Tell why and abort all ranks."""
     forget_segments()
-    _write(f"[rank {comm.rank} of {comm.size} on {MPI.Get_processor_name()}] {reason}")
+    tell(f"[rank {comm.rank} of {comm.size} on {MPI.Get_processor_name()}] {reason}")
     time.sleep(_HEARD)
     comm.Abort(code)
 
@@ -116,10 +115,4 @@ def _tell(outcomes: list[tuple[int, str]]) -> None:
     for rank, reason in enumerate(reasons):
         if reason and reason not in reasons[:rank]:
             everywhere = reasons.count(reason) == len(reasons)
-            _write(reason if everywhere else f"[rank {rank} of {len(reasons)}] {reason}")
-
-
-def _write(text: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+            tell(reason if everywhere else f"[rank {rank} of {len(reasons)}] {reason}")

@@ -9,7 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ensync.activity import Doing, doing
-from ensync.errors import EnsyncError
+from ensync.errors import sentence
 from ensync.signals import StoppedEarly
 
 Comm = MPI.Intracomm
@@ -52,17 +52,21 @@ def topology(comm: Comm) -> Topology:
 def on_root(comm: Comm, function: Callable[[], T]) -> T:
     """Call `function` on rank 0 while the others sleep, and return its (picklable) result on every rank. Collective.
 
-    An EnsyncError is raised on all ranks alike, and a StoppedEarly; of any other exception the others hear as a RuntimeError.
+    An EnsyncError, and what becomes one (errors.sentence), is raised on all ranks alike, and a StoppedEarly; of any other exception
+    the others hear as a RuntimeError.
     """
     outcome: tuple[T | None, BaseException | None] = None, None
     bug: BaseException | None = None
     if comm.rank == 0:
         try:
             outcome = function(), None
-        except (EnsyncError, StoppedEarly) as error:
+        except StoppedEarly as error:
             outcome = None, error
         except BaseException as error:
-            bug, outcome = error, (None, RuntimeError(f"rank 0 failed: {error!r}"))
+            if known := sentence(error):
+                outcome = None, known
+            else:
+                bug, outcome = error, (None, RuntimeError(f"rank 0 failed: {error!r}"))
     with doing(Doing.ROOT):
         _sleep_until_all_come(comm)
         result, failure = comm.bcast(outcome)

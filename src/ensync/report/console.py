@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from ensync.report import tables, text
+from ensync.errors import EnsyncError, printable
+from ensync.report import tables
 from ensync.report.progress import BarProgress, LogProgress, Pace
 from ensync.report.terminal import Output, Terminal, find_terminal
 
@@ -48,7 +49,7 @@ class Console:
 
     def lines(self, lines: Sequence[str], style: str = "") -> None:
         """Write lines of plain text, above the bar when there is one. style: rich's, for terminals ("bold", "yellow")."""
-        whole = "\n".join(self._prefix + line for line in lines)
+        whole = "\n".join(self._prefix + printable(line) for line in lines)
         if self._rich is None:
             self._output.write(whole + "\n")
         else:
@@ -58,7 +59,12 @@ class Console:
 
     def line(self, line: str = "", style: str = "") -> None:
         """Write one line."""
-        self.lines([text.printable(line)], style)
+        self.lines([line], style)
+
+    def check(self) -> None:
+        """Refuse to end well where lines were lost, for verbs that write nothing else. Errors: EnsyncError."""
+        if self._output.trouble:
+            raise EnsyncError(self._output.trouble, "room for what is printed", "print to another place")
 
     def warn(self, message: str) -> None:
         """Write what may be wrong."""
@@ -136,7 +142,7 @@ class SilentConsole(Console):
     def _nothing(self, *args: object, **kwargs: object) -> None:
         """Say nothing."""
 
-    lines = line = warn = advise = step = epoch = test = comparison = sweep = files = _nothing
+    lines = line = check = warn = advise = step = epoch = test = comparison = sweep = files = _nothing
 
 
 def _styled(lines: str, style: str) -> Text:

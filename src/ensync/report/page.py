@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ensync.errors import printable, printable_lines
 from ensync.report import tables, text
 from ensync.report.files import finite, refuse_write, write_whole
 from ensync.report.verdict import interval_of, notes_of, sweep_verdict, together_and_apart, verdict
@@ -73,7 +74,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: printable(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows)
     return file.getvalue()
 
 
@@ -117,9 +118,14 @@ def _render(**parts: object) -> str:
     """Return the template filled in, every text escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("ensync.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(loader=PackageLoader("ensync.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_clean)
     environment.filters["unbroken"] = lambda line: re.sub(r"(?<=\d) (?=(%|s|points)\b|%)", "\N{NO-BREAK SPACE}", line)
     return environment.get_template("page.html").render(**parts)
+
+
+def _clean(value: object) -> object:
+    """Return text without control characters other than the ends of lines; what is marked up already stays."""
+    return printable_lines(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _subject(content: Mapping) -> str:

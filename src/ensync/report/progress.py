@@ -62,8 +62,8 @@ class BarProgress:
     def __init__(self, pace: Pace, console: RichConsole) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        words = TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}")
-        columns = TextColumn("{task.description}"), BarColumn(max(4, min(24, console.width - 60))), words
+        words = TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}", markup=False)
+        columns = TextColumn("{task.description}", markup=False), BarColumn(max(4, min(24, console.width - 60))), words
         self.pace, self._shown = pace, False
         self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
         self._task = self._bar.add_task("", total=pace.total, speed="", left="")

@@ -1,5 +1,6 @@
 """Where rank 0's lines really end up: a terminal or a log, asked of the launcher when there is one."""
 
+import errno
 import io
 import os
 import select
@@ -8,6 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+
+from ensync.errors import reason
+from ensync.streams import tell
 
 LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "hydra_pmi_proxy", "prted", "prte", "orted")
 
@@ -96,16 +100,23 @@ class Output:
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
         self.encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        self.open = True
+        self.open, self.trouble = True, ""
 
     def write(self, text: str) -> int:
         """Write the text at once; what the stream's encoding lacks is shown as "?"."""
         if self.open and text:
             try:
                 self._write(text)
-            except (OSError, ValueError):
+            except (AttributeError, OSError, ValueError) as error:
                 self.open = False
+                self._note(error)
         return len(text)
+
+    def _note(self, error: Exception) -> None:
+        """Remember why lines are lost, and say it at once; a reader that has gone knows it."""
+        if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EBADF):
+            self.trouble = f"standard output cannot be written because {reason(error)}"
+            tell(f"warning: {self.trouble}; the lines from here on are lost")
 
     def _write(self, text: str) -> None:
         try:

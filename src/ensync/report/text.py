@@ -4,6 +4,8 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
+from ensync.errors import printable
+
 DASH = "-"
 
 
@@ -73,11 +75,6 @@ def factor(value: float | None) -> str:
 def plural(amount: int, one: str, many: str | None = None) -> str:
     """Return "1 rank" or "4 ranks"."""
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters replaced, so that a name from a file cannot steer the terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter)[0] == "C" else letter for letter in text)
 
 
 def cells(text: str) -> int:

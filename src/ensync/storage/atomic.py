@@ -13,30 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ensync.errors import EnsyncError
+from ensync.errors import EnsyncError, reason
 
 FOREIGN_AGE = 900.0  # seconds after which a temporary of another node counts as abandoned: its writer cannot be asked
 WRITE_PIECE = 1 << 24  # bytes per write call, so that a signal is never deferred for long
 
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-(?P<pid>\d+)-(?P<start>\d+)\.[0-9a-f]{8}\.tmp")
-_REASONS = {
-    errno.ENOSPC: "no space is left on the device",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission is denied",
-    errno.EPERM: "permission is denied",
-    errno.ENOENT: "the directory does not exist (any more)",
-    errno.ENOTDIR: "a part of the path is a file, not a directory",
-    errno.ESTALE: "the directory does not exist (any more)",
-    errno.EISDIR: "a directory of that name is in the way",
-    errno.EFBIG: "the file system or a limit (ulimit -f) refuses a file of this size",
-    errno.EIO: "the device reports an input/output error",
-}
-
-
-def reason(error: OSError) -> str:
-    """Return what an operating-system error means, in words."""
-    return _REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def write_atomically(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:
@@ -98,8 +80,9 @@ def _temporary_name(path: Path) -> Path:
 
 
 def _cannot_write(path: Path, error: OSError) -> EnsyncError:
+    missing = error.errno in (errno.ENOENT, errno.ESTALE)
     return EnsyncError(
-        f"{path} cannot be written because {reason(error)}",
+        f"{path} cannot be written because {'the directory does not exist (any more)' if missing else reason(error)}",
         "a writable directory with room for the file",
         f"make room in {path.parent} or choose another directory; files written before are intact",
     )

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.errors import EnsyncError, reason
 from ensync.storage import checkpoint_format
-from ensync.storage.atomic import clean_temporaries, reason, write_atomically
+from ensync.storage.atomic import clean_temporaries, write_atomically
 
 __all__ = [
     "checkpoint_name",

@@ -28,8 +28,7 @@ import h5py
 import numpy as np
 
 from ensync import __version__
-from ensync.errors import EnsyncError
-from ensync.storage.atomic import reason
+from ensync.errors import EnsyncError, reason
 from ensync.storage.locks import writer_of
 
 VERSION, HEADER, PIECE = 1, 512, 1 << 20

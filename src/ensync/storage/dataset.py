@@ -9,9 +9,8 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from ensync.errors import EnsyncError, nearest
+from ensync.errors import EnsyncError, nearest, reason
 from ensync.storage import layout
-from ensync.storage.atomic import reason
 from ensync.storage.description import describe
 from ensync.storage.layout import SPLITS, Layout, refusal
 from ensync.storage.locks import writer_of

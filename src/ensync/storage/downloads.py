@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ensync.errors import EnsyncError
-from ensync.storage.atomic import reason
+from ensync.errors import EnsyncError, reason
 from ensync.storage.published import PUBLISHED
 
 Progress = Callable[[str, int, int], None]

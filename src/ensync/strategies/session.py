@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ensync.activity import Doing, doing, tick
-from ensync.errors import EnsyncError
+from ensync.errors import EnsyncError, printable
 from ensync.evaluation import estimate_statistics, evaluate_block
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.kernels.threads import thread_limit
@@ -46,7 +46,7 @@ class Stopped(EnsyncError):
         return (Stopped, (self.given, self.expected, self.action, self.exit_code))
 
     def __str__(self) -> str:
-        return f"{self.given}; {self.action}."
+        return printable(f"{self.given}; {self.action}.")
 
     def of_part(self, part: str, whole: str) -> "Stopped":
         """Return it as told of a part of something larger, which cannot be continued as a whole."""

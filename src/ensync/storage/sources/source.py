@@ -11,8 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ensync.errors import EnsyncError
-from ensync.storage.atomic import reason
+from ensync.errors import EnsyncError, reason
 from ensync.storage.sources.names import resembling
 
 LISTED = 5  # how many bad rows or files a sentence names before it only counts
