@@ -108,6 +108,36 @@ def test_a_stratified_cut_keeps_the_proportions(part):
         assert abs(mask[members].sum() - part * members.sum()) <= 1 and not mask[members].all()
 
 
+def test_ties_of_a_cut_fall_by_the_seed_and_not_by_the_label():
+    """Of 50 classes of two, a fifth takes one of 20 classes: every class is as likely, and the rest train."""
+    labels, times = np.repeat(np.arange(50), 2), np.zeros(50)
+    for seed in range(100):
+        mask = stratified(labels, 0.2, np.random.default_rng(seed))
+        counts = np.bincount(labels[mask], minlength=50)
+        assert mask.sum() == 20 and counts.max() == 1
+        times += counts
+    assert 20 < times.min() and times.max() < 60    # 40 expected, 4.9 the standard deviation
+
+
+@pytest.mark.parametrize(("sizes", "part", "total"), [([1] * 30 + [5] * 20, 0.2, 26), ([1, 1, 1, 2], 0.5, 1), ([12, 22, 32, 42], 0.1, 11), ([3, 0, 3], 0.9, 4)])
+def test_a_cut_takes_its_share_and_leaves_each_class_a_row(sizes, part, total):
+    """Classes of one row give none; 12, 22, 32 and 42 rows leave the same remainder, whatever rounding makes of it."""
+    labels, first = np.repeat(np.arange(len(sizes)), sizes), set()
+    for seed in range(40):
+        counts = np.bincount(labels[stratified(labels, part, np.random.default_rng(seed))], minlength=len(sizes))
+        assert counts.sum() == total and all(count < size or size == 0 for count, size in zip(counts, sizes, strict=True))
+        first.add(tuple(counts))
+    assert len(first) > 1 or total != 11
+
+
+def test_a_split_that_lacks_classes_is_told_of(tmp_path):
+    labels = np.repeat(np.arange(8), 3)
+    images = {"train": pictures(24, 2, 2, 1)}
+    done = write_dataset(tmp_path / "a.h5", Source("x", images, {"train": labels}, list("abcdefgh"), "s", "l"))
+    assert len(done.notes) == 2 and done.notes[0].startswith("the 2 validation images have none of 6 of 8 classes: '")
+    assert done.notes[1].startswith("the 5 test images have none of 3 of 8 classes: '")
+
+
 def test_rows_come_in_any_order_and_more_than_once(tmp_path):
     write_dataset(tmp_path / "a.h5", source())
     with open_dataset(tmp_path / "a.h5") as dataset:

@@ -32,12 +32,12 @@ def test_digits_need_no_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "write", "options", "shape", "notes"),
     [
-        ("mnist", write_idx, {}, (5, 4, 1), 4),
-        ("fashion-mnist", write_idx, {}, (5, 4, 1), 4),
-        ("cifar-10", lambda place: write_cifar(place, "bin", 10), {}, (32, 32, 3), 0),
-        ("csv", lambda place: (place.mkdir(), write_csv(place / "train.csv")), {"bad_rows": "skip"}, (4, 4, 1), 1),
-        ("images", write_pictures, {}, (32, 32, 3), 0),
-        ("images", write_pictures, {"size": 8, "greyscale": True, "bad_rows": "skip"}, (8, 8, 1), 0),
+        ("mnist", write_idx, {}, (5, 4, 1), 5),
+        ("fashion-mnist", write_idx, {}, (5, 4, 1), 5),
+        ("cifar-10", lambda place: write_cifar(place, "bin", 10), {}, (32, 32, 3), 1),
+        ("csv", lambda place: (place.mkdir(), write_csv(place / "train.csv")), {"bad_rows": "skip"}, (4, 4, 1), 2),
+        ("images", write_pictures, {}, (32, 32, 3), 1),
+        ("images", write_pictures, {"size": 8, "greyscale": True, "bad_rows": "skip"}, (8, 8, 1), 1),
     ],
 )
 def test_every_dataset_is_prepared_from_its_files(tmp_path, monkeypatch, name, write, options, shape, notes):

@@ -70,7 +70,7 @@ def write_dataset(
     _check(source, validation, test, seed)
     _check_replaceable(path)
     parts = cut(source, validation, test, seed)
-    notes = [*source.notes, *shared_rows(source, {split: (part.origin, part.rows) for split, part in parts.items()})]
+    notes = [*source.notes, *shared_rows(source, {split: (part.origin, part.rows) for split, part in parts.items()}), *_lacking(source, parts)]
     plan = _plan(source, parts, _preparation(source, validation, test, seed), notes)
     _make_room(path, plan)
     with temporary_beside(path) as temporary:
@@ -102,20 +102,39 @@ def cut(source: Source, validation: float, test: float, seed: int) -> dict[str, 
 
 
 def stratified(labels: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray:
-    """Return a mask bool (rows,) of round(part * rows) rows with the classes in proportion (largest remainders).
+    """Return a mask bool (rows,) of round(part * rows) rows with the classes in proportion (largest remainders, ties by lot).
 
-    At least one row of each class stays out of it.
+    At least one row of each class stays out of it; other classes then give more, and the rows are fewer only when none can.
     """
-    counts = np.bincount(labels)
-    shares = counts * part
-    taken = np.floor(shares).astype(np.int64)
-    short = round(part * len(labels)) - int(taken.sum())
-    taken[np.argsort(taken - shares, kind="stable")[:short]] += 1
     mask = np.zeros(len(labels), bool)
-    for label, count in enumerate(np.minimum(taken, counts - 1)):
+    for label, count in enumerate(_taken(np.bincount(labels), part, random)):
         if count > 0:
             mask[random.permutation(np.flatnonzero(labels == label))[:count]] = True
     return mask
+
+
+def _taken(counts: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray:
+    """Return how many rows int64 (classes,) a cut takes of each class, which has counts int64 (classes,)."""
+    shares, room = counts * part, np.maximum(counts - 1, 0)
+    taken = np.minimum(np.floor(shares).astype(np.int64), room)
+    lot = random.spawn(1)[0].permutation(len(counts))  # a stream of its own: the rows chosen do not depend on it
+    while (short := round(part * counts.sum()) - int(taken.sum())) > 0 and (taken < room).any():
+        able = np.flatnonzero(taken < room)
+        remainders = np.round(shares - taken, 9)[able]  # equal ones differ by rounding
+        taken[able[np.lexsort((lot[able], -remainders))][:short]] += 1
+    return taken
+
+
+def _lacking(source: Source, parts: dict[str, _Part]) -> list[str]:
+    """Return a note for each split cut from train, not empty, that has no image of some classes."""
+    notes = []
+    for split, part in ((split, part) for split, part in parts.items() if part.origin != split):
+        counts = np.bincount(source.labels[part.origin][part.rows], minlength=len(source.class_names))
+        names = [f"'{source.class_names[label]}'" for label in np.flatnonzero(counts == 0)]
+        if names and len(part.rows):
+            images = f"{len(part.rows):,} {split} image{'s' * (len(part.rows) > 1)}"
+            notes.append(f"the {images} have none of {len(names)} of {len(counts)} classes: {first_few(names, len(names))}")
+    return notes
 
 
 def _check(source: Source, validation: float, test: float, seed: int) -> None:
