@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -25,6 +25,7 @@ class Verbs(click.Group):
 
 
 settings = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting of the job file; may be repeated.")
+other_data = click.option("--data", metavar="FILE.h5", help="Test on the test images of another dataset, of the same shape and classes.")
 verbose = click.option("--verbose", is_flag=True, help="Let every rank speak, not only rank 0.")
 
 
@@ -45,6 +46,13 @@ def say(text: Callable[[], str]) -> None:
     """Print the text of a verb that needs one process; under mpirun the others have nothing to do."""
     if started_rank() == 0:
         streams.say(text())
+
+
+def say_all(texts: Callable[[], Iterable[str]]) -> None:
+    """Print texts one by one, as `say`; those before an error are printed."""
+    if started_rank() == 0:
+        for text in texts():
+            streams.say(text)
 
 
 @click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -105,9 +113,12 @@ def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:
 
 @cli.command(short_help="Test a run from its files.")
 @click.argument("run", metavar="RUN")
+@other_data
 @settings
-def evaluate(run: str, overrides: tuple[str, ...]) -> None:
+def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
     """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion counts.
+
+    The dataset must be the one that the run was trained on, unchanged. --data tests on another one on purpose, and says so.
 
     \b
       ensync evaluate runs/quickstart
@@ -116,7 +127,7 @@ def evaluate(run: str, overrides: tuple[str, ...]) -> None:
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.evaluate(comm, run, (), overrides))
+    on_ranks(lambda comm: verbs.evaluate(comm, run, (), overrides, data=data))
 
 
 METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
@@ -125,16 +136,17 @@ METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 @cli.command(short_help="Fuse the members of a run from its files.")
 @click.argument("run", metavar="RUN")
 @click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="Repeat for several; without it, all.")
+@other_data
 @settings
-def fuse(run: str, methods: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Fuse the members of a run from its files and write fusion.json beside the result of its training.
+def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[str, ...]) -> None:
+    """Fuse the members of a run from its files and write fusion.json beside the result of its training; fusion_on_FILE.json with --data.
 
     \b
       ensync fuse runs/quickstart --method hard_voting
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.fuse(comm, run, methods or METHODS, overrides))
+    on_ranks(lambda comm: verbs.fuse(comm, run, methods or METHODS, overrides, data))
 
 
 @cli.command()
@@ -143,7 +155,7 @@ def fuse(run: str, methods: tuple[str, ...], overrides: tuple[str, ...]) -> None
 @click.option("--method", type=click.Choice(METHODS), help="Fusion; the job's without it.")
 @settings
 def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]) -> None:
-    """Classify image files, or all in a directory, with a trained run.
+    """Classify image files, or all in a directory, with a trained run; its dataset is not needed.
 
     \b
       ensync predict runs/quickstart digit.png photos/
@@ -207,7 +219,7 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
     """
     from ensync import describing
 
-    say(lambda: describing.describe(thing, overrides))
+    say_all(lambda: describing.describe(thing, overrides))
 
 
 @cli.command(short_help="Hand a job file to Slurm.")
@@ -290,9 +302,9 @@ def explain() -> None:
     say(explain_settings)
 
 
-@cli.group(cls=Verbs, short_help="Prepare and describe datasets.")
+@cli.group(cls=Verbs, short_help="Prepare, describe and verify datasets.")
 def data() -> None:
-    """Prepare and describe datasets; one process, before any training."""
+    """Prepare, describe and verify datasets; one process, before any training."""
 
 
 @data.command("prepare", short_help="Write a dataset as one HDF5 file.")
@@ -344,6 +356,23 @@ def describe_data(file: str) -> None:
     from ensync import describing
 
     say(lambda: describing.describe_dataset(file))
+
+
+@data.command("verify", short_help="Check that a dataset is as it was written.")
+@click.argument("file", metavar="FILE.h5")
+def verify_data(file: str) -> None:
+    """Read a prepared dataset and check that every image and label is as it was written.
+
+    \b
+      ensync data verify data/digits.h5
+
+    Exit code 2 when something is damaged. Verbs that train or test check the images that they load, too.
+    """
+    from ensync import describing
+    from ensync.signals import raise_interrupts
+
+    raise_interrupts()
+    say_all(lambda: describing.verify(file))
 
 
 def started_rank() -> int:

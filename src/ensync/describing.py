@@ -1,5 +1,7 @@
 """What a job, a run or a dataset is, in words; and the preparation of datasets. One process, no MPI."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,27 @@ from ensync.job import Job, dump_job, job_from_dict, load_job
 from ensync.report import text
 
 
-def describe(thing: str, overrides: tuple[str, ...] = ()) -> str:
-    """Return the description of a job file, a run directory, a checkpoint or a dataset."""
+def describe(thing: str, overrides: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the description of a job file, a run directory, a checkpoint or a dataset.
+
+    Errors: EnsyncError; after the description of a run whose data.path is another dataset.
+    """
     path = Path(thing)
     if path.suffix == ".toml":
-        return describe_job(load_job(path, overrides))
-    if path.is_dir():
-        return describe_run(path)
+        yield describe_job(load_job(path, overrides))
+    elif path.is_dir() or _is_checkpoint(thing):
+        yield from describe_run(path)
+    else:
+        yield describe_dataset(thing)
+
+
+def _is_checkpoint(thing: str) -> bool:
+    path = Path(thing)
     if not path.exists():
         beside = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise EnsyncError(f"there is no '{thing}'{nearest(thing, beside)}", "a job file, a run's directory, a checkpoint or a dataset", "check the path")
     with open(path, "rb") as file:
-        is_checkpoint = file.read(6) == b"Ensync"
-    return describe_run(path) if is_checkpoint else describe_dataset(thing)
+        return file.read(6) == b"Ensync"
 
 
 def describe_dataset(file: str) -> str:
@@ -78,28 +88,54 @@ def _layer_rows(layers: list[tuple[str, Any, tuple[int, ...]]], dtype: np.dtype,
     return rows
 
 
-def describe_run(path: Path) -> str:
-    """Return where a run stands: its newest valid checkpoint, members, last epoch and test result."""
-    from ensync.storage.checkpoint import load_checkpoint, newest_valid
+def describe_run(path: Path) -> Iterator[str]:
+    """Yield where a run stands: its newest valid checkpoint, members, what it was trained on, last epoch and test result.
+
+    Errors: EnsyncError; after that when data.path is another dataset.
+    """
+    from ensync.storage.checkpoint import Found, load_checkpoint, load_newest_valid
     from ensync.storage.lock import describe_holder
     from ensync.strategies.content import check
 
-    found, rejected = (path, []) if path.is_file() else newest_valid(path / "checkpoints")
+    found, rejected = (Found(path, *load_checkpoint(path)), []) if path.is_file() else load_newest_valid(path / "checkpoints")
     lines = [f"{p} is left aside: {why}" for p, why in rejected]
     if found is None:
         why = f" ({rejected[0][1]})" if rejected else ""
         raise EnsyncError(f"'{path}' holds no valid checkpoint{why}", "the output.directory of a run", "check the path")
-    attributes, arrays = load_checkpoint(found)
-    check(found, attributes)
-    job = job_from_dict(attributes["job"], str(found))
-    if holder := describe_holder(found.parent.parent):
+    attributes = found.attributes
+    check(found.path, attributes)
+    job = job_from_dict(attributes["job"], str(found.path))
+    if holder := describe_holder(found.path.parent.parent):
         lines.append(f"in use by   {holder}")
-    lines += [f"checkpoint  {found}", f"made by     {attributes['creator']}", f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",
-              f"vectors     {len(arrays)}, {text.size(sum(a.nbytes for a in arrays.values()))}"]
+    lines += [f"checkpoint  {found.path}", f"made by     {attributes['creator']}", f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",
+              f"vectors     {len(found.arrays)}, {text.size(sum(a.nbytes for a in found.arrays.values()))}"]
+    data, trouble = _trained_on(found.path, attributes, job.data.path)
+    lines += data
     for member, p in enumerate(attributes["positions"]):
         lines.append(f"member {member:<4} epoch {p['epoch']} of {job.training.epochs}, step {p['step']}, {p['updates']:,} updates" + (f", {p['finished']}" if p["finished"] else ""))
     lines += _last_record(attributes["history"])
-    return "\n".join([*lines, "", dump_job(job)])
+    yield "\n".join([*lines, "", dump_job(job)])
+    if trouble:
+        raise trouble
+
+
+def _trained_on(checkpoint: Path, attributes: dict[str, Any], place: str) -> tuple[list[str], EnsyncError | None]:
+    """Return what a run was trained on and what lies at data.path now, in lines, and the refusal when that is another dataset."""
+    from ensync.storage.dataset import open_dataset
+    from ensync.strategies.identity import Identity, same
+
+    identity = Identity.from_dict(attributes["dataset"]) if attributes.get("dataset") else None
+    lines = [f"trained on  {identity or attributes['fingerprint'] + ' (a checkpoint of an older version tells no more)'}"]
+    if identity and identity.preparation:
+        lines.append("prepared    " + ", ".join(f"{key} {value}" for key, value in identity.preparation.items()))
+    if not Path(place).exists():
+        return [*lines, f"dataset     {place} does not exist here; `ensync predict` works without it"], None
+    try:
+        with open_dataset(place) as dataset:
+            same(checkpoint, identity, attributes["fingerprint"], dataset)
+    except EnsyncError as error:
+        return [*lines, f"dataset     {error.given}"], error
+    return [*lines, f"dataset     {place}, the same"], None
 
 
 def _last_record(history: list[dict[str, Any]]) -> list[str]:
@@ -109,12 +145,29 @@ def _last_record(history: list[dict[str, Any]]) -> list[str]:
     return [f"last epoch  train accuracy {text.percent(last['train_accuracy'])}, validation accuracy {text.percent(last['validation_accuracy'])}"]
 
 
-def prepare(name: str, directory: str | None, download: bool, target: str | None, **options: Any) -> str:
-    """Write a dataset with a progress bar; return what was done, in lines."""
+def verify(file: str) -> Iterator[str]:
+    """Yield for each split of a dataset whether it is as it was written, with a progress bar. Errors: EnsyncError, after that, when it is not."""
+    from ensync.storage.dataset import open_dataset
+    from ensync.storage.verification import damaged, faults
+
+    with open_dataset(file) as dataset:
+        with _bars() as progress:
+            found = faults(dataset, progress=progress)
+        for split, fault in found.items():
+            rows = dataset.sizes.get(split, sum(dataset.sizes.values()))
+            yield f"{split:<10}  {rows:>11,} images  " + (f"damaged: {fault.format(split=split)} not as written" if fault else "as written")
+        if not dataset.digests:
+            yield f"{file} has no digests and was compared with its fingerprint, which cannot tell where damage is; `ensync data prepare` writes it with digests"
+        if bad := [split for split, fault in found.items() if fault]:
+            raise damaged(dataset, found[bad[0]].format(split=bad[0]))
+        yield f"{file} is as it was written"
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on a terminal for each kind of work while the block runs; yield what reports progress."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    from ensync.storage.prepare import prepare as prepare_dataset
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -126,5 +179,13 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
 
+        yield progress
+
+
+def prepare(name: str, directory: str | None, download: bool, target: str | None, **options: Any) -> str:
+    """Write a dataset with a progress bar; return what was done, in lines."""
+    from ensync.storage.prepare import prepare as prepare_dataset
+
+    with _bars() as progress:
         prepared = prepare_dataset(name, target, directory, download, progress=progress, **options)
     return "\n".join([*prepared.notes, str(prepared), f"`ensync data describe {prepared.path}` tells what it holds"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from ensync.report.console import Console, make_console
 from ensync.signals import stop_on_signals
 from ensync.storage.atomic import write_atomically
 from ensync.storage.checkpoint import verify_checkpoint
+from ensync.storage.dataset import open_dataset
 from ensync.storage.lock import confirm
 from ensync.strategies import course, launch, results, session, state
 from ensync.strategies.compare import FUSIONS, SINGLE, page_files, parts, sweep_files
 from ensync.strategies.compare import compare as run_comparison
 from ensync.strategies.compare import sweep as run_sweep
+from ensync.strategies.data import Feeds, only_pictures, open_feeds, open_other
 from ensync.strategies.earlier import refuse_earlier
 from ensync.strategies.header import show_place, show_run
+from ensync.strategies.identity import Identity, alike
 
 
 def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
@@ -71,7 +75,8 @@ def _resume(comm: Comm, directory: str, overrides: tuple[str, ...], console: Con
     job = _with(comm, saved.model_copy(update={"output": saved.output.model_copy(update={"directory": stands})}), overrides)
     _check_epochs(loaded, job)
     with _watched(comm, job, console):
-        place = launch.prepare(comm, job)
+        _identity(comm, loaded, job, console)
+        place = launch.prepare(comm, job, lambda: open_feeds(comm, job, loaded.accept))
         with stop_on_signals() as wish:
             run = session.resume(comm, loaded, job, place.feeds, console, wish)
             launch.write_job(comm, job)
@@ -159,22 +164,29 @@ def _show(console: Console, jury: results.Jury, report: dict[str, Any] | None) -
         if "refused" in figures:
             console.warn(f"{FUSIONS[method]}: {figures['refused']}")
         else:
-            console.test(name, np.array(figures["confusion"]), jury.feeds.dataset.class_names, figures["loss"], figures["top_k"])
+            console.test(name, np.array(figures["confusion"]), jury.feeds.identity.class_names, figures["loss"], figures["top_k"])
 
 
-def fuse(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Test a run's fusions from its files, and write fusion.json beside the result of its training."""
+def fuse(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...], data: str | None = None) -> None:
+    """Test a run's fusions from its files, and write fusion.json beside the result of its training; fusion_on_FILE.json for another dataset."""
     run = _find_run(comm, directory)
     with launch.holding(comm, [run], "fuse", make_console(comm.rank)):
-        evaluate(comm, directory, methods, overrides, Path(run) / "fusion.json")
+        evaluate(comm, directory, methods, overrides, Path(run) / (f"fusion_on_{Path(data).stem}.json" if data else "fusion.json"), data)
 
 
-def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...], target: Path | None = None) -> None:
-    """Test a run from its files, with the job's fusion or those named; write the figures into `target`, where one is given."""
+def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tuple[str, ...], target: Path | None = None, data: str | None = None) -> None:
+    """Test a run from its files, with the job's fusion or those named, on the test images of the file `data` where one is given.
+
+    target: where the figures are written, if anywhere.
+    """
     console = make_console(comm.rank)
-    loaded, job, place = _open_run(comm, directory, overrides)
+    loaded, job = _open_run(comm, directory, overrides)
+    trained_on = _identity(comm, loaded, job, console)
+    place = launch.prepare(comm, job, lambda: _feeds_to_test(comm, loaded, job, trained_on, data))
     own = job.fusion.method if loaded.state.members > 1 else SINGLE
     _say_unfinished(console, loaded, job, directory)
+    if place.feeds.other:
+        console.line(f"tested on another dataset than the run's own ({trained_on}): {place.feeds.dataset.path} ({place.feeds.other})")
     jury = results.jury_of_files(comm, loaded, job, place.feeds)
     for member, why in jury.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
@@ -187,6 +199,30 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
     console.check()
 
 
+def _identity(comm: Comm, loaded: state.Loaded, job: Job, console: Console) -> Identity:
+    """Return what a run was trained on, from its checkpoint, or from data.path where that is of an older version. Collective."""
+    if loaded.identity:
+        return loaded.identity
+
+    def look() -> Identity:
+        with open_dataset(job.data.path) as dataset:
+            return loaded.accept(dataset)
+
+    console.line(f"{loaded.path} is of an older version and does not describe its dataset; {job.data.path} is trusted as far as its fingerprint goes")
+    return on_root(comm, look)
+
+
+def _feeds_to_test(comm: Comm, loaded: state.Loaded, job: Job, trained_on: Identity, data: str | None) -> Feeds:
+    """Open the run's own dataset, or another for its test images. Collective."""
+    if data is None:
+        return open_feeds(comm, job, loaded.accept)
+    feeds = open_other(comm, job, data, lambda dataset: alike(loaded.path, trained_on, dataset))
+    if feeds.other and feeds.other.fingerprint == trained_on.fingerprint:
+        feeds.close()
+        return open_feeds(comm, job.model_copy(update={"data": job.data.model_copy(update={"path": data})}), loaded.accept)
+    return feeds
+
+
 def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory: str) -> None:
     done = [p["epoch"] for p in loaded.attributes["positions"] if not p["finished"]]
     if done and min(done) < job.training.epochs:
@@ -195,20 +231,22 @@ def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory:
 
 def predict(comm: Comm, directory: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]) -> None:
     """Print the class of each image file, with the share of votes."""
-    from ensync.feed import Feed
     from ensync.storage.sources import read_pictures
 
-    loaded, job, place = _open_run(comm, directory, overrides)
-    dataset, test = place.feeds.dataset, place.feeds.test
-    pixels, names, notes = on_root(comm, lambda: read_pictures(images, dataset.shape, dataset.preparation))
-    feed = Feed(pixels.reshape(len(pixels), -1), np.zeros(len(pixels), np.int64), test.mean, test.inverse_std)
+    console = make_console(comm.rank)
+    loaded, job = _open_run(comm, directory, overrides)
+    trained_on = _identity(comm, loaded, job, console)
+    pixels, names, notes = on_root(comm, lambda: read_pictures(images, trained_on.shape, trained_on.preparation))
     method = method or (job.fusion.method if loaded.state.members > 1 else SINGLE)
-    votes = results.predict(comm, loaded, job, place.feeds, feed, method)
+    feeds = only_pictures(trained_on, job, pixels)
+    if method == "weight_averaging" and loaded.state.members > 1 and loaded.normalizes(comm):    # whose statistics are taken from the training images
+        feeds = replace(open_feeds(comm, job, loaded.accept), test=feeds.test)
+    launch.prepare(comm, job, lambda: feeds)
+    votes = results.predict(comm, loaded, job, feeds, method)
     if votes is not None:
-        console = make_console(0)
         for note in notes:
             console.warn(note)
-        _print_predictions(console, names, votes, dataset.class_names)
+        _print_predictions(console, names, votes, trained_on.class_names)
         console.check()
 
 
@@ -317,10 +355,9 @@ def _load(comm: Comm, directory: str) -> state.Loaded:
     return state.load_newest(comm, Path(directory))
 
 
-def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[state.Loaded, Job, launch.Place]:
+def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[state.Loaded, Job]:
     loaded = _load(comm, directory)
-    job = _with(comm, loaded.state.job, overrides)
-    return loaded, job, launch.prepare(comm, job)
+    return loaded, _with(comm, loaded.state.job, overrides)
 
 
 def _with(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:

@@ -148,7 +148,7 @@ def test_a_file_system_that_cannot_sync_directories(tmp_path, monkeypatch):
 
 def test_temporaries_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     here, me = socket.gethostname(), os.getpid()
-    start = atomic._start_time(me)
+    start = atomic.start_time(me)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     living = tmp_path / f".{FIRST}.{here}-{me}-{start}.01234567.tmp"

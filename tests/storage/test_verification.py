@@ -167,7 +167,7 @@ def test_a_checkpoint_that_is_pruned_meanwhile_gives_way_to_the_newer_one(tmp_pa
 
     old, new = (tmp_path / checkpoint_name(epoch, 10 * epoch) for epoch in (1, 2))
     save_checkpoint(old, {"epoch": 1}, {"a": np.zeros(10)})
-    listed = checkpoint._checkpoints
+    listed = checkpoint.checkpoints
 
     def listed_then_pruned(directory):
         found = listed(directory)
@@ -176,6 +176,6 @@ def test_a_checkpoint_that_is_pruned_meanwhile_gives_way_to_the_newer_one(tmp_pa
             old.unlink()
         return found
 
-    monkeypatch.setattr(checkpoint, "_checkpoints", listed_then_pruned)
+    monkeypatch.setattr(checkpoint, "checkpoints", listed_then_pruned)
     found, rejected = look(tmp_path)
     assert (found if look is newest_valid else found.path) == new and rejected == []

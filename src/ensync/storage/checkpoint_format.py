@@ -29,7 +29,7 @@ import numpy as np
 
 from ensync import __version__
 from ensync.errors import EnsyncError, reason
-from ensync.storage.locks import writer_of
+from ensync.storage.writers import writer_of
 
 VERSION, HEADER, PIECE = 1, 512, 1 << 20
 DTYPES = frozenset("int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())

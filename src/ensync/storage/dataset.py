@@ -13,7 +13,7 @@ from ensync.errors import EnsyncError, nearest, reason
 from ensync.storage import layout
 from ensync.storage.description import describe
 from ensync.storage.layout import SPLITS, Layout, refusal
-from ensync.storage.locks import writer_of
+from ensync.storage.writers import writer_of
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 def check(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None = None) -> None:
     """Raise EnsyncError unless all images and labels are as they were written.
 
-    loaded: the images uint8 (rows, features) of each split where they are in memory; without it they are read.
+    loaded: the images uint8 (rows, features) of the splits in question, in memory; without it all are read.
     """
     for split, fault in faults(dataset, loaded).items():
         if fault:
@@ -40,7 +40,7 @@ def faults(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None = None, pro
     """
     if not dataset.digests:
         return {"file": "" if _fingerprint(dataset, loaded, progress) == dataset.fingerprint else "its images, labels or class names are"}
-    return {split: _name(_bad_blocks(dataset, split, loaded, progress), dataset.sizes[split]) for split in SPLITS}
+    return {split: _name(_bad_blocks(dataset, split, loaded, progress), dataset.sizes[split]) for split in loaded or SPLITS}
 
 
 def is_block(dataset: Dataset, split: str, start: int, stop: int) -> bool:
@@ -93,7 +93,7 @@ def _fingerprint(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None, prog
         rows = dataset.sizes[split]
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            found.update(dataset.read(split, start, stop) if loaded is None else np.ascontiguousarray(loaded[split][start:stop]))
+            found.update(loaded[split][start:stop] if loaded and split in loaded else dataset.read(split, start, stop))
             progress(split, stop, rows)
         found.update(dataset.labels(split).astype("<i8"))
     return FINGERPRINT + found.hexdigest()

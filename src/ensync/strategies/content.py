@@ -3,20 +3,43 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ensync import __version__
 from ensync.errors import EnsyncError
+from ensync.storage.layout import LARGEST_SIDE, MOST_CLASSES
 
+VERSION = 2   # of a run's attributes; 1 lacks `dataset`
 MOST_MEMBERS = 4096
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("characters that cannot be printed")
+    return text
+
+
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Figure = float | None
 Word = Annotated[str, Field(max_length=500)]
+
+
+Printable = Annotated[str, Field(max_length=60_000), AfterValidator(_printable)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Exact(BaseModel):
     """Values of the very types; what else is there does no harm."""
 
     model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Sizes(Exact):
+    """Images of each split."""
+
+    train: Count
+    validation: Count
+    test: Count
 
 
 class Standing(Exact):
@@ -51,9 +74,24 @@ class Record(Exact):
     samples_per_second: float
 
 
+class Trained(Exact):
+    """What a run was trained on (identity.Identity)."""
+
+    name: Printable
+    class_names: Annotated[list[Printable], Field(min_length=2, max_length=MOST_CLASSES)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_SIDE)]], Field(min_length=3, max_length=3)]
+    mean: list[Finite]
+    std: list[Annotated[Finite, Field(gt=0)]]
+    sizes: Sizes
+    fingerprint: Word
+    preparation: dict[Printable, Printable | bool | int | float | None]
+
+
 class Content(Exact):
     """A run."""
 
+    version: Annotated[int, Field(ge=1)] = 1
+    dataset: Trained | None = None
     creator: Word
     job: dict[str, Any]
     members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)]
@@ -67,6 +105,9 @@ class Content(Exact):
 
 def check(path: object, attributes: dict[str, Any]) -> None:
     """Raise EnsyncError unless these attributes are a run's."""
+    version = attributes.get("version", 1)
+    if isinstance(version, int) and version > VERSION:
+        raise EnsyncError(f"{path} is of a run of version {version}", f"version {VERSION} or before, which this Ensync ({__version__}) reads", "use the Ensync that wrote it")
     try:
         content = Content.model_validate(attributes)
     except ValidationError as error:
@@ -76,6 +117,9 @@ def check(path: object, attributes: dict[str, Any]) -> None:
         raise _refusal(path, f"{what} {where!r}") from None
     if len(content.positions) != content.members:
         raise _refusal(path, f"tells where {len(content.positions)} of {content.members} members stand")
+    trained = content.dataset
+    if trained and not (len(trained.mean) == len(trained.std) == trained.shape[2] and trained.fingerprint == content.fingerprint):
+        raise _refusal(path, "holds a wrong value as 'dataset'")
 
 
 def _refusal(path: object, why: str) -> EnsyncError:

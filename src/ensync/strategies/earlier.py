@@ -10,7 +10,7 @@ from ensync.report.text import plural
 from ensync.settings import Job
 from ensync.storage.checkpoint import checkpoints
 
-RESULTS = ("result.json", "fusion.json")
+RESULTS = ("result.json", "fusion.json", "fusion_on_*.json")
 
 
 def refuse_earlier(comm: Comm, jobs: Iterable[Job], files: Sequence[Path], overwrite: bool) -> None:
@@ -29,7 +29,11 @@ def refuse_earlier(comm: Comm, jobs: Iterable[Job], files: Sequence[Path], overw
 
 def holds_run(directory: Path) -> bool:
     """Whether a directory holds checkpoints or results of a run."""
-    return bool(checkpoints(directory / "checkpoints")) or any((directory / name).exists() for name in RESULTS)
+    return bool(checkpoints(directory / "checkpoints")) or bool(_results(directory))
+
+
+def _results(directory: Path) -> list[Path]:
+    return [path for pattern in RESULTS for path in sorted(directory.glob(pattern))]
 
 
 def remove_earlier(comm: Comm, job: Job, console: Console, files: Sequence[Path] = ()) -> None:
@@ -40,7 +44,7 @@ def remove_earlier(comm: Comm, job: Job, console: Console, files: Sequence[Path]
         try:
             (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
             saved = checkpoints(directory / "checkpoints")
-            single = [path for name in ("history.jsonl", *RESULTS) if (path := directory / name).exists()]
+            single = [path for path in (directory / "history.jsonl", *_results(directory)) if path.exists()]
             beside = [path for path in files if path.exists()]
             for path in (*saved, *single, *beside):
                 path.unlink(missing_ok=True)

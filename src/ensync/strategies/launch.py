@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,16 @@ class Place:
     processes: list[int]    # process number of each rank: MPICH's mpirun names a killed rank by it
 
 
-def prepare(comm: Comm, job: Job) -> Place:
-    """Give this rank its threads, open the dataset, compile; a signal ends the program meanwhile. Collective."""
+def prepare(comm: Comm, job: Job, opened: Callable[[], Feeds] | None = None) -> Place:
+    """Give this rank its threads, open the dataset, compile; a signal ends the program meanwhile. Collective.
+
+    opened: opens the dataset, where it is not the job's as it is.
+    """
     with leaving_at_once():
-        return _prepared(comm, job)
+        return _prepared(comm, job, opened or (lambda: open_feeds(comm, job)))
 
 
-def _prepared(comm: Comm, job: Job) -> Place:
+def _prepared(comm: Comm, job: Job, opened: Callable[[], Feeds]) -> Place:
     where = topology(comm)
     count = thread_count(comm, job.training.threads)
     try:
@@ -59,8 +62,8 @@ def _prepared(comm: Comm, job: Job) -> Place:
     except EnsyncError as error:
         raise EnsyncError(f"training.threads = {count}", error.expected, "give fewer, or 0 for those of this rank") from None
     with doing(Doing.READING):
-        feeds = open_feeds(comm, job)
-    _check_validation(job, len(feeds.validation))
+        feeds = opened()
+    _check_validation(job, feeds.identity.sizes["validation"])
     return Place(comm, where, count, feeds, _compile_once_per_node(comm, where, job, feeds), share(comm, os.getpid()))
 
 
@@ -112,7 +115,7 @@ def _compile_once_per_node(comm: Comm, where: Topology, job: Job, feeds: Feeds) 
 
 def _try_step(job: Job, feeds: Feeds) -> None:
     """One step of a small twin of the network on blank images, so that every kernel exists before the clock starts."""
-    dataset = feeds.dataset
+    dataset = feeds.identity
     network = zoo.build(job, dataset.shape, dataset.classes, 2)
     optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
 
@@ -129,7 +132,7 @@ def _try_step(job: Job, feeds: Feeds) -> None:
 
 def _blank(feeds: Feeds) -> Feed:
     train = feeds.train
-    return Feed(np.zeros((2, feeds.dataset.features), np.uint8), np.zeros(2, np.int64), train.mean, train.inverse_std)
+    return Feed(np.zeros((2, feeds.identity.features), np.uint8), np.zeros(2, np.int64), train.mean, train.inverse_std)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import numpy as np
 from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
 from ensync.evaluation import estimate_statistics
-from ensync.feed import Feed
 from ensync.fusion import winners
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, alone, on_root
@@ -17,6 +16,7 @@ from ensync.position import UNUSABLE, Position
 from ensync.nn.network import Network
 from ensync.settings import Job
 from ensync.strategies.data import Feeds
+from ensync.strategies.identity import Identity
 from ensync.strategies.scoring import Panel, average, figures, voting_weights
 from ensync.strategies.session import Session, build_network
 from ensync.strategies.state import Loaded
@@ -48,6 +48,7 @@ class Jury:
     vectors: list[tuple[int, np.ndarray, np.ndarray]]
     network: Network                                   # like-built, free to be overwritten
     ended: dict[int, str]                              # why training ended, by member
+    remembered: tuple[np.ndarray, int] | None = None   # how many validation images each member had right, and of how many, where they are not at hand
     sent: dict[str, int] = field(default_factory=dict)              # bytes that a fusion handed to MPI, over all ranks
     predictions: dict[str, np.ndarray] = field(default_factory=dict)   # on rank 0, labels int64 (rows,) by fusion
 
@@ -55,7 +56,7 @@ class Jury:
         """Return on rank 0 the test figures of a fusion, {"refused": why} where it makes no sense; None elsewhere. Collective."""
         if why := self._obstacle(method):
             return {"refused": why} if self.comm.rank == 0 else None
-        weights = voting_weights(method, self.test, self.validation.correct, len(self.validation.feed))
+        weights = voting_weights(method, self.test, *self.validated)
         if method == "weight_averaging":
             panel, weights = self._averaged(weights), np.ones(1)
             votes = panel.votes(self.comm, "soft_voting", weights)
@@ -73,11 +74,21 @@ class Jury:
             return "the dataset has no test images"
         if not self.test.present:
             return "no member is left: " + "; ".join(f"{m}: {why}" for m, why in self.test.excluded.items())
-        if method == "weighted_voting" and self.test.members > 1 and not len(self.validation.feed):
+        right, rows = self.validated
+        if method == "weighted_voting" and self.test.members > 1 and not rows:
             return "the dataset has no validation images to weigh the members by"
+        if method == "weighted_voting" and (right[self.test.present] < 0).any():
+            return "the checkpoint does not tell how the members did on the validation images, and these are not at hand"
+        if method == "weight_averaging" and len(self.network.statistics) and len(self.test.present) > 1 and not len(self.feeds.train):
+            return "batch normalisation takes its statistics anew from the training images, and these are not at hand"
         if method == "weight_averaging" and self.test.members > 1 and self.job.ensemble.start == "own":
             return "the members started from different weights, whose mean is no network; set ensemble.start = 'shared' or 'synchronous'"
         return ""
+
+    @property
+    def validated(self) -> tuple[np.ndarray, int]:
+        """How many validation images each member has right, int64 (members,), and how many there are."""
+        return self.remembered or (self.validation.correct, len(self.validation.feed))
 
     def _averaged(self, weights: np.ndarray) -> Panel:
         deterministic = self.job.training.deterministic
@@ -108,7 +119,7 @@ def gather_jury(comm: Comm, job: Job, feeds: Feeds, ended: dict[int, str], voter
     """Let every voter answer on test and validation. Collective."""
     members = len(ended)
     spare = build_network(job, feeds, comm.size)
-    test, validation = (Panel(feed, members, feeds.dataset.classes, job.training.deterministic) for feed in (feeds.test, feeds.validation))
+    test, validation = (Panel(feed, members, feeds.identity.classes, job.training.deterministic) for feed in (feeds.test, feeds.validation))
     vectors = []
     for voter in voters:
         with doing(Doing.EVALUATING):
@@ -143,20 +154,23 @@ def jury_of_files(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequ
     def voters() -> Iterable[Voter]:
         network = build_network(job, feeds, comm.size)
         for member in range(state.members):
-            fill_network(network, loaded, loaded.member(comm, member))
+            fill_network(network, loaded, loaded.member(comm, member), feeds.identity)
             yield Voter(member, network, comm.size, comm.rank, comm.rank == 0)
 
-    return gather_jury(comm, job, feeds, ended, voters(), failed)
+    jury = gather_jury(comm, job, feeds, ended, voters(), failed)
+    if not len(feeds.validation) and feeds.identity.sizes["validation"]:
+        jury.remembered = loaded.validated(comm), feeds.identity.sizes["validation"]
+    return jury
 
 
-def fill_network(network: Network, loaded: Loaded, found: dict[str, np.ndarray]) -> None:
+def fill_network(network: Network, loaded: Loaded, found: dict[str, np.ndarray], identity: Identity) -> None:
     """Put what a member is tested with into a like-built network; EnsyncError when it does not fit."""
     chosen = first_kept(found)
     for name, target in (("parameters", network.parameters), ("statistics", network.statistics)):
         values = chosen.get(name)
         if values is None or values.shape != target.shape:
             shape = "none" if values is None else values.shape
-            raise EnsyncError(f"{loaded.path} has {name} {shape}", f"{target.shape}, as its job describes the network", "use the checkpoint with its own job")
+            raise EnsyncError(f"{loaded.path} has {name} {shape}", f"{target.shape}, as its job describes the network for {identity}", "use the checkpoint with its own job")
         target[:] = values
 
 
@@ -168,17 +182,16 @@ def report_of(jury: Jury, methods: Sequence[str], seconds: float) -> dict[str, A
     return {
         "format": "ensync-result", "version": 1, "job": jury.job.model_dump(mode="json", exclude_none=True), "seconds": seconds,
         "test": fused, "members": jury.member_accuracies, "excluded": {str(m): why for m, why in jury.test.excluded.items()},
-        "validation_accuracy": jury.validation_accuracies, "ended": list(jury.ended.values()),
+        "validation_accuracy": jury.validation_accuracies, "ended": list(jury.ended.values()), "dataset": jury.feeds.tested_on(),
     }
 
 
-def predict(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, images: Feed, method: str) -> np.ndarray | None:
-    """Return on rank 0 the fused votes float64 `(images, classes)` for images without labels. Collective."""
-    pictures = Feeds(feeds.dataset, feeds.train, feeds.validation, images, feeds.streamed)
-    jury = jury_of_files(comm, loaded, job, pictures)
+def predict(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, method: str) -> np.ndarray | None:
+    """Return on rank 0 the fused votes float64 `(images, classes)` for the test images of `feeds`. Collective."""
+    jury = jury_of_files(comm, loaded, job, feeds)
     if why := jury._obstacle(method):
         on_root(comm, lambda: _refuse(method, why))
-    weights = voting_weights(method, jury.test, jury.validation.correct, len(jury.validation.feed))
+    weights = voting_weights(method, jury.test, *jury.validated)
     if method == "weight_averaging":
         return jury._averaged(weights).votes(comm, "soft_voting", np.ones(1))
     return jury.test.votes(comm, method, weights)

@@ -132,6 +132,7 @@ class Session:
                 with doing(Doing.EVALUATING):
                     records.append(self._close_epoch(trainee))
         gathered = self._note_records(records)
+        self.feeds.check_unchanged(self.comm, self.console)
         fallen = {record["member"]: record["ended"] for record in gathered if record.get("ended", "").startswith(DIVERGED)}
         self._set_back(fallen)
         stopping = agree_any(self.comm, bool(stop or self.wish.number))
@@ -280,9 +281,9 @@ class Session:
 
 def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
     """Return the job's network with buffers for this rank's share (or one virtual shard) of what goes through it at once."""
-    largest = min(job.training.slice, largest_batch(job), len(feeds.train))
+    largest = min(job.training.slice, largest_batch(job), feeds.identity.sizes["train"])
     shares = job.training.virtual_shards if job.training.deterministic else ranks
-    return zoo.build(job, feeds.dataset.shape, feeds.dataset.classes, -(-largest // shares))
+    return zoo.build(job, feeds.identity.shape, feeds.identity.classes, -(-largest // shares))
 
 
 def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
@@ -331,7 +332,7 @@ def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) 
     """Return a session at epoch 0. Collective."""
     job = settle_members(job, comm.size)
     plan = make_plan(comm, first_members(job))
-    state = states.RunState(job, plan.members, feeds.dataset.fingerprint)
+    state = states.RunState(job, plan.members, feeds.identity.fingerprint, feeds.identity)
     return Session(comm, job, feeds, console, wish, state, plan, build_trainees(comm, job, feeds, plan, console, wish))
 
 
@@ -350,9 +351,7 @@ def _check_same(begun: Job, job: Job, within_epoch: bool) -> None:
 def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: Console, wish: StopWish) -> Session:
     """Return a session that continues from a checkpoint, on any number of ranks. Collective."""
     state = loaded.state
-    if state.fingerprint != feeds.dataset.fingerprint:
-        raise EnsyncError(f"the dataset {job.data.path} is not the one that {loaded.path} was trained on", f"the file with fingerprint {state.fingerprint}",
-                          "prepare that dataset again or give --set data.path=FILE")
+    state.identity = loaded.accept(feeds.dataset)
     _check_same(state.job, job, any(p["step"] for p in loaded.attributes["positions"]))
     begun, state.job = state.job, job
     plan = make_plan(comm, state.members)

@@ -15,9 +15,11 @@ from ensync.mpi.exchange import arrays_from_root, arrays_to_root
 from ensync.mpi.world import Comm, on_root
 from ensync.position import Position
 from ensync.report.history import thin
-from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
+from ensync.storage.checkpoint import Found, checkpoint_name, fill_arrays, load_checkpoint, load_newest_valid, prune, save_checkpoint
+from ensync.storage.dataset import Dataset
 from ensync.storage.lock import confirm
-from ensync.strategies.content import check
+from ensync.strategies.content import VERSION, check
+from ensync.strategies.identity import Identity, same
 from ensync.strategies.plan import Plan
 from ensync.training import Trainee
 
@@ -31,6 +33,7 @@ class RunState:
     job: Job
     members: int
     fingerprint: str                                     # of the dataset
+    identity: Identity | None                            # of the dataset; None in a checkpoint of version 1
     history: list[dict[str, Any]] = field(default_factory=list)
     elapsed: float = 0.0                                 # seconds of the run before this start
     best_checkpoint: str = ""
@@ -39,8 +42,8 @@ class RunState:
     def attributes(self) -> dict[str, Any]:
         """Plain values for the checkpoint's attributes."""
         return {
-            "kind": "run", "creator": f"ensync {__version__}", "job": self.job.model_dump(mode="json", exclude_none=True), "members": self.members,
-            "fingerprint": self.fingerprint, "history": self.history, "elapsed": self.elapsed,
+            "kind": "run", "version": VERSION, "creator": f"ensync {__version__}", "job": self.job.model_dump(mode="json", exclude_none=True), "members": self.members,
+            "fingerprint": self.fingerprint, "dataset": self.identity.as_dict() if self.identity else None, "history": self.history, "elapsed": self.elapsed,
             "best_checkpoint": self.best_checkpoint, "best_accuracy": self.best_accuracy,
         }
 
@@ -66,7 +69,7 @@ def save(comm: Comm, directory: Path, state: RunState, plan: Plan, trainees: dic
     """Write the run's checkpoint and remove the oldest ones; return its file name. Collective: all ranks hear of a full disk."""
     arrays, positions = gather_members(comm, plan, trainees)
     if len(state.history) > LIMIT_EPOCHS * state.members:
-        state.history = thin(state.history)
+        state.history = _thinned(state.history, positions)
 
     def write() -> str:
         name = checkpoint_name(min(p["epoch"] for p in positions), sum(p["updates"] for p in positions))
@@ -78,6 +81,13 @@ def save(comm: Comm, directory: Path, state: RunState, plan: Plan, trainees: dic
         return name
 
     return on_root(comm, write)
+
+
+def _thinned(history: list[dict[str, Any]], positions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return fewer records of older epochs; those of the members' best epochs stay."""
+    best = {(member, position["best_epoch"]) for member, position in enumerate(positions)}
+    kept = {(r["member"], r["epoch"]) for r in thin(history)} | best
+    return [r for r in history if (r["member"], r["epoch"]) in kept]
 
 
 def _note_best(state: RunState, name: str) -> None:
@@ -102,7 +112,38 @@ class Loaded:
         """The run's state, checked."""
         a = self.attributes
         check(self.path, a)
-        return RunState(job_from_dict(a["job"], str(self.path)), a["members"], a["fingerprint"], a["history"], a["elapsed"], a["best_checkpoint"], a["best_accuracy"])
+        return RunState(job_from_dict(a["job"], str(self.path)), a["members"], a["fingerprint"], self.identity, a["history"], a["elapsed"],
+                        a["best_checkpoint"], a["best_accuracy"])
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the run was trained on; None in a checkpoint of version 1, which knows no more than the fingerprint."""
+        return Identity.from_dict(self.attributes["dataset"]) if self.attributes.get("dataset") else None
+
+    def accept(self, dataset: Dataset) -> Identity:
+        """Return the identity of what the run was trained on; EnsyncError when `dataset` is another."""
+        return same(self.path, self.identity, self.attributes["fingerprint"], dataset)
+
+    def normalizes(self, comm: Comm) -> bool:
+        """Whether the networks have batch normalisation. Collective."""
+        return on_root(comm, lambda: any(len(v) for k, v in (self.arrays or {}).items() if k.endswith("/statistics")))
+
+    def validated(self, comm: Comm) -> np.ndarray:
+        """Return how many validation images each member had right with what it is tested with, int64 (members,), -1 of those unknown. Collective.
+
+        That is the last epoch's, or the best epoch's where its parameters are kept.
+        """
+        def read() -> np.ndarray:
+            rows = self.identity.sizes["validation"] if self.identity else 0
+            accuracy = {(r["member"], r["epoch"]): r["validation_accuracy"] for r in self.attributes["history"]}
+            found = np.full(self.attributes["members"], -1, np.int64)
+            for member, position in enumerate(self.attributes["positions"]):
+                kept = self.arrays is not None and f"members/{member:04d}/best/parameters" in self.arrays
+                value = accuracy.get((member, position["best_epoch" if kept else "epoch"]))
+                found[member] = -1 if value is None else round(value * rows)
+            return found
+
+        return on_root(comm, read)
 
     def member(self, comm: Comm, member: int) -> dict[str, np.ndarray]:
         """Return a member's vectors by name on every rank. Collective."""
@@ -127,22 +168,21 @@ def load_newest(comm: Comm, run: Path) -> Loaded:
     arrays: dict[str, np.ndarray] = {}
 
     def read() -> tuple[Path, dict[str, Any], list[tuple[str, str]]]:
-        path, rejected = (run, []) if run.is_file() else find_newest(run)
-        attributes, loaded = load_checkpoint(path)
-        arrays.update(loaded)
-        return path, attributes, [(str(p), why) for p, why in rejected]
+        found, rejected = (Found(run, *load_checkpoint(run)), []) if run.is_file() else find_newest(run)
+        arrays.update(found.arrays)
+        return found.path, found.attributes, [(str(p), why) for p, why in rejected]
 
     path, attributes, rejected = on_root(comm, read)
     return Loaded(path, attributes, arrays if comm.rank == 0 else None, rejected)
 
 
-def find_newest(run: Path) -> tuple[Path, list[tuple[Path, str]]]:
-    """Return the newest valid checkpoint of a run directory, and newer ones with what is wrong with each."""
-    path, rejected = newest_valid(run / "checkpoints")
-    if path is None:
+def find_newest(run: Path) -> tuple[Found, list[tuple[Path, str]]]:
+    """Return the newest valid checkpoint of a run directory, read, and newer ones with what is wrong with each."""
+    found, rejected = load_newest_valid(run / "checkpoints")
+    if found is None:
         why = f" ({json.dumps(rejected[0][1])})" if rejected else ""
         raise EnsyncError(f"'{run}' holds no valid checkpoint{why}", "the output.directory of a run", "give the directory of a run that was started, or train again")
-    return path, rejected
+    return found, rejected
 
 
 def has_checkpoint(run: Path) -> bool:
