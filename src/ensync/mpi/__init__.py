@@ -7,6 +7,7 @@ import mpi4py
 
 from ensync.errors import EnsyncError
 from ensync.mpi.launcher import check_after, check_before
+from ensync.mpi.room import check_room
 from ensync.signals import shielded
 
 
@@ -24,6 +25,7 @@ def _initialize() -> None:
     library = MPI.get_vendor()[0]
     if not MPI.Is_initialized():
         check_before(os.environ, library)
+        check_room(os.environ, library)
         # One thread at a time calls MPI; THREAD_MULTIPLE, mpi4py's default, would make every call take a lock.
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
     check_after(os.environ, library, MPI.COMM_WORLD.size)

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from ensync.errors import sentence
 from ensync.mpi import survivors
-from ensync.mpi.shared_memory import forget_segments
+from ensync.mpi.room import forget_segments, forget_start
 from ensync.mpi.world import Comm, patient_barrier
 from ensync.signals import INTERRUPTED, STOPPED, StoppedEarly
 from ensync.streams import flush, tell
@@ -32,6 +32,7 @@ def guard(comm: Comm) -> Iterator[None]:
     """
     exit_comm = comm.Dup()
     survivors.remember_nodes(comm)
+    forget_start()
     try:
         yield
         code, reason = 0, ""

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from math import prod
 
 import numpy as np
@@ -14,11 +13,11 @@ from mpi4py import MPI
 
 from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
+from ensync.mpi.room import SHARED_DIRECTORY
 from ensync.mpi.world import Comm, node_of, on_root, patient_barrier
 
 # Where MPICH and Open MPI keep shared windows on Linux, and what they need beside them. A container often has 64 MiB
 # there; writing past the end kills the rank with SIGBUS and no reason, so the space is looked at first.
-_SHARED_DIRECTORY = "/dev/shm"
 _MARGIN = 16 << 20
 
 # The window and node communicator behind each array handed out, by the address of its data.
@@ -49,13 +48,13 @@ def node_shared(comm: Comm, shape: tuple[int, ...], dtype: np.dtype | type, fill
 
 def free_space_obstacle(nbytes: int) -> str:
     """Return why nbytes cannot be shared on this node, or ""."""
-    if not os.path.isdir(_SHARED_DIRECTORY):
-        return f"{MPI.Get_processor_name()} has no {_SHARED_DIRECTORY}"
-    free = shutil.disk_usage(_SHARED_DIRECTORY).free
+    if not os.path.isdir(SHARED_DIRECTORY):
+        return f"{MPI.Get_processor_name()} has no {SHARED_DIRECTORY}"
+    free = shutil.disk_usage(SHARED_DIRECTORY).free
     if free >= nbytes + _MARGIN:
         return ""
     return (
-        f"{_SHARED_DIRECTORY} on {MPI.Get_processor_name()} has {free / 1e6:.0f} MB free "
+        f"{SHARED_DIRECTORY} on {MPI.Get_processor_name()} has {free / 1e6:.0f} MB free "
         f"of the {(nbytes + _MARGIN) / 1e6:.0f} MB needed"
     )
 
@@ -90,14 +89,6 @@ def release(array: np.ndarray) -> None:
             part.Free()
 
 
-def forget_segments() -> None:
-    """Take the names off the memory that MPI shares on this node: nobody can open it any more, and an aborted job leaves nothing of it."""
-    with suppress(OSError), open("/proc/self/maps") as lines:
-        for name in {line.split(maxsplit=5)[5].rstrip() for line in lines if f" {_SHARED_DIRECTORY}/" in line}:
-            with suppress(OSError):
-                os.unlink(name)
-
-
 def node_file(node: Comm, nbytes: int) -> tuple[int, mmap.mmap]:
     """Return a descriptor and zeroed memory that all ranks of a node share. Collective over them.
 
@@ -112,7 +103,7 @@ def node_file(node: Comm, nbytes: int) -> tuple[int, mmap.mmap]:
 
 
 def _make_file(nbytes: int) -> str:
-    directory = _SHARED_DIRECTORY if os.path.isdir(_SHARED_DIRECTORY) else tempfile.gettempdir()
+    directory = SHARED_DIRECTORY if os.path.isdir(SHARED_DIRECTORY) else tempfile.gettempdir()
     try:
         descriptor, name = tempfile.mkstemp(prefix="ensync-", dir=directory)
         os.write(descriptor, bytes(nbytes))    # what is missing there is told here, and not by a signal later

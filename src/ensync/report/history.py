@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from ensync.errors import EnsyncError
 from ensync.report.files import finite, refuse_write, write_whole
@@ -67,7 +68,7 @@ def rebuild(path: Path | str, records: Sequence[Mapping]) -> str:
     """
     path = Path(path)
     found, broken = readable_records(path)
-    known = {(record["epoch"], record["member"]): finite(record) for record in records}
+    known = {(record["epoch"], record["member"]): cast(Mapping, finite(record)) for record in records}
     last = max((epoch for epoch, _ in known), default=0)
     whole = dict(sorted((known | _finer(found, known)).items()))
     inside = [(key, record) for record in found if (key := _key(record)) is None or key[0] <= last]

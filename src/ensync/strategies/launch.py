@@ -18,6 +18,7 @@ from ensync.errors import EnsyncError
 from ensync.feed import Feed
 from ensync.job import dump_job
 from ensync.kernels import threads
+from ensync.mpi.room import remove_abandoned
 from ensync.mpi.world import Comm, Topology, on_root, patient_barrier, share, split, topology
 from ensync.nn import zoo
 from ensync.nn.layers import Step
@@ -56,6 +57,8 @@ def prepare(comm: Comm, job: Job, opened: Callable[[], Feeds] | None = None) -> 
 
 def _prepared(comm: Comm, job: Job, opened: Callable[[], Feeds]) -> Place:
     where = topology(comm)
+    if where.local_rank == 0:
+        remove_abandoned()
     count = thread_count(comm, job.training.threads)
     try:
         threads.set_threads(count)
