@@ -90,15 +90,15 @@ def other_kernels(side: int, c: int) -> dict:
     """Return normalisations and pooling with the bytes that each must move, as (bytes, function)."""
     rows, size = ROWS * side * side, 4 * ROWS * side * side * c
     values, gradient, out, pooled = filled(rows, c), filled(rows, c), filled(rows, c), filled(ROWS, side // 2, side // 2, c)
-    scale, shift, factors, skip = filled(c), filled(c), filled(2, c), np.zeros((0, c), FLOAT)
-    partial, sums, chosen = filled(normalization.blocks(rows), 2, c), np.zeros((2, c)), np.zeros(pooled.shape, np.uint8)
+    affine, factors, skip = filled(3, c), filled(2, c), np.zeros((0, c), FLOAT)
+    partial, sums, chosen = filled(normalization.blocks(rows), 3, c), np.zeros((2, c)), np.zeros(pooled.shape, np.uint8)
     picture = values.reshape(ROWS, side, side, c)
     window, response_settings = ((2, 2), 2, (0, 0)), (2.0, 5, 1e-4, 0.75, filled(response.scratch_size(c, 5, FLOAT.itemsize)))
     return {
         "channel sums": (size, lambda: normalization.channel_sums(values, partial, sums)),
-        "normalize, relu": (2 * size, lambda: normalization.normalize(values, scale, shift, skip, True, out)),
-        "gradient sums": (2 * size, lambda: normalization.channel_gradient_sums(gradient, values, scale, shift, True, partial, sums)),
-        "normalize backward": (3 * size, lambda: normalization.normalize_backward(gradient, values, scale, shift, True, factors, out)),
+        "normalize, relu": (2 * size, lambda: normalization.normalize(values, affine, skip, True, out)),
+        "gradient sums": (2 * size, lambda: normalization.channel_gradient_sums(gradient, values, affine, True, partial, sums)),
+        "normalize backward": (3 * size, lambda: normalization.normalize_backward(gradient, values, affine, True, factors, out)),
         "max pooling": (size * 21 // 16, lambda: pooling.max_pool_forward(picture, *window, pooled, chosen)),
         "max pooling backward": (size * 21 // 16, lambda: pooling.max_pool_backward(pooled, chosen, *window, picture)),
         "local response": (2 * size, lambda: response.response_forward(values, *response_settings, out)),
@@ -109,12 +109,12 @@ def other_kernels(side: int, c: int) -> dict:
 def separable_passes(side: int, c: int) -> dict:
     """Return both directions of the fused separable unit."""
     z, outputs, gradient, out = (filled(ROWS, side, side, c) for _ in range(4))
-    scale, shift, bias, depth, weights, factors = filled(c), filled(c), filled(c), filled(3, 3, c), filled(c, c), filled(2, c)
-    zeros, scratch, partial, sums = np.zeros(c, FLOAT), filled(separable.scratch_size((side, side, c), 3, c)), filled(ROWS, 2, c), np.zeros((2, c))
+    affine, bias, depth, weights, factors = filled(3, c), filled(c), filled(3, 3, c), filled(c, c), filled(2, c)
+    zeros, scratch, partial, sums = np.zeros(c, FLOAT), filled(separable.scratch_size((side, side, c), 3, c)), filled(ROWS, 3, c), np.zeros((2, c))
     no_skip = np.zeros((0, side, side, c), FLOAT)
     return {
-        "forward": lambda: separable.separable_forward(z, scale, shift, True, depth, zeros, weights, bias, scratch, outputs, partial, sums),
-        "backward": lambda: separable.separable_backward(gradient, outputs, scale, shift, True, factors, z, (scale, shift), True, depth, zeros, weights,
+        "forward": lambda: separable.separable_forward(z, affine, True, depth, zeros, weights, bias, scratch, outputs, partial, sums),
+        "backward": lambda: separable.separable_backward(gradient, outputs, affine, True, factors, z, affine, True, depth, zeros, weights,
                                                          no_skip, scratch, out, depth, weights, partial, sums),
     }
 

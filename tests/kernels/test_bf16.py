@@ -159,14 +159,14 @@ def separable_passes(dtype, bf16, keep=np.asarray, normalized=True):
     (n, h, w, c, k), random = (3, 9, 5, 32, 64), np.random.default_rng(4)
     draw = lambda *shape: random.standard_normal(shape).astype(dtype)   # noqa: E731
     z, gradient, skip = (keep(rounded(draw(n, h, w, channels)).astype(dtype)) for channels in (c, k, c))
-    scale, shift = (draw(c), draw(c)) if normalized else (np.ones(c, dtype), np.zeros(c, dtype))
-    depth, weights, bias, after, offset, coefficients, zeros = draw(3, 3, c), draw(c, k), draw(k), draw(k), draw(k), draw(2, k), np.zeros(k, dtype)
+    before = draw(3, c) if normalized else np.repeat(np.array([[0], [1], [0]], dtype), c, axis=1)
+    depth, weights, bias, after, coefficients, zeros = draw(3, 3, c), draw(c, k), draw(k), draw(3, k), draw(2, k), np.zeros(k, dtype)
     scratch = np.full(separable.scratch_size((h, w, c), 3, k), np.nan, dtype)
     outputs, slope, depth_gradient, weights_gradient = (np.full_like(x, 0x7FFF if x.dtype == np.uint16 else np.nan) for x in (gradient, z, depth, weights))
     sums, sums_before = np.empty((2, k)), np.zeros((2, c))
-    separable.separable_forward(z, scale, shift, normalized, depth, zeros, weights, bias, scratch, outputs, np.empty((n, 2, k), dtype), sums, bf16)
-    separable.separable_backward(gradient, outputs, after, offset, False, coefficients, z, (scale, shift), normalized, depth, zeros, weights,
-                                 skip, scratch, slope, depth_gradient, weights_gradient, np.empty((n, 2, c), dtype), sums_before,
+    separable.separable_forward(z, before, normalized, depth, zeros, weights, bias, scratch, outputs, np.empty((n, 3, k), dtype), sums, bf16)
+    separable.separable_backward(gradient, outputs, after, False, coefficients, z, before, normalized, depth, zeros, weights,
+                                 skip, scratch, slope, depth_gradient, weights_gradient, np.empty((n, 3, c), dtype), sums_before,
                                  bf16)
     return [outputs, sums, slope, depth_gradient, weights_gradient, *[sums_before] * normalized]
 
@@ -182,17 +182,17 @@ def test_a_separable_unit_is_near_the_exact_one(keep, normalized):
 def test_normalisation_and_pooling_of_bf16_arrays_are_those_of_the_same_numbers_in_float32(c):
     n, random = 3, np.random.default_rng(c)
     draw = lambda *shape: random.standard_normal(shape).astype(np.float32)   # noqa: E731
-    scale, shift, coefficients, images, slopes, small = draw(c), draw(c), draw(2, c), draw(n, 8, 6, c), draw(n, 8, 6, c), draw(n, 4, 3, c)
+    affine, coefficients, images, slopes, small = draw(3, c), draw(2, c), draw(n, 8, 6, c), draw(n, 8, 6, c), draw(n, 4, 3, c)
 
     def passes(keep):
         x, g, above = (keep(rounded(values)) for values in (images, slopes, small))
-        flat, given, partial = x.reshape(-1, c), g.reshape(-1, c), np.empty((normalization.blocks(n * 48), 2, c), np.float32)
+        flat, given, partial = x.reshape(-1, c), g.reshape(-1, c), np.empty((normalization.blocks(n * 48), 3, c), np.float32)
         normal, behind, pooled, back, spread_back = np.empty_like(flat), np.empty_like(given), np.empty_like(above), np.empty_like(x), np.empty_like(x)
         sums, gradient_sums, means, chosen = np.empty((2, c)), np.empty((2, c)), np.empty((n, c), np.float32), np.empty(above.shape, np.uint8)
         normalization.channel_sums(flat, partial, sums)
-        normalization.normalize(flat, scale, shift, given, True, normal)
-        normalization.channel_gradient_sums(given, flat, scale, shift, True, partial, gradient_sums)
-        normalization.normalize_backward(given, flat, scale, shift, True, coefficients, behind)
+        normalization.normalize(flat, affine, given, True, normal)
+        normalization.channel_gradient_sums(given, flat, affine, True, partial, gradient_sums)
+        normalization.normalize_backward(given, flat, affine, True, coefficients, behind)
         pooling.max_pool_forward(x, (2, 2), 2, (0, 0), pooled, chosen)
         pooling.max_pool_backward(above, chosen, (2, 2), 2, (0, 0), back)
         pooling.global_average_forward(x, means)

@@ -18,25 +18,24 @@ def case(rows, c, dtype):
 
 def sums_of(kernel, arrays, c, *options):
     sums = np.full((2, c), np.nan)
-    kernel(*arrays, *options, np.full((n.blocks(len(arrays[0])), 2, c), np.nan, arrays[0].dtype), sums)
+    kernel(*arrays, *options, np.full((n.blocks(len(arrays[0])), 3, c), np.nan, arrays[0].dtype), sums)
     return sums
 
 
 def coefficients(sums, rows, gamma, beta):
-    scale, shift = np.empty((2, gamma.size), gamma.dtype)
-    mean, variance = np.empty((2, gamma.size))
-    n.batch_coefficients(sums, rows, gamma, beta, EPSILON, scale, shift, mean, variance)
-    return scale, shift, mean, variance
+    affine, (mean, variance) = np.empty((3, gamma.size), gamma.dtype), np.empty((2, gamma.size))
+    n.batch_coefficients(sums, rows, gamma, beta, EPSILON, affine, mean, variance)
+    return affine, mean, variance
 
 
 def both_directions(values, gradient, gamma, beta, relu):
     rows, c = values.shape
-    scale, shift, mean, variance = coefficients(sums_of(n.channel_sums, [values], c), rows, gamma, beta)
+    affine, mean, variance = coefficients(sums_of(n.channel_sums, [values], c), rows, gamma, beta)
     outputs, slope, gamma_gradient, beta_gradient, factors = (np.full(shape, np.nan, values.dtype) for shape in ((rows, c), (rows, c), c, c, (2, c)))
-    n.normalize(values, scale, shift, np.zeros((0, c), values.dtype), relu, outputs)
-    sums = sums_of(n.channel_gradient_sums, [gradient, values], c, scale, shift, relu)
-    n.gradient_coefficients(sums, rows, EPSILON, mean, variance, scale, gamma_gradient, beta_gradient, factors)
-    n.normalize_backward(gradient, values, scale, shift, relu, factors, slope)
+    n.normalize(values, affine, np.zeros((0, c), values.dtype), relu, outputs)
+    sums = sums_of(n.channel_gradient_sums, [gradient, values], c, affine, relu)
+    n.gradient_coefficients(sums, rows, EPSILON, mean, variance, affine, gamma_gradient, beta_gradient, factors)
+    n.normalize_backward(gradient, values, affine, relu, factors, slope)
     return outputs, slope, gamma_gradient, beta_gradient
 
 
@@ -81,17 +80,27 @@ def test_large_arrays_are_as_small_ones(shape):
 
 def test_sums_of_parts_are_the_sums_of_all():
     values, gradient, gamma, beta = case(50, 6, np.float64)
-    parts = [sums_of(n.channel_sums, [np.ascontiguousarray(part)], 6) for part in (values[:20], values[20:20], values[20:])]
-    np.testing.assert_allclose(sum(parts), sums_of(n.channel_sums, [values], 6), rtol=1e-14)
+    parts = [n.about_zero(sums_of(n.channel_sums, [np.ascontiguousarray(part)], 6), len(part)) for part in (values[:20], values[20:20], values[20:])]
+    found = sums_of(n.channel_sums, [values], 6)
+    np.testing.assert_allclose(found, [values.sum(axis=0), 50 * values.var(axis=0)], rtol=1e-13)
+    np.testing.assert_allclose(n.about_mean(sum(parts), 50), found, rtol=1e-13)
 
 
 def test_skip_is_added_before_the_relu():
     values, skip, gamma, beta = case(40, 17, np.float32)
     outputs = np.empty_like(values)
-    n.normalize(values, gamma, beta, skip, True, outputs)
-    np.testing.assert_allclose(outputs, np.maximum(values * gamma + beta + skip, 0), atol=1e-5)
+    n.normalize(values, np.stack([beta, gamma, -beta]), skip, True, outputs)
+    expected = np.maximum((values - beta) * gamma - beta + skip, 0)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
     n.add(skip, outputs)
-    np.testing.assert_allclose(outputs, np.maximum(values * gamma + beta + skip, 0) + skip, atol=1e-5)
+    np.testing.assert_allclose(outputs, expected + skip, atol=1e-5)
+
+
+def test_what_is_no_number_stays_so_behind_a_relu():
+    values, _, gamma, beta = case(40, 17, np.float32)
+    values[3, 5], values[7, 16] = np.nan, np.inf
+    outputs = both_directions(values, values, gamma, beta, True)[0]
+    assert np.isnan(outputs[:, [5, 16]]).any(axis=0).all() and np.isfinite(np.delete(outputs, [5, 16], axis=1)).all()
 
 
 def test_threads_do_not_change_a_bit():

@@ -127,14 +127,21 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
 @pytest.mark.parametrize("settings,size,channels,options", [case for case in AGAINST_TORCH if case[0]["name"] not in ("lenet", "alexnet")],
                          ids=lambda x: x.get("name") if isinstance(x, dict) else None)
 def test_a_step_in_bf16_is_near_pytorchs(settings, size, channels, options):
-    """The distances of outputs and gradient from PyTorch's in float64 are at most four times those of its own bf16 (autocast)."""
-    torch = pytest.importorskip("torch")
+    """The distances of outputs and gradient from PyTorch's in float64, over two draws, are at most four times those of its own bf16 (autocast)."""
+    pytest.importorskip("torch")
+    found, rounded = np.sqrt(sum(_squared_bf16_distances(settings, size, channels, options, seed) for seed in (6, 7)))
+    assert (found > 1e-5).all() and (found < 4 * rounded).all()
+
+
+def _squared_bf16_distances(settings, size, channels, options, seed):
+    """Ours and PyTorch's (2, 2), of outputs and gradient."""
+    import torch
     import torch_networks
 
-    rows, random = 6, np.random.default_rng(5)
+    rows, random = 6, np.random.default_rng(seed)
     job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, "network": settings, "training": {"precision": "bf16"}})
     network = zoo.build(job, (size, size, channels), 10, rows)
-    network.initialize(3)
+    network.initialize(seed)
     _away_from_kinks(network)
     images, labels = random.standard_normal((rows, size, size, channels)).astype(np.float32), random.integers(0, 10, rows)
 
@@ -151,8 +158,8 @@ def test_a_step_in_bf16_is_near_pytorchs(settings, size, channels, options):
 
     network.backward(images.reshape(rows, -1), labels, rows, Step(training=True))
     outputs = network.forward(images.reshape(rows, -1), Step(training=True))
-    for found, rounded, exact in zip((outputs, network.gradient), step(torch.float32, True), step(torch.float64, False), strict=True):
-        assert 1e-5 < _distance(found, exact) < 4 * _distance(rounded, exact)
+    exact = step(torch.float64, False)
+    return np.array([[_distance(one, right) ** 2 for one, right in zip(found, exact, strict=True)] for found in ((outputs, network.gradient), step(torch.float32, True))])
 
 
 @pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")

@@ -1,7 +1,7 @@
 """Separable convolution with batch normalisation, image by image in the cache: what lies between two of them is never stored whole.
 
-A unit reads x, or relu(scale * z + shift) of the unit before, convolves depthwise (stride 1) to d and pointwise to z' = d W + bias,
-and sums z' and its squares, from which the caller gets the scale' and shift' of its normalisation. The way back starts from
+A unit reads x, or relu(scale * (z - center) + shift) of the unit before, convolves depthwise (stride 1) to d and pointwise to
+z' = d W + bias, and sums z' and its squares, from which the caller gets the affine' of its normalisation (normalization.py). The way back starts from
 the gradient g behind the normalisation and its ReLU, computes x and d anew and sums what the unit before needs.
 Both directions touch a quarter of the memory of the kernels one after the other. c must be a multiple of two vectors' lanes, k too.
 `bf16`: None, or a flag for products of bf16 numbers with float32 sums; then x, z, their gradients and what is written may be bf16 (uint16) too,
@@ -16,7 +16,9 @@ from numba import njit, prange
 
 from ensync.kernels.depthwise import add_line_gradient, correlate_line
 from ensync.kernels.flags import flag
-from ensync.kernels.normalization import CHUNK, add_partial, block_gradient_sums, block_sums, normalize_backward_rows, normalize_rows
+from ensync.kernels.normalization import (
+    CHUNK, add_about_pivots, add_partial, block_gradient_sums, block_sums, keep_pivot, load_affine, normalize_backward_rows, normalize_rows,
+)
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.panels import VECTORS
 from ensync.kernels.simd import lanes, lanes_of, pointer
@@ -71,19 +73,19 @@ def scratch_size(shape: tuple[int, int, int], size: int, filters: int) -> int:
 @njit(**INNER)
 def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
     """As `normalize_backward_rows`, to `halves` as bf16 along the channels and to `pairs` as pairs of rows; an odd last row is paired with zeros."""
-    scale, shift, floor, coefficients = norm
+    affine, floor, coefficients = norm
     full, low, nothing = lanes(values), splat(values, floor), zeros(values)
     for first in range(0, rows, CHUNK):
         for j in range(0, k, full):
-            a, b, p, q = load(scale, j, full), load(shift, j, full), load(coefficients, j, full), load(coefficients, k + j, full)
+            (m, a, b), p, q = load_affine(affine, k, j, full), load(coefficients, j, full), load(coefficients, k + j, full)
             for row in range(first, min(rows, first + CHUNK), 2):
                 at = row * k + j
-                x = load(values, at, full)
+                x = load(values, at, full) - m
                 above = fma(choose(greater(fma(x, a, b), low), load(gradient, at, full), nothing), a, fma(x, p, q))
                 store_halves(halves, at // 2, above)
                 below = nothing
                 if row + 1 < rows:
-                    x = load(values, at + k, full)
+                    x = load(values, at + k, full) - m
                     below = fma(choose(greater(fma(x, a, b), low), load(gradient, at + k, full), nothing), a, fma(x, p, q))
                     store_halves(halves, (at + k) // 2, below)
                 store(pairs, row // 2 * k + j, pair(above, below), full)
@@ -93,10 +95,10 @@ def _behind_pairs(gradient, values, norm, halves, pairs, k, rows):
 def _next_lines(source, before, x, first, have, needed, around, w, c, pitch):
     """Have x hold the normalised lines up to `needed`, and `around` lines before those that are new; return its first line and their number.
 
-    before: scale, shift and the floor of the normalisation.
+    before: affine and the floor of the normalisation.
     """
     kept, old = keep_last(x, have, around, w * pitch), first + have
-    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], before[2], advance(x, kept * w * pitch), c, pitch, (needed - old) * w, CHUNK)
+    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], advance(x, kept * w * pitch), c, pitch, (needed - old) * w, CHUNK)
     return old - kept, needed - old + kept
 
 
@@ -132,28 +134,30 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
             multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c, k, (pitch, k), ahead, bf16)
         else:
             multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, (c // 2, k), ahead, bf16)
-        block_sums(to, sums, k, (end - y) * w, CHUNK)
+        if y == 0:
+            keep_pivot(target, advance(partial, 2 * k), k, end * w)
+        block_sums(to, advance(partial, 2 * k), sums, k, (end - y) * w, CHUNK)
         add_to(sums, partial, 2 * k)
 
 
 @njit(parallel=True, **KERNEL)
-def _forward(inputs, scale, shift, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16, general):
+def _forward(inputs, affine, normalized, depth_weights, no_bias, weights, bias, strip, scratch, outputs, partial, sums, bf16, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, False, scratch, bf16)
     shape, share = (h, w, c, k, kh, kw, strip), room_size(w, c, k, kh, strip)
     for image in prange(n):
-        mine = pointer(partial, image * 2 * k)
+        mine = pointer(partial, image * 3 * k)
         clear(mine, 2 * k)
-        _image_forward(pointer(inputs, image * h * w * c), (pointer(scale, 0), pointer(shift, 0), 0.0 if normalized else -np.inf), normalized, pointer(depth_weights, 0),
+        _image_forward(pointer(inputs, image * h * w * c), (pointer(affine, 0), 0.0 if normalized else -np.inf), normalized, pointer(depth_weights, 0),
                        pointer(no_bias, 0), pointer(scratch, 0), pointer(bias, 0), pointer(scratch, c * k + numba.get_thread_id() * share),
                        pointer(outputs, image * h * w * k), mine, shape, bf16, general)
-    add_partial(partial, n, sums)
+    add_about_pivots(partial, n, n * h * w, h * w, sums)
 
 
 @njit(**INNER)
 def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_weights, no_bias, skip, has_skip, shape,
                     packed, room, out, partial, depth_sums, weight_sums, bf16, general):
-    """The way back through one image, strip by strip; all arrays are addresses. norm = (scale, shift, floor, coefficients), before = (scale, shift, floor).
+    """The way back through one image, strip by strip; all arrays are addresses. norm = (affine, floor, coefficients), before = (affine, floor).
 
     A line of `out` follows when the gradient of d behind it is known, up to kh - 1 lines later.
     """
@@ -169,8 +173,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         y, end = end, strip_end(end, strip, h, w)
         needed = min(h, end + below)
         if bf16 is None:
-            normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], norm[3],
-                                    advance(norm[3], k), behind, k, k_pitch, (end - y) * w, CHUNK)
+            normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], behind, k, k_pitch, (end - y) * w, CHUNK)
         else:
             _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
         if bf16 is None:
@@ -204,13 +207,13 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         if has_skip:
             add_to(advance(skip, done * line), advance(out, done * line), (ready - done) * line)
         if normalized:
-            block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], before[1], 0.0, sums, c, (ready - done) * w, CHUNK)
+            block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], 0.0, sums, c, (ready - done) * w, CHUNK)
             add_to(sums, partial, 2 * c)
         done = ready
 
 
 @njit(parallel=True, **KERNEL)
-def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, before_scale, before_shift, normalized, depth_weights, no_bias,
+def _backward(gradient, outputs, affine, floor, coefficients, inputs, before_affine, normalized, depth_weights, no_bias,
               weights, skip, strip, scratch, out, depth_gradient, weights_gradient, partial, sums, bf16, general):
     (n, h, w, c), k, (kh, kw, _) = inputs.shape, outputs.shape[3], depth_weights.shape
     pack_panels(weights, c, k, True, scratch, bf16)
@@ -220,14 +223,14 @@ def _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, befo
         depth_sums, weight_sums = pointer(scratch, mine), pointer(scratch, mine + taps)
         clear(depth_sums, taps + c * k)
         room = pointer(scratch, c * k + PARTS * (taps + c * k) + numba.get_thread_id() * share)
-        norm = (pointer(scale, 0), pointer(shift, 0), floor, pointer(coefficients, 0))
-        before = (pointer(before_scale, 0), pointer(before_shift, 0), 0.0 if normalized else -np.inf)
+        norm = (pointer(affine, 0), floor, pointer(coefficients, 0))
+        before = (pointer(before_affine, 0), 0.0 if normalized else -np.inf)
         for image in range(n * part // parts, n * (part + 1) // parts):
             x, y = image * h * w * c, image * h * w * k
-            clear(pointer(partial, image * 2 * c), 2 * c)
+            clear(pointer(partial, image * 3 * c), 2 * c)
             _image_backward(pointer(gradient, y), pointer(outputs, y), norm, pointer(inputs, x), before,
                             normalized, pointer(depth_weights, 0), pointer(no_bias, 0), pointer(skip, x * has_skip), has_skip,
-                            (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 2 * c), depth_sums,
+                            (h, w, c, k, kh, kw, strip), pointer(scratch, 0), room, pointer(out, x), pointer(partial, image * 3 * c), depth_sums,
                             weight_sums, bf16, general)
     depth_flat, weights_flat = depth_gradient.reshape(taps), weights_gradient.reshape(c * k)
     depth_flat[:] = 0
@@ -245,28 +248,28 @@ def _general(depth_weights: np.ndarray, inputs: np.ndarray) -> bool | None:
     return None if depth_weights.shape[0] == 3 and inputs.shape[2] > 1 else True
 
 
-def separable_forward(inputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, normalized: bool, depth_weights: np.ndarray, no_bias: np.ndarray,
+def separable_forward(inputs: np.ndarray, affine: np.ndarray, normalized: bool, depth_weights: np.ndarray, no_bias: np.ndarray,
                       weights: np.ndarray, bias: np.ndarray, scratch: np.ndarray, outputs: np.ndarray, partial: np.ndarray, sums: np.ndarray, bf16: bool | None = None) -> None:
-    """Write z' to outputs (n, h, w, k) and (sum, sum of squares) of its channels to sums (2, k), float64.
+    """Write z' to outputs (n, h, w, k) and the sums of its channels to sums (2, k), float64, as `normalization.channel_sums` does.
 
-    inputs (n, h, w, c): x, or z where `normalized`, with scale and shift (c) of its normalisation, which a ReLU follows; ones and zeros elsewhere.
-    depth_weights (size, size, c), no_bias: (c) zeros, weights (c, k), bias (k), partial: scratch (n, 2, k). n may be 0.
+    inputs (n, h, w, c): x, or z where `normalized`, with affine (3, c) of its normalisation, which a ReLU follows; elsewhere affine changes nothing.
+    depth_weights (size, size, c), no_bias: (c) zeros, weights (c, k), bias (k), partial: scratch (n, 3, k). n may be 0.
     """
-    _forward(inputs, scale, shift, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums,
+    _forward(inputs, affine, int(normalized), depth_weights, no_bias, weights, bias, strip_lines(inputs.shape[2]), scratch, outputs, partial, sums,
              flag(bf16), _general(depth_weights, inputs))
 
 
-def separable_backward(gradient: np.ndarray, outputs: np.ndarray, scale: np.ndarray, shift: np.ndarray, relu: bool, coefficients: np.ndarray,
-                       inputs: np.ndarray, before: tuple[np.ndarray, np.ndarray], normalized: bool, depth_weights: np.ndarray, no_bias: np.ndarray,
+def separable_backward(gradient: np.ndarray, outputs: np.ndarray, affine: np.ndarray, relu: bool, coefficients: np.ndarray,
+                       inputs: np.ndarray, before: np.ndarray, normalized: bool, depth_weights: np.ndarray, no_bias: np.ndarray,
                        weights: np.ndarray, skip: np.ndarray, scratch: np.ndarray, out: np.ndarray, depth_gradient: np.ndarray,
                        weights_gradient: np.ndarray, partial: np.ndarray, sums: np.ndarray, bf16: bool | None = None) -> None:
     """Write the gradient of x to out (n, h, w, c), plus skip of that shape or of size 0, and those of both weights.
 
-    gradient (n, h, w, k): behind the normalisation (scale, shift, coefficients (2, k)) of outputs z' and its ReLU, if one follows.
-    inputs, before = (scale, shift), normalized: as given to `separable_forward`; where normalized, sums (2, c), float64, become those
-    of `channel_gradient_sums` of the unit before; partial: scratch (n, 2, c). no_bias: max(c, k) zeros. The bias' gradient is 0 under
+    gradient (n, h, w, k): behind the normalisation (affine (3, k), coefficients (2, k)) of outputs z' and its ReLU, if one follows.
+    inputs, before (its affine), normalized: as given to `separable_forward`; where normalized, sums (2, c), float64, become those
+    of `channel_gradient_sums` of the unit before; partial: scratch (n, 3, c). no_bias: max(c, k) zeros. The bias' gradient is 0 under
     statistics of the batch.
     """
-    floor = scale.dtype.type(0.0 if relu else -np.inf)
-    _backward(gradient, outputs, scale, shift, floor, coefficients, inputs, *before, int(normalized), depth_weights, no_bias, weights, skip,
+    floor = affine.dtype.type(0.0 if relu else -np.inf)
+    _backward(gradient, outputs, affine, floor, coefficients, inputs, before, int(normalized), depth_weights, no_bias, weights, skip,
               strip_lines(inputs.shape[2]), scratch, out, depth_gradient, weights_gradient, partial, sums, flag(bf16), _general(depth_weights, inputs))

@@ -1,10 +1,12 @@
 """Normalisation: of each channel over the batch, of each pixel over neighbouring channels."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ensync.kernels import normalization, response
 from ensync.nn.layers import Layer, Parameter, Shape, Step
-from ensync.nn.memory import Workspace, empty
+from ensync.nn.memory import Workspace, empty, zeros
 
 
 class BatchNormalization(Layer):
@@ -36,11 +38,11 @@ class BatchNormalization(Layer):
         self.outputs = empty((rows, *self.shape), kept)
         self.inputs_gradient = None if self.in_place and given == kept else empty((rows, *self.shape), given)
         c = self.shape[-1]
-        self.scale, self.shift, self.spare = np.zeros((3, c), dtype)
+        self.affine, self.spare = zeros((3, c), dtype), np.zeros(c, dtype)   # center, scale and shift
         self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
         self.mean, self.variance, self.sums = np.zeros(c), np.zeros(c), np.zeros((2, c))
         self.travelling = np.zeros(2 * c + 1)
-        Workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 2 * c, dtype)
+        Workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 3 * c, dtype)
 
     def forward(self, inputs: np.ndarray, step: Step, skip: np.ndarray | None = None, relu_of_sum: bool = False) -> np.ndarray:
         c = self.shape[-1]
@@ -49,50 +51,59 @@ class BatchNormalization(Layer):
             normalization.channel_sums(self.values, self._partial(), self.sums)
         self.use_sums(len(self.values), step)
         added = self.no_skip if skip is None else skip.reshape(-1, c)
-        normalization.normalize(self.values, self.scale, self.shift, added, self.relu or relu_of_sum, current.reshape(-1, c))
+        normalization.normalize(self.values, self.affine, added, self.relu or relu_of_sum, current.reshape(-1, c))
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         c, out = self.shape[-1], gradient if self.inputs_gradient is None else self.inputs_gradient[: len(gradient)]
         given = gradient.reshape(-1, c)
-        normalization.channel_gradient_sums(given, self.values, self.scale, self.shift, self.relu, self._partial(), self.sums)
+        normalization.channel_gradient_sums(given, self.values, self.affine, self.relu, self._partial(), self.sums)
         self.use_gradient_sums(step)
-        normalization.normalize_backward(given, self.values, self.scale, self.shift, self.relu, self.coefficients, out.reshape(-1, c))
+        normalization.normalize_backward(given, self.values, self.affine, self.relu, self.coefficients, out.reshape(-1, c))
         return out
 
     def _partial(self) -> np.ndarray:
         blocks, c = normalization.blocks(len(self.values)), self.shape[-1]
-        return Workspace.of(self.scale.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
+        return Workspace.of(self.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
 
     def use_sums(self, rows: int, step: Step) -> None:
-        """Set scale and shift: while training from `sums` over so many local rows, which the moving statistics follow."""
+        """Set what normalises: while training from `sums` over so many local rows, which the moving statistics follow."""
         if step.training:
-            self._use_batch(self._over_ranks(rows, step), step)
+            self._use_batch(self._sums_over_ranks(rows, step), step)
             return
         self.mean[:], self.variance[:] = self.moving_mean, self.moving_variance
-        self.scale[:] = self.gamma / np.sqrt(self.variance + self.epsilon)
-        self.shift[:] = self.beta - self.mean * self.scale
+        self.affine[:] = self.moving_mean, self.gamma / np.sqrt(self.variance + self.epsilon), self.beta
 
     def use_gradient_sums(self, step: Step) -> None:
-        """Set the parameters' gradients from this rank's gradient `sums`, and the coefficients from those of all."""
+        """Set the parameters' gradients from this rank's gradient `sums`, and the coefficients from those of all.
+
+        They add up because `allreduce` gives all ranks the same bits, and with them the same center.
+        """
         self._gradients(self.count, self.gamma_gradient, self.beta_gradient)
         if step.allreduce is not None:
-            self._over_ranks(0, step)
+            self._over_ranks(0, step.allreduce)
             self._gradients(self.count, self.spare, self.spare)
 
-    def _over_ranks(self, count: int, step: Step) -> int:
-        """Add the sums and the count over the ranks, where the step is synchronised."""
+    def _sums_over_ranks(self, count: int, step: Step) -> int:
+        """Make `sums` over `count` local rows those over the rows of all ranks, where the step is synchronised, and return the number of these."""
         if step.allreduce is None:
             return count
+        self.sums[:] = normalization.about_zero(self.sums, count)
+        count = self._over_ranks(count, step.allreduce)
+        self.sums[:] = normalization.about_mean(self.sums, count)
+        return count
+
+    def _over_ranks(self, count: int, allreduce: Callable[[np.ndarray], None]) -> int:
+        """Add the sums and the count over the ranks."""
         self.travelling[:-1], self.travelling[-1] = self.sums.ravel(), count
-        step.allreduce(self.travelling)
+        allreduce(self.travelling)
         self.sums[:] = self.travelling[:-1].reshape(self.sums.shape)
         return int(self.travelling[-1])
 
     def _use_batch(self, count: int, step: Step) -> None:
         """Normalise by the batch's statistics and let the moving ones follow."""
         self.count = max(1, count)
-        normalization.batch_coefficients(self.sums, self.count, self.gamma, self.beta, self.epsilon, self.scale, self.shift, self.mean, self.variance)
+        normalization.batch_coefficients(self.sums, self.count, self.gamma, self.beta, self.epsilon, self.affine, self.mean, self.variance)
         if count:
             correction = count / max(1, count - 1) if self.unbiased else 1.0
             share = 1 - self.momentum if step.share is None else step.share
@@ -100,7 +111,7 @@ class BatchNormalization(Layer):
             self.moving_variance += share * (correction * self.variance - self.moving_variance)
 
     def _gradients(self, count: int, gamma_gradient: np.ndarray, beta_gradient: np.ndarray) -> None:
-        normalization.gradient_coefficients(self.sums, count, self.epsilon, self.mean, self.variance, self.scale, gamma_gradient,
+        normalization.gradient_coefficients(self.sums, count, self.epsilon, self.mean, self.variance, self.affine, gamma_gradient,
                                             beta_gradient, self.coefficients)
 
     def operations(self, shape: Shape) -> int:

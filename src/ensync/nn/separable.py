@@ -54,15 +54,16 @@ class SeparableUnit:
         h, w, c = self.image
         self.norm.allocate(0, dtype, first=False)
         self.outputs, self.inputs_gradient = empty((rows, h, w, self.filters), kept), empty((rows, h, w, c), given)
-        self.partial = empty((rows, 2, max(c, self.filters)), dtype)
-        self.zeros, self.ones, self.no_skip = np.zeros(max(c, self.filters), dtype), np.ones(c, dtype), np.zeros((0, h, w, c), given)
+        self.partial = empty((rows, 3, max(c, self.filters)), dtype)
+        self.zeros, self.no_skip = np.zeros(max(c, self.filters), dtype), np.zeros((0, h, w, c), given)
+        self.as_it_is = np.repeat(np.array([[0], [1], [0]], dtype), c, axis=1)   # the affine of no normalisation
         Workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
 
     def forward(self, inputs: np.ndarray, before: BatchNormalization | None, step: Step, bf16: bool | None) -> np.ndarray:
         """Return the outputs before their normalisation, given x, or what `before` normalises to x."""
         rows, (h, w, _) = len(inputs), self.image
         self.inputs, self.before, self.current = inputs, before, self.outputs[:rows]
-        separable.separable_forward(inputs, *self._scale_and_shift(), before is not None, self.depthwise, self.zeros, self.weights, self.bias,
+        separable.separable_forward(inputs, self._affine(), before is not None, self.depthwise, self.zeros, self.weights, self.bias,
                                     Workspace.of(self.zeros.dtype), self.current, self._partial(rows, self.filters), self.norm.sums,
                                     bf16)
         self.norm.use_sums(rows * h * w, step)
@@ -74,18 +75,18 @@ class SeparableUnit:
         norm.use_gradient_sums(step)
         self.bias_gradient[:] = 0   # a bias that a mean over the batch takes away again
         out = self.inputs_gradient[:rows]
-        separable.separable_backward(gradient, self.current, norm.scale, norm.shift, norm.relu, norm.coefficients, self.inputs,
-                                     self._scale_and_shift(), self.before is not None, self.depthwise, self.zeros, self.weights,
+        separable.separable_backward(gradient, self.current, norm.affine, norm.relu, norm.coefficients, self.inputs,
+                                     self._affine(), self.before is not None, self.depthwise, self.zeros, self.weights,
                                      self.no_skip if skip is None else skip, Workspace.of(self.zeros.dtype), out, self.depthwise_gradient,
                                      self.weights_gradient, self._partial(rows, self.image[2]), before.sums, bf16)
         return out
 
-    def _scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+    def _affine(self) -> np.ndarray:
         """What makes x of the inputs."""
-        return (self.before.scale, self.before.shift) if self.before else (self.ones, self.zeros)
+        return self.before.affine if self.before else self.as_it_is
 
     def _partial(self, rows: int, c: int) -> np.ndarray:
-        return self.partial.reshape(-1)[: rows * 2 * c].reshape(rows, 2, c)
+        return self.partial.reshape(-1)[: rows * 3 * c].reshape(rows, 3, c)
 
 
 class SeparableBlock(Layer):
@@ -122,22 +123,22 @@ class SeparableBlock(Layer):
         for unit in self.units:
             unit.allocate(rows, dtype, given if unit is self.units[0] else between, between)
         self.outputs = empty((rows, *self.shape), kept)
-        Workspace.reserve(normalization.blocks(rows * self.shape[0] * self.shape[1]) * 2 * self.shape[2], dtype)
+        Workspace.reserve(normalization.blocks(rows * self.shape[0] * self.shape[1]) * 3 * self.shape[2], dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         values, before, rows, c = inputs, None, len(inputs), self.shape[2]
         for unit in self.units:
             values, before = unit.forward(values, before, step, self.bf16), unit.norm
         skip = inputs.reshape(-1, c) if self.residual else before.no_skip
-        normalization.normalize(values.reshape(-1, c), before.scale, before.shift, skip, before.relu, self.outputs[:rows].reshape(-1, c))
+        normalization.normalize(values.reshape(-1, c), before.affine, skip, before.relu, self.outputs[:rows].reshape(-1, c))
         return self.outputs[:rows]
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         last, c, skip = self.units[-1], self.shape[2], gradient if self.residual else None
         values = last.current.reshape(-1, c)
         blocks = normalization.blocks(len(values))
-        partial = Workspace.of(last.norm.scale.dtype)[: blocks * 2 * c].reshape(blocks, 2, c)
-        normalization.channel_gradient_sums(gradient.reshape(-1, c), values, last.norm.scale, last.norm.shift, last.norm.relu, partial, last.norm.sums)
+        partial = Workspace.of(last.norm.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
+        normalization.channel_gradient_sums(gradient.reshape(-1, c), values, last.norm.affine, last.norm.relu, partial, last.norm.sums)
         for unit in reversed(self.units):
             gradient = unit.backward(gradient, skip if unit is self.units[0] else None, step, self.bf16)
         return gradient
