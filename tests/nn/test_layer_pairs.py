@@ -1,4 +1,7 @@
-"""Every pair of layer kinds in sequence, and every kind at the start of every composite: the slope of the loss, or one sentence."""
+"""Every pair of layer kinds, and every kind at the start of every composite.
+
+Each has the slope of its loss, or is refused in one sentence.
+"""
 
 import numpy as np
 import pytest
@@ -13,12 +16,25 @@ from ensync.nn.network import LOSS_SUM
 
 SHAPE, CLASSES = (5, 4, 2), 3
 NORM = {"kind": "batch_normalization"}
-SETTINGS = {   # what a kind needs beside its name
-    "dense": {"units": 4, "activation": "tanh"}, "convolution": {"filters": 2, "activation": "tanh"}, "separable": {"filters": 2}, "max_pooling": {"stride": 1, "padding": "same"},
-    "average_pooling": {"stride": 1, "padding": "same"}, "dropout": {"rate": 0.3}, "local_response_normalization": {"n": 3, "alpha": 0.3},
-    "residual": {"layers": [NORM]}, "parallel": {"branches": [[NORM], [{"kind": "dropout", "rate": 0.2}], []]},
+SETTINGS = {  # what a kind needs beside its name
+    "dense": {"units": 4, "activation": "tanh"},
+    "convolution": {"filters": 2, "activation": "tanh"},
+    "separable": {"filters": 2},
+    "max_pooling": {"stride": 1, "padding": "same"},
+    "average_pooling": {"stride": 1, "padding": "same"},
+    "dropout": {"rate": 0.3},
+    "local_response_normalization": {"n": 3, "alpha": 0.3},
+    "residual": {"layers": [NORM]},
+    "parallel": {"branches": [[NORM], [{"kind": "dropout", "rate": 0.2}], []]},
 }
-ON_IMAGES = {"convolution", "depthwise", "separable", "max_pooling", "average_pooling", "global_average_pooling"}
+ON_IMAGES = {
+    "convolution",
+    "depthwise",
+    "separable",
+    "max_pooling",
+    "average_pooling",
+    "global_average_pooling",
+}
 TO_ROWS = {"dense", "flatten", "global_average_pooling"}
 
 
@@ -27,7 +43,14 @@ def layer(kind, **settings):
 
 
 def job_of(*layers):
-    return job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, "network": {"layers": [*layers, {"kind": "dense"}]}, "training": {"precision": "float64"}})
+    return job_from_dict(
+        {
+            "data": {"path": "none"},
+            "output": {"directory": "none"},
+            "network": {"layers": [*layers, {"kind": "dense"}]},
+            "training": {"precision": "float64"},
+        }
+    )
 
 
 def has_the_slope_of_its_loss(*layers, rows=(1, 5)):
@@ -37,7 +60,10 @@ def has_the_slope_of_its_loss(*layers, rows=(1, 5)):
     network.parameters += 0.1 * random.standard_normal(len(network.parameters))
     start, step = network.parameters.copy(), Step(training=True, key=7)
     for count in rows:
-        inputs, labels = random.standard_normal((count, int(np.prod(SHAPE)))), random.integers(0, CLASSES, count)
+        inputs, labels = (
+            random.standard_normal((count, int(np.prod(SHAPE)))),
+            random.integers(0, CLASSES, count),
+        )
 
         def loss(values, inputs=inputs, labels=labels):
             network.parameters[:] = values
@@ -52,7 +78,7 @@ def has_the_slope_of_its_loss(*layers, rows=(1, 5)):
             assert gradient @ direction == pytest.approx(slope, rel=1e-4, abs=1e-7), (layers, count)
 
 
-@pytest.mark.timeout(300)   # the first compiles
+@pytest.mark.timeout(300)  # the first compiles
 @pytest.mark.parametrize("first", KINDS)
 def test_pairs(first):
     for second in KINDS:
@@ -64,15 +90,22 @@ def test_pairs(first):
 
 
 def around(kind):
-    """Composites that begin with a layer of this kind: on the main way, in the shortcut, in a branch, in composites of both."""
+    """Composites that begin with a layer of this kind, on one way or the other, nested or not."""
     begin, to_row = layer(kind), [{"kind": "flatten"}]
     end = [*to_row, {"kind": "dense", "units": 4}]
     residual = layer("residual", layers=[begin, *end, NORM], shortcut=end)
     return {
-        "main": residual, "shortcut": layer("residual", layers=[*end, NORM], shortcut=[begin, *end], activation="relu"),
+        "main": residual,
+        "shortcut": layer(
+            "residual", layers=[*end, NORM], shortcut=[begin, *end], activation="relu"
+        ),
         "branch": layer("parallel", branches=[[begin, *to_row], to_row, [begin, *to_row]]),
         "residual in residual": layer("residual", layers=[residual, NORM], shortcut=[residual]),
-        "parallel in residual": layer("residual", layers=[layer("parallel", branches=[[begin, *to_row]]), *end[1:], NORM], shortcut=end),
+        "parallel in residual": layer(
+            "residual",
+            layers=[layer("parallel", branches=[[begin, *to_row]]), *end[1:], NORM],
+            shortcut=end,
+        ),
         "residual in parallel": layer("parallel", branches=[[residual], [begin, *to_row]]),
     }
 
@@ -87,10 +120,28 @@ def test_composites_first_and_last(kind):
 
 def test_the_first_layer_may_be_a_sum_of_a_normalised_and_a_convolved_way():
     convolution = layer("convolution")
-    for main in ([NORM], [layer("max_pooling"), NORM], [layer("average_pooling"), NORM], [layer("dropout"), NORM]):
+    for main in (
+        [NORM],
+        [layer("max_pooling"), NORM],
+        [layer("average_pooling"), NORM],
+        [layer("dropout"), NORM],
+    ):
         has_the_slope_of_its_loss(layer("residual", layers=main, shortcut=[convolution]), rows=(3,))
 
 
 def test_the_layer_table_tells_where_an_image_is_flattened():
-    lines = "\n".join(layer_table(job_of(layer("convolution"), layer("parallel", branches=[[layer("dense")], [layer("flatten"), layer("dense")]])), SHAPE, CLASSES))
-    assert lines.count("    Flatten, dense 4, tanh  ") == 1 and lines.count("    Dense 4, tanh  ") == 1 and "\nDense 3 " in lines
+    lines = "\n".join(
+        layer_table(
+            job_of(
+                layer("convolution"),
+                layer("parallel", branches=[[layer("dense")], [layer("flatten"), layer("dense")]]),
+            ),
+            SHAPE,
+            CLASSES,
+        )
+    )
+    assert (
+        lines.count("    Flatten, dense 4, tanh  ") == 1
+        and lines.count("    Dense 4, tanh  ") == 1
+        and "\nDense 3 " in lines
+    )

@@ -109,7 +109,10 @@ def deal(layers: Sequence[T], values: Views, gradients: Views) -> Iterator[tuple
 
 
 class Dense(Layer):
-    """outputs = activation(inputs @ weights + bias), with weights `(inputs, units)`; an image counts as one row, as after a flatten."""
+    """outputs = activation(inputs @ weights + bias), with weights `(inputs, units)`.
+
+    An image counts as one row, as after a flatten.
+    """
 
     given: Shape = ()
 

@@ -1,0 +1,242 @@
+"""The layers of a job file, written for PyTorch; parameters come in the order of Ensync's."""
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.functional import pad
+from torch_networks import Flatten, Mean, Sum
+
+
+class Rows(nn.Module):
+    """Images as rows in the order height, width, channel; rows stay rows."""
+
+    def forward(self, x):
+        return Flatten()(x) if x.ndim == 4 else x
+
+
+class Window(nn.Module):
+    """A pooling, or a convolution, behind the zeros that "same" or a number puts around."""
+
+    def __init__(self, kind, size, stride, padding, convolution=None):
+        super().__init__()
+        self.kind, self.size, self.stride, self.padding, self.convolution = (
+            kind,
+            size,
+            stride or size,
+            padding,
+            convolution,
+        )
+
+    def forward(self, x):
+        if self.kind == "convolution":
+            return self.convolution(pad(x, self._frame(x)))
+        if isinstance(self.padding, int):
+            pool = (
+                nn.functional.max_pool2d
+                if self.kind == "max_pooling"
+                else partial(nn.functional.avg_pool2d, count_include_pad=False)
+            )
+            return pool(x, self.size, self.stride, self.padding)
+        if self.kind == "max_pooling":
+            return nn.functional.max_pool2d(
+                pad(x, self._frame(x), value=-torch.inf), self.size, self.stride
+            )
+        total, inside = (
+            nn.functional.avg_pool2d(
+                pad(y, self._frame(x)), self.size, self.stride, divisor_override=1
+            )
+            for y in (x, torch.ones_like(x))
+        )
+        return total / inside
+
+    def _frame(self, x):
+        if self.padding != "same":
+            return 4 * [0 if self.padding == "valid" else self.padding]
+        totals = [
+            max(0, (-(-n // self.stride) - 1) * self.stride + self.size - n)
+            for n in (x.shape[3], x.shape[2])
+        ]
+        return [zeros for total in totals for zeros in (total // 2, total - total // 2)]
+
+
+class Norm(nn.Module):
+    """Batch normalisation; the moving variance biased, as Keras', or unbiased, as PyTorch's."""
+
+    def __init__(
+        self, channels, activation="identity", momentum=0.99, epsilon=1e-3, unbiased=False
+    ):
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+        self.share, self.epsilon, self.unbiased, self.activation = (
+            1 - momentum,
+            epsilon,
+            unbiased,
+            ACTIVATIONS[activation],
+        )
+
+    def forward(self, x):
+        mean, variance = self.mean.clone(), self.variance.clone()
+        y = nn.functional.batch_norm(
+            x, mean, variance, self.weight, self.bias, self.training, self.share, self.epsilon
+        )
+        if self.training and not self.unbiased:
+            n = x.numel() / x.shape[1]
+            variance = (1 - self.share) * self.variance + (
+                variance - (1 - self.share) * self.variance
+            ) * (n - 1) / n
+        if self.training:
+            self.mean, self.variance = mean, variance
+        return self.activation(y)
+
+
+class Response(nn.LocalResponseNorm):
+    """Local response normalisation, of rows too; PyTorch divides alpha by n."""
+
+    def __init__(self, k=2.0, n=5, alpha=1e-4, beta=0.75):
+        super().__init__(n, alpha * n, beta, k)
+
+    def forward(self, x):
+        return super().forward(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+
+
+class Masked(nn.Module):
+    """Dropout with a mask from outside (rows, values, channels last), which Ensync draws."""
+
+    mask = None
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        if x.ndim == 2:
+            return x * self.mask
+        rows, channels, height, width = x.shape
+        return x * self.mask.reshape(rows, height, width, channels).permute(0, 3, 1, 2)
+
+
+class Beside(nn.ModuleList):
+    """Branches side by side in the channels."""
+
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self], 1)
+
+
+class Added(Sum):
+    """The sum of two ways that have one shape, without broadcasting."""
+
+    def forward(self, x):
+        main, around = self.main(x), self.around(x)
+        if main.shape != around.shape:
+            raise ValueError("two shapes")
+        return torch.relu(main + around) if self.relu else main + around
+
+
+class Activated(nn.Sequential):
+    """A layer and its activation."""
+
+    def __init__(self, layer, name="identity"):
+        super().__init__(layer)
+        self.activation = ACTIVATIONS[name]
+
+    def forward(self, x):
+        return self.activation(super().forward(x))
+
+
+ACTIVATIONS = {
+    "identity": lambda x: x,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "logistic": torch.sigmoid,
+}
+
+
+def listed(layers, x, classes):
+    """Return the layers of a job file for x (rows, channels, height, width), and their outputs.
+
+    Raises whatever PyTorch does where they do not fit.
+    """
+    made = []
+    for settings in layers:
+        made.append(_listed(dict(settings), x, classes).double().eval())
+        x = made[-1](x)
+    return nn.Sequential(*made), x
+
+
+def _listed(settings, x, classes):
+    kind, channels = settings.pop("kind"), x.shape[1]
+    windows = {
+        "size": settings.get("size", 3),
+        "stride": settings.get("stride", 1),
+        "padding": settings.get("padding", "same"),
+    }
+    match kind:
+        case "dense":
+            return Activated(
+                nn.Sequential(
+                    Rows(), nn.Linear(Rows()(x).shape[1], settings.get("units") or classes)
+                ),
+                settings.get("activation", "identity"),
+            )
+        case "convolution":
+            filters = nn.Conv2d(
+                channels,
+                settings["filters"],
+                windows["size"],
+                windows["stride"],
+                groups=settings.get("groups", 1),
+                bias=settings.get("use_bias", True),
+            )
+            return Activated(
+                Window(kind, **windows, convolution=filters), settings.get("activation", "identity")
+            )
+        case "depthwise" | "separable":
+            depthwise = Window(
+                "convolution",
+                **windows,
+                convolution=nn.Conv2d(
+                    channels,
+                    channels,
+                    windows["size"],
+                    windows["stride"],
+                    groups=channels,
+                    bias=False,
+                ),
+            )
+            if kind == "depthwise":
+                return depthwise
+            return Activated(
+                nn.Sequential(depthwise, nn.Conv2d(channels, settings["filters"], 1)),
+                settings.get("activation", "identity"),
+            )
+        case "max_pooling" | "average_pooling":
+            return Window(
+                kind,
+                settings.get("size", 2),
+                settings.get("stride"),
+                settings.get("padding", 0) if settings.get("padding") != "valid" else 0,
+            )
+        case "global_average_pooling":
+            return Mean()
+        case "flatten":
+            return Rows()
+        case "batch_normalization":
+            return Norm(channels, **settings)
+        case "local_response_normalization":
+            return Response(**settings)
+        case "dropout":
+            return Masked()
+        case "residual":
+            main, shortcut = (
+                listed(settings["layers"], x, classes)[0],
+                listed(settings.get("shortcut", []), x, classes)[0],
+            )
+            return Added(
+                main, shortcut if len(shortcut) else None, settings.get("activation") == "relu"
+            )
+        case "parallel":
+            return Beside(listed(branch, x, classes)[0] for branch in settings["branches"])
