@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,30 @@ def write_pictures(directory: Path, classes=("cat", "dog"), rows: int = 6, suffi
         for row in range(rows):
             image = pictures(1, size[1], size[0], 3, 100 * place + row)[0]
             Image.fromarray(image).save(directory / name / f"{row:03}.{suffix}")
+
+
+def write_classes(place: Path, write, names=("x.png", "y.png")) -> None:
+    """Let write(path, seed) make the pictures of two classes."""
+    for row, label in enumerate(("a", "b")):
+        (place / label).mkdir(parents=True)
+        for number, name in enumerate(names):
+            write(place / label / name, 2 * row + number)
+
+
+def png_with_key(bits: int, kind: int, rows: list[bytes], transparent: bytes) -> bytes:
+    """Return a PNG file of 8 x 8 with a tRNS chunk: no library writes all of them."""
+
+    def part(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = part(b"IHDR", struct.pack(">2I5B", 8, 8, bits, kind, 0, 0, 0))
+    body = part(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + part(b"tRNS", transparent)
+        + body
+        + part(b"IEND", b"")
+    )

@@ -18,7 +18,7 @@ from ensync.storage import verification
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source, read_cifar10, read_csv, read_idx
 from ensync.storage.sources.decoding import Recipe, decode
-from ensync.storage.sources.images import Pictures
+from ensync.storage.sources.picture_rows import Pictures
 from ensync.storage.writing import write_dataset
 
 USUAL = 200

@@ -10,7 +10,7 @@ from PIL import Image
 from samples import write_pictures
 
 from ensync.errors import EnsyncError
-from ensync.storage.sources import images as module
+from ensync.storage.sources import picture_rows as module
 from ensync.storage.sources import read_images, read_pictures
 
 ALL = np.arange

@@ -11,7 +11,7 @@ Rows = Mapping[str, tuple[str, np.ndarray]]
 
 
 def shared_rows(source: Source, rows: Rows) -> list[str]:
-    """Return notes about the rows of validation and test that are in train, too, where the source can tell.
+    """Return notes about the rows of validation and test that are in train, too.
 
     rows: {split: (split of the source, rows int64 of it)}.
     """
@@ -24,10 +24,18 @@ def shared_rows(source: Source, rows: Rows) -> list[str]:
         at = np.searchsorted(own["train"], own[split], sorter=order).clip(max=len(order) - 1)
         twin = order[at]
         for place in np.flatnonzero(own["train"][twin] == own[split]).tolist():
-            tally.add(f"{split} images that are training images, too", f"{_name(source, rows[split], place)} is {_name(source, rows['train'], int(twin[place]))}")
+            tally.add(
+                f"{split} images that are training images, too",
+                f"{_name(source, rows[split], place)} is "
+                + _name(source, rows["train"], int(twin[place])),
+            )
     return tally.notes()
 
 
 def _name(source: Source, rows: tuple[str, np.ndarray], place: int) -> str:
     origin, places = rows
-    return source.names[origin][places[place]] if source.names else f"row {places[place] + 1} of {origin}"
+    return (
+        source.names[origin][places[place]]
+        if source.names
+        else f"row {places[place] + 1} of {origin}"
+    )

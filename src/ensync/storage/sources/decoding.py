@@ -1,4 +1,4 @@
-"""One picture file -> an image: turned as its EXIF note says, composed over a ground, 8 bits, its centre, resized.
+"""One picture file -> an image: 8 bits, over a ground, upright, its centre, resized.
 
 Profiles (ICC) and gamma are not applied: values are taken as they are stored.
 """
@@ -17,24 +17,53 @@ from ensync.errors import EnsyncError
 from ensync.storage.atomic import reason
 from ensync.storage.sources.depth import Depth, Unfit, Values, eight_bits, samples_of
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # of the others Pillow knows, some start other programs
-LARGEST = 50_000_000    # pixels to decode (JPEG: after its detail is skipped); a small file may declare more than memory holds
-STRIP = 1 << 20         # pixels composed at a time
-ORIENTATION = 0x0112    # EXIF's tag
-TURNS = dict(enumerate((Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
-                        Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))
-GREY_STEPS = {"L;2": 85, "L;4": 17}  # between neighbouring values of PNG's grey with fewer bits, once they are 0..255
-POINTERS = (b"version https://git-lfs", b"/annex/objects/")  # what stands in files whose data was not fetched
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "WEBP",
+    "PPM",
+)  # of the others Pillow knows, some start other programs
+LARGEST = 50_000_000  # pixels to decode (JPEG: after its detail is skipped): memory must hold them
+STRIP = 1 << 20  # pixels composed at a time
+ORIENTATION = 0x0112  # EXIF's tag
+TURNS = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        2,
+    )
+)
+GREY_STEPS = {
+    "L;2": 85,
+    "L;4": 17,
+}  # between neighbouring values of PNG's grey with fewer bits, once they are 0..255
+POINTERS = (
+    b"version https://git-lfs",
+    b"/annex/objects/",
+)  # what stands in files whose data was not fetched
 AS_DECLARED = "as declared"
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what matters comes back as a problem of the picture
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # what matters comes back as a problem of the picture
 
 
 class Recipe(NamedTuple):
-    """How pictures become images beside their shape. A dataset records it, so that `predict` does the same.
+    """How pictures become images; a dataset records it, so that `predict` does the same.
 
-    background: "#rrggbb", behind transparent pixels; values: black and white of pictures of more than 8 bits, None as each declares;
-    deep: whether training pictures had more than 8 bits; tagged: what SMin- and SMaxSampleValue of theirs declare, if they do.
+    background: "#rrggbb", behind transparent pixels; values: black and white of pictures of more
+    than 8 bits, None as each declares; deep: whether training pictures had more than 8 bits;
+    tagged: what SMin- and SMaxSampleValue of theirs declare, if they do.
     """
 
     background: str = "#ffffff"
@@ -46,18 +75,32 @@ class Recipe(NamedTuple):
         """Return what a dataset says of it."""
         ways = {"orientation": "EXIF", "crop": "centre", "resize": "bilinear"}
         tagged = {"tagged": _text(self.tagged)} if self.tagged else {}
-        return {"background": self.background, "values": _text(self.values), **tagged, "deep": int(self.deep), **ways}
+        return {
+            "background": self.background,
+            "values": _text(self.values),
+            **tagged,
+            "deep": int(self.deep),
+            **ways,
+        }
 
 
 def recipe(background: str | None = None, values: str | None = None) -> Recipe:
-    """Return the recipe that the texts of --background and --range ask for. Errors: EnsyncError when they are not understood."""
+    """Return the recipe that --background and --range ask for. Errors: EnsyncError."""
     return Recipe(_colour(background or "white"), _values(values or AS_DECLARED))
 
 
 def recorded_recipe(preparation: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that a dataset or checkpoint records, the usual one where it records none. Errors: EnsyncError when it is damaged."""
-    values, tagged = (_values(str(preparation.get(key, AS_DECLARED))) for key in ("values", "tagged"))
-    return Recipe(_colour(str(preparation.get("background", "white"))), values, bool(preparation.get("deep")), tagged)
+    """Return the recipe that a dataset or checkpoint records, the usual one where it records none.
+    Errors: EnsyncError when it is damaged."""
+    values, tagged = (
+        _values(str(preparation.get(key, AS_DECLARED))) for key in ("values", "tagged")
+    )
+    return Recipe(
+        _colour(str(preparation.get("background", "white"))),
+        values,
+        bool(preparation.get("deep")),
+        tagged,
+    )
 
 
 def _text(values: Values | None) -> str:
@@ -69,7 +112,11 @@ def _colour(text: str) -> str:
     with suppress(ValueError):
         colour = ImageColor.getrgb(text)
     if len(colour) != 3:
-        raise EnsyncError(f"--background {text}", "an opaque colour, such as white, black or #80ff00", "choose another")
+        raise EnsyncError(
+            f"--background {text}",
+            "an opaque colour, such as white, black or #80ff00",
+            "choose another",
+        )
     return "#" + bytes(min(value, 255) for value in colour).hex()
 
 
@@ -81,25 +128,33 @@ def _values(text: str) -> Values | None:
     except ValueError:
         black = white = 0.0
     if not (black < white and np.isfinite((black, white, white - black)).all()):
-        raise EnsyncError(f"--range {text}", "the values of black and white, the smaller first, such as 0,1 or 0,4095", "give two numbers")
+        raise EnsyncError(
+            f"--range {text}",
+            "the values of black and white, the smaller first, such as 0,1 or 0,4095",
+            "give two numbers",
+        )
     return black, white
 
 
 class Decoded(NamedTuple):
-    """What became of a picture: pixels uint8 (height, width, 1 or 3), or what is wrong with it; and what a user should know of it."""
+    """What became of a picture: pixels uint8 (height, width, 1 or 3), or what is wrong."""
 
     pixels: np.ndarray | None = None
     problem: str = ""
-    transparent: bool = False   # some pixels were not opaque
-    frames: bool = False        # there are others beside the first
+    transparent: bool = False  # some pixels were not opaque
+    frames: bool = False  # there are others beside the first
     depth: Depth | None = None  # of pictures of more than 8 bits
 
 
 def decode(path: Path, shape: tuple[int, ...], how: Recipe) -> Decoded:
-    """Return the picture with pixels of `shape` (height, width, 1 or 3), or what is wrong with the file."""
+    """Return the picture in `shape` (height, width, 1 or 3), or what is wrong with the file."""
     try:
         if not path.is_file():
-            return Decoded(problem="links to nothing: was its data fetched?" if path.is_symlink() else "is not a file")
+            return Decoded(
+                problem="links to nothing: was its data fetched?"
+                if path.is_symlink()
+                else "is not a file"
+            )
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             return _decode(image, shape, how)
     except Unfit as unfit:
@@ -110,7 +165,7 @@ def decode(path: Path, shape: tuple[int, ...], how: Recipe) -> Decoded:
         return Decoded(problem="needs more memory than there is")
     except UnidentifiedImageError:
         return Decoded(problem=_not_a_picture(path))
-    except Exception as error:  # decoders of broken files raise what they stumble on: OSError, SyntaxError, struct.error, KeyError ...
+    except Exception as error:  # decoders of broken files raise what they stumble on
         if isinstance(error, OSError) and error.errno:
             return Decoded(problem=f"cannot be read because {reason(error)}")
         return Decoded(problem=f"cannot be decoded ({type(error).__name__}: {_plain(str(error))})")
@@ -119,10 +174,14 @@ def decode(path: Path, shape: tuple[int, ...], how: Recipe) -> Decoded:
 def _decode(image: ImageFile.ImageFile, shape: tuple[int, ...], how: Recipe) -> Decoded:
     height, width, channels = shape
     mode = "L" if channels == 1 else "RGB"
-    image.draft(mode, (2 * max(height, width),) * 2)  # lets the JPEG decoder skip detail, never below the size asked for
+    image.draft(
+        mode, (2 * max(height, width),) * 2
+    )  # lets the JPEG decoder skip detail, never below the size asked for
     if image.width * image.height > LARGEST:
         raise Unfit(f"declares {image.width} x {image.height} pixels, more than {LARGEST:,}")
-    frames = image.format != "MPO" and _has_frames(image)  # a phone's JPEG holds one picture, and another view of it
+    frames = image.format != "MPO" and _has_frames(
+        image
+    )  # a phone's JPEG holds one picture, and another view of it
     samples, raw = samples_of(image), str(image.tile[0].args if image.tile else "")
     image.load()
     if image.mode == "LAB":
@@ -132,7 +191,9 @@ def _decode(image: ImageFile.ImageFile, shape: tuple[int, ...], how: Recipe) -> 
     picture, transparent = _opaque(picture, raw, how.background)
     picture = picture if picture.mode == mode else picture.convert(mode)
     picture = picture.transpose(turn) if turn is not None else picture
-    pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)).reshape(shape)
+    pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)).reshape(
+        shape
+    )
     return Decoded(pixels, "", transparent, frames, depth)
 
 
@@ -145,7 +206,7 @@ def _has_frames(image: Image.Image) -> bool:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what makes the loaded picture upright; nothing when its EXIF note is broken, which is no reason to lose the picture."""
+    """Return what makes the loaded picture upright; a broken EXIF note is no reason to lose it."""
     with suppress(Exception):  # a broken note raises as many types as a broken picture
         return TURNS.get(image.getexif().get(ORIENTATION, 1))
     return None
@@ -153,21 +214,30 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _opaque(image: Image.Image, raw: str, background: str) -> tuple[Image.Image, bool]:
     """Return the picture over the background, and whether any of it can be seen."""
-    if "transparency" not in image.info and "A" not in (bands := image.getbands()) and "a" not in bands:
+    if (
+        "transparency" not in image.info
+        and "A" not in (bands := image.getbands())
+        and "a" not in bands
+    ):
         return image, False
     _scale_key(image, raw)
     out, transparent = Image.new("RGB", image.size), False
     rows = max(1, STRIP // image.width)
-    for top in range(0, image.height, rows):  # four bytes a pixel less to hold for each step of the way
+    for top in range(
+        0, image.height, rows
+    ):  # four bytes a pixel less to hold for each step of the way
         strip = image.crop((0, top, image.width, min(image.height, top + rows)))
         rgba = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
         transparent = transparent or rgba.getchannel("A").getextrema() != (255, 255)
-        out.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB"), (0, top))
+        out.paste(
+            Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB"),
+            (0, top),
+        )
     return out, transparent
 
 
 def _scale_key(image: Image.Image, raw: str) -> None:
-    """Bring PNG's transparent value, which counts in the file's bits, to the 8 bits of the pixels that Pillow compares it with."""
+    """Bring PNG's transparent value from the file's bits to the 8 of the pixels."""
     key = image.info.get("transparency")
     if raw in GREY_STEPS and isinstance(key, int):
         image.info["transparency"] = key * GREY_STEPS[raw]

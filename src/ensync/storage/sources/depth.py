@@ -1,9 +1,11 @@
-"""Pictures of more than 8 bits a sample: which of their values is black and which is white, as the file declares it or the user says.
+"""Pictures of more than 8 bits: which values are black and white, by the file or by the user.
 
-    unsigned integers of n bits     0 and 2^n - 1, as BitsPerSample of TIFF, IHDR of PNG and maxval of PPM declare
-    with SMin-, SMaxSampleValue     those two (TIFF), when all pictures declare the same; others are statistics of one picture
+    unsigned integers of n bits     0 and 2^n - 1 (BitsPerSample of TIFF, IHDR of PNG, maxval of PPM)
+    with SMin-, SMaxSampleValue     those two (TIFF), when all pictures declare the same;
+                                    where they differ they are statistics of one picture
     floats, signed integers         nothing else declares it: refused without --range
-PNG's sBIT says how many bits the camera had, not another white: values are scaled to all 16 bits (https://www.w3.org/TR/png-3/#11sBIT).
+PNG's sBIT says how many bits the camera had, not another white: values are scaled to all 16 bits
+(https://www.w3.org/TR/png-3/#11sBIT).
 """
 
 import math
@@ -21,7 +23,7 @@ BITS, PHOTOMETRIC, FORMAT, LOWEST, HIGHEST = 258, 262, 339, 340, 341  # tags of 
 WHITE_IS_ZERO = 0
 UNDECLARED = "does not say which values are black and white"
 STRIP = 1 << 20  # pixels scaled at a time
-DARK = 4  # a set of pictures that uses less than this part of the values it declares was most likely made with fewer bits
+DARK = 4  # pictures that use less than this part of what they declare were made with fewer bits
 
 Values = tuple[float, float]  # black, white
 
@@ -31,7 +33,10 @@ class Unfit(Exception):
 
 
 class Samples(NamedTuple):
-    """How a file stores its samples. values: what is black and white, None when nothing says it; tagged: by SMin- and SMaxSampleValue."""
+    """How a file stores its samples.
+
+    values: black and white, None when nothing says it; tagged: by SMin- and SMaxSampleValue.
+    """
 
     bits: int
     values: Values | None
@@ -41,7 +46,7 @@ class Samples(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """What a deep picture declares and what it holds: its largest value, and whether some lie outside black to white."""
+    """What a deep picture declares, its largest value, and whether some lie outside."""
 
     bits: int
     values: Values
@@ -51,7 +56,7 @@ class Depth(NamedTuple):
 
 
 def samples_of(image: ImageFile.ImageFile) -> Samples | None:
-    """Return how a picture that is opened but not yet loaded stores its samples; None for 8 bits or fewer, which need no scaling."""
+    """Return how an opened picture, not yet loaded, stores its samples; None for 8 bits."""
     tags: Any = getattr(image, "tag_v2", {})
     raw = str(image.tile[0].args if image.tile else "")
     deep = image.mode.startswith("I") or ";16" in raw
@@ -75,10 +80,13 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def eight_bits(image: Image.Image, samples: Samples, asked: Values | None) -> tuple[Image.Image, Depth]:
-    """Return a loaded picture with 8 bits a sample, black 0 and white 255, and what was found in it.
+def eight_bits(
+    image: Image.Image, samples: Samples, asked: Values | None
+) -> tuple[Image.Image, Depth]:
+    """Return a loaded picture with 8 bits, black 0 and white 255, and what was found in it.
 
-    asked: the user's black and white, which go before what the file declares. Errors: Unfit when nothing says what they are.
+    asked: the user's black and white, which go before what the file declares. Errors: Unfit when
+    nothing says what they are.
     """
     if len(image.getbands()) > 1:
         return image, _depth_of_colours(image, samples, asked)
@@ -90,7 +98,13 @@ def eight_bits(image: Image.Image, samples: Samples, asked: Values | None) -> tu
     if values is None:
         kind = "floats" if samples.kind == FLOATING else "signed integers"
         raise Unfit(f"holds {kind} ({smallest:g} to {largest:g}) and {UNDECLARED}")
-    depth = Depth(samples.bits, values, samples.tagged and asked is None, largest, smallest < values[0] or largest > values[1])
+    depth = Depth(
+        samples.bits,
+        values,
+        samples.tagged and asked is None,
+        largest,
+        smallest < values[0] or largest > values[1],
+    )
     scaled = _scaled(array, samples, values)
     picture = Image.fromarray(255 - scaled if samples.inverted else scaled)
     if (key := image.info.get("transparency")) is not None:  # of PNG, in units of 16 bits
@@ -106,34 +120,44 @@ def _array(image: Image.Image, samples: Samples) -> np.ndarray:
 
 
 def _scaled(array: np.ndarray, samples: Samples, values: Values) -> np.ndarray:
-    """Return uint8: the upper 8 of the bits that an integer declares, or a straight line from black to white."""
+    """Return uint8: the upper 8 of the declared bits, or a straight line from black to white."""
     if values == (0, 2**samples.bits - 1) and samples.kind == UNSIGNED:
         return (array >> (samples.bits - 8)).astype(np.uint8)
     (black, white), out = values, np.empty(array.shape, np.uint8)
     rows = max(1, STRIP // array.shape[1])
     for start in range(0, len(array), rows):
         strip = array[start : start + rows].astype(np.float64)
-        out[start : start + rows] = np.rint((strip.clip(black, white) - black) * (255 / (white - black)))
+        out[start : start + rows] = np.rint(
+            (strip.clip(black, white) - black) * (255 / (white - black))
+        )
     return out
 
 
 def _depth_of_colours(image: Image.Image, samples: Samples, asked: Values | None) -> Depth:
     """Return the depth of a picture in colours, of whose 16 bits Pillow hands out the upper 8."""
     if samples.kind != UNSIGNED:
-        raise Unfit("holds colours that are not unsigned integers, which are not read here: convert it to 8 bits")
+        raise Unfit(
+            "holds colours that are not unsigned integers, which are not read: convert it to 8 bits"
+        )
     if asked is not None:
-        raise Unfit("has more than 8 bits in each colour, of which only the upper 8 are read, so that no range can be given: convert it to 8 bits")
+        raise Unfit(
+            "has more than 8 bits in each colour, of which only the upper 8 are read, so that no range"
+            " can be given: convert it to 8 bits"
+        )
     colours = np.asarray(image)[..., :3]
     largest = 65_535 if image.mode == "CMYK" else int(colours.max()) * 256 + 255
     return Depth(16, (0, 65_535), False, largest, False)
 
 
-def check_depths(depths: Iterable[tuple[str, Depth]], trained: Values | None, dark: bool, action: str) -> Values | None:
-    """Return what all tagged pictures declare, after refusing deep pictures whose declared values are hardly meant.
+def check_depths(
+    depths: Iterable[tuple[str, Depth]], trained: Values | None, dark: bool, action: str
+) -> Values | None:
+    """Return what all tagged pictures declare; refuse what is hardly meant.
 
-    Such are SMin- and SMaxSampleValue that differ from picture to picture (each would be stretched in its own way) or from those of
-    the `trained` ones; and, unless `dark` ones are known to be right, values that stay below a quarter of what all of one depth
-    declare: 12 bits in files of 16 would be almost black. Errors: EnsyncError, naming files; `action` says what to do.
+    Such are SMin- and SMaxSampleValue that differ from picture to picture (each would be stretched
+    in its own way) or from those of the `trained` ones; and, unless `dark` ones are known to be
+    right, values that stay below a quarter of what all of one depth declare: 12 bits in files of 16
+    would be almost black. Errors: EnsyncError, naming files; `action` says what to do.
     """
     by_bits: dict[int, tuple[float, str]] = {}
     by_tags: dict[Values, str] = {trained: "the training pictures"} if trained else {}
@@ -141,14 +165,21 @@ def check_depths(depths: Iterable[tuple[str, Depth]], trained: Values | None, da
         if depth.tagged:
             by_tags.setdefault(depth.values, name)
         elif depth.values == (0, 2**depth.bits - 1):
-            by_bits[depth.bits] = max(by_bits.get(depth.bits, (-1.0, "")), (depth.largest, name), key=lambda seen: seen[0])
+            by_bits[depth.bits] = max(
+                by_bits.get(depth.bits, (-1.0, "")), (depth.largest, name), key=lambda seen: seen[0]
+            )
     for bits, (largest, name) in by_bits.items():
         if largest < 2**bits // DARK and not dark:
             likely = 2 ** max(1, math.ceil(math.log2(largest + 1))) - 1
-            what = f"no picture of {bits} bits holds a value above {largest:.0f} (in {name}): they seem to be of fewer bits, 0 to {likely}"
+            what = (
+                f"no picture of {bits} bits holds a value above {largest:.0f} (in {name}):"
+                f" they seem to be of fewer bits, 0 to {likely}"
+            )
             raise EnsyncError(what, f"values up to {2**bits - 1}, as the files declare", action)
     if len(by_tags) > 1:
         named = [f"{black:g} to {white:g} in {name}" for (black, white), name in by_tags.items()]
-        what = f"pictures declare different values for black and white: {first_few(named, len(named))}"
+        what = (
+            f"pictures declare different values for black and white: {first_few(named, len(named))}"
+        )
         raise EnsyncError(what, "one rule for all", action)
     return next(iter(by_tags), None)

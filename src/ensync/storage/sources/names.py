@@ -9,7 +9,7 @@ LONGEST_NAME, LONGEST_TEXT = 120, 400  # characters of a name in a sentence, and
 
 
 def shown(name: str) -> str:
-    """Return a name as it may stand in a sentence: what cannot be printed as escapes, and not too long."""
+    """Return a name for a sentence: what cannot be printed as escapes, and not too long."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return short(text, LONGEST_NAME)
 
@@ -20,20 +20,29 @@ def short(text: str, longest: int = LONGEST_TEXT) -> str:
 
 
 def alike(name: str) -> str:
-    """Return what names have in common that differ only in capitals or in their Unicode normal form."""
+    """Return what names have in common that differ only in capitals or in their Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def twins(names: list[str]) -> list[tuple[str, str]]:
     """Return the pairs of `names` (sorted) that look alike, each with the first of its kind."""
     first: dict[str, str] = {}
-    return [(first[key], name) for name in names if first.setdefault(key := alike(name), name) != name]
+    return [
+        (first[key], name) for name in names if first.setdefault(key := alike(name), name) != name
+    ]
 
 
 def resembling(path: Path) -> str:
-    """Return ", but 'Cafe\\u0301' is there" when a missing path has a neighbour that looks alike, else ""."""
+    """Return ", but 'Cafe\\u0301' is there" when a missing path has such a neighbour, else ""."""
     with suppress(OSError):
-        missing = next((part for part in (path, *path.parents) if not os.path.lexists(part) and part.parent.is_dir()), path)
+        missing = next(
+            (
+                part
+                for part in (path, *path.parents)
+                if not os.path.lexists(part) and part.parent.is_dir()
+            ),
+            path,
+        )
         for name in sorted(os.listdir(missing.parent)):
             if alike(name) == alike(missing.name):
                 return f", but {name!a} is there"

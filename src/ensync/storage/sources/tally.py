@@ -19,8 +19,12 @@ class Tally:
             first.append(name)
 
     def notes(self) -> list[str]:
-        """Return one text for each thing that happened: "left out, hidden: 7 (a; b; c; d; e; ...)"."""
-        return [f"{what}: {count} ({short('; '.join(self._first[what]))}{'; ...' if count > LISTED else ''})" for what, count in self.counts.items()]
+        """Return one text for each thing: "left out, hidden: 7 (a; b; c; d; e; ...)"."""
+        return [
+            f"{what}: {count} ({short('; '.join(self._first[what]))}"
+            + ("; ...)" if count > LISTED else ")")
+            for what, count in self.counts.items()
+        ]
 
     def count(self, beginning: str) -> int:
         """Return how many files there are of all that happened whose words begin so."""
