@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mutations import places, rounds, survives
 from mpi4py import MPI
+from PIL import Image
 
 from ensync import verbs
 from ensync.describing import describe_run
@@ -49,6 +50,7 @@ def run(tmp_path_factory):
         patch.chdir(directory)
         prepare("digits", "digits.h5")
         (directory / "job.toml").write_text(JOB)
+        Image.new("L", (8, 8)).save("one.png")
         verbs.train(MPI.COMM_SELF, "job.toml", ("training.epochs=1",), False, False, False)
         (path,) = (directory / "run" / "checkpoints").iterdir()
         attributes, arrays = load_checkpoint(path)
@@ -98,8 +100,9 @@ def test_everything_of_a_position_is_checked():
 
 
 VERBS = {
-    "describe": lambda path: describe_run(path),
+    "describe": lambda path: list(describe_run(path)),
     "resume": lambda path: verbs.resume(MPI.COMM_SELF, "run", (), False),
+    "predict": lambda path: verbs.predict(MPI.COMM_SELF, "run", ("one.png",), None, ()),
     "evaluate": lambda path: verbs.evaluate(MPI.COMM_SELF, "run", ("soft_voting",), (), None),
 }
 

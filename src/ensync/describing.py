@@ -9,7 +9,7 @@ import numpy as np
 
 from ensync.effects import without_effect
 from ensync.errors import EnsyncError, nearest
-from ensync.job import Job, dump_job, job_from_dict, load_job
+from ensync.job import Job, dump_job, job_from_dict, load_job, override
 from ensync.report import text
 
 
@@ -22,7 +22,9 @@ def describe(thing: str, overrides: tuple[str, ...] = ()) -> Iterator[str]:
     if path.suffix == ".toml":
         yield describe_job(load_job(path, overrides))
     elif path.is_dir() or _is_checkpoint(thing):
-        yield from describe_run(path)
+        yield from describe_run(path, overrides)
+    elif overrides:
+        raise EnsyncError(f"--set {overrides[0]} with {thing}, which has no settings", "a job file or a run", "leave --set out")
     else:
         yield describe_dataset(thing)
 
@@ -88,7 +90,7 @@ def _layer_rows(layers: list[tuple[str, Any, tuple[int, ...]]], dtype: np.dtype,
     return rows
 
 
-def describe_run(path: Path) -> Iterator[str]:
+def describe_run(path: Path, overrides: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield where a run stands: its newest valid checkpoint, members, what it was trained on, last epoch and test result.
 
     Errors: EnsyncError; after that when data.path is another dataset.
@@ -104,7 +106,7 @@ def describe_run(path: Path) -> Iterator[str]:
         raise EnsyncError(f"'{path}' holds no valid checkpoint{why}", "the output.directory of a run", "check the path")
     attributes = found.attributes
     check(found.path, attributes)
-    job = job_from_dict(attributes["job"], str(found.path))
+    job = job_from_dict(override(attributes["job"], overrides), str(found.path))
     if holder := describe_holder(found.path.parent.parent):
         lines.append(f"in use by   {holder}")
     lines += [f"checkpoint  {found.path}", f"made by     {attributes['creator']}", f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",

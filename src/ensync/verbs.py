@@ -187,6 +187,8 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
     _say_unfinished(console, loaded, job, directory)
     if place.feeds.other:
         console.line(f"tested on another dataset than the run's own ({trained_on}): {place.feeds.dataset.path} ({place.feeds.other})")
+        if place.feeds.other.name == trained_on.name:
+            console.warn(f"both are '{trained_on.name}': if the same images were cut by another seed, the run was trained on some of those that test it here")
     jury = results.jury_of_files(comm, loaded, job, place.feeds)
     for member, why in jury.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")

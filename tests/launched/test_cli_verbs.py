@@ -49,7 +49,7 @@ def pictures(shared_place):
 SWEEP = ["sweep", "job.toml", "--over", "optimizer.learning_rate=0.001,0.02", "--set", "output.directory=runs/swept"]
 EVALUATE = {"evaluate": ["evaluate", "runs/job"], "evaluate the ensemble": ["evaluate", "runs/ensemble"]}
 DESCRIBED = ["job.toml", "runs/job", "digits.h5"]
-VERBS = ["", "train", "resume", "evaluate", "fuse", "predict", "compare", "sweep", "collect", "describe", "settings", "data", "data prepare", "data describe"]
+VERBS = ["", "train", "resume", "evaluate", "fuse", "predict", "compare", "sweep", "collect", "describe", "settings", "data", "data prepare", "data describe", "data verify"]
 
 
 def outputs(records):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from samples import pictures
 
+from ensync import describing
 from ensync.errors import EnsyncError
 from ensync.storage import writing
 from ensync.storage.blocks import BlockReader
@@ -85,6 +86,29 @@ def test_digests_of_another_number_of_rows_are_refused(path):
         file["digests/train"] = np.zeros((3, 32), np.uint8)
     with pytest.raises(EnsyncError, match="has digests of another number of rows"):
         open_dataset(path)
+
+
+def told(path):
+    """What `ensync data verify` prints, four words a line, and the refusal after it."""
+    said, refusal = [], None
+    try:
+        for line in describing.verify(str(path)):
+            said.append(line)
+    except EnsyncError as error:
+        refusal = error
+    return [line.split()[:4] for line in said], refusal
+
+
+def test_verify_tells_each_splits_verdict(path):
+    whole = [["train", "3,600", "images", "as"], ["validation", "400", "images", "as"], ["test", "9", "images", "as"], [str(path), "is", "as", "it"]]
+    assert told(path) == (whole, None)
+    overwrite(path, "images/validation", (7, 0, 0, 0), 0)
+    said, refusal = told(path)
+    assert said == [whole[0], ["validation", "400", "images", "damaged:"], whole[2]]
+    assert "rows 0 to 399 of validation are not as written" in str(refusal) and refusal.exit_code == 2
+    without_digests(path)
+    said, refusal = told(path)
+    assert said[0] == ["file", "4,009", "images", "damaged:"] and "its images, labels or class names are not as written" in str(refusal)
 
 
 def test_streamed_blocks_are_checked_when_they_are_first_read(path):

@@ -1,6 +1,7 @@
 """A run knows what it was trained on: it predicts without its dataset, and no verb takes another for it."""
 
 import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -78,11 +79,12 @@ def refused(words, work, *arguments):
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
 
 
-def describe(job):
+def describe(job, *overrides):
     """What `ensync describe` prints of the run, and the refusal after it."""
     found = []
     try:
-        found += describing.describe(job.output.directory)
+        for text in describing.describe(job.output.directory, overrides):
+            found.append(text)
     except EnsyncError as error:
         return "\n".join(found), str(error)
     return "\n".join(found), ""
@@ -209,7 +211,9 @@ def test_a_checkpoint_of_a_newer_version_is_refused(job):
 
 
 def test_describe_works_where_the_dataset_is_missing(job):
-    assert "the same" in describe(job)[0]
+    copy = Path(job.data.path).with_name("copy.h5")
+    spoil(lambda: shutil.copy(job.data.path, copy))
+    assert f"dataset     {job.data.path}, the same" in describe(job)[0] and f"{copy}, the same" in describe(job, f"data.path={copy}")[0]
     COMM.Barrier()
     spoil(Path(job.data.path).unlink)
     text, refusal = describe(job)

@@ -66,6 +66,9 @@ def same(run: Path, trained_on: Identity | None, fingerprint: str, dataset: Data
     """
     found = Identity.of(dataset)
     if dataset.fingerprint == fingerprint:
+        if trained_on and (trained_on.shape, trained_on.class_names, trained_on.sizes) != (found.shape, found.class_names, found.sizes):
+            raise EnsyncError(f"{run} describes its dataset otherwise than {dataset.path}, which has the fingerprint that it names", "the same of both",
+                              "use a checkpoint that `ensync train` wrote")
         return trained_on or found
     difference = f" ({_difference(trained_on, found)})" if trained_on else ""
     raise EnsyncError(
