@@ -60,6 +60,12 @@ def test_bound_to_what_slurm_granted_is_well():
     only(doctor.cores(ranks(2, cores=64, bound=4, granted=4, launcher="srun")), "green", "4 threads", "bound to cores of its own")
 
 
+def test_a_cpu_quota():
+    only(doctor.cores(ranks(2, cores=64, threads=2, quota=2.5)), "yellow", "4 threads of 2 ranks", "2.5 cores", "training.threads=1")
+    only(doctor.cores(ranks(4, cores=64, threads=1, quota=2)), "yellow", "start at most 2 on each node")
+    only(doctor.cores(ranks(1, cores=64, threads=2, quota=1.5)), "green")
+
+
 def test_uneven_nodes_and_mixed_libraries():
     only([doctor.spread(ranks(2, nodes=2)[:3])], "yellow", "2 on n1, 1 on n2")
     mixed = ranks(2)
@@ -88,7 +94,8 @@ def test_files_and_memory():
     only(doctor.files(replace(GOOD, lock_trouble="Errno 11")), "yellow", "HDF5_USE_FILE_LOCKING=FALSE")
     facts = ranks(2, nodes=2, memory=10**9)
     facts[2] = replace(facts[2], memory=10**8)
-    only(doctor.memory(facts, replace(GOOD, needed={"dataset": 10**8, "rank": 10**8})), "red", "0.30 GB", "n2, which has 0.10 GB")
+    only(doctor.memory(facts, replace(GOOD, needed={"dataset": 10**8, "rank": 10**8})), "red", "0.30 GB", "n2, where the node leaves 0.10 GB")
+    only(doctor.memory([replace(facts[0], own_memory=10**7, own_bound="ulimit -v")], replace(GOOD, needed={"dataset": 10**8, "rank": 10**8})), "red", "ulimit -v leaves 0.01 GB")
 
 
 def test_red_is_an_exit_code():

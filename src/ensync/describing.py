@@ -55,10 +55,20 @@ def describe_job(job: Job) -> str:
 
     dataset = open_dataset(job.data.path)
     try:
-        table = layer_table(job, dataset.shape, dataset.classes)
+        table = [*layer_table(job, dataset.shape, dataset.classes), *_memory(job, dataset)]
     finally:
         dataset.close()
     return "\n".join([*table, *without_effect(job), "", dump_job(job)])
+
+
+def _memory(job: Job, dataset: Any) -> list[str]:
+    """Return lines about the memory of a run on one rank, and about what is there."""
+    from ensync.strategies.memory import having, need_of, shortage
+
+    need, here = need_of(job, dataset, 1), having()
+    lines = [f"about {text.size(need.of_node(1))} of memory on one rank ({need.parts(1)}); {here.shared.bound} leaves {text.size(here.shared.bytes)} here"]
+    refusal = shortage([need], [here])
+    return [*lines, *([f"too much for one rank here: {refusal.action}"] if refusal else [])]
 
 
 def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:

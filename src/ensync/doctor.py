@@ -4,6 +4,7 @@ Every check takes the facts of all ranks, in order of rank, and returns findings
 what it costs and the option that mends it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -38,7 +39,11 @@ class Rank:
     cache: str = ""                # numba's cache directory
     cache_trouble: str = ""        # why it cannot be written
     clock: float = 0.0             # seconds since 1970 at a common moment
-    memory: int = 0                # bytes that the node, or the limit set for the job there, has free
+    memory: float = 0              # bytes that the job can still take on the node, all limits considered
+    bound: str = "the node"        # what bounds them: the node, a control group, Slurm's grant
+    own_memory: float = math.inf   # bytes that this process can still take by its own limit
+    own_bound: str = ""
+    quota: float = math.inf        # cores' worth of time that a control group gives to the ranks of the node together
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,9 @@ def _cores_of_node(here: Sequence[Rank]) -> tuple[Level, str]:
         return "yellow", f"{len(here)} ranks share {_count(len(usable), 'core')} and take turns; start at most {len(usable)}{_fewer(first, len(usable))}"
     if wanted > len(usable):
         return "yellow", f"{wanted} threads of {_count(len(here), 'rank')} share {_count(len(usable), 'core')}; set training.threads={share} or {option(first, share)}"
+    if wanted >= first.quota + 1:
+        return "yellow", (f"{wanted} threads of {_count(len(here), 'rank')} get the time of {first.quota:g} core{'s' * (first.quota != 1)} (a control group's CPU quota) "
+                          f"and are halted for the rest; {_within_quota(here)}")
     if 0 < first.granted < max(rank.threads for rank in here):
         return "yellow", f"a rank takes {first.threads} threads but Slurm gave it {_count(first.granted, 'core')} and does not bind it; set training.threads={first.granted}"
     fair = max(1, first.node_cores // len(here))
@@ -118,6 +126,14 @@ def _cores_of_node(here: Sequence[Rank]) -> tuple[Level, str]:
         return "yellow", f"each rank is bound to {len(first.cores)} of {first.node_cores} cores; add {option(first, fair)} to use {fair}"
     how = "bound to cores of its own" if _bound(here) and len(here) > 1 else "not bound"
     return "green", f"each rank has {_count(first.threads, 'thread')}, {how}; {_count(first.node_cores, 'core')} in all"
+
+
+def _within_quota(here: Sequence[Rank]) -> str:
+    """Return what keeps the ranks of a node within their quota."""
+    fair, most = max(1, int(here[0].quota / len(here))), max(1, int(here[0].quota))
+    if len(here) > most:
+        return f"start at most {most}{_fewer(here[0], most)}" + (" and set training.threads=1" if here[0].threads > 1 else "")
+    return f"set training.threads={fair}"
 
 
 def _bound(here: Sequence[Rank]) -> bool:
@@ -186,13 +202,16 @@ def memory(ranks: Sequence[Rank], place: Place) -> list[Finding]:
     """Judge whether a job's memory is there on every node."""
     found = []
     for node, here in nodes_of(ranks).items() if place.needed else ():
-        need, free = place.needed["dataset"] + len(here) * place.needed["rank"], min(rank.memory for rank in here)
+        least, own = min(here, key=lambda rank: rank.memory), min(here, key=lambda rank: rank.own_memory)
+        need, free = place.needed["dataset"] + len(here) * place.needed["rank"], least.memory
         parts = f"{need / 1e9:.2f} GB (dataset {place.needed['dataset'] / 1e9:.2f}, {_count(len(here), 'rank')} x {place.needed['rank'] / 1e9:.2f})"
         if need > free:
             advice = "start fewer ranks on a node, lower training.batch, or set data.placement='stream'"
-            found.append(Finding("red", "memory", f"the job needs about {parts} on {node}, which has {free / 1e9:.2f} GB free; {advice}"))
+            found.append(Finding("red", "memory", f"the job needs about {parts} on {node}, where {least.bound} leaves {free / 1e9:.2f} GB; {advice}"))
+        elif sum(place.needed.values()) > own.own_memory:
+            found.append(Finding("red", "memory", f"a rank needs about {sum(place.needed.values()) / 1e9:.2f} GB, and {own.own_bound} leaves {own.own_memory / 1e9:.2f} GB; raise it"))
     if place.needed and not found:
-        found.append(Finding("green", "memory", f"the job needs about {parts} on a node, {free / 1e9:.2f} GB are free"))
+        found.append(Finding("green", "memory", f"the job needs about {parts} on a node, and {least.bound} leaves {free / 1e9:.2f} GB"))
     return found
 
 

@@ -42,6 +42,7 @@ def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bo
             _resume(comm, job.output.directory, overrides, console, job)
             return
         with _watched(comm, job, console):
+            launch.check_memory(comm, [(job, comm.size)])
             place = launch.prepare(comm, job)
             with stop_on_signals() as wish:
                 run = session.start(comm, job, place.feeds, console, wish)
@@ -76,6 +77,7 @@ def _resume(comm: Comm, directory: str, overrides: tuple[str, ...], console: Con
     _check_epochs(loaded, job)
     with _watched(comm, job, console):
         _identity(comm, loaded, job, console)
+        launch.check_memory(comm, [(job, comm.size)])
         place = launch.prepare(comm, job, lambda: open_feeds(comm, job, loaded.accept))
         with stop_on_signals() as wish:
             run = session.resume(comm, loaded, job, place.feeds, console, wish)
@@ -182,6 +184,7 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
     console = make_console(comm.rank)
     loaded, job = _open_run(comm, directory, overrides)
     trained_on = _identity(comm, loaded, job, console)
+    launch.check_memory(comm, [(job, comm.size)], trained_on)
     place = launch.prepare(comm, job, lambda: _feeds_to_test(comm, loaded, job, trained_on, data))
     own = job.fusion.method if loaded.state.members > 1 else SINGLE
     _say_unfinished(console, loaded, job, directory)
@@ -240,6 +243,7 @@ def predict(comm: Comm, directory: str, images: tuple[str, ...], method: str | N
     trained_on = _identity(comm, loaded, job, console)
     pixels, names, notes = on_root(comm, lambda: read_pictures(images, trained_on.shape, trained_on.preparation))
     method = method or (job.fusion.method if loaded.state.members > 1 else SINGLE)
+    launch.check_memory(comm, [(job, comm.size)], trained_on, ())
     feeds = only_pictures(trained_on, job, pixels)
     if method == "weight_averaging" and loaded.state.members > 1 and loaded.normalizes(comm):    # whose statistics are taken from the training images
         feeds = replace(open_feeds(comm, job, loaded.accept), test=feeds.test)

@@ -53,6 +53,11 @@ MISTAKES = {
     "directory where none can be": (train(to="/proc/none"), ["'/proc/none' cannot be made"]),
     "run there already": (["train", "job.toml"], ["'runs/job' holds a run already", "ensync resume runs/job", "--overwrite"]),
     "overwriting with a mistake": (["train", "job.toml", "--overwrite", "--set", "data.path=digit.h5"], ["digit.h5 does not exist"]),
+    "network beyond memory": (train("network.hidden=[1000000,1000000]"), ["about 56.0 TB of memory on", "2 ranks x (", "of weights and optimiser", "take a smaller network", "start fewer ranks"]),
+    "name too long": (train(to="x" * 300), ["x" * 300, "too long"]),
+    "resume a name too long": (["resume", "x" * 300], ["too long"]),
+    "predict a name too long": (["predict", "runs/job", "x" * 300], ["too long"]),
+    "job file in a circle": (train(job="circle.toml"), ["'circle.toml'", "symbolic links"]),
     "too many threads": (train("training.threads=1000"), ["training.threads = 1000", "1 to "]),
     "weight averaging apart": (train("training.strategy=ensemble", "fusion.method=weight_averaging", "ensemble.start=own"), ["weight_averaging", "common start", "'shared'"]),
     "members negative": (train("training.strategy=ensemble", "ensemble.members=-1"), ["ensemble.members = -1"]),
@@ -107,6 +112,7 @@ def flawed(shared_place):
     place.done(1, "train", "job.toml")
     (place / "broken.toml").write_text('[data]\npath = "digits.h5\n')
     (place / "empty.toml").write_text("")
+    (place / "circle.toml").symlink_to("circle.toml")
     (place / "unknown.toml").write_text(JOB.replace("learning_rate", "learningrate"))
     whole = (place / "digits.h5").read_bytes()
     (place / "short.h5").write_bytes(whole[: len(whole) // 2])

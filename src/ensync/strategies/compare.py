@@ -55,6 +55,7 @@ def sweep_files(job: Job) -> list[Path]:
 def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str, Any] | None:
     """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0 (report/page.py). Collective."""
     console.line("preparing: dataset, kernels of both strategies")
+    launch.check_memory(comm, [(each, 1 if name == "one rank" else comm.size) for name, each in parts(job, comm.size).items()])
     place = launch.prepare(comm, job)
     if not len(place.feeds.test):
         raise EnsyncError(f"a comparison on {job.data.path}, which has no test images", "a test split to compare by",
@@ -164,6 +165,7 @@ def _empty(place: launch.Place, job: Job) -> dict[str, Any]:
 def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, wish: StopWish) -> dict[str, Any] | None:
     """Train one job per value of a setting, one after the other; return the sweep on rank 0 (report/page.py). Collective."""
     rows = []
+    launch.check_memory(comm, [(each, comm.size) for _, each in jobs])
     for value, job in jobs:
         console.line()
         console.line(f"{key} = {value}", "bold")

@@ -19,8 +19,7 @@ from ensync.storage.dataset import Change, Dataset, open_dataset
 from ensync.storage.layout import SPLITS
 from ensync.storage.verification import check
 from ensync.strategies.identity import Identity
-
-SHARE_OF_MEMORY = 0.5   # of what the node has free; beyond it the dataset is streamed
+from ensync.strategies.memory import is_streamed
 
 
 @dataclass
@@ -114,7 +113,7 @@ def _nothing(identity: Identity, job: Job) -> Feed:
 
 def _open(comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity], splits: Sequence[str]) -> Feeds:
     dataset, identity = _open_everywhere(comm, path, accept)
-    streamed = on_root(comm, lambda: _streamed(job, dataset))
+    streamed = on_root(comm, lambda: is_streamed(job, dataset))
     none = _nothing(identity, job)
 
     def feed(split: str) -> Feed:
@@ -171,10 +170,3 @@ def _check_content(comm: Comm, feeds: Feeds, splits: Sequence[str]) -> None:
     if heard := [one for one in share(comm, failure) if one is not None]:
         feeds.close()
         raise heard[0]
-
-
-def _streamed(job: Job, dataset: Dataset) -> bool:
-    if job.data.placement != "auto":
-        return job.data.placement == "stream"
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return sum(dataset.nbytes(split) for split in dataset.sizes) > SHARE_OF_MEMORY * free

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,17 @@ from ensync.nn import zoo
 from ensync.nn.layers import Step
 from ensync.nn.optimizers import Optimizer
 from ensync.report.console import Console
+from ensync.resources import cpu_quota
 from ensync.settings import Job
 from ensync.signals import ask_to_stop, leaving_at_once
 from ensync.storage import lock
 from ensync.storage.atomic import write_atomically
+from ensync.storage.dataset import open_dataset
+from ensync.storage.layout import SPLITS
 from ensync.strategies.data import Feeds, open_feeds
 from ensync.strategies.earlier import holds_run, remove_earlier
+from ensync.strategies.identity import Identity
+from ensync.strategies.memory import Need, having, need_of, shortage
 from ensync.strategies.state import has_checkpoint
 from ensync.training import Trainee
 
@@ -44,6 +50,22 @@ class Place:
     feeds: Feeds
     compile_seconds: float
     processes: list[int]    # process number of each rank: MPICH's mpirun names a killed rank by it
+
+
+def check_memory(comm: Comm, parts: Sequence[tuple[Job, int]], tested: Identity | None = None, splits: Sequence[str] = SPLITS) -> None:
+    """Refuse jobs, run one after the other on so many ranks, for which memory does not suffice, before any of it is taken. Collective.
+
+    tested: the dataset of a run that is tested alone. splits: whose images are read. Errors: EnsyncError, the same on all ranks.
+    """
+    def need(job: Job, ranks: int) -> Need:
+        if tested is not None:
+            return need_of(job, tested, ranks, False, splits)
+        with open_dataset(job.data.path) as dataset:
+            return need_of(job, dataset, ranks)
+
+    found = on_root(comm, lambda: [need(*part) for part in parts])
+    if refusal := shortage(found, share(comm, having())):
+        raise refusal
 
 
 def prepare(comm: Comm, job: Job, opened: Callable[[], Feeds] | None = None) -> Place:
@@ -85,7 +107,8 @@ def _check_validation(job: Job, rows: int) -> None:
 
 def thread_count(comm: Comm, wanted: int) -> int:
     """Return the threads of this rank: those wanted, or its share of the cores, no more than Slurm promised it. Collective."""
-    share = threads.thread_budget(cores(), _neighbours(comm))
+    here = _neighbours(comm)
+    share = min(threads.thread_budget(cores(), here), max(1, int(min(cpu_quota() / len(here), sys.maxsize))))   # beyond a quota all are halted
     promised = os.environ.get("SLURM_CPUS_PER_TASK", "")   # where Slurm does not bind, the affinity mask does not know
     return wanted or min(share, int(promised) if promised.isdigit() else share)
 

@@ -30,8 +30,9 @@ from ensync.signals import AGAIN, StopWish
 from ensync.storage.lock import confirm
 from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
+from ensync.strategies.memory import rows_at_once
 from ensync.strategies.plan import Plan, check_shards, first_members, make_plan, rows_of, settle_members, starts_together
-from ensync.training import VALIDATED, Trainee, largest_batch
+from ensync.training import VALIDATED, Trainee
 from ensync.virtual_shards import VirtualShards, meets
 
 
@@ -281,9 +282,8 @@ class Session:
 
 def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
     """Return the job's network with buffers for this rank's share (or one virtual shard) of what goes through it at once."""
-    largest = min(job.training.slice, largest_batch(job), feeds.identity.sizes["train"])
-    shares = job.training.virtual_shards if job.training.deterministic else ranks
-    return zoo.build(job, feeds.identity.shape, feeds.identity.classes, -(-largest // shares))
+    rows = rows_at_once(job, feeds.identity.sizes["train"], ranks)
+    return zoo.build(job, feeds.identity.shape, feeds.identity.classes, rows)
 
 
 def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
