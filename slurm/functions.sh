@@ -78,6 +78,22 @@ except EnsyncError as error:
 END
 }
 
+# swept JOB.toml SECTION.KEY=VALUE,VALUE,... [--set SECTION.KEY=VALUE ...]: print three lines for each value, as `ensync sweep` has them:
+# the value, its run's directory, and the setting that says so.
+swept() {
+    python - "$@" 3>&1 >&2 <<'END'
+import json, os, sys
+from ensync.errors import EnsyncError
+from ensync.sweeping import swept
+try:
+    for text, _, job in swept(*sys.argv[1:3], [value for option, value in zip(sys.argv, sys.argv[1:]) if option == "--set"]):
+        directory = job.output.directory
+        os.write(3, f"{text}\n{directory}\noutput.directory={json.dumps(directory)}\n".encode())
+except EnsyncError as error:
+    sys.exit(f"ensync: {error}")
+END
+}
+
 # submit ROLE OPTION... SCRIPT ARGUMENT...: submit a job and print its number. Inside a job it inherits what that was given.
 submit() {
     local name inherited=()

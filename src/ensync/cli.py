@@ -200,6 +200,7 @@ def sweep(job: str, over: str, overrides: tuple[str, ...], overwrite: bool, verb
     \b
       ensync sweep jobs/fashion_mnist/roy_mlp_ensemble.toml --over optimizer.learning_rate=0.05,0.1,0.2
       ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over training.threads=1,2
+      ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over 'network.hidden=[64,32],[32]'
     """
     from ensync import verbs
 
@@ -287,11 +288,15 @@ def collect(runs: tuple[str, ...], over: str) -> None:
     """
     from pathlib import Path
 
-    from ensync.report.collect import collect_scaling, collect_sweep
+    from ensync.report.collect import collect_scaling, collect_sweep, doubts
     from ensync.report.console import make_console
 
     paths = [Path(run) for run in runs]
-    make_console(0).files(dict(collect_scaling(paths) if over == "ranks" else collect_sweep(over, paths)))
+    console = make_console(0)
+    files = dict(collect_scaling(paths) if over == "ranks" else collect_sweep(over, paths))
+    for doubt in doubts(over, paths):
+        console.warn(doubt)
+    console.files(files)
 
 
 @cli.command("settings", short_help="Explain every setting of a job file.")

@@ -30,6 +30,7 @@ from ensync.strategies.data import Feeds, only_pictures, open_feeds, open_other
 from ensync.strategies.earlier import refuse_earlier
 from ensync.strategies.header import show_place, show_run
 from ensync.strategies.identity import Identity, alike
+from ensync.sweeping import swept
 
 
 def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
@@ -287,20 +288,8 @@ def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], overwrit
     """Train the job once for each value of one setting; write and show the sweep."""
     from ensync.report.page import write_sweep
 
-    key, equals, values = over.partition("=")
-    if not (equals and key.count(".") == 1 and values):
-        raise EnsyncError(f"--over {over}", "section.key=value,value,...", "write for example --over optimizer.learning_rate=0.05,0.1,0.2")
-
-    def load() -> list[tuple[Any, Job]]:
-        base = load_job(path, overrides).output.directory
-        section, name = key.split(".")
-        found = []
-        for value in values.split(","):
-            job = load_job(path, [*overrides, f"{key}={value}", f"output.directory={json.dumps(f'{base}/{name}_{value}')}"])
-            found.append((getattr(getattr(job, section), name), job))
-        return found
-
-    jobs = on_root(comm, load)
+    key = over.partition("=")[0].strip()
+    jobs = [(one.value, one.job) for one in on_root(comm, lambda: swept(path, over, overrides))]
     console = make_console(comm.rank, verbose)
     runs = [job for _, job in jobs]
     _say_without_effect(console, *runs)

@@ -80,6 +80,8 @@ MISTAKES = {
     "predict what is missing": (["predict", "runs/job", "none.png"], ["none.png does not exist"]),
     "predict what is no image": (["predict", "runs/job", "job.toml"], ["job.toml", "decoded"]),
     "sweep over nothing": (["sweep", "job.toml", "--over", "optimizer.learning_rate"], ["--over optimizer.learning_rate;", "section.key=value,value"]),
+    "sweep over a bracket": (["sweep", "job.toml", "--over", "network.hidden=[8],[9"], ["brackets and quotes closed", "network.hidden=[64,32],[32]"]),
+    "sweep over one value twice": (["sweep", "job.toml", "--over", "optimizer.learning_rate=0.1,1e-1"], ["0.1 and 1e-1, the same value twice"]),
     "sweep over the unknown": (["sweep", "job.toml", "--over", "optimizer.rate=1,2"], ["'optimizer.rate'", "learning_rate"]),
     "sweep with a wrong value": (["sweep", "job.toml", "--over", "optimizer.learning_rate=0.1,-1"], ["optimizer.learning_rate = -1"]),
     "compare without a directory": (["compare", "job.toml", "--set", "output.directory=job.toml"], ["cannot be made"]),

@@ -61,6 +61,23 @@ def collect_scaling(runs: Sequence[Path]) -> dict[str, Path]:
     return paths | {"plot": style.save_png(figures.scaling(series), directory / "scaling.png")}
 
 
+def doubts(over: str, runs: Sequence[Path]) -> list[str]:
+    """Return what a reader of the collection must know: runs left out, and other settings in which the runs differ."""
+    results = _results(runs)
+    said = []
+    if left := [str(run) for run in runs if run not in results]:
+        said.append(f"{len(left)} of {len(runs)} runs left out, without a result.json: {', '.join(left[:5])}" + (" ..." if len(left) > 5 else ""))
+    jobs = [_flat(result["job"]) for result in results.values()]
+    names = sorted({name for job in jobs for name in job} - {over, "output.directory"} - ({"training.strategy"} if over == "ranks" else set()))
+    if others := [name for name in names if any(job.get(name) != jobs[0].get(name) for job in jobs)]:
+        said.append(f"the runs differ in more than {over}: {', '.join(others[:5])}" + (" ..." if len(others) > 5 else ""))
+    return said
+
+
+def _flat(job: Mapping) -> dict[str, object]:
+    return {f"{section}.{key}": value for section, settings in job.items() for key, value in settings.items()}
+
+
 def _results(runs: Sequence[Path]) -> dict[Path, Mapping]:
     found = {run: _result(run / "result.json") for run in runs if (run / "result.json").is_file()}
     if not found:
