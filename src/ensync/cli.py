@@ -3,15 +3,20 @@
 import os
 import traceback
 from collections.abc import Callable, Iterable
+from signal import Signals
 from typing import Any
 
 import click
 
 from ensync import __version__, streams
-from ensync.errors import nearest, printable, sentence
+from ensync.errors import EnsyncError, nearest, printable, sentence
+from ensync.launching import started
 
 EXIT_CODES = ("Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 3 nobody got on for training.watchdog seconds; 75 stopped by a signal after a checkpoint, run again to continue; "
               "130 Ctrl-C.")
+
+
+FIRST = 1.0  # seconds that other ranks leave to rank 0, so that it is the one that prepares
 
 
 class Verbs(click.Group):
@@ -43,15 +48,16 @@ def on_ranks(run: Callable[[Any], None]) -> None:
 
 
 def say(text: Callable[[], str]) -> None:
-    """Print the text of a verb that needs one process; under mpirun the others have nothing to do."""
-    if started_rank() == 0:
-        streams.say(text())
+    """Print the text of a verb that needs one process; under mpirun each finds it, so that all end alike, and rank 0 prints it."""
+    found = text()
+    if speaks():
+        streams.say(found)
 
 
 def say_all(texts: Callable[[], Iterable[str]]) -> None:
     """Print texts one by one, as `say`; those before an error are printed."""
-    if started_rank() == 0:
-        for text in texts():
+    for text in texts():
+        if speaks():
             streams.say(text)
 
 
@@ -244,6 +250,8 @@ def submit(job: str, overrides: tuple[str, ...], nodes: int, ranks_per_node: int
     from ensync.submit import Request
     from ensync.submit import submit as hand_over
 
+    if (launch := started(os.environ)).size > 1:
+        raise EnsyncError(f"`ensync submit` as one of {launch.size} ranks ({launch.name})", "one process", "run it without a launcher, outside of a job step")
     loaded = load_job(job, overrides)
     open_dataset(loaded.data.path).close()
     request = Request(nodes, ranks_per_node, cores_per_rank, time, partition)
@@ -344,14 +352,20 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
     csv: one image a line, its label and its pixels 0..255 (or 0 to 1) row by row; what the columns are is told. images: a folder for each class, in it
     pictures of any size, which are resized and centre-cropped. A part of the images becomes the test set where none is given.
     """
-    from ensync import describing
-    from ensync.signals import raise_interrupts
-    from ensync.storage.sources import Asked
+    from ensync.signals import Ended, ending_tidily
 
-    raise_interrupts()
-    table = Asked(label, delimiter, header, shape)
-    say(lambda: describing.prepare(name, directory, download, target, validation=validation, validation_from=validation_from, seed=seed, size=size,
-                                   greyscale=greyscale, background=background, values=values, bad_rows=bad_rows, table=table))
+    try:
+        with ending_tidily():
+            from ensync import describing
+            from ensync.storage.sources import Asked
+
+            table, patience = Asked(label, delimiter, header, shape), FIRST * (started(os.environ).rank > 0)
+            say(lambda: describing.prepare(name, directory, download, target, patience, validation=validation, validation_from=validation_from, seed=seed,
+                                           size=size, greyscale=greyscale, background=background, values=values, bad_rows=bad_rows, table=table))
+    except Ended as end:
+        if speaks():
+            streams.tell(f"interrupted by {Signals(end.number).name}; nothing was written, and a dataset that was there before is as it was; prepare it again.")
+        raise click.exceptions.Exit(end.code) from None
 
 
 @data.command("describe")
@@ -380,12 +394,9 @@ def verify_data(file: str) -> None:
     say_all(lambda: describing.verify(file))
 
 
-def started_rank() -> int:
-    """Return this process's rank as its launcher says, before MPI is initialised."""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
+def speaks() -> bool:
+    """Tell whether this process prints: rank 0, or any that a person sits at (a shell within a Slurm step has its variables)."""
+    return started(os.environ).rank == 0 or os.isatty(0)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -399,7 +410,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; a mistake costs one sentence, said by rank 0."""
     code, reason = _run(arguments)
     streams.flush()
-    if reason and started_rank() == 0:
+    if reason and speaks():
         streams.tell(reason)
     return code
 

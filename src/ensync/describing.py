@@ -194,10 +194,19 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
         yield progress
 
 
-def prepare(name: str, directory: str | None, download: bool, target: str | None, **options: Any) -> str:
-    """Write a dataset with a progress bar; return what was done, in lines."""
-    from ensync.storage.prepare import prepare as prepare_dataset
+def prepare(name: str, directory: str | None, download: bool, target: str | None, patience: float = 0.0, **options: Any) -> str:
+    """Write a dataset with a progress bar; return what was done, in lines. Of several processes with the same task one does it.
 
-    with _bars() as progress:
-        prepared = prepare_dataset(name, target, directory, download, progress=progress, **options)
-    return "\n".join([*prepared.notes, str(prepared), f"`ensync data describe {prepared.path}` tells what it holds"])
+    patience: seconds to let another begin.
+    """
+    from ensync.storage.prepare import default_destination
+    from ensync.storage.prepare import prepare as prepare_dataset
+    from ensync.storage.turns import in_turn
+
+    def work() -> str:
+        with _bars() as progress:
+            prepared = prepare_dataset(name, target, directory, download, progress=progress, **options)
+        return "\n".join([*prepared.notes, str(prepared), f"`ensync data describe {prepared.path}` tells what it holds"])
+
+    task = repr((name, directory, download, target, options, str(Path.cwd())))
+    return in_turn(Path(target or default_destination(name)), task, work, patience)

@@ -76,6 +76,37 @@ def raise_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class Ended(BaseException):
+    """A signal that ends what cannot go on later."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number, self.code = number, 128 + number
+
+
+@contextmanager
+def ending_tidily() -> Iterator[None]:
+    """Raise Ended inside the block, once, when Ctrl-C, SIGTERM or SIGHUP comes: what follows is ignored while the block clears up."""
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    came: list[int] = []
+
+    def end(number: int, frame: types.FrameType | None) -> None:
+        if not came:
+            came.append(number)
+            raise Ended(number)
+
+    before = {number: signal.signal(number, end) for number in heard}
+    try:
+        yield
+    except Exception as error:    # a library may have made another error of it
+        if came:
+            raise Ended(came[0]) from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def shielded() -> Iterator[None]:
     """Keep signals back while a library starts that takes them for itself: MPICH catches SIGUSR1 in MPI_Init and drops it.

@@ -6,41 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ensync.errors import EnsyncError
-
-# Variables in which launchers say how many ranks they started and which one this is: mpirun of Open MPI, of MPICH and its
-# kin (and srun --mpi=pmi2), any srun. The first that is set decides: under mpirun inside a Slurm allocation the last
-# describes mpirun's own daemons.
-_VARIABLES = [
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("PMI_SIZE", "PMI_RANK"),
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-]
-
+from ensync.launching import started
 
 def check_before(environment: Mapping[str, str], library: str) -> None:
     """Refuse Open MPI's mpirun for another library, before that one initialises: MPICH would abort with a riddle."""
-    size, _, name = _started(environment)
+    size, _, name = started(environment)
     if library != "Open MPI" and name.startswith("OMPI") and size > 1:
         raise EnsyncError(*_mismatch(environment, library, "cannot join them"))
 
 
 def check_after(environment: Mapping[str, str], library: str, size: int) -> None:
     """Refuse a launcher that started more ranks than the communicator of all ranks has."""
-    if _started(environment)[0] > size:
+    if started(environment)[0] > size:
         raise EnsyncError(*_mismatch(environment, library, f"sees {size}"))
-
-
-def _started(environment: Mapping[str, str]) -> tuple[int, int, str]:
-    """Return how many ranks the launcher started, which of them this is, and the variable that says so."""
-    for size, rank in _VARIABLES:
-        if environment.get(size, "").isdigit():
-            return int(environment[size]), int(environment.get(rank) or 0), size
-    return 1, 0, ""
 
 
 def _mismatch(environment: Mapping[str, str], library: str, sees: str) -> tuple[str, str, str]:
     """Return the three parts of the error on the launcher's first rank; let the others leave after it has spoken."""
-    size, rank, name = _started(environment)
+    size, rank, name = started(environment)
     if rank > 0:
         time.sleep(1)
         raise SystemExit(EnsyncError.exit_code)

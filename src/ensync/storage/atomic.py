@@ -16,6 +16,7 @@ from pathlib import Path
 from ensync.errors import EnsyncError, reason
 
 FOREIGN_AGE = 900.0  # seconds after which a temporary of another node counts as abandoned: its writer cannot be asked
+LONGEST_NAME = 255  # bytes, of every usual file system
 WRITE_PIECE = 1 << 24  # bytes per write call, so that a signal is never deferred for long
 
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-(?P<pid>\d+)-(?P<start>\d+)\.[0-9a-f]{8}\.tmp")
@@ -76,7 +77,9 @@ def clean_temporaries(directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{_writer()}.{secrets.token_hex(4)}.tmp")
+    end = f".{_writer()}.{secrets.token_hex(4)}.tmp"
+    room = LONGEST_NAME - 1 - len(end.encode())
+    return path.with_name("." + os.fsencode(path.name)[:room].decode(errors="ignore") + end)
 
 
 def _cannot_write(path: Path, error: OSError) -> EnsyncError:

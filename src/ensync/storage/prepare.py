@@ -10,7 +10,7 @@ from ensync.errors import EnsyncError, nearest
 from ensync.storage import sources
 from ensync.storage.downloads import fetch
 from ensync.storage.published import PUBLISHED
-from ensync.storage.writing import Progress, Written, write_dataset
+from ensync.storage.writing import Progress, Written, check_target, write_dataset
 
 OPTIONS: dict[str, tuple[str, ...]] = {  # of each dataset, beside those that all have
     "digits": (),
@@ -66,6 +66,8 @@ def prepare(
     asked = table or sources.Asked()
     given = {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows}
     _check(name, {**given, **asked.given(), "validation-from": validation_from, "background": background, "range": values})
+    target = Path(destination or default_destination(name))
+    check_target(target)
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
     own = None if validation_from is None else Path(validation_from)
     how = sources.recipe(background, values)
@@ -77,7 +79,6 @@ def prepare(
         "images": lambda: sources.read_images(place, pixels, greyscale, bad_rows, own, how, progress),
     }
     source = readers.get(name, lambda: sources.read_idx(place, name))()
-    target = Path(destination or default_destination(name))
     there = target.exists()
     written = write_dataset(target, source, validation, seed, progress)
     return Prepared(**vars(written), replaced=there and written.changed)

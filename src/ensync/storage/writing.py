@@ -68,7 +68,7 @@ def write_dataset(
         raise EnsyncError(f"--validation {validation} with validation images of their own", "one of them", "leave --validation out")
     validation = VALIDATION_PART if validation is None else validation
     _check(source, validation, test, seed)
-    _check_replaceable(path)
+    check_target(path)
     parts = cut(source, validation, test, seed)
     notes = [*source.notes, *shared_rows(source, {split: (part.origin, part.rows) for split, part in parts.items()}), *_lacking(source, parts)]
     plan = _plan(source, parts, _preparation(source, validation, test, seed), notes)
@@ -190,11 +190,17 @@ def _make_room(path: Path, plan: Layout) -> None:
         )
 
 
-def _check_replaceable(path: Path) -> None:
-    """Raise EnsyncError when something else than a dataset, whole or damaged, is at `path`."""
+def check_target(path: Path) -> None:
+    """Raise EnsyncError when something else than a dataset, whole or damaged, is at `path`, or nothing can be."""
     from ensync.storage.dataset import foreign
 
-    if os.path.lexists(path) and (why := foreign(path)):
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise EnsyncError(f"{path} cannot be written because {reason(error)}", "a name and a directory that can be", "choose another with --to") from error
+    if why := foreign(path):
         raise EnsyncError(f"{path} is there and is no dataset that could be replaced ({why})", "a free name", "remove it, or choose another with --to")
 
 
