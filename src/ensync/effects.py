@@ -13,9 +13,11 @@ from ensync.errors import EnsyncError
 from ensync.layer_settings import ParallelLayer, ResidualLayer, Section
 from ensync.settings import PERCEPTRONS, Job
 
-# Networks with batch normalisation, and with convolutions whose products may be of bf16 numbers.
+# Networks with batch normalisation, and with convolutions whose products may be of bf16 numbers;
+# and the listed layers that multiply such numbers, or whose values may lie in memory as them.
 NORMALISED = ("parashar-cnn", "minixception", "minixception-plain", "resnet", "vgg")
 CONVOLVED = (*NORMALISED, "alexnet")
+BF16_LAYERS = ("convolution", "batch_normalization", "max_pooling")
 LAST = "activation of the last of network.layers"
 
 
@@ -43,11 +45,10 @@ def _listed(layers: Sequence[Any]) -> Iterator[Section]:
             yield from _listed([inner for branch in layer.branches for inner in branch])
 
 
-def _has(job: Job, names: Collection[str], kind: str) -> bool:
-    """Whether the network is one of these, or lists a layer of this kind."""
-    return job.network.name in names or any(
-        layer.kind == kind for layer in _listed(job.network.layers or [])
-    )  # type: ignore[attr-defined]
+def _has(job: Job, names: Collection[str], *kinds: str) -> bool:
+    """Whether the network is one of these, or lists a layer of one of these kinds."""
+    listed = {layer.kind for layer in _listed(job.network.layers or [])}  # type: ignore[attr-defined]
+    return job.network.name in names or not listed.isdisjoint(kinds)
 
 
 def _moves(job: Job) -> bool:
@@ -90,7 +91,7 @@ DEPENDENCES = (
     Dependence(
         ("training.precision",),
         ("network.name",),
-        lambda job: job.training.precision != "bf16" or _has(job, CONVOLVED, "convolution"),
+        lambda job: job.training.precision != "bf16" or _has(job, CONVOLVED, *BF16_LAYERS),
         "'float32' for a network without convolutions, whose products alone are in bf16",
     ),
     Dependence(
@@ -209,7 +210,8 @@ DEPENDENCES = (
 def _value(job: Job, name: str) -> Any:
     """Return a setting's value, None where it is the default."""
     if name == LAST:
-        activation = getattr((job.network.layers or [None])[-1], "activation", "identity")
+        last = job.network.layers[-1] if job.network.layers else None
+        activation = getattr(last, "activation", "identity")
         return activation if activation != "identity" else None
     section, key = name.split(".")
     value = getattr(getattr(job, section), key)

@@ -74,6 +74,14 @@ MISTAKES = {
     "resume with fewer epochs": (["resume", "runs/job", "--set", "training.epochs=1"], ["training.epochs = 1 for a run that has 3 epochs", "ensync evaluate"]),
     "resume with another strategy": (["resume", "runs/job", *ENSEMBLE], ["training.strategy = 'ensemble'", "begun with 'synchronous'"]),
     "resume with another seed": (["resume", "runs/job", "--set", "training.seed=9"], ["training.seed = 9", "begun with 1"]),
+    "resume with other start values": (
+        ["resume", "runs/job", "--set", "network.initializer=pytorch"],
+        ["network.initializer = 'pytorch'", "begun with 'auto'"],
+    ),
+    "a setting without effect": (
+        train("optimizer.name=sgd", "optimizer.beta1=0.5"),
+        ["optimizer.beta1 = 0.5 with optimizer.name = 'sgd'", "'adam' or 'adamw'"],
+    ),
     "resume on other data": (["resume", "runs/job", "--set", "data.path=unvalidated.h5"], ["unvalidated.h5 is not the one"]),
     "evaluate another network": (["evaluate", "runs/job", "--set", "network.hidden=[8]"], ["(1210,)", "(610,)"]),
     "evaluate a dataset": (["evaluate", "digits.h5"], ["digits.h5 is not an Ensync checkpoint"]),

@@ -55,6 +55,16 @@ def test_random_networks(number):
     network.parameters += (0.05 * noise).astype(network.dtype)
     for count in (rows, max(1, rows // 2)):  # the second in buffers with the first's values behind
         attempt(job, network, twin, count, number)
+    adds_nothing_without_rows(network)
+
+
+def adds_nothing_without_rows(network):
+    """A rank that has no rows of a batch takes part in its sums all the same."""
+    step = Step(training=True, key=1, allreduce=lambda vector: None)
+    inputs = np.empty((0, int(np.prod(network.shape))), network.dtype)
+    network.reduced[:] = 1
+    network.backward(inputs, np.empty(0, np.int64), 6, step)
+    assert not network.reduced.any()
 
 
 def attempt(job, network, twin, rows, number):

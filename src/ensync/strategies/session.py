@@ -338,7 +338,7 @@ def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) 
 
 def _check_same(begun: Job, job: Job, within_epoch: bool) -> None:
     """Refuse what would make a resumed run another one: strategy, members, seed, shards; within an epoch the batch, which counts its steps."""
-    fixed = ["training.strategy", "training.seed", "training.deterministic", "training.virtual_shards",
+    fixed = ["training.strategy", "training.seed", "network.initializer", "training.deterministic", "training.virtual_shards",
              *(f"ensemble.{key}" for key in type(job.ensemble).model_fields), *["training.batch"] * within_epoch]
     for name in fixed:
         section, key = name.split(".")
