@@ -189,6 +189,8 @@ def evaluate(comm: Comm, directory: str, methods: tuple[str, ...], overrides: tu
     place = launch.prepare(comm, job, lambda: _feeds_to_test(comm, loaded, job, trained_on, data))
     own = job.fusion.method if loaded.state.members > 1 else SINGLE
     _say_unfinished(console, loaded, job, directory)
+    if place.feeds.streamed and not place.feeds.dataset.digests:
+        console.warn(f"{place.feeds.dataset.path} is streamed and has no digests, so that its content is not checked; `ensync data prepare` writes it with digests")
     if place.feeds.other:
         console.line(f"tested on another dataset than the run's own ({trained_on}): {place.feeds.dataset.path} ({place.feeds.other})")
         if place.feeds.other.name == trained_on.name:

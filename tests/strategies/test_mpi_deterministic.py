@@ -165,5 +165,5 @@ def test_a_resumed_run_keeps_its_shards(make_job, change):
 def test_buffers_do_not_depend_on_the_ranks(make_job):
     """Their rows are evaluated together."""
     job = make_job(training={"deterministic": True, "batch": 4096, "slice": 4096})
-    feeds = SimpleNamespace(identity=SimpleNamespace(shape=(8, 8, 1), classes=10, sizes={"train": 5000}))
-    assert {session.build_network(job, feeds, ranks).rows for ranks in (1, 3, 8)} == {512}
+    identity = SimpleNamespace(shape=(8, 8, 1), classes=10, sizes={"train": 5000})
+    assert {session.build_network(job, identity, ranks).rows for ranks in (1, 3, 8)} == {512}

@@ -21,7 +21,7 @@ def collect_sweep(key: str, runs: Sequence[Path]) -> dict[str, Path]:
 
     key: the setting that differs, "section.key". Errors: EnsyncError when no run has a result or the job has no such setting.
     """
-    results = _results(runs)
+    results = _results(runs, key)
     section, _, name = key.partition(".")
     if any(name not in result["job"].get(section, {}) for result in results.values()):
         raise EnsyncError(f"--over {key}", "a setting of the runs' job, or ranks", "see `ensync settings`")
@@ -63,7 +63,7 @@ def collect_scaling(runs: Sequence[Path]) -> dict[str, Path]:
 
 def doubts(over: str, runs: Sequence[Path]) -> list[str]:
     """Return what a reader of the collection must know: runs left out, and other settings in which the runs differ."""
-    results = _results(runs)
+    results = _results(runs, over)
     said = []
     if left := [str(run) for run in runs if run not in results]:
         said.append(f"{len(left)} of {len(runs)} runs left out, without a result.json: {', '.join(left[:5])}" + (" ..." if len(left) > 5 else ""))
@@ -78,18 +78,30 @@ def _flat(job: Mapping) -> dict[str, object]:
     return {f"{section}.{key}": value for section, settings in job.items() for key, value in settings.items()}
 
 
-def _results(runs: Sequence[Path]) -> dict[Path, Mapping]:
-    found = {run: _result(run / "result.json") for run in runs if (run / "result.json").is_file()}
+def _results(runs: Sequence[Path], key: str = "") -> dict[Path, Mapping]:
+    """Return the result of each run that has one; EnsyncError when none has, or when they are of several datasets and `key` is no setting of data."""
+    read = {run: _result(run / "result.json") for run in runs}
+    found = {run: result for run, result in read.items() if result is not None}
     if not found:
         raise EnsyncError(f"no result.json in {', '.join(map(str, runs)) or 'nothing'}", "directories of finished runs", "see the runs' logs")
+    first: dict[str, Path] = {}    # run of each dataset; results of before do not name theirs
+    for run, result in found.items():
+        if "dataset" in result:
+            first.setdefault(str(result["dataset"]["fingerprint"]), run)
+    if len(first) > 1 and not key.startswith("data."):
+        one, other, *_ = first.values()
+        raise EnsyncError(f"{one} and {other} were tested on different datasets", "runs that differ in one thing", "collect those on the same dataset")
     return found
 
 
-def _result(path: Path) -> Mapping:
+def _result(path: Path) -> Mapping | None:
+    """Return the result at `path`, None when there is none."""
     try:
         result = json.loads(path.read_bytes())
         if result["format"] == "ensync-result" and result["version"] == 1 and result["seconds"] > 0:
             return result
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise EnsyncError(f"{path} cannot be used", "the result of a run of this version", "train it again")

@@ -24,9 +24,10 @@ def read_history(path: Path | str) -> list[dict]:
     EnsyncError when a line in the middle is no record.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    lines = path.read_bytes().split(b"\n")
     lines.pop()  # after the last line's end there is nothing, or the beginning of a line that was never finished
     return [_record(path, place, line) for place, line in enumerate(lines, 1) if line.strip()]
 

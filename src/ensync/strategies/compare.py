@@ -157,7 +157,8 @@ def _empty(place: launch.Place, job: Job) -> dict[str, Any]:
         "format": "ensync-comparison", "version": 1, "job": job.model_dump(mode="json", exclude_none=True),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "versions": launch.versions() | {"MPI": mpi_description()},
         "machine": {"cpu": launch.cpu_name(), "nodes": place.topology.nodes, "ranks": place.topology.size, "threads_per_rank": place.threads},
-        "dataset": {"name": dataset.name, "path": job.data.path, "sizes": dict(dataset.sizes), "shape": list(dataset.shape)}, "class_names": list(dataset.class_names),
+        "dataset": {"name": dataset.name, "path": job.data.path, "sizes": dict(dataset.sizes), "shape": list(dataset.shape),
+                    "fingerprint": dataset.fingerprint}, "class_names": list(dataset.class_names),
         "measured": MEASURED, "rows": [], "histories": {}, "confusions": {}, "accuracy_by_members": {}, "paired": [],
     }
 

@@ -51,6 +51,13 @@ class Feeds:
         tested = self.other or self.identity
         return {"path": str(self.dataset.path), "name": tested.name, "fingerprint": tested.fingerprint, "own": self.other is None}
 
+    @property
+    def unchecked(self) -> str:
+        """Say where images are read that are not compared with their digests, "" when all are."""
+        if not self.streamed:
+            return ""
+        return "content not checked" if not self.dataset.digests else "content checked but for the shards of members"
+
     def train_of(self, rows: np.ndarray) -> Feed:
         """Return the training feed of a member with these rows: streamed, it reads blocks of its own rows."""
         if not self.streamed or len(rows) == len(self.train):

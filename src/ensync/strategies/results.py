@@ -118,7 +118,7 @@ class Jury:
 def gather_jury(comm: Comm, job: Job, feeds: Feeds, ended: dict[int, str], voters: Iterable[Voter], failed: dict[int, str]) -> Jury:
     """Let every voter answer on test and validation. Collective."""
     members = len(ended)
-    spare = build_network(job, feeds, comm.size)
+    spare = build_network(job, feeds.identity, comm.size)
     test, validation = (Panel(feed, members, feeds.identity.classes, job.training.deterministic) for feed in (feeds.test, feeds.validation))
     vectors = []
     for voter in voters:
@@ -152,7 +152,7 @@ def jury_of_files(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequ
         failed |= {m: "not asked" for m in range(state.members) if m not in only}
 
     def voters() -> Iterable[Voter]:
-        network = build_network(job, feeds, comm.size)
+        network = build_network(job, feeds.identity, comm.size)
         for member in range(state.members):
             fill_network(network, loaded, loaded.member(comm, member), feeds.identity)
             yield Voter(member, network, comm.size, comm.rank, comm.rank == 0)

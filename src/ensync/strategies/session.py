@@ -30,6 +30,7 @@ from ensync.signals import AGAIN, StopWish
 from ensync.storage.lock import confirm
 from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
+from ensync.strategies.identity import Identity
 from ensync.strategies.memory import rows_at_once
 from ensync.strategies.plan import Plan, check_shards, first_members, make_plan, rows_of, settle_members, starts_together
 from ensync.training import VALIDATED, Trainee
@@ -280,10 +281,10 @@ class Session:
         return {m: why for m, why in self.ended().items() if why.startswith(UNUSABLE)}
 
 
-def build_network(job: Job, feeds: Feeds, ranks: int) -> Network:
+def build_network(job: Job, identity: Identity, ranks: int) -> Network:
     """Return the job's network with buffers for this rank's share (or one virtual shard) of what goes through it at once."""
-    rows = rows_at_once(job, feeds.identity.sizes["train"], ranks)
-    return zoo.build(job, feeds.identity.shape, feeds.identity.classes, rows)
+    rows = rows_at_once(job, identity.sizes["train"], ranks)
+    return zoo.build(job, identity.shape, identity.classes, rows)
 
 
 def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
@@ -299,7 +300,7 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
     check_shards(job, comm.size, plan.members)
     allreduce = ShardSum(plan.comm, job.training.virtual_shards) if job.training.deterministic else Allreduce(plan.comm)
     for member in plan.mine:
-        network = build_network(job, feeds, plan.comm.size)
+        network = build_network(job, feeds.identity, plan.comm.size)
         shards = _virtual_shards(job, feeds, network, allreduce) if isinstance(allreduce, ShardSum) else None
         together = join(network, allreduce, job) if shards is None else None
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
@@ -324,7 +325,7 @@ def join(network: Network, allreduce: Allreduce, job: Job) -> NodeUpdate | None:
 
 def _virtual_shards(job: Job, feeds: Feeds, network: Network, total: ShardSum) -> VirtualShards:
     """Return this rank's shards, with networks of their own where they meet within a step."""
-    twins = [build_network(job, feeds, total.shards) for _ in total.mine[1:]] if meets(network) else []
+    twins = [build_network(job, feeds.identity, total.shards) for _ in total.mine[1:]] if meets(network) else []
     return VirtualShards([network, *twins], total)
 
 
