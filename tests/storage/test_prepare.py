@@ -5,8 +5,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from samples import published, write_cifar, write_csv, write_idx, write_pictures
+from click.testing import CliRunner
+from PIL import Image
+from samples import published, write_cifar, write_classes, write_csv, write_idx, write_pictures
 
+from ensync.cli import cli
 from ensync.errors import EnsyncError
 from ensync.storage import sources
 from ensync.storage.dataset import open_dataset
@@ -74,6 +77,20 @@ def test_a_class_that_train_lacks_is_refused_by_name(tmp_path):
     (tmp_path / "test.csv").write_text("\n".join(f"{label}," + ",".join(["7"] * 16) for label in (0, 9, 9, 5)))
     with pytest.raises(EnsyncError, match=r"the test images of csv have 2 classes that the training images lack: '5' \(1 image\); '9' \(2 images\)"):
         prepare("csv", tmp_path / "x.h5", tmp_path)
+
+
+def test_the_command_line_hands_its_options_on(tmp_path):
+    write_classes(tmp_path / "in", lambda path, seed: Image.new("I;16", (8, 8), 999 + seed).save(path))
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "in" / "a" / "clear.png")
+    write_pictures(tmp_path / "own", ("a",), 3)
+    options = ["--size", "8", "--background", "#102030", "--range", "0,4095", "--validation-from", str(tmp_path / "own")]
+    command = ["data", "prepare", "images", "--from", str(tmp_path / "in"), "--to", str(tmp_path / "x.h5"), *options]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0 and "transparent pixels, composed over #102030: 1 (a/clear.png)" in done.output, done.output
+    with open_dataset(tmp_path / "x.h5") as dataset:
+        assert dataset.preparation["values"] == "0,4095" and dataset.sizes["validation"] == 3
+    wrong = CliRunner().invoke(cli, [*command, "--background", "greenish"])
+    assert isinstance(wrong.exception, EnsyncError) and "--background greenish" in str(wrong.exception)
 
 
 def test_rows_of_a_table_that_are_in_train_and_test_are_told(tmp_path):
