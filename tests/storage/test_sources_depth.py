@@ -246,6 +246,13 @@ def test_other_modes_become_what_pillow_makes_of_them(tmp_path, mode):
     )
 
 
+def test_formats_and_samples_that_no_decoder_knows_are_named(tmp_path):
+    plain_tiff(tmp_path / "double.tif", RAMP, 64, 3)
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    problems = [decode(path, SHAPE, USUAL).problem for path in sorted(tmp_path.iterdir())]
+    assert "TIFF, or one of samples that are not read" in problems[0] and "is HEIC" in problems[1]
+
+
 def test_lab_and_deep_colours_with_a_range_are_refused_by_reason(tmp_path):
     Image.frombytes("LAB", (SIDE, SIDE), COLOURS.tobytes()).save(tmp_path / "lab.tif")
     assert decode(tmp_path / "lab.tif", SHAPE, USUAL).problem.startswith(

@@ -278,6 +278,9 @@ def test_predict_names_what_it_leaves_out_and_what_it_cannot_read(tmp_path, monk
     (tmp_path / "empty").mkdir()
     with pytest.raises(EnsyncError, match="empty has no pictures"):
         read_pictures(["empty"], (8, 8, 3), {})
+    (tmp_path / "empty" / "cats").mkdir()
+    with pytest.raises(EnsyncError, match=r"empty has no pictures but folders \(cats\)"):
+        read_pictures(["empty"], (8, 8, 3), {})
     (tmp_path / "gone.png").symlink_to("nowhere")
     with pytest.raises(EnsyncError, match="gone.png links to nothing"):
         read_pictures(["gone.png"], (8, 8, 3), {})

@@ -47,6 +47,7 @@ GREY_STEPS = {
     "L;2": 85,
     "L;4": 17,
 }  # between neighbouring values of PNG's grey with fewer bits, once they are 0..255
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 POINTERS = (
     b"version https://git-lfs",
     b"/annex/objects/",
@@ -174,9 +175,7 @@ def decode(path: Path, shape: tuple[int, ...], how: Recipe) -> Decoded:
 def _decode(image: ImageFile.ImageFile, shape: tuple[int, ...], how: Recipe) -> Decoded:
     height, width, channels = shape
     mode = "L" if channels == 1 else "RGB"
-    image.draft(
-        mode, (2 * max(height, width),) * 2
-    )  # lets the JPEG decoder skip detail, never below the size asked for
+    image.draft(mode, (2 * max(height, width),) * 2)  # JPEG may skip detail beyond twice the size
     if image.width * image.height > LARGEST:
         raise Unfit(f"declares {image.width} x {image.height} pixels, more than {LARGEST:,}")
     frames = image.format != "MPO" and _has_frames(
@@ -253,6 +252,12 @@ def _not_a_picture(path: Path) -> str:
             return "is empty (0 bytes)"
         if head.startswith(POINTERS):
             return "is a pointer to data that was not fetched"
+        if head.startswith(TIFFS):
+            return (
+                "is a damaged TIFF, or one of samples that are not read: convert it to 8 or 16 bits"
+            )
+        if head[4:8] == b"ftyp":
+            return "is HEIC, AVIF or a film, which are not read: convert it to JPEG or PNG"
         return f"cannot be decoded: its content is none of {', '.join(FORMATS)}"
     return "cannot be read"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ensync.errors import EnsyncError
 from ensync.storage.sources.names import shown, twins
-from ensync.storage.sources.source import told
+from ensync.storage.sources.source import first_few, told
 from ensync.storage.sources.tally import Tally
 
 SUFFIXES = frozenset(
@@ -101,8 +101,10 @@ def pictures_in(path: Path, tally: Tally) -> Iterator[Path]:
     """Yield the pictures of a directory to predict, sorted; what else is there is noted."""
     inside = look(path, f"{path}/", tally)
     if not inside.pictures:
+        names = [shown(name) for name in inside.folders]
         raise EnsyncError(
-            f"{path} has no pictures",
+            f"{path} has no pictures"
+            + (f" but folders ({first_few(names, len(names))})" if names else ""),
             f"files ending in {', '.join(sorted(SUFFIXES))}",
             "name another directory, or the files themselves",
         )
