@@ -1,6 +1,9 @@
 """Fetch published files with pooch, which checks their published MD5 and keeps what is already there."""
 
-from collections.abc import Callable
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 from ensync.errors import EnsyncError, reason
@@ -34,20 +37,52 @@ def _fetch_one(keeper, file: str, progress: Progress) -> None:
     import requests
 
     url = keeper.get_url(file)
-    by_hand = f"check the network, or copy {file} by hand and give its directory with --from"
+    by_hand = (f"check the network, or run this where there is one, such as a login node (the files stay in {keeper.abspath}), "
+               f"or copy {file} by hand and give its directory with --from")
     try:
         keeper.fetch(file, downloader=pooch.HTTPDownloader(progressbar=_Bar(f"fetching {file}", progress), timeout=TIMEOUT))
+    except requests.RequestException as error:  # before ValueError, which some of these are
+        raise EnsyncError(f"{url} cannot be fetched ({_why(error)})", "an answer from that server", by_hand) from error
     except ValueError as error:  # pooch's word for a wrong checksum
         raise EnsyncError(f"{url} does not have the published MD5 {keeper.registry[file].removeprefix('md5:')}", "the published file", by_hand) from error
-    except requests.RequestException as error:
-        raise EnsyncError(f"{url} cannot be fetched ({_brief(error)})", "an answer from that server", by_hand) from error
     except OSError as error:
-        raise EnsyncError(f"{keeper.abspath} cannot be written because {reason(error)}", "room for the download", "make room or set XDG_CACHE_HOME") from error
+        known = next((each for each in _within(error) if isinstance(each, OSError) and each.errno), error)
+        raise EnsyncError(f"{keeper.abspath} cannot be written because {reason(known)}", "room for the download", "make room or set XDG_CACHE_HOME") from error
 
 
-def _brief(error: Exception) -> str:
-    text = str(getattr(error, "reason", None) or error)
-    return text.splitlines()[0][:200] if text else type(error).__name__
+def _why(error: Exception) -> str:
+    """Return in words why a server did not give a file."""
+    from requests import exceptions
+
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return f"{answer.status_code} {answer.reason}"
+    causes = list(_within(error))
+    reasons: list[tuple[type[BaseException] | tuple[type[BaseException], ...], str]] = [
+        (exceptions.InvalidProxyURL, "http_proxy or https_proxy is not the address of a proxy"),
+        (exceptions.ProxyError, "the proxy of http_proxy or https_proxy does not connect"),
+        ((exceptions.Timeout, TimeoutError), f"no answer within {TIMEOUT} s"),
+        ((exceptions.SSLError, ssl.SSLError), "the certificate of the server cannot be verified"),
+        (socket.gaierror, "the name of the server cannot be resolved: there may be no network here"),
+        (ConnectionRefusedError, "the connection was refused"),
+        ((exceptions.ChunkedEncodingError, exceptions.ContentDecodingError, ConnectionResetError, HTTPException), "the connection broke off"),
+    ]
+    told = [words for kind, words in reasons if any(isinstance(cause, kind) for cause in causes)]
+    told += [reason(cause) for cause in causes if isinstance(cause, OSError) and cause.errno]
+    return told[0] if told else "there was no connection"
+
+
+def _within(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it was made from, however a library packs them."""
+    waiting, seen = [error], set()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        inside = [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+        waiting += [each for each in inside if isinstance(each, BaseException)]
 
 
 class _Bar:
