@@ -3,6 +3,7 @@
 import os
 from functools import partial
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -30,6 +31,13 @@ def test_digits_need_no_files(tmp_path):
     again = prepare("digits", tmp_path / "d.h5")
     assert not again.changed and "is there already and identical" in str(again)
     assert "in place of another dataset" in str(prepare("digits", tmp_path / "d.h5", validation=0.2))
+    for spoilt, words in (("digests", "is written again"), ("mean", "in place of a damaged dataset")):
+        with h5py.File(tmp_path / "d.h5", "r+") as file:
+            if spoilt == "digests":
+                del file["digests"]
+            else:
+                file["mean"][0] += 1
+        assert words in str(prepare("digits", tmp_path / "d.h5", validation=0.2))
 
 
 @pytest.mark.parametrize(

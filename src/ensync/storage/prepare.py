@@ -24,14 +24,17 @@ SIZE = 32  # pixels on a side of pictures, when --size is not given
 
 @dataclass(frozen=True)
 class Prepared(Written):
-    """What `prepare` has done, in words. replaced: whether another dataset was there before."""
-
-    replaced: bool = False
+    """What `prepare` has done, in words."""
 
     def __str__(self) -> str:
-        if self.replaced:
-            return f"{self.path} is written in place of another dataset that was there; runs that were trained on that one will refuse this"
-        return f"{self.path} is written" if self.changed else f"{self.path} is there already and identical: nothing was changed"
+        if not self.changed:
+            return f"{self.path} is there already and identical: nothing was changed"
+        if self.before is None:
+            return f"{self.path} is written"
+        if self.before == self.fingerprint:
+            return f"{self.path} is written again: it had other notes, no digests or damage; for runs that were trained on it, it is the same"
+        was = "another dataset that was there; runs that were trained on that one will refuse this" if self.before else "a damaged dataset"
+        return f"{self.path} is written in place of {was}"
 
 
 def default_destination(name: str) -> Path:
@@ -79,9 +82,7 @@ def prepare(
         "images": lambda: sources.read_images(place, pixels, greyscale, bad_rows, own, how, progress),
     }
     source = readers.get(name, lambda: sources.read_idx(place, name))()
-    there = target.exists()
-    written = write_dataset(target, source, validation, seed, progress)
-    return Prepared(**vars(written), replaced=there and written.changed)
+    return Prepared(**vars(write_dataset(target, source, validation, seed, progress)))
 
 
 def _check(name: str, given: dict[str, Any]) -> None:

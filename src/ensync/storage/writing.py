@@ -34,12 +34,14 @@ class Written:
     """A dataset file that is in place; `changed` is False when an identical one was there already.
 
     notes: for the user's eyes, and in the file (rows left out or in two splits, files that are not the published ones).
+    before: the fingerprint of the dataset that was there, "" of a damaged one, None of none.
     """
 
     path: Path
     fingerprint: str
     changed: bool
     notes: tuple[str, ...] = ()
+    before: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,26 @@ def write_dataset(
     notes = [*source.notes, *shared_rows(source, {split: (part.origin, part.rows) for split, part in parts.items()}), *_lacking(source, parts)]
     plan = _plan(source, parts, _preparation(source, validation, test, seed), notes)
     _make_room(path, plan)
+    before = _fingerprint_at(path)
     with temporary_beside(path) as temporary:
         fingerprint = _fill(temporary, source, parts, plan, progress)
         changed = not (path.exists() and filecmp.cmp(temporary, path, shallow=False))
         if changed:
             put_in_place(temporary, path)
-    return Written(path, fingerprint, changed, tuple(notes))
+    return Written(path, fingerprint, changed, tuple(notes), before)
+
+
+def _fingerprint_at(path: Path) -> str | None:
+    """Return the fingerprint of the dataset at `path`, "" of one that is damaged, None where there is none."""
+    from ensync.storage.dataset import open_dataset
+
+    if not path.exists():
+        return None
+    try:
+        with open_dataset(path) as dataset:
+            return dataset.fingerprint
+    except EnsyncError:
+        return ""
 
 
 def cut(source: Source, validation: float, test: float, seed: int) -> dict[str, _Part]:

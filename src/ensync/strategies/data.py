@@ -11,7 +11,7 @@ from ensync.activity import Doing, doing
 from ensync.errors import EnsyncError
 from ensync.feed import BLOCK, Feed, normalization
 from ensync.mpi.shared_memory import node_shared, release
-from ensync.mpi.world import Comm, node_of, on_root, share
+from ensync.mpi.world import Comm, node_of, on_root, patient_barrier, share
 from ensync.report.console import Console
 from ensync.settings import Job
 from ensync.storage.blocks import BlockReader
@@ -174,6 +174,7 @@ def _check_content(comm: Comm, feeds: Feeds, splits: Sequence[str]) -> None:
                 check(feeds.dataset, held)
         except EnsyncError as error:
             failure = error
+    patient_barrier(comm)    # the others sleep, for the threads that look
     if heard := [one for one in share(comm, failure) if one is not None]:
         feeds.close()
         raise heard[0]
