@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ensync.effects import without_effect
-from ensync.errors import EnsyncError, nearest
+from ensync.errors import EnsyncError, nearest, printable
 from ensync.job import Job, dump_job, job_from_dict, load_job, override
 from ensync.report import text
 
@@ -126,7 +126,7 @@ def describe_run(path: Path, overrides: tuple[str, ...] = ()) -> Iterator[str]:
     for member, p in enumerate(attributes["positions"]):
         lines.append(f"member {member:<4} epoch {p['epoch']} of {job.training.epochs}, step {p['step']}, {p['updates']:,} updates" + (f", {p['finished']}" if p["finished"] else ""))
     lines += _last_record(attributes["history"])
-    yield "\n".join([*lines, "", dump_job(job)])
+    yield "\n".join([*map(printable, lines), "", dump_job(job)])
     if trouble:
         raise trouble
 
@@ -169,10 +169,10 @@ def verify(file: str) -> Iterator[str]:
             rows = dataset.sizes.get(split, sum(dataset.sizes.values()))
             yield f"{split:<10}  {rows:>11,} images  " + (f"damaged: {fault.format(split=split)} not as written" if fault else "as written")
         if not dataset.digests:
-            yield f"{file} has no digests and was compared with its fingerprint, which cannot tell where damage is; `ensync data prepare` writes it with digests"
+            yield printable(file) + " has no digests and was compared with its fingerprint, which cannot tell where damage is; `ensync data prepare` writes it with digests"
         if bad := [split for split, fault in found.items() if fault]:
             raise damaged(dataset, found[bad[0]].format(split=bad[0]))
-        yield f"{file} is as it was written"
+        yield f"{printable(file)} is as it was written"
 
 
 @contextmanager
@@ -181,14 +181,14 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(printable(what), total=total)
             bars.update(tasks[what], completed=done, total=total)
 
         yield progress
@@ -206,7 +206,7 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
     def work() -> str:
         with _bars() as progress:
             prepared = prepare_dataset(name, target, directory, download, progress=progress, **options)
-        return "\n".join([*prepared.notes, str(prepared), f"`ensync data describe {prepared.path}` tells what it holds"])
+        return "\n".join(map(printable, [*prepared.notes, str(prepared), f"`ensync data describe {prepared.path}` tells what it holds"]))
 
     task = repr((name, directory, download, target, options, str(Path.cwd())))
     return in_turn(Path(target or default_destination(name)), task, work, patience)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensync.errors import EnsyncError, nearest
+from ensync.errors import EnsyncError, nearest, printable
 from ensync.job import Job
 
 SCRIPT = "slurm/train.sbatch"
@@ -102,18 +102,18 @@ def submit(request: Request, path: str, job: Job, overrides: Sequence[str], dry_
     partition = check(request, read_partitions(_run(["sinfo", "-h", "-o", "%P|%a|%l|%D|%c"])))
     line = command(request, path, overrides)
     if dry_run:
-        return [f"would run: {shlex.join(line)}", *_places(job, "NUMBER"), "", *Path(SCRIPT).read_text().splitlines()]
+        return [printable(f"would run: {shlex.join(line)}"), *_places(job, "NUMBER"), "", *Path(SCRIPT).read_text().splitlines()]
     number = _run(line).strip().split(";")[0]
     return [f"job {number} on {request.nodes} of {partition.nodes} nodes of partition '{partition.name}'", *_places(job, number)]
 
 
 def _places(job: Job, number: str) -> list[str]:
     directory = Path(job.output.directory)
-    return [f"  log      slurm-ensync-train-{number}.out", f"  run      {directory}", f"  history  {directory / 'history.jsonl'}"]
+    return [printable(line) for line in (f"  log      slurm-ensync-train-{number}.out", f"  run      {directory}", f"  history  {directory / 'history.jsonl'}")]
 
 
 def _run(line: Sequence[str]) -> str:
-    done = subprocess.run(line, capture_output=True, text=True)
+    done = subprocess.run(line, capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise EnsyncError(f"Slurm refused: {said}", f"a line that {line[0]} takes", f"it was: {shlex.join(line)}")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from launched import launch
 from launched.processes import in_terminal, kill_all, shown
+from PIL import Image
 
-from ensync.storage.checkpoint import load_checkpoint, newest_valid
+from ensync.storage.checkpoint import load_checkpoint, newest_valid, save_checkpoint
 
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(400)]
 
@@ -139,3 +140,38 @@ def test_odd_surroundings_are_one_sentence_or_no_trouble(tmp_path, dataset, limi
     ended = subprocess.run(["bash", "-c", f"{limits}; {sys.executable} -m ensync {command}"], cwd=tmp_path, env=launch.environment(), capture_output=True, check=False, timeout=60)
     err = ended.stderr.decode()
     assert ended.returncode == (2 if told else 0) and told in err and err.count("\n") == bool(told), ended
+
+
+STEERING = "a\x1b[2J\nzzz\u202e [red]"
+
+
+def spoil(place, run, **attributes):
+    """Copy a run under a name that steers a terminal, with such texts in its checkpoint; return its directory."""
+    newest = newest_valid(place / "runs" / run / "checkpoints")[0]
+    found, arrays = load_checkpoint(newest)
+    directory = place / "runs" / STEERING.replace("/", "")
+    (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
+    save_checkpoint(directory / "checkpoints" / newest.name, {**found, **attributes}, arrays)
+    return str(directory.relative_to(place.directory)), found
+
+
+def test_names_and_checkpoints_cannot_steer_the_terminal(shared_place, trained):
+    run, found = spoil(shared_place, "one")
+    (shared_place / f"{STEERING}.png").write_text("no picture")
+    Image.new("L", (8, 8)).save(shared_place / f"good {STEERING}.png")
+    commands = {
+        "describe": ["describe", run], "evaluate": ["evaluate", run], "predict": ["predict", run, f"good {STEERING}.png"],
+        "no picture": ["predict", run, f"{STEERING}.png"], "missing": ["evaluate", f"{run}x"], "train": train(STEERING, "training.epochs=1"),
+        "again": train(STEERING, "training.epochs=1"), "resume": ["resume", run, "--set", "training.epochs=4"],
+        "sweep": ["sweep", "job.toml", "--over", f"network.activation={STEERING}"], "collect": ["collect", "--over", "training.seed", run],
+    }
+    records = shared_place.all_of(1, commands)
+    positions = [{**position, "finished": STEERING} for position in found["positions"]]
+    spoil(shared_place, "one", positions=positions, creator=STEERING)
+    records |= shared_place.all_of(1, {"finished": ["describe", run], "evaluate finished": ["evaluate", run]})
+    for name, (record,) in records.items():
+        text = record["out"] + record["err"]
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text), (name, text)
+        assert not re.search(r"^zzz", text, re.MULTILINE), (name, text)    # what follows the name's end of line
+        assert "Traceback" not in text and text, (name, text)
+    assert r"a\x1b[2J\nzzz\u202e [red]" in records["predict"][0]["out"] + records["finished"][0]["out"]

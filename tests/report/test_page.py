@@ -180,3 +180,15 @@ def test_a_directory_that_cannot_be_gets_its_sentence(comparison, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EnsyncError, match="could not be written"):
         write_comparison(tmp_path / "file" / "run", comparison)
+
+
+def test_names_cannot_steer_what_reads_page_and_table(tmp_path, comparison):
+    """Of classes, rows, notes and paths; $ would begin a formula in a figure, and one that is none."""
+    steering = "a\x1b[2J\nzzz\u202e$\\frac{<script>"
+    comparison["class_names"][0] = comparison["dataset"]["path"] = comparison["rows"][0]["note"] = comparison["job"]["data"]["path"] = steering
+    written = write_comparison(tmp_path, comparison)
+    page, table = written["page"].read_text(), written["table"].read_text()
+    for text in (page, table):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text) and r"a\x1b[2J\nzzz\u202e$" in text
+    assert "<script>" not in page and len(table.splitlines()) == 1 + len(comparison["rows"])
+    assert json.loads(written["figures"].read_text())["class_names"][0] == steering

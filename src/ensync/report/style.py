@@ -73,12 +73,14 @@ def _for_page(svg: str, name: str, label: str) -> str:
     """Return matplotlib's SVG element with ids unique to the page, without its size in points, colours as variables."""
     from markupsafe import escape
 
+    from ensync.errors import printable
+
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
     width, height, box = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt" viewBox="([^"]+)"', svg).groups()
     svg = svg[svg.index(">") + 1 :]
-    frame = f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}" style="max-width:{float(width) * 4 / 3:.0f}px;stroke-linejoin:round">'
+    frame = f'<svg viewBox="{box}" role="img" aria-label="{escape(printable(label))}" style="max-width:{float(width) * 4 / 3:.0f}px;stroke-linejoin:round">'
     return frame + _shorter(svg).strip()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensync.errors import printable
 from ensync.storage.layout import SPLITS, Layout
 
 MOST_LINES = 40  # classes listed one by one
@@ -30,7 +31,7 @@ def describe(path: Path, found: Layout, counts: dict[str, np.ndarray]) -> str:
         "  preparation       " + ", ".join(f"{key} {value}" for key, value in found.tables["preparation"].items() if key != "program"),
         f"  fingerprint       {found.fingerprint}",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _table(found: Layout, counts: dict[str, np.ndarray]) -> list[str]:
