@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_training_features import epochs, make_trainee
 
+from ensync.sharding import member_rows
 from ensync.strategies import header
 from ensync.strategies.header import start_kept
 
@@ -45,3 +46,16 @@ def test_fewer_threads_are_advised_only_where_there_are_more_than_one(threads, a
     session = SimpleNamespace(job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm))
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert "start fewer ranks" in said[0] and ("training.threads=1" in said[0]) == advised
+
+
+@pytest.mark.parametrize(("data", "rows", "told"), [("shards", 20, True), ("bootstrap", 20, True), ("shards", 2000, False), ("full", 20, False), ("label_skew", 20, False)])
+def test_members_that_never_see_a_class_are_told_of(data, rows, told):
+    trainee, said = make_trainee(), []
+    trainee.job.training.strategy, trainee.job.ensemble.data = "ensemble", data
+    place = SimpleNamespace(feeds=SimpleNamespace(train=SimpleNamespace(labels=np.arange(rows) % 10)))
+    session = SimpleNamespace(job=trainee.job, comm=SimpleNamespace(rank=0), plan=SimpleNamespace(members=4))
+    header._warn_of_classes(SimpleNamespace(warn=said.append), place, session)
+    assert len(said) == told
+    if data == "shards" and told:
+        seen = [len(set((member_rows("shards", np.arange(rows) % 10, 4, member, trainee.job.training.seed) % 10).tolist())) for member in range(4)]
+        assert said[0].startswith(f"4 of 4 members have no training image of some classes: member 0 of {10 - seen[0]} classes, member 1 of {10 - seen[1]} classes")

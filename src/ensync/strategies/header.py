@@ -13,6 +13,7 @@ from ensync.report import tables
 from ensync.report.console import Console
 from ensync.report.text import plural
 from ensync.strategies.launch import Place, versions
+from ensync.strategies.plan import lacking
 from ensync.strategies.session import Session
 from ensync.training import Trainee
 
@@ -43,6 +44,17 @@ def show_run(console: Console, place: Place, session: Session) -> None:
         "strategy": f"{job.training.strategy}, batch {trainee.batch:,}, {job.training.epochs} epochs, {job.optimizer.name} {job.optimizer.learning_rate:g}",
     }), ""])
     _advise(console, place, session)
+    _warn_of_classes(console, place, session)
+
+
+def _warn_of_classes(console: Console, place: Place, session: Session) -> None:
+    """Say on rank 0 which members of an ensemble never see some of the classes."""
+    if session.comm.rank or not (found := lacking(session.job, place.feeds.train.labels, session.plan.members)):
+        return
+    listed = ", ".join(f"member {member} of {plural(count, 'class', 'classes')}" for member, count in list(found.items())[:5])
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    console.warn(f"{len(found)} of {session.plan.members} members have no training image of some classes: {listed}{more}; "
+                 "take fewer members, or ensemble.data = 'full'")
 
 
 def _processes(numbers: list[int]) -> str:

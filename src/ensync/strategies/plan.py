@@ -10,6 +10,8 @@ from ensync.settings import Job
 from ensync.sharding import group_index, groups, member_rows
 from ensync.strategies.content import MOST_MEMBERS
 
+LOOKED_AT = 64  # members whose rows are looked at for a warning
+
 
 @dataclass
 class Plan:
@@ -63,3 +65,15 @@ def rows_of(job: Job, labels: np.ndarray, members: int, member: int) -> np.ndarr
         return np.arange(len(labels), dtype=np.int64)
     options = {"alpha": job.ensemble.skew} if job.ensemble.data == "label_skew" else {}
     return member_rows(job.ensemble.data, labels, members, member, job.training.seed, **options)
+
+
+def lacking(job: Job, labels: np.ndarray, members: int) -> dict[int, int]:
+    """Return {member: number of classes of which it has no training row}, where the data is meant to be spread evenly.
+
+    Of many members only the first LOOKED_AT are looked at.
+    """
+    if members < 2 or job.ensemble.data not in ("shards", "bootstrap"):
+        return {}
+    there = np.bincount(labels) > 0
+    found = {m: int(there.sum() - (np.bincount(labels[rows_of(job, labels, members, m)]) > 0).sum()) for m in range(min(members, LOOKED_AT))}
+    return {member: count for member, count in found.items() if count}
