@@ -235,7 +235,8 @@ def dropout(values: np.ndarray, rate: float, key: int, first_row: int, out: np.n
     """Write `values` (n, width) with each element dropped with probability `rate` and the others scaled by 1 / (1 - rate); out may be values.
 
     key: uint64, another one for each layer and step; first_row: the place of row 0 in the global batch. Key, row of the
-    global batch and column alone decide, so ranks and threads change nothing. rate is at least 0 and below 1.
+    global batch and column alone decide, so ranks and threads change nothing. rate is at least 0 and below 1, so that its limit fits 32
+    bits; columns are told apart up to 2^32.
     """
     limit, factor = np.uint32(rate * 4294967296.0), values.dtype.type(1 / (1 - rate))
     if values.size < SERIAL_BELOW:

@@ -19,7 +19,7 @@ SMALL, LARGE, FLAT = 0.02, 1 / 3, 0.3   # random erasing: least and largest shar
 
 @njit(**INNER)
 def _uniform(low, high, number):
-    """Return a number in [0, 1) that depends on two words and its own number only."""
+    """Return a number in [0, 1) that depends on two words and its own number (0 to 2^32 - 1) only."""
     return mix32(np.uint32(mix32(np.uint32(np.uint32(number) ^ low)) ^ high)) / 4294967296.0
 
 

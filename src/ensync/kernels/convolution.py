@@ -20,7 +20,7 @@ from ensync.kernels import convolution_winograd as winograd
 from ensync.kernels import matmul
 from ensync.kernels.activations import IDENTITY, RELU, activate, activation_gradient
 from ensync.kernels.convolution_groups import Groups
-from ensync.kernels.normalization import chunk_of
+from ensync.kernels.normalization import CHUNK
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd import lanes, pointer
 from ensync.kernels.strips import clear
@@ -181,13 +181,13 @@ def _close(outputs, gradient, is_relu, partial, bias_gradient):
     count = (rows + BLOCK - 1) // BLOCK
     for block in prange(count):
         g_at, y_at, sums, end = pointer(gradient, 0), pointer(outputs, 0), pointer(partial, block * c), min(rows, (block + 1) * BLOCK)
-        nothing, full, chunk = zeros(g_at), lanes(gradient), chunk_of(rows, c)
+        nothing, full = zeros(g_at), lanes(gradient)
         clear(sums, c)
-        for first in range(block * BLOCK, end, chunk):
+        for first in range(block * BLOCK, end, CHUNK):
             for j in range(0, c, full):
                 lane_count = min(full, c - j)
                 total = load(sums, j, lane_count)
-                for at in range(first * c + j, min(end, first + chunk) * c, c):
+                for at in range(first * c + j, min(end, first + CHUNK) * c, c):
                     g = load(g_at, at, lane_count)
                     if is_relu:
                         g = choose(greater(load(y_at, at, lane_count), nothing), g, nothing)

@@ -22,22 +22,14 @@ from ensync.kernels.strips import clear
 from ensync.kernels.vectors import choose, fma, greater, load, maximum, splat, store, zeros
 
 BLOCK = 256
-# Rows that one vector of channels passes over before the next, where they lie in the second cache; rows of 512 bytes meet in an eighth of the
-# sets of the first. What lies in memory, from so many elements on, is read in its order: that took half the time or less.
-CHUNK, IN_MEMORY = 16, 1 << 18
+# Rows that one vector of channels passes over before the next: as many streams, which memory answers at once. One row after the other
+# took up to twice the time, and float32 adds up no more numbers than these before their sum joins those of the block.
+CHUNK = 16
 
 
 def blocks(rows: int) -> int:
     """Return the number of blocks, the first axis of the scratch `partial` (blocks, 3, c), for this number of rows."""
     return -(-rows // BLOCK)
-
-
-@njit(forceinline=True, **INNER)
-def chunk_of(rows, c):
-    """Return how many rows to take at a time; of those in memory one, or as many as make a kilobyte."""
-    if rows * c < IN_MEMORY:
-        return CHUNK
-    return 1 if c > 64 else 256 // c
 
 
 @njit(**INNER)
@@ -49,11 +41,11 @@ def keep_pivot(values, pivot, c, rows):
 
 
 @njit(**INNER)
-def block_sums(values, pivot, partial, c, rows, chunk):
-    """Write the sums of `rows` rows, less the pivot, and of their squares to the address `partial` (2, c), `chunk` rows at a time."""
+def block_sums(values, pivot, partial, c, rows):
+    """Write the sums of `rows` rows, less the pivot, and of their squares to the address `partial` (2, c)."""
     clear(partial, 2 * c)
-    for first in range(0, rows, chunk):
-        end = min(rows, first + chunk)
+    for first in range(0, rows, CHUNK):
+        end = min(rows, first + CHUNK)
         for j in range(0, c, lanes(values)):
             count = min(lanes(values), c - j)
             m = load(pivot, j, count)
@@ -106,7 +98,7 @@ def _channel_sums(values, partial, sums):
         mine, size = pointer(values, block * BLOCK * c), min(BLOCK, rows - block * BLOCK)
         pivot = pointer(partial, (3 * block + 2) * c)
         keep_pivot(mine, pivot, c, size)
-        block_sums(mine, pivot, pointer(partial, 3 * block * c), c, size, chunk_of(rows, c))
+        block_sums(mine, pivot, pointer(partial, 3 * block * c), c, size)
     add_about_pivots(partial, count, rows, BLOCK, sums)
 
 
@@ -117,17 +109,17 @@ def load_affine(affine, c, j, count):
 
 
 @njit(**INNER)
-def normalize_rows(source, skip, has_skip, affine, floor, target, c, pitch, rows, chunk):
+def normalize_rows(source, skip, has_skip, affine, floor, target, c, pitch, rows):
     """Write max(floor, scale * (source - center) + shift + skip) of `rows` rows, all given by addresses; NaN stays NaN.
 
     The rows of the target are `pitch` elements apart.
     """
     low = splat(source, floor)
-    for first in range(0, rows, chunk):
+    for first in range(0, rows, CHUNK):
         for j in range(0, c, lanes(source)):
             count = min(lanes(source), c - j)
             m, a, b = load_affine(affine, c, j, count)
-            for row in range(first, min(rows, first + chunk)):
+            for row in range(first, min(rows, first + CHUNK)):
                 value = fma(load(source, row * c + j, count) - m, a, b)
                 if has_skip:
                     value = value + load(skip, row * c + j, count)
@@ -140,20 +132,20 @@ def _normalize(values, affine, skip, has_skip, floor, out):
     for block in prange((rows + 31) // 32):
         at = block * 32 * c
         normalize_rows(pointer(values, at), pointer(skip, at * has_skip), has_skip, pointer(affine, 0), floor,
-                       pointer(out, at), c, c, min(32, rows - block * 32), chunk_of(rows, c))
+                       pointer(out, at), c, c, min(32, rows - block * 32))
 
 
 @njit(**INNER)
-def block_gradient_sums(gradient, values, affine, floor, partial, c, rows, chunk):
+def block_gradient_sums(gradient, values, affine, floor, partial, c, rows):
     """Write the sums of g and g (x - center) of a block to `partial` (2, c); g is 0 where a ReLU follows and was closed."""
     low, nothing = splat(values, floor), zeros(values)
     clear(partial, 2 * c)
-    for first in range(0, rows, chunk):
+    for first in range(0, rows, CHUNK):
         for j in range(0, c, lanes(values)):
             count = min(lanes(values), c - j)
             m, a, b = load_affine(affine, c, j, count)
             total = products = nothing
-            for at in range(first * c + j, min(rows, first + chunk) * c, c):
+            for at in range(first * c + j, min(rows, first + CHUNK) * c, c):
                 x = load(values, at, count) - m
                 g = choose(greater(fma(x, a, b), low), load(gradient, at, count), nothing)
                 total, products = total + g, fma(g, x, products)
@@ -168,22 +160,22 @@ def _channel_gradient_sums(gradient, values, affine, floor, partial, sums):
     for block in prange(count):
         at = block * BLOCK * c
         block_gradient_sums(pointer(gradient, at), pointer(values, at), pointer(affine, 0), floor, pointer(partial, 3 * block * c), c,
-                            min(BLOCK, rows - block * BLOCK), chunk_of(rows, c))
+                            min(BLOCK, rows - block * BLOCK))
     add_partial(partial, count, sums)
 
 
 @njit(**INNER)
-def normalize_backward_rows(gradient, values, affine, floor, coefficients, target, c, pitch, rows, chunk):
+def normalize_backward_rows(gradient, values, affine, floor, coefficients, target, c, pitch, rows):
     """Write scale * g + slope * (x - center) + offset of `rows` rows, all given by addresses; g is 0 where a ReLU follows and was closed.
 
     coefficients: slope and offset (2, c). The rows of the target are `pitch` elements apart.
     """
     low, nothing = splat(values, floor), zeros(values)
-    for first in range(0, rows, chunk):
+    for first in range(0, rows, CHUNK):
         for j in range(0, c, lanes(values)):
             count = min(lanes(values), c - j)
             (m, a, b), p, q = load_affine(affine, c, j, count), load(coefficients, j, count), load(coefficients, c + j, count)
-            for row in range(first, min(rows, first + chunk)):
+            for row in range(first, min(rows, first + CHUNK)):
                 x = load(values, row * c + j, count) - m
                 g = choose(greater(fma(x, a, b), low), load(gradient, row * c + j, count), nothing)
                 store(target, row * pitch + j, fma(g, a, fma(x, p, q)), count)
@@ -195,7 +187,7 @@ def _normalize_backward(gradient, values, affine, floor, coefficients, out):
     for block in prange((rows + 31) // 32):
         at = block * 32 * c
         normalize_backward_rows(pointer(gradient, at), pointer(values, at), pointer(affine, 0), floor, pointer(coefficients, 0),
-                                pointer(out, at), c, c, min(32, rows - block * 32), chunk_of(rows, c))
+                                pointer(out, at), c, c, min(32, rows - block * 32))
 
 
 @njit(**KERNEL)

@@ -98,7 +98,7 @@ def _next_lines(source, before, x, first, have, needed, around, w, c, pitch):
     before: affine and the floor of the normalisation.
     """
     kept, old = keep_last(x, have, around, w * pitch), first + have
-    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], advance(x, kept * w * pitch), c, pitch, (needed - old) * w, CHUNK)
+    normalize_rows(advance(source, old * w * c), source, 0, before[0], before[1], advance(x, kept * w * pitch), c, pitch, (needed - old) * w)
     return old - kept, needed - old + kept
 
 
@@ -136,7 +136,7 @@ def _image_forward(source, before, normalized, depth_weights, no_bias, packed, b
             multiply(depth, packed, bias, np.int64(1), to, (end - y) * w, c // 2, k, (c // 2, k), ahead, bf16)
         if y == 0:
             keep_pivot(target, advance(partial, 2 * k), k, end * w)
-        block_sums(to, advance(partial, 2 * k), sums, k, (end - y) * w, CHUNK)
+        block_sums(to, advance(partial, 2 * k), sums, k, (end - y) * w)
         add_to(sums, partial, 2 * k)
 
 
@@ -173,7 +173,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         y, end = end, strip_end(end, strip, h, w)
         needed = min(h, end + below)
         if bf16 is None:
-            normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], behind, k, k_pitch, (end - y) * w, CHUNK)
+            normalize_backward_rows(advance(gradient, y * w * k), advance(outputs, y * w * k), norm[0], norm[1], norm[2], behind, k, k_pitch, (end - y) * w)
         else:
             _behind_pairs(advance(gradient, y * w * k), advance(outputs, y * w * k), norm, halves, behind, k, (end - y) * w)
         if bf16 is None:
@@ -207,7 +207,7 @@ def _image_backward(gradient, outputs, norm, inputs, before, normalized, depth_w
         if has_skip:
             add_to(advance(skip, done * line), advance(out, done * line), (ready - done) * line)
         if normalized:
-            block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], 0.0, sums, c, (ready - done) * w, CHUNK)
+            block_gradient_sums(advance(out, done * line), advance(inputs, done * line), before[0], 0.0, sums, c, (ready - done) * w)
             add_to(sums, partial, 2 * c)
         done = ready
 

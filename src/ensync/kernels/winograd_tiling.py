@@ -34,7 +34,7 @@ def tiling_of(n, oh, ow):
 
 @njit(forceinline=True, **INNER)
 def _quotient(a, b):
-    """Return a // b of numbers that are neither negative nor large, in less time than // takes to mind signs."""
+    """Return a // b of numbers from 0 to 2^32 - 1 (tiles of a batch, each of 16 values or more), in less time than // takes to mind signs."""
     return np.int64(np.uint32(a) // np.uint32(b))
 
 
