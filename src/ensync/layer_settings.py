@@ -67,7 +67,7 @@ class MaxPoolingLayer(Section):
     kind: Literal["max_pooling"]
     size: Positive = Field(2, description="height and width of a window")
     stride: Positive | None = Field(None, description="pixels from one window to the next; left out: the size; less: windows overlap")
-    padding: Padding = Field("valid", description=PADDING)
+    padding: Padding = Field("valid", description=f"{PADDING}, at most half the size")
 
 
 class AveragePoolingLayer(MaxPoolingLayer):
