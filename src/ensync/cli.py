@@ -94,8 +94,13 @@ def train(job: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite
     """
     from ensync import verbs
 
-    again = resume_if_begun or int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    again = _again(resume_if_begun)
     on_ranks(lambda comm: verbs.train(comm, job, overrides, again, overwrite, verbose))
+
+
+def _again(asked: bool) -> bool:
+    """Whether to continue what was begun: asked for, or this is a job that Slurm has restarted."""
+    return asked or int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
 @cli.command(short_help="Continue a run from its newest valid checkpoint.")
@@ -179,9 +184,10 @@ def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tu
 @cli.command(short_help="One rank, synchronous, ensemble: tell which is better.")
 @click.argument("job", metavar="JOB.toml")
 @settings
+@click.option("--resume", is_flag=True, help="Continue a comparison of this job that was begun; parts that are finished are only tested.")
 @click.option("--overwrite", is_flag=True, help="Delete earlier results of this comparison and start afresh.")
 @verbose
-def compare(job: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
+def compare(job: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool) -> None:
     """Run one job on one rank, synchronously and as an ensemble, and tell which is better.
 
     \b
@@ -191,16 +197,18 @@ def compare(job: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.compare(comm, job, overrides, overwrite, verbose))
+    again = _again(resume)
+    on_ranks(lambda comm: verbs.compare(comm, job, overrides, again, overwrite, verbose))
 
 
 @cli.command(short_help="Train once for each value of a setting, and plot.")
 @click.argument("job", metavar="JOB.toml")
 @click.option("--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values.")
 @settings
+@click.option("--resume", is_flag=True, help="Continue a sweep of this job that was begun; values that are finished are only tested.")
 @click.option("--overwrite", is_flag=True, help="Delete earlier results of these values and start afresh.")
 @verbose
-def sweep(job: str, over: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
+def sweep(job: str, over: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool) -> None:
     """Train a job once for each value of one setting, and plot accuracy and time against it.
 
     \b
@@ -210,7 +218,8 @@ def sweep(job: str, over: str, overrides: tuple[str, ...], overwrite: bool, verb
     """
     from ensync import verbs
 
-    on_ranks(lambda comm: verbs.sweep(comm, job, over, overrides, overwrite, verbose))
+    again = _again(resume)
+    on_ranks(lambda comm: verbs.sweep(comm, job, over, overrides, again, overwrite, verbose))
 
 
 @cli.command()

@@ -268,7 +268,7 @@ def _print_predictions(console: Console, names: list[str], votes: np.ndarray, cl
         console.line(f"{name:{width}}  " + "  ".join(f"{classes[c]} {100 * row[c]:.1f} %" for c in best))
 
 
-def compare(comm: Comm, path: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
+def compare(comm: Comm, path: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool) -> None:
     """Run both strategies and the baseline; write and show the comparison."""
     from ensync.report.page import write_comparison
 
@@ -277,8 +277,8 @@ def compare(comm: Comm, path: str, overrides: tuple[str, ...], overwrite: bool, 
     jobs = parts(job, comm.size).values()
     places = [job.output.directory, *(each.output.directory for each in jobs)]
     with launch.holding(comm, places, "compare", console), _watched(comm, job, console), stop_on_signals() as wish:
-        refuse_earlier(comm, jobs, page_files(job), overwrite)
-        comparison = run_comparison(comm, job, console, wish)
+        refuse_earlier(comm, jobs, page_files(job), overwrite or resume)
+        comparison = run_comparison(comm, job, console, wish, resume)
         with doing(Doing.WRITING):
             files = on_root(comm, lambda: _while_held(job.output.directory, write_comparison, comparison))
     if comparison is not None:
@@ -286,7 +286,7 @@ def compare(comm: Comm, path: str, overrides: tuple[str, ...], overwrite: bool, 
         console.files(_named(files) | {"checkpoints": Path(job.output.directory) / "*" / "checkpoints"})
 
 
-def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], overwrite: bool, verbose: bool) -> None:
+def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool) -> None:
     """Train the job once for each value of one setting; write and show the sweep."""
     from ensync.report.page import write_sweep
 
@@ -297,8 +297,8 @@ def sweep(comm: Comm, path: str, over: str, overrides: tuple[str, ...], overwrit
     _say_without_effect(console, *runs)
     places = [str(Path(runs[0].output.directory).parent), *(job.output.directory for job in runs)]
     with launch.holding(comm, places, "sweep", console), _watched(comm, runs[0], console), stop_on_signals() as wish:
-        refuse_earlier(comm, runs, sweep_files(runs[0]), overwrite)
-        found = run_sweep(comm, jobs, key, console, wish)
+        refuse_earlier(comm, runs, sweep_files(runs[0]), overwrite or resume)
+        found = run_sweep(comm, jobs, key, console, wish, resume)
         with doing(Doing.WRITING):
             files = on_root(comm, lambda: _while_held(places[0], write_sweep, found))
     if found is not None:

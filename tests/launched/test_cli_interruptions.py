@@ -180,7 +180,7 @@ def test_a_comparison_that_is_stopped_says_what_can_go_on(place):
         os.kill(pid, signal.SIGTERM)
     code, _, err = ended(process)
     assert code == 75 and err.count("stopped by SIGTERM after ") == 1 and "[rank" not in err, err
-    assert "in the part 'one rank' of the comparison; `ensync resume runs/job/one_rank` continues that alone, `ensync compare` begins all of it again." in err
+    assert "in the part 'one rank' of the comparison; `ensync resume runs/job/one_rank` continues that alone, `ensync compare --resume` all of it." in err
 
 
 def test_resuming_by_an_edited_job_file_says_what_is_taken(place):

@@ -241,3 +241,15 @@ def test_earlier_results_are_deleted_only_when_asked_and_that_is_told(place):
     assert "deleted in runs/job/one_rank: 1 checkpoint, history.jsonl, runs/job/comparison.json, runs/job/comparison.csv, runs/job/comparison.html\n" in said["afresh"][0]["out"]
     assert "are there already: 'runs/job/seed_2', 'runs/job/sweep.json'" in said["swept"][0]["err"] and not (place / "runs/job/seed_3").exists()
     assert "deleted in runs/job/seed_2: 1 checkpoint, history.jsonl\n" in said["sweep afresh"][0]["out"]
+    shutil.rmtree(place / "runs/job/ensemble")
+    before = place.history("runs/job/one_rank")
+    said = place.all_of(1, {
+        "compare": ["compare", *one, "--resume"], "another job": ["compare", "job.toml", "--resume"],
+        "sweep": ["sweep", *one, "--over", "training.seed=2,3", "--resume"],
+    })  # fmt: skip
+    assert [records[0]["code"] for records in said.values()] == [0, 2, 0], said
+    assert place.history("runs/job/one_rank") == before and said["compare"][0]["out"].count("continuing from ") == 1
+    rows = json.loads((place / "runs/job/comparison.json").read_text())["rows"]
+    assert [row["note"].startswith("continued: ") for row in rows] == [True, False, False, False, False] and rows[0]["bytes_sent"] is None
+    assert "'runs/job/one_rank' was trained with training.epochs = 1, and this job has 3" in said["another job"][0]["err"]
+    assert "continuing from runs/job/seed_2/" in said["sweep"][0]["out"] and (place / "runs/job/seed_3").exists()

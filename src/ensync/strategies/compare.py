@@ -16,6 +16,7 @@ from ensync.report.console import Console
 from ensync.signals import StopWish
 from ensync.strategies import course, launch, results, session
 from ensync.strategies.header import show_place, show_run
+from ensync.strategies.parts import begin, is_there
 
 SINGLE = "soft_voting"    # of one member: its own answer
 FUSIONS = {"soft_voting": "soft voting", "hard_voting": "hard voting", "weighted_voting": "weighted voting", "weight_averaging": "weight averaging"}
@@ -52,8 +53,11 @@ def sweep_files(job: Job) -> list[Path]:
     return [Path(job.output.directory).parent / f"sweep.{kind}" for kind in ("json", "csv", "html", "png")]
 
 
-def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str, Any] | None:
-    """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0 (report/page.py). Collective."""
+def compare(comm: Comm, job: Job, console: Console, wish: StopWish, resume: bool = False) -> dict[str, Any] | None:
+    """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0 (report/page.py). Collective.
+
+    resume: parts that were begun before are continued, and those that are finished only tested.
+    """
     console.line("preparing: dataset, kernels of both strategies")
     launch.check_memory(comm, [(each, 1 if name == "one rank" else comm.size) for name, each in parts(job, comm.size).items()])
     place = launch.prepare(comm, job)
@@ -64,16 +68,18 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
     comparison = _empty(place, job)
     predictions: dict[str, np.ndarray] = {}
     variants = parts(job, comm.size)
-    for each in variants.values():    # before any of them is trained: all ranks hear of a disk that refuses
-        launch.take_directory(comm, each, console, page_files(job))
+    old = {name for name, each in variants.items() if resume and is_there(comm, each)}
+    for name, each in variants.items():    # before any of them is trained: all ranks hear of a disk that refuses
+        if name not in old:
+            launch.take_directory(comm, each, console, page_files(job))
     for name, each in variants.items():
         ranks = alone() if name == "one rank" else comm
         stopped = None
         if name != "one rank" or comm.rank == 0:
             try:
-                _one(ranks, each, place, console, wish, name, comparison, predictions)
+                _one(ranks, each, place, console, wish, name, comparison, predictions, name in old)
             except session.Stopped as stop:
-                stopped = stop.of_part(f"the part '{name}' of the comparison", "`ensync compare`")
+                stopped = stop.of_part(f"the part '{name}' of the comparison", "`ensync compare --resume`")
         patient_barrier(comm)
         if heard := [stop for stop in share(comm, stopped) if stop is not None]:
             raise heard[0]
@@ -86,11 +92,11 @@ def compare(comm: Comm, job: Job, console: Console, wish: StopWish) -> dict[str,
 
 
 def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: StopWish, name: str,
-         comparison: dict[str, Any], predictions: dict[str, np.ndarray]) -> None:
+         comparison: dict[str, Any], predictions: dict[str, np.ndarray], resume: bool) -> None:
     """Train and judge one row (or the ensemble's rows) of the comparison. Collective over comm."""
     console.line()
     console.line(f"{name}: {comm.size} rank{'s' * (comm.size > 1)}", "bold")
-    begun = session.start(comm, job, place.feeds, console, wish)
+    begun = begin(comm, job, place, console, wish, resume)
     show_run(console, place, begun)
     trained = course.train(begun)
     seconds = trained.elapsed
@@ -105,7 +111,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
         comparison["accuracy_by_members"] |= growth
         for method, figures in fused.items():
             row = name if name != "ensemble" else f"ensemble: {FUSIONS[method]}"
-            comparison["rows"].append(_row(row, trained, jury, method, figures, seconds, sent))
+            comparison["rows"].append(_row(row, trained, jury, method, figures, seconds, sent) | (_of_several_starts(figures) if resume else {}))
             if "confusion" in figures:
                 comparison["confusions"][row] = figures["confusion"]
                 predictions[row] = jury.predictions[method]
@@ -123,6 +129,11 @@ def _row(name: str, trained: session.Session, jury: results.Jury, method: str, f
         "seconds": seconds, "ended": list(jury.ended.values()), "speedup": None, "efficiency": None, "bytes_sent": sent + (jury.sent.get(method, 0) if ensemble else 0),
         "note": "; ".join([figures["refused"]] if "refused" in figures else left_out),
     }
+
+
+def _of_several_starts(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row tells otherwise when an earlier start has trained some or all of it."""
+    return {"bytes_sent": None, "note": "; ".join([*filter(None, [figures.get("refused")]), "continued: seconds are of several starts, the bytes sent by earlier ones unknown"])}
 
 
 def _by_members(jury: results.Jury) -> dict[str, list[float]]:
@@ -163,23 +174,28 @@ def _empty(place: launch.Place, job: Job) -> dict[str, Any]:
     }
 
 
-def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, wish: StopWish) -> dict[str, Any] | None:
-    """Train one job per value of a setting, one after the other; return the sweep on rank 0 (report/page.py). Collective."""
+def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, wish: StopWish, resume: bool = False) -> dict[str, Any] | None:
+    """Train one job per value of a setting, one after the other; return the sweep on rank 0 (report/page.py). Collective.
+
+    resume: values that were begun before are continued, and those that are finished only tested.
+    """
     rows = []
     launch.check_memory(comm, [(each, comm.size) for _, each in jobs])
     for value, job in jobs:
         console.line()
         console.line(f"{key} = {value}", "bold")
         place = launch.prepare(comm, job)
-        launch.take_directory(comm, job, console, sweep_files(job) if not rows else [])
-        begun = session.start(comm, job, place.feeds, console, wish)
+        old = resume and is_there(comm, job)
+        if not old:
+            launch.take_directory(comm, job, console, sweep_files(job) if not rows else [])
+        begun = begin(comm, job, place, console, wish, old)
         if not rows:
             show_place(console, place)
         show_run(console, place, begun)
         try:
             trained = course.train(begun)
         except session.Stopped as stop:
-            raise stop.of_part(f"{key} = {value}", "`ensync sweep`") from None
+            raise stop.of_part(f"{key} = {value}", "`ensync sweep --resume`") from None
         jury = results.jury_of_session(trained)
         console.line(f"training ended: {ends_of(jury.ended)}")
         method = job.fusion.method if trained.plan.members > 1 else SINGLE

@@ -22,7 +22,7 @@ def refuse_earlier(comm: Comm, jobs: Iterable[Job], files: Sequence[Path], overw
         if found and not overwrite:
             shown = ", ".join(f"'{path}'" for path in found[:3]) + f" and {len(found) - 3} more" * (len(found) > 3)
             raise EnsyncError(f"earlier results are there already: {shown}", "a place without any",
-                              "keep them by giving --set output.directory=DIR, or delete them and start afresh with --overwrite")
+                              "continue them with --resume, keep them by giving --set output.directory=DIR, or delete them with --overwrite")
 
     on_root(comm, look)
 

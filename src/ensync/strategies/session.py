@@ -51,8 +51,8 @@ class Stopped(EnsyncError):
         return printable(f"{self.given}; {self.action}.")
 
     def of_part(self, part: str, whole: str) -> "Stopped":
-        """Return it as told of a part of something larger, which cannot be continued as a whole."""
-        return Stopped(f"{self.given}, in {part}", "", f"{self.action} that alone, {whole} begins all of it again", self.exit_code)
+        """Return it as told of a part of something larger, which `whole` continues."""
+        return Stopped(f"{self.given}, in {part}", "", f"{self.action} that alone, {whole} all of it", self.exit_code)
 
 
 @dataclass
