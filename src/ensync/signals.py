@@ -1,4 +1,8 @@
-"""Signals become a wish to stop: noted from the first line of the program, obeyed at once while a run is prepared, then between two steps."""
+"""Signals become a wish to stop.
+
+Noted from the first line of the program, obeyed at once while a run is prepared, then between two
+steps.
+"""
 
 import os
 import signal
@@ -10,21 +14,27 @@ from typing import Any
 
 # A time limit, a preemption or the end of a terminal's session: run again to continue.
 AGAIN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)
-STOPPED = 75                                         # exit code: EX_TEMPFAIL of sysexits.h
+STOPPED = 75  # exit code: EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130
-TRAINING = ("train", "resume", "compare", "sweep")   # verbs that others are to run again when a signal ends them
+TRAINING = ("train", "resume", "compare", "sweep")  # verbs to run again when a signal ends them
 
 
 class StoppedEarly(BaseException):
-    """A signal came while there was nothing to save. No Exception: a compiler in whose midst it is raised must not take it for its own."""
+    """A signal came while there was nothing to save.
+
+    No Exception: a compiler in whose midst it is raised must not take it for its own.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
     def __str__(self) -> str:
-        return (f"stopped by {signal.Signals(self.number).name} during preparation, before a step was trained; "
-                "what was saved before is intact; run the same command again.")
+        return (
+            f"stopped by {signal.Signals(self.number).name} during preparation, before a step "
+            "was trained; "
+            "what was saved before is intact; run the same command again."
+        )
 
 
 class StopWish:
@@ -45,12 +55,14 @@ class StopWish:
             raise StoppedEarly(self.number)
 
 
-_wish = StopWish()    # of this process
-_noting = False       # since the first line of the program
+_wish = StopWish()  # of this process
+_noting = False  # since the first line of the program
 
 
 def note_signals(arguments: Sequence[str]) -> None:
-    """Note signals from here on where the command line's verb trains; let Ctrl-C end the process, whatever the verb.
+    """Note signals from here on where the command line's verb trains.
+
+    Let Ctrl-C end the process, whatever the verb.
 
     A signal that is ignored, as nohup has it for SIGHUP, stays so.
     """
@@ -62,7 +74,7 @@ def note_signals(arguments: Sequence[str]) -> None:
 
 
 def _leave(number: int, frame: types.FrameType | None) -> None:
-    os._exit(INTERRUPTED)    # not by the signal itself: MPICH's mpirun would end with 2 then
+    os._exit(INTERRUPTED)  # not by the signal itself: MPICH's mpirun would end with 2 then
 
 
 def _catch() -> dict[int, Any]:
@@ -109,16 +121,19 @@ def ending_tidily() -> Iterator[None]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Keep signals back while a library starts that takes them for itself: MPICH catches SIGUSR1 in MPI_Init and drops it.
+    """Keep signals back while a library starts that takes them for itself.
 
-    What came meanwhile is received after the block, by the handlers from before it. Threads that the library starts leave
-    these signals to this one. Ctrl-C ends the process at once where `note_signals` has said so: a rank whose neighbour is
-    gone would wait in MPI_Init for ever, where Python's own handlers never run.
+    MPICH catches SIGUSR1 in MPI_Init and drops it.
+
+    What came meanwhile is received after the block, by the handlers from before it. Threads that
+    the library starts leave these signals to this one. Ctrl-C ends the process at once where
+    `note_signals` has said so: a rank whose neighbour is gone would wait in MPI_Init for ever,
+    where Python's own handlers never run.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    import ctypes    # here, because the first line should come soon
+    import ctypes  # here, because the first line should come soon
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *AGAIN)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, AGAIN)
@@ -129,7 +144,7 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:    # None: not Python's to put back
+            if handler is not None:  # None: not Python's to put back
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -153,7 +168,7 @@ def ask_to_stop() -> None:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopWish]:
-    """Note SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU and SIGHUP while the block runs and put the old handlers back after it."""
+    """Note SIGINT and those of AGAIN while the block runs; put the old handlers back after it."""
     before = _catch() | {signal.SIGINT: signal.signal(signal.SIGINT, _wish.receive)}
     if not _noting:
         _wish.number = 0

@@ -1,4 +1,7 @@
-"""The lock of a run directory, tried by real processes: one holder at a time, dead ones followed, living ones left alone."""
+"""The lock of a run directory, tried by real processes.
+
+One holder at a time, dead ones followed, living ones left alone.
+"""
 
 import json
 import multiprocessing
@@ -39,7 +42,9 @@ def contend(directory, start, done, counted):
 def winners(directory, count=8):
     """Return how many of several contenders got the lock."""
     start, done, counted = FORK.Barrier(count), FORK.Barrier(count), FORK.Value("i", 0)
-    contenders = [FORK.Process(target=contend, args=(directory, start, done, counted)) for _ in range(count)]
+    contenders = [
+        FORK.Process(target=contend, args=(directory, start, done, counted)) for _ in range(count)
+    ]
     for contender in contenders:
         contender.start()
     for contender in contenders:
@@ -51,7 +56,9 @@ def winners(directory, count=8):
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
 def test_one_of_many_contenders_gets_a_free_lock_and_a_dead_ones(tmp_path, monkeypatch, links):
     if not links:
-        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no hard links")))
+        monkeypatch.setattr(
+            os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no hard links"))
+        )
     for _ in range(5):
         assert winners(tmp_path) == 1 and not list(tmp_path.iterdir())
     for _ in range(15):
@@ -68,7 +75,9 @@ def dead_process():
 def forge(directory, age=0.0, **values):
     """Write a lock file that names another holder and was renewed `age` seconds ago."""
     path = directory / lock.NAME
-    path.write_text(json.dumps(asdict(replace(this_process("train"), started="1", token="forged", **values))))
+    path.write_text(
+        json.dumps(asdict(replace(this_process("train"), started="1", token="forged", **values)))
+    )
     os.utime(path, (time.time() - age, time.time() - age))
     return path
 
@@ -77,9 +86,16 @@ def test_a_killed_holder_is_followed_at_once_and_a_living_one_is_not(tmp_path):
     with subprocess.Popen(SLEEPER, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         path = forge(tmp_path, process=other.pid)
-        values = json.loads(path.read_text()) | {"started": start_time(other.pid), "job": "SLURM_JOB_ID=7"}
+        values = json.loads(path.read_text()) | {
+            "started": start_time(other.pid),
+            "job": "SLURM_JOB_ID=7",
+        }
         path.write_text(json.dumps(values))
-        with pytest.raises(EnsyncError, match=rf"in use by `ensync train`, process {other.pid} on .*, SLURM_JOB_ID=7, since 20.*wait for its end, stop it, or give"):
+        with pytest.raises(
+            EnsyncError,
+            match=rf"in use by `ensync train`, process {other.pid} on .*, SLURM_JOB_ID=7, "
+            "since 20.*wait for its end, stop it, or give",
+        ):
             lock.take(tmp_path, this_process("train"))
         assert lock.describe_holder(tmp_path).endswith("last sign of life 0 s ago")
         other.send_signal(signal.SIGKILL)
@@ -90,7 +106,7 @@ def test_a_killed_holder_is_followed_at_once_and_a_living_one_is_not(tmp_path):
 
 
 def test_a_number_that_another_process_has_got_since_is_no_living_holder(tmp_path):
-    forge(tmp_path, process=os.getpid())    # with another start time
+    forge(tmp_path, process=os.getpid())  # with another start time
     lock.take(tmp_path, this_process("train")).release()
 
 
@@ -107,11 +123,13 @@ def test_the_lock_of_another_host_is_judged_by_its_signs_of_life(tmp_path, monke
     told = []
     forge(tmp_path, age=100, machine="elsewhere", host="node7")
     lock.take(tmp_path, this_process("train"), told.append).release()
-    path = forge(tmp_path, machine="elsewhere", host="node7")    # silent from now on
+    path = forge(tmp_path, machine="elsewhere", host="node7")  # silent from now on
     lock.take(tmp_path, this_process("train"), told.append).release()
     assert len(told) == 2 and "is held by `ensync train`" in told[1] and "on node7" in told[1]
     path = forge(tmp_path, machine="elsewhere", host="node7")
-    with subprocess.Popen(["sh", "-c", "while sleep 0.05; do touch -c $0; done", str(path)]) as living:
+    with subprocess.Popen(
+        ["sh", "-c", "while sleep 0.05; do touch -c $0; done", str(path)]
+    ) as living:
         with pytest.raises(EnsyncError, match="is in use by .* on node7"):
             lock.take(tmp_path, this_process("train"))
         living.kill()
@@ -149,4 +167,8 @@ def test_directories_made_for_a_lock_and_left_empty_are_removed(tmp_path):
     lock.hold([tmp_path / "runs" / "a", tmp_path / "runs" / "b"], "compare", print, print)
     (tmp_path / "runs" / "b" / "file").touch()
     lock.let_go()
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["runs", "runs/b", "runs/b/file"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "runs",
+        "runs/b",
+        "runs/b/file",
+    ]

@@ -1,4 +1,7 @@
-"""The system's memory for sharing, /dev/shm: whether MPI finds room there before it starts, and what killed runs have left."""
+"""The system's memory for sharing, /dev/shm.
+
+Whether MPI finds room there before it starts, and what killed runs have left.
+"""
 
 import os
 import re
@@ -15,12 +18,14 @@ SHARED_DIRECTORY = "/dev/shm"
 # MPICH with UCX takes these bytes for each rank of the node, measured with MPICH 5.0.2 on 1 to 8
 # ranks. Where less than _FAST is free UCX goes without, and the second number is enough.
 _EACH, _EACH_WITHOUT_UCX, _FAST, _REST = 5300 << 10, 1100 << 10, 15 << 20, 2 << 20
-_ABANDONED = 600.0   # seconds after which a name that nobody uses counts as left by a killed run
+_ABANDONED = 600.0  # seconds after which a name that nobody uses counts as left by a killed run
 _SEGMENT = re.compile(r"mpich_shm_[0-9a-f]+_\d+|(sm|vader)_segment\..+")
 
 
 def check_room(environment: Mapping[str, str], library: str) -> None:
-    """Refuse to start MPICH where its shared memory does not fit: writing past the end kills a rank with SIGBUS and no reason.
+    """Refuse to start MPICH where its shared memory does not fit.
+
+    Writing past the end kills a rank with SIGBUS and no reason.
 
     The first rank of the node tells; the others leave after it.
     """
@@ -29,16 +34,24 @@ def check_room(environment: Mapping[str, str], library: str) -> None:
     ranks, free = _ranks_on_node(environment), shutil.disk_usage(SHARED_DIRECTORY).free
     if fits(ranks, free):
         return
-    place = next((environment[name] for name in ("MPI_LOCALRANKID", "SLURM_LOCALID") if name in environment), "0")
+    place = next(
+        (environment[name] for name in ("MPI_LOCALRANKID", "SLURM_LOCALID") if name in environment),
+        "0",
+    )
     if place != "0":
         time.sleep(1)
         raise SystemExit(EnsyncError.exit_code)
     need = max(_FAST, ranks * _EACH) + _REST
     error = EnsyncError(
-        f"{SHARED_DIRECTORY} on {os.uname().nodename} has {free / 1e6:.1f} MB free for the {library} of {ranks} rank{'s' * (ranks > 1)}",
-        f"{need / 1e6:.0f} MB", "give it more (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm), remove what lies there, or start fewer ranks on the node",
+        f"{SHARED_DIRECTORY} on {os.uname().nodename} has {free / 1e6:.1f} MB free for the "
+        f"{library} of {ranks} rank{'s' * (ranks > 1)}",
+        f"{need / 1e6:.0f} MB",
+        "give it more (docker run --shm-size=1g; mount -o remount,size=1g /dev/shm), remove "
+        "what lies there, or start fewer ranks on the node",
     )
-    if environment.get("PMI_RANK", "0") != "0":    # the job's rank 0, on another node, may have nothing to say
+    if (
+        environment.get("PMI_RANK", "0") != "0"
+    ):  # the job's rank 0, on another node, may have nothing to say
         sys.stderr.write(f"{error}\n")
         raise SystemExit(EnsyncError.exit_code)
     raise error
@@ -52,42 +65,62 @@ def fits(ranks: int, free: int) -> bool:
 
 
 def _ranks_on_node(environment: Mapping[str, str]) -> int:
-    """Return how many ranks the launcher starts on this node; of srun's list of nodes, "4(x2),3", the most."""
+    """Return how many ranks the launcher starts on this node.
+
+    Of srun's list of nodes, "4(x2),3", the most.
+    """
     for name in ("MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE"):
-        numbers = [int(number) for number in re.findall(r"(?:^|,)(\d{1,6})", environment.get(name, ""))]
+        numbers = [
+            int(number) for number in re.findall(r"(?:^|,)(\d{1,6})", environment.get(name, ""))
+        ]
         if numbers:
             return max(numbers)
     return 1
 
 
 def forget_segments(prefix: str = "") -> None:
-    """Take the names off the memory that MPI shares on this node: nobody can open it any more, and a killed job leaves nothing of it."""
+    """Take the names off the memory that MPI shares on this node.
+
+    Nobody can open it any more, and a killed job leaves nothing of it.
+    """
     with suppress(OSError), open("/proc/self/maps") as lines:
-        for name in {line.split(maxsplit=5)[5].rstrip() for line in lines if f" {SHARED_DIRECTORY}/{prefix}" in line}:
+        for name in {
+            line.split(maxsplit=5)[5].rstrip()
+            for line in lines
+            if f" {SHARED_DIRECTORY}/{prefix}" in line
+        }:
             with suppress(OSError):
                 os.unlink(name)
 
 
 def forget_start() -> None:
-    """Take the name off the memory in which MPICH's ranks have met in MPI_Init, which all ranks have left by now.
+    """Take the name off the memory in which MPICH's ranks met in MPI_Init, which all have left.
 
-    MPICH keeps that one name to the end, so that each killed run would leave megabytes. Open MPI's are still needed.
+    MPICH keeps that one name to the end, so that each killed run would leave megabytes. Open MPI's
+    are still needed.
     """
     forget_segments("mpich_shm_")
 
 
 def remove_abandoned() -> int:
-    """Remove what killed runs of this user have left in the shared memory of this node; return how many bytes that were.
+    """Remove what killed runs of this user have left in the shared memory of this node.
 
-    Only names of MPI's that are old and that no process of this user has mapped. Should one be in use elsewhere all the same, by
-    a container that cannot be seen, it is of no harm: all its ranks have opened it long ago.
+    Return how many bytes that were.
+
+    Only names of MPI's that are old and that no process of this user has mapped. Should one be in
+    use elsewhere all the same, by a container that cannot be seen, it is of no harm: all its ranks
+    have opened it long ago.
     """
     now, found = time.time(), {}
     with suppress(OSError):
         for entry in os.scandir(SHARED_DIRECTORY):
             with suppress(OSError):
                 status = entry.stat(follow_symlinks=False)
-                if _SEGMENT.fullmatch(entry.name) and status.st_uid == os.geteuid() and now - status.st_mtime > _ABANDONED:
+                if (
+                    _SEGMENT.fullmatch(entry.name)
+                    and status.st_uid == os.geteuid()
+                    and now - status.st_mtime > _ABANDONED
+                ):
                     found[entry.path] = status.st_size
     if found:
         used = _mapped()
@@ -103,5 +136,9 @@ def _mapped() -> set[str]:
     paths = set()
     for process in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
-            paths |= {line.split(maxsplit=5)[5] for line in process.read_text(errors="replace").splitlines() if f" {SHARED_DIRECTORY}/" in line}
+            paths |= {
+                line.split(maxsplit=5)[5]
+                for line in process.read_text(errors="replace").splitlines()
+                if f" {SHARED_DIRECTORY}/" in line
+            }
     return paths

@@ -1,8 +1,12 @@
-"""The lock of a run directory: a file that names its holder. One process writes into a directory; another is refused, or follows a dead one.
+"""The lock of a run directory.
 
-Only what network file systems promise is used: link(2), or an exclusive creation where there are no hard links, lets one of
-several succeed; the clock is the file system's own. The holder renews the file's time every BEAT seconds. It is dead when its
-process is, where that can be seen; when its batch job was started again; or when it has not renewed the file for STALE seconds.
+A file that names its holder. One process writes into a directory; another is refused, or follows a
+dead one.
+
+Only what network file systems promise is used: link(2), or an exclusive creation where there are no
+hard links, lets one of several succeed; the clock is the file system's own. The holder renews the
+file's time every BEAT seconds. It is dead when its process is, where that can be seen; when its
+batch job was started again; or when it has not renewed the file for STALE seconds.
 """
 
 import json
@@ -21,14 +25,18 @@ from ensync.storage.atomic import reason
 from ensync.storage.holder import UNKNOWN, Holder, is_dead, parsed, this_process
 
 NAME = "lock.json"
-BEAT = 5.0       # seconds between two signs of life
-STALE = 30.0     # seconds without one after which a holder that cannot be seen counts as dead
-_PAUSE = 0.2     # seconds between two looks at a holder that may be dead
+BEAT = 5.0  # seconds between two signs of life
+STALE = 30.0  # seconds without one after which a holder that cannot be seen counts as dead
+_PAUSE = 0.2  # seconds between two looks at a holder that may be dead
 _PATIENCE = 2.0  # seconds for which a lock may be missing while another process looks at it
+
 
 @dataclass(frozen=True)
 class _Found:
-    """A lock file as it was read: its holder, the time of its last renewal and what tells it from any other."""
+    """A lock file as it was read.
+
+    Its holder, the time of its last renewal and what tells it from any other.
+    """
 
     holder: Holder
     beat: float
@@ -36,7 +44,10 @@ class _Found:
 
 
 def _read(path: Path) -> _Found | None:
-    """Return a lock as it is, None when there is none. Opened anew, so that a network file system asks its server."""
+    """Return a lock as it is, None when there is none.
+
+    Opened anew, so that a network file system asks its server.
+    """
     try:
         with path.open("rb") as file:
             content, beat = file.read(1 << 16), os.fstat(file.fileno()).st_mtime
@@ -54,14 +65,25 @@ class Lock:
         self.path, self.own, self.lost = path, own, ""
 
     def confirm(self) -> None:
-        """Raise EnsyncError when another process has taken the lock over: nothing may be written any more."""
+        """Raise EnsyncError when another process has taken the lock over.
+
+        Nothing may be written any more.
+        """
         if not self.lost:
             self._look()
         if self.lost:
-            raise EnsyncError(self.lost, "to hold it to the end", "nothing more is written there; look whether the other run is wanted, and end one of them")
+            raise EnsyncError(
+                self.lost,
+                "to hold it to the end",
+                "nothing more is written there; look whether the other run is wanted, and end "
+                "one of them",
+            )
 
     def _look(self) -> None:
-        """See who holds the lock now. A file that is missing for a moment is being looked at by a process that will put it back."""
+        """See who holds the lock now.
+
+        A file that is missing for a moment is being looked at by a process that will put it back.
+        """
         limit = time.monotonic() + _PATIENCE
         while (found := _read(self.path)) is None and time.monotonic() < limit:
             time.sleep(_PAUSE)
@@ -72,7 +94,7 @@ class Lock:
 
     def beat(self) -> None:
         """Give a sign of life, and see whether the lock is still held."""
-        with suppress(EnsyncError, OSError):    # a file system that does not answer now may answer at the next beat
+        with suppress(EnsyncError, OSError):  # a file system may answer at the next beat
             self._look()
             if not self.lost:
                 os.utime(self.path)
@@ -85,8 +107,12 @@ class Lock:
                 _remove(self.path, found.identity)
 
 
-def take(directory: Path, own: Holder, waiting: Callable[[str], None] = lambda sentence: None) -> Lock:
-    """Return the lock of an existing directory. waiting: is told, once, when a holder that may be dead is watched.
+def take(
+    directory: Path, own: Holder, waiting: Callable[[str], None] = lambda sentence: None
+) -> Lock:
+    """Return the lock of an existing directory.
+
+    waiting: is told, once, when a holder that may be dead is watched.
 
     Errors: EnsyncError when a living process holds it, or when the file system refuses.
     """
@@ -97,7 +123,7 @@ def take(directory: Path, own: Holder, waiting: Callable[[str], None] = lambda s
             json.dump(asdict(own), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        limit = time.monotonic() + 4 * STALE    # for what is no lock but bears its name, such as a link to nowhere
+        limit = time.monotonic() + 4 * STALE  # for what only bears the name, as a link to nowhere
         while not _create(mine, path):
             found = _read(path)
             if found is not None:
@@ -117,11 +143,14 @@ def take(directory: Path, own: Holder, waiting: Callable[[str], None] = lambda s
 
 
 def _create(mine: Path, path: Path) -> bool:
-    """Give the file `mine` the name of the lock where nobody has it; return whether that was done."""
+    """Give the file `mine` the name of the lock where nobody has it.
+
+    Return whether that was done.
+    """
     try:
         os.link(mine, path)
     except FileExistsError:
-        return mine.stat().st_nlink == 2    # NFS: done, and its answer was lost
+        return mine.stat().st_nlink == 2  # NFS: done, and its answer was lost
     except OSError:
         return _create_without_links(mine.read_bytes(), path)
     found = _read(path)
@@ -142,12 +171,19 @@ def _create_without_links(content: bytes, path: Path) -> bool:
     return found is not None and found.identity == sha256(content).hexdigest()[:16]
 
 
-def _outlived(found: _Found, own: Holder, mine: Path, path: Path, waiting: Callable[[str], None]) -> bool:
-    """Return whether a holder is dead; one that only time can tell of is watched until it renews its lock or has not for STALE seconds."""
+def _outlived(
+    found: _Found, own: Holder, mine: Path, path: Path, waiting: Callable[[str], None]
+) -> bool:
+    """Return whether a holder is dead.
+
+    One that only time can tell of is watched until it renews its lock or has not for STALE seconds.
+    """
     dead, limit = is_dead(found.holder, own), time.monotonic() + STALE
     if dead is not None:
         return dead
-    waiting(f"'{path.parent}' is held by {found.holder}; waiting up to {STALE:g} s for a sign of life")
+    waiting(
+        f"'{path.parent}' is held by {found.holder}; waiting up to {STALE:g} s for a sign of life"
+    )
     while (now := _read(path)) is not None and now.identity == found.identity:
         if now.beat != found.beat:
             return False
@@ -155,14 +191,15 @@ def _outlived(found: _Found, own: Holder, mine: Path, path: Path, waiting: Calla
         if mine.stat().st_mtime - now.beat > STALE or time.monotonic() > limit:
             return True
         time.sleep(_PAUSE)
-    return True    # it was released, or another has taken it over: look again
+    return True  # it was released, or another has taken it over: look again
 
 
 def _remove(path: Path, identity: str) -> None:
     """Remove the lock of this identity and no other, whoever else is about to do the same.
 
-    Of several only the one that makes the claim, a file named by the identity, may remove that lock. It then looks again, since
-    the lock may be a new one by now. A claim whose maker was killed is removed after STALE seconds.
+    Of several only the one that makes the claim, a file named by the identity, may remove that
+    lock. It then looks again, since the lock may be a new one by now. A claim whose maker was
+    killed is removed after STALE seconds.
     """
     claim = path.with_name(f".{NAME}.{identity}.claim")
     try:
@@ -174,7 +211,7 @@ def _remove(path: Path, identity: str) -> None:
     if found is None or found.identity != identity:
         claim.unlink(missing_ok=True)
         return
-    os.rename(path, claim)    # what is there now can be looked at before it is gone
+    os.rename(path, claim)  # what is there now can be looked at before it is gone
     moved = _read(claim)
     if moved is not None and moved.identity != identity:
         with suppress(FileExistsError):
@@ -191,31 +228,43 @@ def _remove_abandoned(claim: Path) -> None:
         if probe.stat().st_mtime - claim.stat().st_mtime > STALE:
             claim.unlink(missing_ok=True)
     except FileNotFoundError:
-        pass    # it is gone already
+        pass  # it is gone already
     finally:
         probe.unlink(missing_ok=True)
 
 
 def _held(directory: Path, found: _Found) -> EnsyncError:
     return EnsyncError(
-        f"'{directory}' is in use by {found.holder}", "a directory that no other process writes into",
-        f"wait for its end, stop it, or give --set output.directory=DIR; if that process is certainly gone, remove {directory / NAME}",
+        f"'{directory}' is in use by {found.holder}",
+        "a directory that no other process writes into",
+        "wait for its end, stop it, or give --set output.directory=DIR; if that process is "
+        f"certainly gone, remove {directory / NAME}",
     )  # fmt: skip
 
 
 def _refusal(path: Path, error: OSError) -> EnsyncError:
-    return EnsyncError(f"the lock {path} cannot be made or read because {reason(error)}", "a writable directory",
-                       "check its path and permissions or give --set output.directory=DIR")
+    return EnsyncError(
+        f"the lock {path} cannot be made or read because {reason(error)}",
+        "a writable directory",
+        "check its path and permissions or give --set output.directory=DIR",
+    )
 
 
-_locks: dict[Path, Lock] = {}    # that this process holds, by their directories
-_made: list[Path] = []           # directories that were made for them
-_done = threading.Event()        # when none is held any more
+_locks: dict[Path, Lock] = {}  # that this process holds, by their directories
+_made: list[Path] = []  # directories that were made for them
+_done = threading.Event()  # when none is held any more
 _beating: list[threading.Thread] = []
 
 
-def hold(directories: Iterable[Path], verb: str, waiting: Callable[[str], None], on_loss: Callable[[], None]) -> None:
-    """Hold directories, made where missing, until `let_go`. on_loss is called, by another thread, when one is taken over.
+def hold(
+    directories: Iterable[Path],
+    verb: str,
+    waiting: Callable[[str], None],
+    on_loss: Callable[[], None],
+) -> None:
+    """Hold directories, made where missing, until `let_go`.
+
+    on_loss is called, by another thread, when one is taken over.
 
     A directory that this process holds already is left out. Errors: as of `take`.
     """
@@ -231,19 +280,22 @@ def hold(directories: Iterable[Path], verb: str, waiting: Callable[[str], None],
 
 
 def let_go() -> None:
-    """Release all that this process holds, and remove the directories that were made for it and are empty."""
+    """Release all that this process holds; remove the directories made for it that are empty."""
     _done.set()
     while _beating:
         _beating.pop().join()
     while _locks:
         _locks.popitem()[1].release()
     while _made:
-        with suppress(OSError):    # something is in it now
+        with suppress(OSError):  # something is in it now
             _made.pop().rmdir()
 
 
 def confirm(directory: Path) -> None:
-    """Raise EnsyncError when this process held the lock of a directory and does not any more; of no effect without a lock."""
+    """Raise EnsyncError when this process held the lock of a directory and does not any more.
+
+    Of no effect without a lock.
+    """
     lock = _locks.get(directory.resolve())
     if lock is not None:
         lock.confirm()
@@ -255,7 +307,7 @@ def describe_holder(directory: Path) -> str:
     if found is None:
         return ""
     dead = is_dead(found.holder, this_process("describe"))
-    age = max(0.0, time.time() - found.beat)    # by this machine's clock
+    age = max(0.0, time.time() - found.beat)  # by this machine's clock
     if dead or (dead is None and age > 10 * STALE):
         return f"no more: {found.holder} ended without leaving; the next start takes its lock over"
     return f"{found.holder}, last sign of life {age:.0f} s ago"
@@ -267,8 +319,12 @@ def _make(directory: Path) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnsyncError(f"the output.directory '{directory}' cannot be made ({(error.strerror or str(error)).lower()})", "a directory that can be written",
-                          "check its path and permissions or give --set output.directory=DIR") from None
+        raise EnsyncError(
+            f"the output.directory '{directory}' cannot be made "
+            f"({(error.strerror or str(error)).lower()})",
+            "a directory that can be written",
+            "check its path and permissions or give --set output.directory=DIR",
+        ) from None
     return missing[::-1]
 
 

@@ -1,4 +1,7 @@
-"""What an earlier run left where a new one is to write: never deleted unasked, and told when it is."""
+"""What an earlier run left where a new one is to write.
+
+Never deleted unasked, and told when it is.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,15 +17,24 @@ RESULTS = ("result.json", "fusion.json", "fusion_on_*.json")
 
 
 def refuse_earlier(comm: Comm, jobs: Iterable[Job], files: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to train jobs where runs or `files` are already, unless they may be overwritten. Collective."""
+    """Refuse to train jobs where runs or `files` are already, unless they may be overwritten.
+
+    Collective.
+    """
     directories = [Path(job.output.directory) for job in jobs]
 
     def look() -> None:
-        found = [directory for directory in directories if holds_run(directory)] + [file for file in files if file.exists()]
+        found = [directory for directory in directories if holds_run(directory)]
+        found += [file for file in files if file.exists()]
         if found and not overwrite:
-            shown = ", ".join(f"'{path}'" for path in found[:3]) + f" and {len(found) - 3} more" * (len(found) > 3)
-            raise EnsyncError(f"earlier results are there already: {shown}", "a place without any",
-                              "continue them with --resume, keep them by giving --set output.directory=DIR, or delete them with --overwrite")
+            more = f" and {len(found) - 3} more" * (len(found) > 3)
+            shown = ", ".join(f"'{path}'" for path in found[:3]) + more
+            raise EnsyncError(
+                f"earlier results are there already: {shown}",
+                "a place without any",
+                "continue them with --resume, keep them by giving --set output.directory=DIR, "
+                "or delete them with --overwrite",
+            )
 
     on_root(comm, look)
 
@@ -37,22 +49,35 @@ def _results(directory: Path) -> list[Path]:
 
 
 def remove_earlier(comm: Comm, job: Job, console: Console, files: Sequence[Path] = ()) -> None:
-    """Make the run's directory, and delete what an earlier run left in it, and `files`; say what that was. Collective."""
+    """Make the run's directory, and delete what an earlier run left in it, and `files`.
+
+    Say what that was. Collective.
+    """
     directory = Path(job.output.directory)
 
     def remove() -> str:
         try:
             (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
             saved = checkpoints(directory / "checkpoints")
-            single = [path for path in (directory / "history.jsonl", *_results(directory)) if path.exists()]
+            single = [
+                path
+                for path in (directory / "history.jsonl", *_results(directory))
+                if path.exists()
+            ]
             beside = [path for path in files if path.exists()]
             for path in (*saved, *single, *beside):
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise EnsyncError(f"the output.directory '{directory}' cannot be made ({(error.strerror or str(error)).lower()})", "a directory that can be written",
-                              "check its path and permissions or give --set output.directory=DIR") from None
+            raise EnsyncError(
+                f"the output.directory '{directory}' cannot be made "
+                f"({(error.strerror or str(error)).lower()})",
+                "a directory that can be written",
+                "check its path and permissions or give --set output.directory=DIR",
+            ) from None
         inside = [plural(len(saved), "checkpoint")] * bool(saved) + [path.name for path in single]
-        told = [f"in {directory}: {', '.join(inside)}"] * bool(inside) + [str(path) for path in beside]
+        told = [f"in {directory}: {', '.join(inside)}"] * bool(inside) + [
+            str(path) for path in beside
+        ]
         return f"deleted {', '.join(told)}" if told else ""
 
     if told := on_root(comm, remove):

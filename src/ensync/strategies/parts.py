@@ -15,8 +15,13 @@ from ensync.strategies.plan import settle_members
 FREE = ("output", "checkpoint", "data.path", "training.threads", "training.watchdog")
 
 
-def begin(comm: Comm, job: Job, place: launch.Place, console: Console, wish: StopWish, resume: bool) -> session.Session:
-    """Return the session of a part whose directory is taken, or of what is there already. Collective."""
+def begin(
+    comm: Comm, job: Job, place: launch.Place, console: Console, wish: StopWish, resume: bool
+) -> session.Session:
+    """Return the session of a part whose directory is taken, or of what is there already.
+
+    Collective.
+    """
     directory = Path(job.output.directory)
     if not resume:
         return session.start(comm, job, place.feeds, console, wish)
@@ -35,14 +40,30 @@ def is_there(comm: Comm, job: Job) -> bool:
 
 
 def _check_same(directory: Path, begun: Job, job: Job) -> None:
-    """Refuse to take up a part that another job has begun: its figures would stand beside those of this one."""
+    """Refuse to take up a part that another job has begun.
+
+    Its figures would stand beside those of this one.
+    """
     old, new = _settings(begun), _settings(job)
     for name in sorted(old | new):
         if old.get(name) != new.get(name):
-            raise EnsyncError(f"'{directory}' was trained with {name} = {old.get(name)!r}, and this job has {new.get(name)!r}",
-                              "the job that it was begun with", "keep it by giving --set output.directory=DIR, or delete it and start afresh with --overwrite")
+            raise EnsyncError(
+                f"'{directory}' was trained with {name} = {old.get(name)!r}, and this job has "
+                f"{new.get(name)!r}",
+                "the job that it was begun with",
+                "keep it by giving --set output.directory=DIR, or delete it and start afresh "
+                "with --overwrite",
+            )
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    flat = {f"{section}.{key}": value for section, values in job.model_dump(mode="json").items() for key, value in values.items()}
-    return {name: value for name, value in flat.items() if name not in FREE and name.partition(".")[0] not in FREE}
+    flat = {
+        f"{section}.{key}": value
+        for section, values in job.model_dump(mode="json").items()
+        for key, value in values.items()
+    }
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in FREE and name.partition(".")[0] not in FREE
+    }
