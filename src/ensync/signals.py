@@ -62,15 +62,16 @@ _noting = False  # since the first line of the program
 def note_signals(arguments: Sequence[str]) -> None:
     """Note signals from here on where the command line's verb trains.
 
-    Let Ctrl-C end the process, whatever the verb.
-
-    A signal that is ignored, as nohup has it for SIGHUP, stays so.
+    Let Ctrl-C end the process, whatever the verb. A signal that is ignored, as nohup has it for
+    SIGHUP, stays so. Until MPI has started (`shielded`) signals wait: threads that are made by
+    imports inherit that, so that none of them takes a signal while MPI's handler is in place.
     """
     global _noting
     signal.signal(signal.SIGINT, _leave)
     if arguments and arguments[0] in TRAINING:
         _noting = True
         _catch()
+        signal.pthread_sigmask(signal.SIG_BLOCK, AGAIN)
 
 
 def _leave(number: int, frame: types.FrameType | None) -> None:
@@ -146,7 +147,7 @@ def shielded() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:  # None: not Python's to put back
                 signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask - set(AGAIN) if _noting else mask)
 
 
 @contextmanager
