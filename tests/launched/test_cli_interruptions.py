@@ -212,17 +212,20 @@ main()
 """
 
 
-@pytest.mark.parametrize(("rank", "error", "code"), [
-    (1, "OSError(5, 'Input/output error')", 1),
-    (2, "__import__('ensync.errors').errors.EnsyncError('the file is gone', 'a file', 'look for it')", 2),
-    (0, "MemoryError()", 1),
+GONE = "__import__('ensync.errors').errors.EnsyncError('the file is gone', 'a file', 'look for it')"
+
+
+@pytest.mark.parametrize(("rank", "error", "code", "reason"), [
+    (1, "OSError(5, 'Input/output error')", 2, "the device reports an input/output error; expected "),
+    (2, GONE, 2, "the file is gone; expected a file; look for it."),
+    (0, "MemoryError()", 2, "there is not enough memory; expected "),
+    (1, "ZeroDivisionError('a bug')", 1, "ZeroDivisionError: a bug"),
 ])
-def test_a_rank_that_fails_is_named_once_with_its_node_and_reason(place, rank, error, code):
+def test_a_rank_that_fails_is_named_once_with_its_node_and_reason(place, rank, error, code, reason):
     program = PATCHED.replace("RANK", str(rank)).replace("ERROR", error)
     end = launch.run(3, "-c", program, "train", "job.toml", limit=20, cwd=place.directory)
     assert not end.timed_out and end.code == code
     assert end.err.count(f"[rank {rank} of 3 on {socket.gethostname()}] ") == 1 and end.err.count("[rank ") == 1, end.err
-    reason = {1: "Input/output error", 2: "the file is gone; expected a file; look for it.", 0: "MemoryError"}[rank]
     assert end.err.count(reason) == 1 and end.err.count("Traceback") == (code == 1), end.err
 
 
