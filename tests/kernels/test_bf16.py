@@ -1,5 +1,6 @@
 """bf16 numbers: rounding against numpy's, products against exact ones of rounded operands, convolutions against float64, and arrays of them."""
 
+import naive
 import numpy as np
 import pytest
 from numba import njit
@@ -201,6 +202,14 @@ def test_normalisation_and_pooling_of_bf16_arrays_are_those_of_the_same_numbers_
 
     for found, expected in zip(passes(narrow), passes(np.asarray), strict=True):
         np.testing.assert_array_equal(*(as_float(found), rounded(expected)) if found.dtype == np.uint16 else (found, expected))
+
+
+def test_every_tap_of_a_large_window_of_bf16_takes_its_own_gradient():
+    images, gradient = (rounded(np.random.default_rng(1).standard_normal((2, side, side, 19))) for side in (17, 1))
+    window, chosen, found = ((17, 17), 1, (0, 0)), np.empty(gradient.shape, pooling.tap_type((17, 17))), np.empty(images.shape, np.uint16)
+    pooling.max_pool_forward(narrow(images), *window, narrow(gradient), chosen)
+    pooling.max_pool_backward(narrow(gradient), chosen, *window, found)
+    np.testing.assert_array_equal(widened(found), naive.max_pool_gradient(images, gradient, *window))
 
 
 def test_threads_do_not_change_a_bit():

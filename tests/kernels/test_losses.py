@@ -27,6 +27,14 @@ def test_cross_entropy(n, classes, smoothing, dtype):
         np.testing.assert_allclose(gradient, (naive.softmax(exact) - target) * 0.5, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_large_logits_lose_no_digits_of_a_small_loss(smoothing):
+    logits, labels = batch(65, 10, np.float32)
+    logits += np.float32(1e4)
+    loss, _ = losses.softmax_cross_entropy(logits, labels, 1.0, smoothing, np.empty_like(logits))
+    assert loss == pytest.approx(naive.cross_entropy(logits.astype(float), labels, smoothing), rel=1e-6)
+
+
 def test_gradients_by_finite_differences():
     logits, labels = batch(6, 5)
     gradient = np.empty_like(logits)

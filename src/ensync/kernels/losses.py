@@ -36,8 +36,8 @@ def cross_entropy_rows(logits, labels, scale, smoothing, gradient):
         for i in range(classes):
             total_logit += logits[row, i]
         largest, total = softmax_row(logits[row], gradient[row])
-        normaliser = largest + math.log(total)
-        loss += (1 - smoothing) * (normaliser - given) + smoothing * (normaliser - total_logit / classes)
+        missing = math.log(total) + (1 - smoothing) * (largest - given)   # differences first: logits may be large beside their loss
+        loss += missing + smoothing * (largest - total_logit / classes)
         for i in range(classes):
             gradient[row, i] = (gradient[row, i] - even) * scale
         gradient[row, label] -= chosen * scale
