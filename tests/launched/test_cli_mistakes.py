@@ -83,7 +83,7 @@ MISTAKES = {
         ["optimizer.beta1 = 0.5 with optimizer.name = 'sgd'", "'adam' or 'adamw'"],
     ),
     "resume on other data": (["resume", "runs/job", "--set", "data.path=unvalidated.h5"], ["unvalidated.h5 is not the one"]),
-    "evaluate another network": (["evaluate", "runs/job", "--set", "network.hidden=[8]"], ["(1210,)", "(610,)"]),
+    "evaluate another network": (["evaluate", "runs/job", "--set", "network.hidden=[8]"], ["(1210,)", "(610,)", "'digits', 8 x 8 x 1, 10 classes"]),
     "evaluate a dataset": (["evaluate", "digits.h5"], ["digits.h5 is not an Ensync checkpoint"]),
     "predict what is missing": (["predict", "runs/job", "none.png"], ["none.png does not exist"]),
     "predict what is no image": (["predict", "runs/job", "job.toml"], ["job.toml", "decoded"]),

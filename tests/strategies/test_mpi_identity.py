@@ -151,6 +151,14 @@ def test_content_overwritten_in_place_is_refused(job, name, place):
         refused(r"is damaged: rows 0 to \d+ of \w+ are not as written", work, job)
 
 
+@pytest.mark.parametrize("strategy", ["ensemble", "synchronous"])
+def test_content_overwritten_in_place_is_refused_where_it_is_streamed(job, strategy):
+    change(job.data.path, "images/train", (9, 0, 0, 0), 77)
+    sections = {"data": {"placement": "stream"}, "training": {"strategy": strategy}, "output": {"directory": job.output.directory + strategy}}
+    streamed = job.model_copy(update={name: getattr(job, name).model_copy(update=values) for name, values in sections.items()})
+    refused(r"is damaged: rows 0 to \d+ of train are not as written", run, COMM, streamed)
+
+
 def test_evaluate_on_another_file_says_so_and_keeps_the_runs_normalisation(job, capfd):
     other = str(Path(job.data.path).with_name("other.h5"))
     write_digits(other, 200, seed=3)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,12 +18,12 @@ THREADS = 4       # SHA-256 on four cores takes bytes as fast as memory gives th
 Progress = Callable[[str, int, int], None]
 
 
-def check(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None = None) -> None:
-    """Raise EnsyncError unless all images and labels are as they were written.
+def check(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None = None, splits: Sequence[str] = SPLITS, progress: Progress = lambda *_: None) -> None:
+    """Raise EnsyncError unless all images and labels of these splits are as they were written.
 
-    loaded: the images uint8 (rows, features) of the splits in question, in memory; without it all are read.
+    loaded: the images uint8 (rows, features) of splits that are in memory; others are read. progress(split, rows done, rows) is called now and then.
     """
-    for split, fault in faults(dataset, loaded).items():
+    for split, fault in faults(dataset, loaded, splits, progress).items():
         if fault:
             raise damaged(dataset, fault.format(split=split))
 
@@ -33,14 +33,13 @@ def damaged(dataset: Dataset, fault: str) -> EnsyncError:
     return refusal(dataset.path, f"is damaged: {fault} not as written")
 
 
-def faults(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None = None, progress: Progress = lambda *_: None) -> dict[str, str]:
-    """Return for each split what of it is not as it was written, "" when all is; for the file, where only its fingerprint can tell.
-
-    progress(split, rows done, rows) is called now and then.
-    """
+def faults(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None = None, splits: Sequence[str] = SPLITS,
+           progress: Progress = lambda *_: None) -> dict[str, str]:
+    """Return for each split what of it is not as it was written, "" when all is; for the file, where only its fingerprint can tell. As `check`."""
+    loaded = loaded or {}
     if not dataset.digests:
         return {"file": "" if _fingerprint(dataset, loaded, progress) == dataset.fingerprint else "its images, labels or class names are"}
-    return {split: _name(_bad_blocks(dataset, split, loaded, progress), dataset.sizes[split]) for split in loaded or SPLITS}
+    return {split: _name(_bad_blocks(dataset, split, loaded.get(split), progress), dataset.sizes[split]) for split in splits}
 
 
 def is_block(dataset: Dataset, split: str, start: int, stop: int) -> bool:
@@ -57,14 +56,14 @@ def check_block(dataset: Dataset, split: str, start: int, images: np.ndarray, la
             raise damaged(dataset, _name([number], dataset.sizes[split]).format(split=split))
 
 
-def _bad_blocks(dataset: Dataset, split: str, loaded: Mapping[str, np.ndarray] | None, progress: Progress) -> list[int]:
+def _bad_blocks(dataset: Dataset, split: str, loaded: np.ndarray | None, progress: Progress) -> list[int]:
     """Return the numbers of the blocks that are not as written; several threads read and sum pieces of about PIECE bytes."""
     labels, rows = dataset.labels(split), dataset.sizes[split]
     step = max(1, PIECE // (BLOCK * dataset.features)) * BLOCK
 
     def look(start: int) -> list[int]:
         stop = min(start + step, rows)
-        images = dataset.read(split, start, stop) if loaded is None else loaded[split][start:stop]
+        images = dataset.read(split, start, stop) if loaded is None else loaded[start:stop]
         numbers = range(start // BLOCK, blocks(stop))
         found = [digest(images[n * BLOCK - start :][:BLOCK], labels[n * BLOCK : min((n + 1) * BLOCK, stop)]) for n in numbers]
         return [n for n, one in zip(numbers, found, strict=True) if one != dataset.digests[split][n].tobytes()]
@@ -86,14 +85,14 @@ def _name(bad: list[int], rows: int) -> str:
     return f"rows {bad[0] * BLOCK:,} to {stop - 1:,} of {{split}}{more} are"
 
 
-def _fingerprint(dataset: Dataset, loaded: Mapping[str, np.ndarray] | None, progress: Progress) -> str:
+def _fingerprint(dataset: Dataset, loaded: Mapping[str, np.ndarray], progress: Progress) -> str:
     """Return the fingerprint of what is there (data/README.md), one piece after the other."""
     found, step = hashlib.sha256(dataset.layout.header()), max(1, PIECE // dataset.features)
     for split in SPLITS:
         rows = dataset.sizes[split]
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            found.update(loaded[split][start:stop] if loaded and split in loaded else dataset.read(split, start, stop))
+            found.update(loaded[split][start:stop] if split in loaded else dataset.read(split, start, stop))
             progress(split, stop, rows)
         found.update(dataset.labels(split).astype("<i8"))
     return FINGERPRINT + found.hexdigest()

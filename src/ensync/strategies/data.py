@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ensync.activity import Doing, doing
+from ensync.activity import Doing, doing, tick
 from ensync.errors import EnsyncError
 from ensync.feed import BLOCK, Feed, normalization
 from ensync.mpi.shared_memory import node_shared, release
-from ensync.mpi.world import Comm, node_of, on_root, patient_barrier, share
+from ensync.mpi.world import Comm, agree_any, node_of, on_root, patient_barrier, share
 from ensync.report.console import Console
 from ensync.settings import Job
 from ensync.storage.blocks import BlockReader
@@ -39,6 +39,8 @@ class Feeds:
     watches: bool = False
     other: Identity | None = None
     seen: Change | None = None
+    in_shards: bool = False     # whether a member here reads a shard from the file
+    compared: bool = False
 
     @property
     def dataset(self) -> Dataset:
@@ -52,18 +54,27 @@ class Feeds:
         return {"path": str(self.dataset.path), "name": tested.name, "fingerprint": tested.fingerprint, "own": self.other is None}
 
     @property
-    def unchecked(self) -> str:
-        """Say where images are read that are not compared with their digests, "" when all are."""
-        if not self.streamed:
-            return ""
-        return "content not checked" if not self.dataset.digests else "content checked but for the shards of members"
+    def checks(self) -> str:
+        """Say whether the images are compared with their digests."""
+        return "content checked" if self.file is None or self.file.digests or not self.streamed else "content not checked, as the file has no digests"
 
     def train_of(self, rows: np.ndarray) -> Feed:
         """Return the training feed of a member with these rows: streamed, it reads blocks of its own rows."""
         if not self.streamed or len(rows) == len(self.train):
             return self.train
+        self.in_shards = True
         reader = BlockReader(self.dataset, "train", BLOCK.rows, BLOCK.blocks, rows)
         return Feed(reader, self.train.labels, self.train.mean, self.train.inverse_std)
+
+    def check_shards(self, comm: Comm) -> None:
+        """Compare the training images with their digests where members read shards of them, of which no block has a digest. Collective, and done once.
+
+        One rank of each node reads all of them, as one epoch does.
+        """
+        if not self.streamed or self.compared or not self.dataset.digests or not agree_any(comm, self.in_shards):
+            return
+        self.compared = True
+        _check_content(comm, self, ("train",))
 
     def check_unchanged(self, comm: Comm, console: Console) -> None:
         """Look after the file, and refuse to go on where what is streamed was written to; other changes are told once. Collective.
@@ -165,13 +176,14 @@ def _accepted(path: str | os.PathLike[str], accept: Callable[[Dataset], Identity
 
 
 def _check_content(comm: Comm, feeds: Feeds, splits: Sequence[str]) -> None:
-    """Refuse images and labels in memory that are not as they were written; one rank of each node looks. Collective."""
-    held = {split: getattr(feeds, split).images for split in splits}
+    """Refuse images and labels that are not as they were written; one rank of each node looks. Collective."""
+    images = {split: getattr(feeds, split).images for split in splits}
+    held = {split: array for split, array in images.items() if isinstance(array, np.ndarray)}
     failure = None
     if feeds.watches:
         try:
             with doing(Doing.READING):
-                check(feeds.dataset, held)
+                check(feeds.dataset, held, splits, lambda *_: tick())
         except EnsyncError as error:
             failure = error
     patient_barrier(comm)    # the others sleep, for the threads that look

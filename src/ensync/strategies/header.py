@@ -30,7 +30,7 @@ def show_place(console: Console, place: Place) -> None:
         "running on": tables.places(where.size, place.threads, where.node_names),
         "processes": _processes(place.processes),
         "dataset": f"{feeds.dataset.path}: {len(feeds.train):,} train, {len(feeds.validation):,} validation, {len(feeds.test):,} test, "
-        + " x ".join(map(str, feeds.dataset.shape)) + (f", streamed, {feeds.unchecked}" if feeds.streamed else ""),
+        + " x ".join(map(str, feeds.dataset.shape)) + (f", streamed, {feeds.checks}" if feeds.streamed else ""),
         "kernels": f"compiled or loaded in {place.compile_seconds:.1f} s",
     }))
 

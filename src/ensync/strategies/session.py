@@ -307,6 +307,7 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
         rows = rows_of(job, feeds.train.labels, plan.members, member)
         trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress, shards=shards, together=together)
         trainees[member].restart()
+    feeds.check_shards(comm)
     return trainees
 
 
