@@ -258,8 +258,9 @@ def test_sweep_submitted_from_a_login_node(site):
     directory = site.directory / "login"
     settings = {"data.path": site.data, "output.directory": directory, "training.threads": 1, "training.epochs": 2}
     settings = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    text = run("slurm/sweep.sbatch", "jobs/quickstart.toml", "training.seed=1,2", *settings, VENV=sys.prefix, SBATCH_OUTPUT=str(directory) + "-%j.log")
+    text = run("slurm/sweep.sbatch", "jobs/quickstart.toml", "network.hidden=[16,8],[8]", *settings, VENV=sys.prefix, SBATCH_OUTPUT=str(directory) + "-%j.log")
     submitted(text, directory)[-1].end()
+    assert [row["value"] for row in json.loads((directory / "sweep.json").read_text())["rows"]] == [[16, 8], [8]]
     assert (directory / "sweep.html").exists()
 
 

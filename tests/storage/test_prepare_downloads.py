@@ -1,7 +1,9 @@
 """Downloads, from a server on this machine: checksums are checked, nothing is fetched twice, every failure has its sentence."""
 
 import hashlib
+import os
 import resource
+import signal
 import threading
 import time
 from functools import partial
@@ -12,6 +14,7 @@ import pytest
 from samples import write_idx
 
 from ensync.errors import EnsyncError
+from ensync.signals import Ended, ending_tidily
 from ensync.storage import downloads, prepare
 from ensync.storage.published import PUBLISHED
 
@@ -142,6 +145,15 @@ def check_words(text, sentence):
     assert sentence in text and text.count("; ") == 2
     for word in ("Pool", "urllib", "object at", "Error", "0x", "Errno", "retries", "\n"):
         assert word not in text
+
+
+def test_a_signal_leaves_no_part_of_a_file(server, tmp_path):
+    def progress(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Ended), ending_tidily():
+        downloads.fetch("mnist", tmp_path / "kept", progress, server[1])
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(server, tmp_path):

@@ -194,6 +194,7 @@ DOUBTFUL = {
     "shape of words": ({}, Asked(shape="big"), ["--shape big", "--shape 28x28"]),
     "delimiter": ({}, Asked(delimiter="::"), ["--delimiter '::'", "semicolon"]),
     "UTF-16 without a mark": ({"encoding": "utf-16-le"}, Asked(), ["not UTF-8", "save it again, as UTF-8"]),
+    "words in Latin-1": ({"labels": ["Käse", "Öl"] * 30, "encoding": "latin-1"}, Asked(), ["no class name in UTF-8 (save the table again, as UTF-8)"]),
     "UTF-32": ({"encoding": "utf-32"}, Asked(), ["not UTF-8"]),
 }
 

@@ -145,13 +145,21 @@ def _why(line: bytes, columns: Columns, scale: Scale) -> str:
     return "is not a row of numbers"
 
 
+def _encoding(text: bytes) -> str:
+    try:
+        text.decode()
+        return ""
+    except UnicodeDecodeError:
+        return " in UTF-8 (save the table again, as UTF-8)"
+
+
 def _wrong(text: bytes, place: int, columns: Columns, scale: Scale) -> str:
     """Return what is wrong with one value, "" when nothing."""
     value, shown, nth = number(text), ascii(text[:20].decode("latin-1")), f"value {place + 1}"
     if not text:
         return f"lacks {nth}"
     if place == columns.label and columns.text:
-        return "" if _word(text) else f"has {shown} as {nth}, which is no class name"
+        return "" if _word(text) else f"has {shown} as {nth}, which is no class name" + _encoding(text)
     if value is None:
         return f"has {shown} as {nth}, which is not a number" + (" (numbers need a decimal point)" if b"," in text else "")
     limit = LARGEST_LABEL if place == columns.label else 1 if scale.shares else 255
