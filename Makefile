@@ -30,7 +30,7 @@ help:            ## show this list
 
 demo: $(VENV)/installed   ## install, prepare the embedded digits, compare both strategies on two ranks
 	$(BIN)/ensync data prepare digits
-	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml
+	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
 
 # Kernels take the longest, to compile them on one core: they are tested beside the rest, and shown after it. Tests that start the program come alone.
 test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 1 to 4 ranks

@@ -113,6 +113,8 @@ def describe_run(path: Path, overrides: tuple[str, ...] = ()) -> Iterator[str]:
     lines = [f"{p} is left aside: {why}" for p, why in rejected]
     if found is None:
         why = f" ({rejected[0][1]})" if rejected else ""
+        if holder := describe_holder(path):
+            why += f", and is in use by {holder}"
         raise EnsyncError(f"'{path}' holds no valid checkpoint{why}", "the output.directory of a run", "check the path")
     attributes = found.attributes
     check(found.path, attributes)

@@ -95,9 +95,9 @@ def again(comm: MPI.Comm, seconds: float) -> str:
     begin(comm, epochs=3)
     deadline, rounds = time.monotonic() + seconds, 0
     while comm.bcast(time.monotonic() < deadline):
-        verbs.sweep(comm, "job.toml", "training.seed=1,2,3", ("training.strategy=ensemble", "ensemble.start=synchronous"), False)
-        verbs.sweep(comm, "job.toml", "training.deterministic=false,true", (), False)
-        verbs.compare(comm, "job.toml", ("output.directory=compared",), False)
+        verbs.sweep(comm, "job.toml", "training.seed=1,2,3", ("training.strategy=ensemble", "ensemble.start=synchronous"), False, True, False)
+        verbs.sweep(comm, "job.toml", "training.deterministic=false,true", (), False, True, False)
+        verbs.compare(comm, "job.toml", ("output.directory=compared",), False, True, False)
         rounds += 1
     return f"{rounds} rounds of two sweeps and a comparison"
 
