@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+import torch_layers
 import torch_networks
 
 from ensync.nn.network import _views
@@ -24,7 +25,7 @@ class Run:
     def __init__(self, job, network, start, splits, rows, member, together):
         self.job, self.network, self.splits, self.rows, self.member, self.together = job, network, splits, rows, member, together
         layers = job.model_dump(mode="json", exclude_none=True)["network"]["layers"]
-        self.twin, _ = torch_networks.listed(layers, torch.zeros(2, network.shape[2], *network.shape[:2], dtype=torch.float64), network.classes)
+        self.twin, _ = torch_layers.listed(layers, torch.zeros(2, network.shape[2], *network.shape[:2], dtype=torch.float64), network.classes)
         self.fill(start)
         self.average, self.best = None, None
         self.lowest, self.best_epoch, self.reduced = math.inf, 0, 1.0
@@ -39,7 +40,7 @@ class Run:
 
     @staticmethod
     def buffers(twin):
-        return [buffer for norm in twin.modules() if isinstance(norm, torch_networks.Norm) for buffer in (norm.mean, norm.variance)]
+        return [buffer for norm in twin.modules() if isinstance(norm, torch_layers.Norm) for buffer in (norm.mean, norm.variance)]
 
     def vectors(self, twin):
         """Return flat parameters and statistics as Ensync lays them out."""
@@ -138,7 +139,7 @@ class Run:
     @torch.no_grad()
     def settle(self):
         """torch.optim.swa_utils.update_bn, each batch by its rows."""
-        norms = [norm for norm in self.average.modules() if isinstance(norm, torch_networks.Norm)]
+        norms = [norm for norm in self.average.modules() if isinstance(norm, torch_layers.Norm)]
         kept, rows, done = [norm.share for norm in norms], self.rows[:ESTIMATED], 0
         self.average.train()
         for first in range(0, len(rows), self.together):
