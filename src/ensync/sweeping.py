@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from ensync.errors import EnsyncError
 from ensync.job import Job, load_job
 
-PLAIN = re.compile(r"[A-Za-z0-9._+-]{1,60}")  # values that are part of a directory's name as they are
-LONGEST_NAME = 40                             # characters of others, before the digest that tells them apart
+PLAIN = re.compile(
+    r"[A-Za-z0-9._+-]{1,60}"
+)  # values that are part of a directory's name as they are
+LONGEST_NAME = 40  # characters of others, before the digest that tells them apart
 BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
@@ -30,15 +32,30 @@ def swept(path: str, over: str, overrides: Sequence[str] = ()) -> list[Swept]:
     key, _equals, listed = over.partition("=")
     section, dot, name = key.strip().partition(".")
     values = split_values(listed)
-    if not (dot and section and name) or "." in name or not all(value.isprintable() for value in values) or "" in values:
-        raise EnsyncError(f"--over {over}", "section.key=value,value,...", "write for example --over optimizer.learning_rate=0.05,0.1,0.2")
+    if (
+        not (dot and section and name)
+        or "." in name
+        or not all(value.isprintable() for value in values)
+        or "" in values
+    ):
+        raise EnsyncError(
+            f"--over {over}",
+            "section.key=value,value,...",
+            "write for example --over optimizer.learning_rate=0.05,0.1,0.2",
+        )
     if (section, name) == ("output", "directory"):
-        raise EnsyncError("--over output.directory", "a setting of the training", "each value has a directory of its own below output.directory already")
+        raise EnsyncError(
+            "--over output.directory",
+            "a setting of the training",
+            "each value has a directory of its own below output.directory already",
+        )
     base = load_job(path, overrides).output.directory
     found: list[Swept] = []
     for text in values:
         directory = json.dumps(f"{base}/{name}_{safe_name(text)}")
-        job = load_job(path, [*overrides, f"{section}.{name}={text}", f"output.directory={directory}"])
+        job = load_job(
+            path, [*overrides, f"{section}.{name}={text}", f"output.directory={directory}"]
+        )
         found.append(_checked(Swept(text, getattr(getattr(job, section), name), job), found, key))
     return found
 
@@ -46,8 +63,15 @@ def swept(path: str, over: str, overrides: Sequence[str] = ()) -> list[Swept]:
 def _checked(one: Swept, before: Sequence[Swept], key: str) -> Swept:
     """Return the run. Errors: EnsyncError when another has its value or its directory."""
     for other in before:
-        if repr(one.value) == repr(other.value) or one.job.output.directory == other.job.output.directory:
-            given = f"--over {key} has {other.text} and {one.text}, the same value twice" if one.text != other.text else f"--over {key} has {one.text} twice"
+        if (
+            repr(one.value) == repr(other.value)
+            or one.job.output.directory == other.job.output.directory
+        ):
+            given = (
+                f"--over {key} has {other.text} and {one.text}, the same value twice"
+                if one.text != other.text
+                else f"--over {key} has {one.text} twice"
+            )
             raise EnsyncError(given, "values that differ", "leave one of them out")
     return one
 
@@ -69,7 +93,11 @@ def split_values(text: str) -> list[str]:
             quote = "" if quote else character
         escaped = character == "\\" and quote == '"' and not escaped
     if quote or depth:
-        raise EnsyncError(f"--over ...={text}", "values with their brackets and quotes closed", "write for example --over 'network.hidden=[64,32],[32]'")
+        raise EnsyncError(
+            f"--over ...={text}",
+            "values with their brackets and quotes closed",
+            "write for example --over 'network.hidden=[64,32],[32]'",
+        )
     return [value.strip() for value in values]
 
 

@@ -11,17 +11,35 @@ from ensync.errors import EnsyncError
 from ensync.storage.sources.csv_layout import Columns, find_columns
 from ensync.storage.sources.csv_look import Asked
 from ensync.storage.sources.csv_rows import Bad, Rows, Scale, read_rows
-from ensync.storage.sources.source import Source, checksum, first_few, identities, regular_file, told
+from ensync.storage.sources.source import (
+    Source,
+    checksum,
+    first_few,
+    identities,
+    regular_file,
+    told,
+)
 
 NAMES = {
     "train": ("train.csv", "*_train.csv", "*-train.csv"),
-    "validation": ("val.csv", "valid.csv", "validation.csv", "*_val.csv", "*-val.csv", "*_validation.csv", "*-validation.csv"),
+    "validation": (
+        "val.csv",
+        "valid.csv",
+        "validation.csv",
+        "*_val.csv",
+        "*-val.csv",
+        "*_validation.csv",
+        "*-validation.csv",
+    ),
     "test": ("test.csv", "*_test.csv", "*-test.csv"),
 }
 
 
 def read_csv(
-    path: str | Path, bad_rows: str = "refuse", validation: str | Path | None = None, asked: Asked | None = None
+    path: str | Path,
+    bad_rows: str = "refuse",
+    validation: str | Path | None = None,
+    asked: Asked | None = None,
 ) -> Source:
     """Return the images of `path`: one file, or a directory with train.csv and perhaps val.csv and test.csv (fashion-mnist_train.csv too).
 
@@ -36,12 +54,13 @@ def read_csv(
     for split in paths.keys() - columns.keys():
         columns[split] = find_columns(paths[split], asked or Asked(), columns["train"])
     scale = Scale()
-    tables = {split: read_rows(file, columns[split], scale) for split, file in paths.items()}
-    for rows in tables.values():
-        if rows.undecided and scale.shares is not False:    # only 0 and 1: shares of 255 as well
-            rows.pixels *= 255
+    tables = _read(paths, columns, scale)
     notes = _notes(paths, columns, tables, scale) + _left_out(Path(path), paths)
-    notes += [_report(paths[split], rows.bad, len(rows.labels), bad_rows) for split, rows in tables.items() if rows.bad.count]
+    notes += [
+        _report(paths[split], rows.bad, len(rows.labels), bad_rows)
+        for split, rows in tables.items()
+        if rows.bad.count
+    ]
     names = np.unique(np.concatenate([rows.labels for rows in tables.values()]))
     return Source(
         name="csv",
@@ -57,6 +76,15 @@ def read_csv(
     )
 
 
+def _read(paths: dict[str, Path], columns: dict[str, Columns], scale: Scale) -> dict[str, Rows]:
+    """Return the rows of each split, pixels 0..255 by one rule for all."""
+    tables = {split: read_rows(file, columns[split], scale) for split, file in paths.items()}
+    for rows in tables.values():
+        if rows.undecided and scale.shares is not False:  # only 0 and 1: shares of 255 as well
+            rows.pixels *= 255
+    return tables
+
+
 def _find(path: Path) -> dict[str, Path]:
     with told(path):
         if not path.is_dir():
@@ -64,30 +92,50 @@ def _find(path: Path) -> dict[str, Path]:
         every = _tables(path)
     found = {}
     for split, patterns in NAMES.items():
-        matches = [file for pattern in patterns for file in every if Path(file.name.lower()).match(pattern)]
+        matches = [
+            file for pattern in patterns for file in every if Path(file.name.lower()).match(pattern)
+        ]
         if len(matches) > 1:
             listed = " and ".join(file.name for file in matches[:3])
-            raise EnsyncError(f"{path} has {listed}, of which one can be {split}", "one file for each split", "name the file itself with --from")
+            raise EnsyncError(
+                f"{path} has {listed}, of which one can be {split}",
+                "one file for each split",
+                "name the file itself with --from",
+            )
         if matches:
             found[split] = regular_file(matches[0])
     if not found and len(every) == 1:
         found["train"] = regular_file(every[0])
     if "train" not in found:
-        raise EnsyncError(f"{path} has no train.csv", "train.csv (and test.csv), or one .csv file", "name the file itself with --from")
+        raise EnsyncError(
+            f"{path} has no train.csv",
+            "train.csv (and test.csv), or one .csv file",
+            "name the file itself with --from",
+        )
     return found
 
 
 def _preparation(columns: Columns, scale: Scale) -> dict[str, float | int | str]:
     """Return the rules by which the rows became pictures."""
-    colour = "grey" if columns.shape[2] == 1 else "RGB, planes of one colour" if columns.planes else "RGB"
+    colour = (
+        "grey"
+        if columns.shape[2] == 1
+        else "RGB, planes of one colour"
+        if columns.planes
+        else "RGB"
+    )
     pixels = "0..255 as they are" if scale.shares is False else "0..1 times 255"
     return {"colour": colour, "pixels": pixels, "label": columns.called(columns.label)}
 
 
 def _left_out(path: Path, paths: dict[str, Path]) -> list[str]:
     """Return the note about other tables in the directory."""
-    others = [file.name for file in _tables(path) if file not in paths.values()] if path.is_dir() else []
-    return [f"{len(others)} other tables left out: {first_few(others, len(others))}"] if others else []
+    others = (
+        [file.name for file in _tables(path) if file not in paths.values()] if path.is_dir() else []
+    )
+    return (
+        [f"{len(others)} other tables left out: {first_few(others, len(others))}"] if others else []
+    )
 
 
 def _tables(directory: Path) -> list[Path]:
@@ -102,17 +150,29 @@ def _pictures(pixels: np.ndarray, columns: Columns) -> np.ndarray:
     return pixels.reshape(-1, height, width, channels)
 
 
-def _notes(paths: dict[str, Path], columns: dict[str, Columns], tables: dict[str, Rows], scale: Scale) -> list[str]:
+def _notes(
+    paths: dict[str, Path], columns: dict[str, Columns], tables: dict[str, Rows], scale: Scale
+) -> list[str]:
     """Return how the tables are read: the first, and others that differ."""
     said = {split: columns[split].describe() for split in paths}
-    notes = [f"{paths[split].name} is read with {said[split]}" for split in paths if split == "train" or said[split] != said["train"]]
+    notes = [
+        f"{paths[split].name} is read with {said[split]}"
+        for split in paths
+        if split == "train" or said[split] != said["train"]
+    ]
     least, most = _range(tables)
-    notes[0] += ", values 0 to 1 taken as shares of 255" if scale.shares is not False else f", values {least} to {most}"
+    notes[0] += (
+        ", values 0 to 1 taken as shares of 255"
+        if scale.shares is not False
+        else f", values {least} to {most}"
+    )
     return notes
 
 
 def _range(tables: dict[str, Rows]) -> tuple[int, int]:
-    return min(int(rows.pixels.min()) for rows in tables.values()), max(int(rows.pixels.max()) for rows in tables.values())
+    return min(int(rows.pixels.min()) for rows in tables.values()), max(
+        int(rows.pixels.max()) for rows in tables.values()
+    )
 
 
 def _report(path: Path, bad: Bad, good: int, bad_rows: str) -> str:
@@ -121,4 +181,8 @@ def _report(path: Path, bad: Bad, good: int, bad_rows: str) -> str:
     details = first_few(bad.first, bad.count)
     if bad_rows == "skip":
         return f"{what} left out: {details}"
-    raise EnsyncError(f"{what} are bad: {details}", "rows of whole numbers", "correct them, or leave them out with --bad-rows skip")
+    raise EnsyncError(
+        f"{what} are bad: {details}",
+        "rows of whole numbers",
+        "correct them, or leave them out with --bad-rows skip",
+    )

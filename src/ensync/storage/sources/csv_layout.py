@@ -19,7 +19,7 @@ from ensync.storage.sources.csv_look import (
 )
 from ensync.storage.sources.csv_values import FEW, Values
 
-LARGEST_SIDE = 65_536    # pixels
+LARGEST_SIDE = 65_536  # pixels
 INDEX_NAMES = frozenset(["index", "idx", "id", "image_id", "imageid", "row"])
 SHAPE = re.compile(r"(\d{1,5})x(\d{1,5})(?:x(\d{1,5}))?")
 SAY = "say which with --label NAME or --label NUMBER (from 1; -1 is the last)"
@@ -47,13 +47,22 @@ class Columns:
     def describe(self) -> str:
         """Return how the table is read, in words."""
         height, width, channels = self.shape
-        order = "planes of red, green and blue" if self.planes else "red, green and blue of each pixel together"
+        order = (
+            "planes of red, green and blue"
+            if self.planes
+            else "red, green and blue of each pixel together"
+        )
         colour = "grey" if channels == 1 else f"colour, {order}"
         between = DELIMITERS.get(self.delimiter, f"'{self.delimiter.decode()}'")
         header = "no header" if self.names is None else "a header"
         words = " (words)" if self.text else ""
-        parts = [f"{between} between columns", header, f"the label in {self.called(self.label)}{words}",
-                 *self.left_out, f"{height} x {width} pixels, {colour}"]
+        parts = [
+            f"{between} between columns",
+            header,
+            f"the label in {self.called(self.label)}{words}",
+            *self.left_out,
+            f"{height} x {width} pixels, {colour}",
+        ]
         return ", ".join(parts)
 
     def called(self, place: int) -> str:
@@ -87,7 +96,18 @@ def find_columns(path: Path, asked: Asked, like: Columns | None = None) -> Colum
     _check_order(look, pixels)
     shape, planes = _shape(look, asked, len(pixels))
     said = [f"{called(place, look.names)} left out as an index" for place in left_out]
-    return Columns(look.delimiter, look.names, look.columns, label, pixels, shape, planes, values.text, look.ended, said)
+    return Columns(
+        look.delimiter,
+        look.names,
+        look.columns,
+        label,
+        pixels,
+        shape,
+        planes,
+        values.text,
+        look.ended,
+        said,
+    )
 
 
 def _index_columns(look: Look, asked: Asked) -> list[int]:
@@ -96,12 +116,25 @@ def _index_columns(look: Look, asked: Asked) -> list[int]:
     found = []
     for place, name in enumerate(look.names or []):
         bare = not name or re.fullmatch(r"Unnamed: \d+(\.\d+)*", name) is not None
-        if place == wanted or not (bare or name.lower() in INDEX_NAMES) or not _distinct(look.column(place)):
+        if (
+            place == wanted
+            or not (bare or name.lower() in INDEX_NAMES)
+            or not _distinct(look.column(place))
+        ):
             break
         found.append(place)
-    if not look.names and wanted != 0 and len(look.rows) >= FEW and picture_shape(look.columns - 1) is None:
+    if (
+        not look.names
+        and wanted != 0
+        and len(look.rows) >= FEW
+        and picture_shape(look.columns - 1) is None
+    ):
         values = [number(text) for text in look.column(0)]
-        if asked.shape is None and picture_shape(look.columns - 2) and counts_up([-2 if v is None else v for v in values]):
+        if (
+            asked.shape is None
+            and picture_shape(look.columns - 2)
+            and counts_up([-2 if v is None else v for v in values])
+        ):
             found.append(0)
     return found
 
@@ -117,13 +150,20 @@ def _label(look: Look, asked: Asked, left_out: list[int]) -> int:
     left = [place for place in range(look.columns) if place not in left_out]
     names = look.names or []
     for what, found in (
-        ("named as labels are", [p for p in left if p < len(names) and names[p].lower() in LABEL_NAMES]),
+        (
+            "named as labels are",
+            [p for p in left if p < len(names) and names[p].lower() in LABEL_NAMES],
+        ),
         ("of words", [p for p in left if look.column(p) and not mostly_numbers(look.column(p))]),
     ):
         if len(found) > 1:
             _check_points(look, found)
             listed = " and ".join(called(place, look.names) for place in found[:5])
-            raise EnsyncError(f"{look.path} has {len(found)} columns {what}: {listed}", "one column of labels", f"{SAY}, and take the others out")
+            raise EnsyncError(
+                f"{look.path} has {len(found)} columns {what}: {listed}",
+                "one column of labels",
+                f"{SAY}, and take the others out",
+            )
         if found:
             return found[0]
     odd = _odd_name(names, left)
@@ -138,19 +178,31 @@ def _check_points(look: Look, columns: list[int]) -> None:
     text = look.column(columns[-1])[0]
     if re.fullmatch(rb"-?\d*,\d+", text):
         given = f"{look.path} has {text.decode()} in {called(columns[-1], look.names)}"
-        raise EnsyncError(given, "numbers with a decimal point", "write the table with points, as pandas does with decimal='.'")
+        raise EnsyncError(
+            given,
+            "numbers with a decimal point",
+            "write the table with points, as pandas does with decimal='.'",
+        )
 
 
 def _asked_label(look: Look, label: str) -> int:
     """Return the column of that name, or else of that number."""
     names = look.names or []
-    found = [p for p, name in enumerate(names) if name == label] or [p for p, name in enumerate(names) if name.lower() == label.lower()]
+    found = [p for p, name in enumerate(names) if name == label] or [
+        p for p, name in enumerate(names) if name.lower() == label.lower()
+    ]
     if len(found) == 1:
         return found[0]
     if not found and re.fullmatch(r"-?[1-9]\d{0,8}", label) and abs(int(label)) <= look.columns:
         return int(label) - 1 if int(label) > 0 else look.columns + int(label)
-    has = f"{look.columns} columns" + (f" ({', '.join(names[:3])}, ... {names[-1]})" if names else " without names")
-    raise EnsyncError(f"--label {label} for {look.path}, which has {has}", f"a name, or a number from 1 to {look.columns} or -1 to -{look.columns}", SAY)
+    has = f"{look.columns} columns" + (
+        f" ({', '.join(names[:3])}, ... {names[-1]})" if names else " without names"
+    )
+    raise EnsyncError(
+        f"--label {label} for {look.path}, which has {has}",
+        f"a name, or a number from 1 to {look.columns} or -1 to -{look.columns}",
+        SAY,
+    )
 
 
 def _odd_name(names: list[str], left: list[int]) -> int | None:
@@ -163,27 +215,52 @@ def _odd_name(names: list[str], left: list[int]) -> int | None:
 
 def _check_labelled(look: Look, asked: Asked, left: int) -> None:
     """Refuse a table whose columns are just a picture."""
-    whole = left == prod(_parsed(asked.shape)) if asked.shape else picture_shape(left) and not picture_shape(left - 1)
+    whole = (
+        left == prod(_parsed(asked.shape))
+        if asked.shape
+        else picture_shape(left) and not picture_shape(left - 1)
+    )
     if whole:
         what = f"{look.path} has {left} columns, which are a picture and no label"
-        raise EnsyncError(what, "a label in each row", "add the column of labels; without labels nothing can be trained or tested")
+        raise EnsyncError(
+            what,
+            "a label in each row",
+            "add the column of labels; without labels nothing can be trained or tested",
+        )
 
 
 def _first_or_refused(look: Look, left: list[int]) -> int:
     """Return the first column as the label's, unless its values, or those of the last one, speak against it."""
     first, last = Values.of(look, left[0]), Values.of(look, left[-1])
-    as_a_pixel = [len(left) > 2 and end.numbers() == Values.of(look, beside).numbers() for end, beside in ((first, left[1]), (last, left[-2]))]
+    as_a_pixel = [
+        len(left) > 2 and end.numbers() == Values.of(look, beside).numbers()
+        for end, beside in ((first, left[1]), (last, left[-2]))
+    ]
     if first.possible() and (not last.strong() or as_a_pixel == [False, True]):
         return left[0]
-    tell = f"{called(left[0], look.names)} has {first} and {called(left[-1], look.names)} has {last}"
-    raise EnsyncError(f"no name tells the label's column of {look.path}, and {tell}", "one column that can only be the labels", SAY)
+    tell = (
+        f"{called(left[0], look.names)} has {first} and {called(left[-1], look.names)} has {last}"
+    )
+    raise EnsyncError(
+        f"no name tells the label's column of {look.path}, and {tell}",
+        "one column that can only be the labels",
+        SAY,
+    )
 
 
 def _parsed(shape: str) -> tuple[int, ...]:
     match = SHAPE.fullmatch(shape.lower())
     sides = tuple(int(side) for side in match.groups() if side) if match else ()
-    if not sides or not all(0 < side <= LARGEST_SIDE for side in sides) or (len(sides) == 3 and not {sides[0], sides[2]} & {1, 3}):
-        raise EnsyncError(f"--shape {shape}", "HEIGHTxWIDTH, HEIGHTxWIDTHx3 or 3xHEIGHTxWIDTH", "write for example --shape 28x28")
+    if (
+        not sides
+        or not all(0 < side <= LARGEST_SIDE for side in sides)
+        or (len(sides) == 3 and not {sides[0], sides[2]} & {1, 3})
+    ):
+        raise EnsyncError(
+            f"--shape {shape}",
+            "HEIGHTxWIDTH, HEIGHTxWIDTHx3 or 3xHEIGHTxWIDTH",
+            "write for example --shape 28x28",
+        )
     return sides
 
 
@@ -192,11 +269,17 @@ def _shape(look: Look, asked: Asked, pixels: int) -> tuple[tuple[int, int, int],
     if asked.shape is not None:
         sides = _parsed(asked.shape)
         if prod(sides) != pixels:
-            raise EnsyncError(f"--shape {asked.shape} has {prod(sides)} values and {look.path} {pixels} columns of pixels", "as many", "correct --shape or --label")
+            raise EnsyncError(
+                f"--shape {asked.shape} has {prod(sides)} values and {look.path} {pixels} columns of pixels",
+                "as many",
+                "correct --shape or --label",
+            )
         if len(sides) == 2:
             return (*sides, 1), False
         planes = sides[2] not in (1, 3)
-        return ((sides[1], sides[2], sides[0]) if planes else (sides[0], sides[1], sides[2])), planes
+        return (
+            (sides[1], sides[2], sides[0]) if planes else (sides[0], sides[1], sides[2])
+        ), planes
     found = picture_shape(pixels)
     if found is None:
         raise _no_shape(look, pixels)
@@ -205,14 +288,22 @@ def _shape(look: Look, asked: Asked, pixels: int) -> tuple[tuple[int, int, int],
 
 def _check_order(look: Look, pixels: list[int]) -> None:
     """Refuse pixel columns whose names carry numbers (pixel0, pixel1, pixel10, pixel2 ...) that do not ascend."""
-    names = [look.names[place] for place in pixels] if look.names and len(look.names) == look.columns else []
+    names = (
+        [look.names[place] for place in pixels]
+        if look.names and len(look.names) == look.columns
+        else []
+    )
     places = [tuple(map(int, re.findall(r"\d+", name))) for name in names]
     if len({re.sub(r"\d+", "#", name) for name in names}) != 1 or not all(places):
         return
-    wrong = next((place for place in range(1, len(places)) if places[place] <= places[place - 1]), None)
+    wrong = next(
+        (place for place in range(1, len(places)) if places[place] <= places[place - 1]), None
+    )
     if wrong is not None:
         given = f"the pixel columns of {look.path} are not in order: '{names[wrong]}' comes after '{names[wrong - 1]}'"
-        raise EnsyncError(given, "pixels row by row, left to right", "sort the columns by their numbers")
+        raise EnsyncError(
+            given, "pixels row by row, left to right", "sort the columns by their numbers"
+        )
 
 
 def _no_shape(look: Look, pixels: int) -> EnsyncError:
@@ -229,7 +320,10 @@ def _no_shape(look: Look, pixels: int) -> EnsyncError:
 
 def _like(look: Look, like: Columns) -> Columns:
     """Return the training table's columns for another table, whose header must agree."""
-    if look.columns == like.count - 1 and picture_shape(look.columns - len(like.left_out)) == like.shape:
+    if (
+        look.columns == like.count - 1
+        and picture_shape(look.columns - len(like.left_out)) == like.shape
+    ):
         given = f"{look.path} has {look.columns} columns where the training table has {like.count}: it seems to lack the labels"
         raise EnsyncError(given, "the same columns", "add the labels, or move that file away")
     label, pixels = like.label, like.pixels
@@ -238,6 +332,17 @@ def _like(look: Look, like: Columns) -> Columns:
         wanted = [like.names[place] for place in pixels]
         named = like.names[label]
         if named not in theirs or [name for name in look.names if name in set(wanted)] != wanted:
-            raise EnsyncError(f"{look.path} has other columns than the training table, or in another order", "the same", "write both alike")
+            raise EnsyncError(
+                f"{look.path} has other columns than the training table, or in another order",
+                "the same",
+                "write both alike",
+            )
         label, pixels = theirs[named], [theirs[name] for name in wanted]
-    return replace(like, delimiter=look.delimiter, names=look.names, label=label, pixels=pixels, ended=look.ended)
+    return replace(
+        like,
+        delimiter=look.delimiter,
+        names=look.names,
+        label=label,
+        pixels=pixels,
+        ended=look.ended,
+    )

@@ -10,15 +10,26 @@ import numpy as np
 from ensync.errors import EnsyncError
 from ensync.storage.sources.source import told
 
-PIECE = 8 << 20          # bytes read at a time
+PIECE = 8 << 20  # bytes read at a time
 LONGEST_LINE = 32 << 20  # bytes
-MARK = codecs.BOM_UTF8   # with which some programs begin a UTF-8 file
+MARK = codecs.BOM_UTF8  # with which some programs begin a UTF-8 file
 WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 WIDER_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip (or a spreadsheet)", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip (or a spreadsheet)",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
 
 # Where a line splits equally well by two of them, the first is taken: "1;0,5;0,25" has decimal commas.
-DELIMITERS = {b"\t": "tabs", b";": "semicolons", b",": "commas", b"|": "vertical bars", b" ": "blanks"}
+DELIMITERS = {
+    b"\t": "tabs",
+    b";": "semicolons",
+    b",": "commas",
+    b"|": "vertical bars",
+    b" ": "blanks",
+}
 
 
 def pieces(path: Path) -> Iterator[tuple[int, list[bytes]]]:
@@ -57,14 +68,18 @@ def _decoded(path: Path) -> Iterator[bytes]:
                 data = file.read(PIECE)
             yield decoder.decode(b"", final=True).encode()
         except UnicodeError as error:
-            raise EnsyncError(f"{path} is broken UTF-16", "a text file", "save it again, as UTF-8") from error
+            raise EnsyncError(
+                f"{path} is broken UTF-16", "a text file", "save it again, as UTF-8"
+            ) from error
 
 
 def _check_text(path: Path, data: bytes) -> None:
     """Raise EnsyncError when a file begins as something else than text in UTF-8, or UTF-16 with its mark."""
     what = next((name for magic, name in PACKED.items() if data.startswith(magic)), "")
     if what:
-        raise EnsyncError(f"{path} is packed with {what}", "a text file", "unpack it, or save it as CSV")
+        raise EnsyncError(
+            f"{path} is packed with {what}", "a text file", "unpack it, or save it as CSV"
+        )
     head = data[:2000]
     wide = max(head[0::2].count(0), head[1::2].count(0)) > 0.8 * len(head) / 2
     if data.startswith(WIDER_MARKS) or (wide and not data.startswith(WIDE_MARKS) and len(head) > 8):

@@ -10,8 +10,10 @@ from ensync.errors import EnsyncError
 from ensync.storage.sources import csv_lines
 from ensync.storage.sources.csv_lines import DELIMITERS, fields, number
 
-SAMPLE = 100             # lines that a guess looks at
-LABEL_NAMES = frozenset(["label", "labels", "class", "classes", "target", "targets", "category", "digit", "y"])
+SAMPLE = 100  # lines that a guess looks at
+LABEL_NAMES = frozenset(
+    ["label", "labels", "class", "classes", "target", "targets", "category", "digit", "y"]
+)
 NAMED = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "blank": " ", "space": " "}
 
 
@@ -58,19 +60,36 @@ def look_at(path: Path, asked: Asked) -> Look:
     every = (line for _start, lines in csv_lines.pieces(path) for line in lines if line.strip())
     lines = list(islice(every, SAMPLE + 1))
     if not lines:
-        raise EnsyncError(f"{path} is empty", "lines of a label and pixels, with commas between", "give another file with --from")
+        raise EnsyncError(
+            f"{path} is empty",
+            "lines of a label and pixels, with commas between",
+            "give another file with --from",
+        )
     delimiter = _delimiter(asked.delimiter, lines)
     if all(csv_lines.count(line, delimiter) == 1 for line in lines):
         what = f"{path} has 1 columns, with {' or '.join(DELIMITERS.values())} between them"
-        raise EnsyncError(what, "a label and pixels in each line", "give another file with --from, or the character between columns with --delimiter")
-    ended = delimiter != b" " and sum(line.rstrip(b" ").endswith(delimiter) for line in lines[1:]) > 0.9 * len(lines[1:]) > 0
+        raise EnsyncError(
+            what,
+            "a label and pixels in each line",
+            "give another file with --from, or the character between columns with --delimiter",
+        )
+    ended = (
+        delimiter != b" "
+        and sum(line.rstrip(b" ").endswith(delimiter) for line in lines[1:])
+        > 0.9 * len(lines[1:])
+        > 0
+    )
     rows = [fields(line, delimiter) for line in lines]
     ended = ended and (not rows[0] or not rows[0][-1] or len(rows[0]) < len(rows[1]))
     if ended:
         rows = [row[:-1] if row and not row[-1] else row for row in rows]
     header = rows.pop(0) if _has_header(path, rows[0], rows[1:], asked.header) else None
     if not rows:
-        raise EnsyncError(f"{path} has no usable row: it is empty below its header", "rows of a label and pixels", "give another file with --from")
+        raise EnsyncError(
+            f"{path} has no usable row: it is empty below its header",
+            "rows of a label and pixels",
+            "give another file with --from",
+        )
     columns = Counter(map(len, rows)).most_common(1)[0][0]
     names = None if header is None else _names(path, header, columns)
     return Look(path, delimiter, names, rows, columns, ended)
@@ -80,7 +99,11 @@ def _delimiter(asked: str | None, lines: list[bytes]) -> bytes:
     if asked is not None:
         one = NAMED.get(asked.lower(), asked)
         if len(one) != 1 or not one.isascii() or one.isalnum() or one in "\"'+-.\r\n":
-            raise EnsyncError(f"--delimiter {asked!a}", "one character, or " + ", ".join(NAMED), "choose one of them")
+            raise EnsyncError(
+                f"--delimiter {asked!a}",
+                "one character, or " + ", ".join(NAMED),
+                "choose one of them",
+            )
         return one.encode()
 
     def split(delimiter: bytes) -> tuple[int, int]:
@@ -94,8 +117,10 @@ def _names(path: Path, header: list[bytes], columns: int) -> list[str]:
     try:
         names = [name.decode() for name in header]
     except UnicodeDecodeError:
-        raise EnsyncError(f"{path} has a header that is not UTF-8", "UTF-8", "save it again, as UTF-8") from None
-    if len(names) == columns - 1:    # R writes no name above its row names
+        raise EnsyncError(
+            f"{path} has a header that is not UTF-8", "UTF-8", "save it again, as UTF-8"
+        ) from None
+    if len(names) == columns - 1:  # R writes no name above its row names
         names.insert(0, "")
     return ["".join(c for c in name if c.isprintable())[:40] for name in names[:columns]]
 
@@ -133,10 +158,14 @@ def counts_up(values: list[float]) -> bool:
     return len(values) > 1 and all(after == before + 1 for before, after in pairwise(values))
 
 
-def _check_mangled(path: Path, first: list[bytes], known: list[float], others: list[list[bytes]]) -> None:
+def _check_mangled(
+    path: Path, first: list[bytes], known: list[float], others: list[list[bytes]]
+) -> None:
     """Refuse a row of pixels that pandas took for names, made unlike each other (0, 0.1, 0.2 ...) and wrote back."""
     fractions = sum(value != int(value) for value in known)
-    whole = all(value == int(value) for row in others for text in row if (value := number(text)) is not None)
+    whole = all(
+        value == int(value) for row in others for text in row if (value := number(text)) is not None
+    )
     if others and whole and fractions > len(first) / 4 and len(set(first)) == len(first):
         shown = ", ".join(text.decode("latin-1") for text in first[:6])
         raise EnsyncError(

@@ -45,7 +45,11 @@ class Scale:
 
     def good(self, pixels: np.ndarray) -> np.ndarray:
         """Return which rows bool (rows,) hold pixels only."""
-        fit = (pixels >= 0) & (pixels <= 1) if self.shares else (pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))
+        fit = (
+            (pixels >= 0) & (pixels <= 1)
+            if self.shares
+            else (pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))
+        )
         return np.asarray(fit.all(axis=1))
 
     def says(self) -> str:
@@ -80,25 +84,36 @@ def read_rows(path: Path, columns: Columns, scale: Scale) -> Rows:
             pixels.append(values)
     if not any(map(len, labels)):
         why = first_few(bad.first, bad.count) or "it is empty"
-        raise EnsyncError(f"{path} has no usable row: {why}", f"rows of {columns.count} whole numbers", "correct the file")
+        raise EnsyncError(
+            f"{path} has no usable row: {why}",
+            f"rows of {columns.count} whole numbers",
+            "correct the file",
+        )
     for earlier in pixels[:undecided] if scale.shares else []:
         earlier *= 255
     return Rows(np.concatenate(labels), np.concatenate(pixels), bad, scale.shares is None)
 
 
-def _parse(numbered: list[tuple[int, bytes]], columns: Columns, scale: Scale, bad: Bad) -> tuple[np.ndarray, np.ndarray]:
+def _parse(
+    numbered: list[tuple[int, bytes]], columns: Columns, scale: Scale, bad: Bad
+) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and pixels uint8 of the good ones of these lines; the bad ones go to `bad`."""
     lines = [line for _number, line in numbered]
     table = _load(lines, columns)
     if table is None:  # some line is not numbers or too long or short: find out which, one by one
         rows = [_load([line], columns) for line in lines]
         width = len(columns.pixels) + (not columns.text)
-        table = np.concatenate([np.full((1, width), np.nan, np.float32) if row is None else row for row in rows])
+        table = np.concatenate(
+            [np.full((1, width), np.nan, np.float32) if row is None else row for row in rows]
+        )
     pixels = table if columns.text else table[:, 1:]
     scale.decide(pixels)
     good = scale.good(pixels)
     if columns.text:
-        words = [_word(csv_lines.field(line, columns.label, columns.count, columns.delimiter)) for line in lines]
+        words = [
+            _word(csv_lines.field(line, columns.label, columns.count, columns.delimiter))
+            for line in lines
+        ]
         good &= [word is not None for word in words]
         labels = np.array([word or "" for word in words], object)
     else:
@@ -159,10 +174,16 @@ def _wrong(text: bytes, place: int, columns: Columns, scale: Scale) -> str:
     if not text:
         return f"lacks {nth}"
     if place == columns.label and columns.text:
-        return "" if _word(text) else f"has {shown} as {nth}, which is no class name" + _encoding(text)
+        return (
+            "" if _word(text) else f"has {shown} as {nth}, which is no class name" + _encoding(text)
+        )
     if value is None:
-        return f"has {shown} as {nth}, which is not a number" + (" (numbers need a decimal point)" if b"," in text else "")
+        return f"has {shown} as {nth}, which is not a number" + (
+            " (numbers need a decimal point)" if b"," in text else ""
+        )
     limit = LARGEST_LABEL if place == columns.label else 1 if scale.shares else 255
     wanted = f"a whole number from 0 to {LARGEST_LABEL}" if place == columns.label else scale.says()
-    fits = 0 <= value <= limit and (value == int(value) or (scale.shares and place != columns.label))
+    fits = 0 <= value <= limit and (
+        value == int(value) or (scale.shares and place != columns.label)
+    )
     return "" if fits else f"has {shown} as {nth}, which is not {wanted}"

@@ -9,9 +9,9 @@ from ensync.storage.sources import csv_lines
 from ensync.storage.sources.csv_lines import number
 from ensync.storage.sources.csv_look import Look, called
 
-FEW = 20                 # rows below which the number of different values says nothing
-FARTHEST = 10            # times their number that labels may reach: 3 and 8 are labels, 0 and 255 are pixels
-MOST_VALUES = 70_000     # different values of a column that are counted
+FEW = 20  # rows below which the number of different values says nothing
+FARTHEST = 10  # times their number that labels may reach: 3 and 8 are labels, 0 and 255 are pixels
+MOST_VALUES = 70_000  # different values of a column that are counted
 
 
 class Values(NamedTuple):
@@ -25,13 +25,24 @@ class Values(NamedTuple):
     def of(look: Look, place: int) -> "Values":
         """Count the values of a column."""
         counts = Counter(_column(look, place))
-        words = {value: times for value, times in counts.items() if number(value) is None and not missing(value)}
-        text = sum(words.values()) > counts.total() / 2 or sum(times > 1 for times in words.values()) > 1
+        words = {
+            value: times
+            for value, times in counts.items()
+            if number(value) is None and not missing(value)
+        }
+        text = (
+            sum(words.values()) > counts.total() / 2
+            or sum(times > 1 for times in words.values()) > 1
+        )
         return Values(place, counts, text)
 
     def __str__(self) -> str:
         different = len(self.counts)
-        return "one value only" if different == 1 else f"{different} different values in {self.counts.total()} rows"
+        return (
+            "one value only"
+            if different == 1
+            else f"{different} different values in {self.counts.total()} rows"
+        )
 
     def numbers(self) -> set[float]:
         """Return the values that are numbers."""
@@ -41,7 +52,11 @@ class Values(NamedTuple):
         """Tell whether these can be labels: words or whole numbers, several, and in FEW rows or more neither too many nor far apart."""
         values = self.numbers()
         whole = self.text or all(value >= -1 and value == int(value) for value in values)
-        apart = not self.text and self.counts.total() >= FEW and max(values, default=0) > FARTHEST * len(values)
+        apart = (
+            not self.text
+            and self.counts.total() >= FEW
+            and max(values, default=0) > FARTHEST * len(values)
+        )
         return whole and len(self.counts) > 1 and self.repeated() and not apart
 
     def repeated(self) -> bool:
@@ -51,14 +66,25 @@ class Values(NamedTuple):
     def strong(self) -> bool:
         """Tell whether these look like labels: every number from 0 or 1 on, twice on average."""
         values = self.numbers()
-        gapless = len(values) > 1 and min(values) in (0, 1) and all(value == int(value) for value in values) and max(values) - min(values) == len(values) - 1
+        gapless = (
+            len(values) > 1
+            and min(values) in (0, 1)
+            and all(value == int(value) for value in values)
+            and max(values) - min(values) == len(values) - 1
+        )
         return self.text or (gapless and 2 * len(self.counts) <= self.counts.total())
 
     def check(self, look: Look) -> None:
         """Raise EnsyncError when there are more labels than is plausible."""
         if not self.repeated():
-            what = f"{called(self.place, look.names)} of {look.path} has {self}, too many for labels"
-            raise EnsyncError(what, "at least two rows for a label", f"say with --label which column holds the labels; --label {self.place + 1} if it is this one")
+            what = (
+                f"{called(self.place, look.names)} of {look.path} has {self}, too many for labels"
+            )
+            raise EnsyncError(
+                what,
+                "at least two rows for a label",
+                f"say with --label which column holds the labels; --label {self.place + 1} if it is this one",
+            )
 
 
 def missing(text: bytes) -> bool:
