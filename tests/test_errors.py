@@ -52,7 +52,7 @@ LONG = "x" * 300
     ["describe", STEERING.rstrip("\0")], ["describe", STEERING.rstrip("\0") + ".toml"], [STEERING], ["data", STEERING], ["describe", f"--{STEERING}"],
     ["describe", "a.toml", "--set", STEERING], ["describe", "a.toml", "--set", f"network.name={STEERING}"], ["describe", "a.toml", "--set", f"{STEERING}.x=1"],
     ["describe", "a.toml", "--set", f"data.{STEERING}=1"], ["describe", "a.toml", "--set", f"data.path={STEERING}"], ["describe", "s\x1b[2J\n.toml"],
-    ["data", "prepare", STEERING], ["collect", "--over", STEERING, "."], ["submit", "a.toml", "--time", STEERING],
+    ["data", "prepare", STEERING.rstrip("\0")], ["collect", "--over", STEERING, "."], ["submit", "a.toml", "--time", STEERING],
 ])  # fmt: skip
 def test_names_of_every_kind_are_one_clean_line(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
@@ -84,3 +84,38 @@ def test_a_removed_working_directory_is_a_sentence(tmp_path, monkeypatch, capsys
     (tmp_path / "gone").rmdir()
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err.startswith("the working directory cannot be used")
+
+
+def test_a_link_that_leads_nowhere_is_told_as_one(tmp_path, monkeypatch, capsys):
+    """And no name is proposed that was given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text('[data]\npath = "data.h5"\n[output]\ndirectory = "runs"\n')
+    for name in ("x.toml", "x", "data.h5"):
+        (tmp_path / name).symlink_to("far/away")
+    for arguments in (["describe", "x.toml"], ["describe", "x"], ["describe", "a.toml"]):
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert ", a link to 'far/away' that leads nowhere; expected" in err and "did you mean" not in err, err
+
+
+@pytest.mark.parametrize(("variable", "value", "told"), [
+    ("NUMBA_NUM_THREADS", "0", "NUMBA_NUM_THREADS=0; expected a whole number"), ("NUMBA_NUM_THREADS", "two", "NUMBA_NUM_THREADS=two"),
+    ("NUMBA_THREADING_LAYER", "a\nb", r"NUMBA_THREADING_LAYER=a\nb; expected one of default, omp"),
+])  # fmt: skip
+def test_variables_that_numba_stumbles_over_are_refused(monkeypatch, variable, value, told):
+    from ensync.kernels import threads
+
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(EnsyncError) as caught:
+        threads.prepare_environment()
+    assert str(caught.value).startswith(told)
+
+
+def test_numbers_of_the_environment_may_be_none():
+    from ensync.resources import number
+    from ensync.submit import minutes
+
+    assert [number(text) for text in (None, "", "12", " 7\n", "abc", "1,2", "²", "-3")] == [0, 0, 12, 7, 0, 0, 0, 0]
+    for time in ("²", "1:٣", "-1", "1-", "1:2:3:4", "5\n"):
+        with pytest.raises(EnsyncError):
+            minutes(time)

@@ -11,6 +11,7 @@ import click
 from ensync import __version__, streams
 from ensync.errors import EnsyncError, nearest, printable, sentence
 from ensync.launching import started
+from ensync.resources import number
 
 EXIT_CODES = ("Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 3 nobody got on for training.watchdog seconds; 75 stopped by a signal after a checkpoint, run again to continue; "
               "130 Ctrl-C.")
@@ -100,7 +101,7 @@ def train(job: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite
 
 def _again(asked: bool) -> bool:
     """Whether to continue what was begun: asked for, or this is a job that Slurm has restarted."""
-    return asked or int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    return asked or number(os.environ.get("SLURM_RESTART_COUNT")) > 0
 
 
 @cli.command(short_help="Continue a run from its newest valid checkpoint.")

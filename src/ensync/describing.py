@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ensync.effects import without_effect
-from ensync.errors import EnsyncError, nearest, printable
+from ensync.errors import EnsyncError, leads_nowhere, nearest, printable
 from ensync.job import Job, dump_job, job_from_dict, load_job, override
 from ensync.report import text
 
@@ -33,7 +33,7 @@ def _is_checkpoint(thing: str) -> bool:
     path = Path(thing)
     if not path.exists():
         beside = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise EnsyncError(f"there is no '{thing}'{nearest(thing, beside)}", "a job file, a run's directory, a checkpoint or a dataset", "check the path")
+        raise EnsyncError(f"there is no '{thing}'{leads_nowhere(path) or nearest(thing, beside)}", "a job file, a run's directory, a checkpoint or a dataset", "check the path")
     with open(path, "rb") as file:
         return file.read(6) == b"Ensync"
 

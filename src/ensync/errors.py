@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import unicodedata
 from collections.abc import Iterable
 
@@ -84,7 +85,15 @@ def sentence(error: BaseException) -> EnsyncError | None:
     return None
 
 
+def leads_nowhere(path: str | os.PathLike[str]) -> str:
+    """Return ", a link to 'x' that leads nowhere" for such a link, whose data were perhaps not fetched; "" for what is no link."""
+    try:
+        return f", a link to '{os.readlink(path)}' that leads nowhere"
+    except OSError:
+        return ""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the nearest allowed name, or "" when none is near."""
-    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [other for other in allowed if other != name], n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -12,7 +12,7 @@ from ensync.mpi import facts as wire
 from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.world import Comm, mpi_description, on_root
 from ensync.report.console import Console
-from ensync.resources import cpu_quota, node_memory, process_memory
+from ensync.resources import cpu_quota, node_memory, number, process_memory
 from ensync.storage import facts as disk
 from ensync.storage.dataset import open_dataset
 from ensync.strategies import launch
@@ -47,7 +47,7 @@ def _rank(comm: Comm, count: int) -> Rank:
     shared, own = node_memory(), process_memory()
     return Rank(
         rank=comm.rank, node=platform.node(), mpi=mpi_description(), launcher=_launcher(), cores=frozenset(launch.cores()), node_cores=os.cpu_count() or 1,
-        threads=count, granted=int(os.environ.get("SLURM_CPUS_PER_TASK") or 0), layer=kernels.threading_layer(), cache=cache, cache_trouble=trouble,
+        threads=count, granted=number(os.environ.get("SLURM_CPUS_PER_TASK")), layer=kernels.threading_layer(), cache=cache, cache_trouble=trouble,
         clock=wire.clock(comm), memory=shared.bytes, bound=shared.bound, own_memory=own.bytes, own_bound=own.bound, quota=cpu_quota(),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from ensync.effects import refuse_without_effect
-from ensync.errors import EnsyncError, nearest
+from ensync.errors import EnsyncError, leads_nowhere, nearest
 from ensync.layer_settings import KINDS
 from ensync.settings import Job
 
@@ -29,7 +29,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         beside = [str(p) for p in Path(path).parent.glob("*.toml")]
-        raise EnsyncError(f"no file '{path}'{nearest(str(path), beside)}", "a job file (TOML)", "give its path; jobs/ has examples") from None
+        raise EnsyncError(f"no file '{path}'{leads_nowhere(path) or nearest(str(path), beside)}", "a job file (TOML)", "give its path; jobs/ has examples") from None
     except UnicodeDecodeError:
         raise EnsyncError(f"'{path}' is not a text file", "a job file (TOML)", "check the path") from None
     except IsADirectoryError:

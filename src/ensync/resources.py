@@ -47,8 +47,8 @@ def _node_bounds(root: Path, environment: Mapping[str, str]) -> Iterator[Memory]
     for group in _groups(root, "memory"):
         if (left := _left_in(group)) < math.inf:
             yield Memory(left, f"the control group {group.name or '/'}")
-    for name, factor in (("SLURM_MEM_PER_NODE", 1), ("SLURM_MEM_PER_CPU", _number(environment.get("SLURM_CPUS_ON_NODE", "")))):
-        if (granted := _number(environment.get(name, ""))) and factor:
+    for name, factor in (("SLURM_MEM_PER_NODE", 1), ("SLURM_MEM_PER_CPU", number(environment.get("SLURM_CPUS_ON_NODE")))):
+        if (granted := number(environment.get(name))) and factor:
             yield Memory(granted * factor << 20, name)
 
 
@@ -61,7 +61,7 @@ def _available(root: Path) -> float:
 def _left_in(group: Path) -> float:
     """Return what a memory group leaves: its limit less what is used and cannot be given back (files in the page cache can)."""
     limits = [_limit(group / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
-    used = _number(_text(group / "memory.current")) or _number(_text(group / "memory.usage_in_bytes"))
+    used = number(_text(group / "memory.current")) or number(_text(group / "memory.usage_in_bytes"))
     kept = re.findall(r"^(?:total_)?(?:in)?active_file (\d+)$", _text(group / "memory.stat"), re.MULTILINE)
     cached = sum(map(int, kept[-2:]))  # version 1 has those of the group alone first, then those of its whole tree
     return max(0, min(limits) - max(0, used - cached))
@@ -69,14 +69,14 @@ def _left_in(group: Path) -> float:
 
 def _limit(path: Path) -> float:
     value = _text(path).strip()
-    return int(value) if value.isdigit() and int(value) < BOUNDLESS else math.inf
+    return int(value) if re.fullmatch("[0-9]+", value) and int(value) < BOUNDLESS else math.inf
 
 
 def _quota(group: Path) -> float:
     quota, period = (*_text(group / "cpu.max").split(), "", "")[:2]
     if not quota:
         quota, period = _text(group / "cpu.cfs_quota_us").strip(), _text(group / "cpu.cfs_period_us").strip()
-    return int(quota) / int(period) if quota.isdigit() and _number(period) else math.inf
+    return int(quota) / number(period) if re.fullmatch("[0-9]+", quota) and number(period) else math.inf
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
@@ -114,8 +114,9 @@ def _process_bounds(root: Path) -> Iterator[Memory]:
             yield Memory(max(0, allowed - (int(used[1]) << 10 if used else 0)), f"the limit of a process ({option})")
 
 
-def _number(text: str) -> int:
-    return int(text) if text.strip().isdigit() else 0
+def number(text: str | None) -> int:
+    """Return the whole number that a variable or a file of the system holds, 0 when it is none."""
+    return int(text) if text and re.fullmatch(r"\s*[0-9]+\s*", text) else 0
 
 
 def _text(path: Path) -> str:

@@ -1,5 +1,6 @@
 """`ensync submit`: the line that hands a job file to Slurm, refused beforehand when the partition cannot give what it asks for."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -40,7 +41,7 @@ def minutes(time: str) -> float:
     """Return the minutes of a time as Slurm writes it: MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS. Errors: EnsyncError."""
     days, dash, rest = time.rpartition("-")
     parts = rest.split(":")
-    if not all(part.isdigit() for part in parts) or len(parts) > 3 or (dash and not days.isdigit()):
+    if not re.fullmatch("([0-9]+-)?[0-9]+(:[0-9]+){0,2}", time):
         raise EnsyncError(f"--time {time}", "MINUTES, HH:MM:SS or D-HH:MM:SS", "write for example --time 1:00:00")
     numbers = [int(part) for part in parts]
     if dash:

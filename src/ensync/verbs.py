@@ -11,7 +11,7 @@ import numpy as np
 
 from ensync.activity import Doing, doing
 from ensync.effects import refuse_without_effect, without_effect
-from ensync.errors import EnsyncError, nearest
+from ensync.errors import EnsyncError, leads_nowhere, nearest
 from ensync.job import Job, job_from_dict, load_job, override
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
@@ -344,7 +344,7 @@ def _find_run(comm: Comm, directory: str) -> str:
 def _check_exists(directory: str) -> None:
     if not Path(directory).exists():
         beside = [str(p) for p in Path(directory).parent.glob("*")] if Path(directory).parent.is_dir() else []
-        raise EnsyncError(f"no run at '{directory}'{nearest(directory, beside)}", "the output.directory of a run, or a checkpoint file", "check the path")
+        raise EnsyncError(f"no run at '{directory}'{leads_nowhere(directory) or nearest(directory, beside)}", "the output.directory of a run, or a checkpoint file", "check the path")
 
 
 def _load(comm: Comm, directory: str) -> state.Loaded:

@@ -16,6 +16,7 @@ from pathlib import Path
 from ensync.errors import EnsyncError
 
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+LAYERS = ("default", "omp", "tbb", "workqueue", "safe", "threadsafe", "forksafe")   # that NUMBA_THREADING_LAYER may name
 OPTIMIZATION = "2"   # of LLVM, where numba takes 3: kernels are vectors already, as fast, and compiled in a fifth less time
 
 
@@ -26,6 +27,7 @@ def prepare_environment() -> None:
     The OpenMP wait policy stays the library's own: threads spin for under a millisecond, then sleep (fork and join
     of two threads 1.1 us; 9-30 us with OMP_WAIT_POLICY=passive), and numba passes its own thread count.
     """
+    _check_variables()
     for name in SINGLE_THREADED:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("NUMBA_OPT", OPTIMIZATION)
@@ -33,6 +35,8 @@ def prepare_environment() -> None:
         return
     directory = cache_directory()
     try:
+        if not directory.is_absolute():   # HOME is not set, and the user has no entry in the system's list
+            raise OSError("the home directory is not known")
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
@@ -42,6 +46,15 @@ def prepare_environment() -> None:
     os.environ["NUMBA_CACHE_DIR"] = str(directory)
     if "numba.core.config" in sys.modules:
         sys.modules["numba.core.config"].CACHE_DIR = str(directory)
+
+
+def _check_variables() -> None:
+    """Refuse values that numba would stumble over at the first kernel, or ignore."""
+    rules = {"NUMBA_NUM_THREADS": ("[1-9][0-9]*", "a whole number of at least 1"), "NUMBA_THREADING_LAYER": ("|".join(LAYERS), "one of " + ", ".join(LAYERS))}
+    for name, (pattern, expected) in rules.items():
+        value = os.environ.get(name, "")
+        if value and not re.fullmatch(pattern, value):
+            raise EnsyncError(f"{name}={value}", expected, "correct it, or unset it")
 
 
 def cache_directory() -> Path:

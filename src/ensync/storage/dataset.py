@@ -9,7 +9,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from ensync.errors import EnsyncError, nearest, reason
+from ensync.errors import EnsyncError, leads_nowhere, nearest, reason
 from ensync.storage import layout
 from ensync.storage.description import describe
 from ensync.storage.layout import SPLITS, Layout, refusal
@@ -199,7 +199,7 @@ def _check_regular(path: Path) -> None:
     except FileNotFoundError as error:
         from ensync.storage.sources.names import resembling  # here, since the sources load Pillow
 
-        raise EnsyncError(f"{path} does not exist{resembling(path)}", "a prepared dataset", "make it with 'ensync data prepare', or correct data.path") from error
+        raise EnsyncError(f"{path} does not exist{leads_nowhere(path) or resembling(path)}", "a prepared dataset", "make it with 'ensync data prepare', or correct data.path") from error
     except OSError as error:
         raise _unreadable(path, reason(error)) from error
 
