@@ -185,6 +185,8 @@ DOUBTFUL = {
     "no square": ({"pixels": PIXELS[:, :14]}, Asked(), ["15 columns", "such as 785", "such as --shape 7x2"]),
     "one column too many": ({"pixels": np.c_[PIXELS, PIXELS[:, 0]]}, Asked(), ["18 columns", "one too many"]),
     "sorted as words": ({"header": ["label", *sorted(NAMES)]}, Asked(), ["not in order", "'pixel2' comes after 'pixel15'"]),
+    "colour by colour": ({"header": ["label", *(f"{c}{n}" for c in "rgb" for n in range(4))], "pixels": PIXELS[:, :12]}, Asked(),
+                         ["all columns like column 2 ('r0') before those like column 6 ('g0')", "--shape 3x2x2"]),
     "decimal commas": ({"delimiter": ";", "pixels": [[f"0,{v}" for v in row] for row in PIXELS.tolist()]}, Asked(), ["decimal point"]),
     "fractions": ({"pixels": PIXELS + 0.5}, Asked(), ["no usable row", "not a whole number from 0 to 255"]),
     "below 0": ({"pixels": PIXELS / 127.5 - 1}, Asked(), ["which is not"]),

@@ -176,6 +176,16 @@ def test_twelve_bits_in_a_file_of_sixteen_are_refused_until_their_range_is_given
     assert np.abs(pixels[0, ..., 0] - np.floor(RAMP * 4093) / 4095 * 255).max() <= 0.51
 
 
+def test_colours_of_twelve_bits_are_refused_with_what_helps_them(tmp_path):
+    def twelve(path, seed):
+        rows = [struct.pack(">24H", *[(97 * seed + place) % 4096 for place in range(24)])] * SIDE
+        path.write_bytes(png_with_key(16, 2, rows, bytes(6)))
+
+    write_classes(tmp_path / "in", twelve)
+    with pytest.raises(EnsyncError, match="fewer bits.*; convert the pictures to 8 bits"):
+        prepare("images", tmp_path / "d.h5", tmp_path / "in", size=SIDE)
+
+
 def test_a_range_without_deep_pictures_is_refused(tmp_path):
     write_classes(tmp_path, lambda path, seed: Image.fromarray(np.roll(COLOURS, seed)).save(path))
     with pytest.raises(EnsyncError, match="--range with pictures of 8 bits only"):

@@ -95,6 +95,8 @@ def find_columns(path: Path, asked: Asked, like: Columns | None = None) -> Colum
     pixels = [place for place in range(look.columns) if place not in left_out and place != label]
     _check_order(look, pixels)
     shape, planes = _shape(look, asked, len(pixels))
+    if asked.shape is None and shape[2] == 3:
+        _check_planes(look, pixels, shape)
     said = [f"{called(place, look.names)} left out as an index" for place in left_out]
     return Columns(
         look.delimiter,
@@ -304,6 +306,18 @@ def _check_order(look: Look, pixels: list[int]) -> None:
         raise EnsyncError(
             given, "pixels row by row, left to right", "sort the columns by their numbers"
         )
+
+
+def _check_planes(look: Look, pixels: list[int], shape: tuple[int, int, int]) -> None:
+    """Refuse pixel columns named colour by colour (r0, r1 ... g0 ... b0 ...), which are planes."""
+    if not look.names or len(look.names) != look.columns:
+        return
+    names, size = [re.sub(r"\d+", "#", look.names[place]) for place in pixels], len(pixels) // 3
+    if size > 1 and len(set(names)) == 3 and names == [n for n in names[::size] for _ in range(size)]:
+        first, second = (called(pixels[n * size], look.names) for n in (0, 1))
+        given = f"{look.path} has all columns like {first} before those like {second}"
+        expected = "red, green and blue of each pixel together, or planes that are said to be such"
+        raise EnsyncError(given, expected, f"give --shape 3x{shape[0]}x{shape[1]} for planes")
 
 
 def _no_shape(look: Look, pixels: int) -> EnsyncError:

@@ -46,13 +46,17 @@ class Samples(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """What a deep picture declares, its largest value, and whether some lie outside."""
+    """What a deep picture declares, its largest value, and whether some lie outside.
+
+    colours: the largest is of colours, of which the upper 8 bits are read.
+    """
 
     bits: int
     values: Values
     tagged: bool
     largest: float
     outside: bool
+    colours: bool = False
 
 
 def samples_of(image: ImageFile.ImageFile) -> Samples | None:
@@ -146,7 +150,7 @@ def _depth_of_colours(image: Image.Image, samples: Samples, asked: Values | None
         )
     colours = np.asarray(image)[..., :3]
     largest = 65_535 if image.mode == "CMYK" else int(colours.max()) * 256 + 255
-    return Depth(16, (0, 65_535), False, largest, False)
+    return Depth(16, (0, 65_535), False, largest, False, colours=True)
 
 
 def check_depths(
@@ -159,23 +163,26 @@ def check_depths(
     right, values that stay below a quarter of what all of one depth declare: 12 bits in files of 16
     would be almost black. Errors: EnsyncError, naming files; `action` says what to do.
     """
-    by_bits: dict[int, tuple[float, str]] = {}
+    by_bits: dict[int, tuple[float, str, bool]] = {}
     by_tags: dict[Values, str] = {trained: "the training pictures"} if trained else {}
     for name, depth in depths:
         if depth.tagged:
             by_tags.setdefault(depth.values, name)
         elif depth.values == (0, 2**depth.bits - 1):
             by_bits[depth.bits] = max(
-                by_bits.get(depth.bits, (-1.0, "")), (depth.largest, name), key=lambda seen: seen[0]
+                by_bits.get(depth.bits, (-1.0, "", False)),
+                (depth.largest, name, depth.colours),
+                key=lambda seen: seen[0],
             )
-    for bits, (largest, name) in by_bits.items():
+    for bits, (largest, name, colours) in by_bits.items():
         if largest < 2**bits // DARK and not dark:
             likely = 2 ** max(1, math.ceil(math.log2(largest + 1))) - 1
             what = (
                 f"no picture of {bits} bits holds a value above {largest:.0f} (in {name}):"
                 f" they seem to be of fewer bits, 0 to {likely}"
             )
-            raise EnsyncError(what, f"values up to {2**bits - 1}, as the files declare", action)
+            do = "convert the pictures to 8 bits" if colours else action  # whose range is fixed
+            raise EnsyncError(what, f"values up to {2**bits - 1}, as the files declare", do)
     if len(by_tags) > 1:
         named = [f"{black:g} to {white:g} in {name}" for (black, white), name in by_tags.items()]
         what = (
