@@ -312,8 +312,10 @@ def _check_planes(look: Look, pixels: list[int], shape: tuple[int, int, int]) ->
     """Refuse pixel columns named colour by colour (r0, r1 ... g0 ... b0 ...), which are planes."""
     if not look.names or len(look.names) != look.columns:
         return
-    names, size = [re.sub(r"\d+", "#", look.names[place]) for place in pixels], len(pixels) // 3
-    if size > 1 and len(set(names)) == 3 and names == [n for n in names[::size] for _ in range(size)]:
+    names = [re.sub(r"\d+", "#", look.names[place]) for place in pixels]
+    size = len(pixels) // 3
+    planes = [name for name in names[::size] for _ in range(size)]
+    if size > 1 and len(set(names)) == 3 and names == planes:
         first, second = (called(pixels[n * size], look.names) for n in (0, 1))
         given = f"{look.path} has all columns like {first} before those like {second}"
         expected = "red, green and blue of each pixel together, or planes that are said to be such"
