@@ -19,7 +19,7 @@ def ranks(count, nodes=1, cores=8, bound=0, threads=None, **facts):
             **{key: value for key, value in facts.items() if key not in ("mpi", "launcher")},
         )
         for node in range(nodes) for local in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def only(findings, level, *words):

@@ -53,7 +53,7 @@ LONG = "x" * 300
     ["describe", "a.toml", "--set", STEERING], ["describe", "a.toml", "--set", f"network.name={STEERING}"], ["describe", "a.toml", "--set", f"{STEERING}.x=1"],
     ["describe", "a.toml", "--set", f"data.{STEERING}=1"], ["describe", "a.toml", "--set", f"data.path={STEERING}"], ["describe", "s\x1b[2J\n.toml"],
     ["data", "prepare", STEERING.rstrip("\0")], ["collect", "--over", STEERING, "."], ["submit", "a.toml", "--time", STEERING],
-])  # fmt: skip
+])
 def test_names_of_every_kind_are_one_clean_line(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.toml").write_text('[data]\npath = "none.h5"\n[output]\ndirectory = "runs"\n')
@@ -101,7 +101,7 @@ def test_a_link_that_leads_nowhere_is_told_as_one(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(("variable", "value", "told"), [
     ("NUMBA_NUM_THREADS", "0", "NUMBA_NUM_THREADS=0; expected a whole number"), ("NUMBA_NUM_THREADS", "two", "NUMBA_NUM_THREADS=two"),
     ("NUMBA_THREADING_LAYER", "a\nb", r"NUMBA_THREADING_LAYER=a\nb; expected one of default, omp"),
-])  # fmt: skip
+])
 def test_variables_that_numba_stumbles_over_are_refused(monkeypatch, variable, value, told):
     from ensync.kernels import threads
 

@@ -36,9 +36,9 @@ FLOOD = 300 * 1024   # KiB by which memory may grow in one test
 STRANGE = [
     -1, 0, 1, 2**31, 2**63, -(2**63), 2**64, 10**30, int("9" * 4000), 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), float("-inf"), True, False, "", " ", "auto", "nan",
     "relu", "1", "\x00", "\n", "é漢\u202e\U0001f9e0", "../" * 40, "x" * 100_000, [], [[]], [1, 2], [1.5, "a"], [-1], [2**40], [{}], {}, {"a": {"b": 1}}, {"kind": "dense"}, ["relu"] * 5000,
-]  # fmt: skip
+]
 FRAGMENTS = ["=", ".", "..", "[", "]", "{", "}", '"', "'", '"""', "#", ",", "-", "e", "nan", "1e999", "inf", "[" * 3000, "{a=" * 900, "9" * 5000, "0x" + "f" * 9000, "\n", "\x00", "\ud800", "é",
-             "1979-05-27T07:32:00Z", "training", "epochs", "network", "layers", "data.path", "true", "  "]  # fmt: skip
+             "1979-05-27T07:32:00Z", "training", "epochs", "network", "layers", "data.path", "true", "  "]
 
 
 @pytest.fixture(autouse=True)

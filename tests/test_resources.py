@@ -43,7 +43,7 @@ def test_the_least_of_nested_groups_of_version_2(machine):
         f"{group}/task/memory.max": "max\n", f"{group}/task/memory.current": 10**8, f"{group}/task/cpu.max": "max 100000\n",
         f"{group}/memory.max": 3 * GB, f"{group}/memory.current": 2 * GB, f"{group}/memory.stat": f"anon {GB}\ninactive_file {GB // 2}\nactive_file {GB // 4}\n",
         f"{group}/cpu.max": "150000 100000\n", "sys/fs/cgroup/slice/memory.max": 5 * GB, "sys/fs/cgroup/slice/memory.current": GB,
-    })  # fmt: skip
+    })
     assert free(root) == resources.Memory(3 * GB - 2 * GB + 3 * GB // 4, "the control group job")
     assert resources.cpu_quota(root) == 1.5
 
@@ -63,7 +63,7 @@ def test_version_1_in_a_container(machine, mounted):
         f"{memory}memory.limit_in_bytes": GB // 2, f"{memory}memory.usage_in_bytes": GB // 4,
         f"{memory}memory.stat": "cache 7\ninactive_file 1\nactive_file 2\ntotal_inactive_file 1000\ntotal_active_file 500\n",
         f"{cpu}cpu.cfs_quota_us": 50000, f"{cpu}cpu.cfs_period_us": 100000,
-    })  # fmt: skip
+    })
     assert free(root).bytes == GB // 2 - GB // 4 + 1500
     assert resources.cpu_quota(root) == 0.5
 
@@ -72,7 +72,7 @@ def test_version_1_without_limits(machine):
     root = machine({
         "proc/self/cgroup": "4:memory:/\n5:cpu,cpuacct:/\n", "proc/self/mountinfo": V1.format(root="/"),
         "sys/fs/cgroup/memory/memory.limit_in_bytes": 9223372036854771712, "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": -1,
-    })  # fmt: skip
+    })
     assert free(root).bound == "the node" and resources.cpu_quota(root) == math.inf
 
 

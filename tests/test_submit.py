@@ -5,7 +5,8 @@ import pytest
 from ensync.errors import EnsyncError
 from ensync.submit import Partition, Request, check, command, minutes, read_partitions
 
-PARTITIONS = read_partitions("debug*|up|30:00|4|16\nlong|up|7-00:00:00|64|48+\nlong|up|7-00:00:00|2|64\nold|down|infinite|1|8\n")
+PARTITIONS = read_partitions("debug*|up|30:00|4|16\nlong|up|7-00:00:00|64|48+\n"
+                             "long|up|7-00:00:00|2|64\nold|down|infinite|1|8\n")
 
 
 @pytest.mark.parametrize(

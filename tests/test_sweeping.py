@@ -96,4 +96,4 @@ def test_a_collection_tells_of_runs_left_out_and_of_other_differences(tmp_path):
     assert doubts("network.hidden", [a, b]) == []
     assert doubts("network.hidden", [a, gone, c]) == [
         f"1 of 3 runs left out, without a result.json: {gone}", "the runs differ in more than network.hidden: training.epochs",
-    ]  # fmt: skip
+    ]

@@ -139,7 +139,8 @@ def _trained_on(checkpoint: Path, attributes: dict[str, Any], place: str) -> tup
     from ensync.strategies.identity import Identity, same
 
     identity = Identity.from_dict(attributes["dataset"]) if attributes.get("dataset") else None
-    lines = [f"trained on  {identity or attributes['fingerprint'] + ' (a checkpoint of an older version tells no more)'}"]
+    unknown = f"{attributes['fingerprint']} (a checkpoint of an older version tells no more)"
+    lines = [f"trained on  {identity or unknown}"]
     if identity and identity.preparation:
         lines.append("prepared    " + ", ".join(f"{key} {value}" for key, value in identity.preparation.items()))
     if not Path(place).exists():

@@ -47,7 +47,8 @@ def _listed(layers: Sequence[Any]) -> Iterator[Section]:
 
 def _has(job: Job, names: Collection[str], *kinds: str) -> bool:
     """Whether the network is one of these, or lists a layer of one of these kinds."""
-    listed = {layer.kind for layer in _listed(job.network.layers or [])}  # type: ignore[attr-defined]
+    layers = _listed(job.network.layers or [])
+    listed = {layer.kind for layer in layers}  # type: ignore[attr-defined]
     return job.network.name in names or not listed.isdisjoint(kinds)
 
 

@@ -49,7 +49,7 @@ def _rank(comm: Comm, count: int) -> Rank:
         rank=comm.rank, node=platform.node(), mpi=mpi_description(), launcher=_launcher(), cores=frozenset(launch.cores()), node_cores=os.cpu_count() or 1,
         threads=count, granted=number(os.environ.get("SLURM_CPUS_PER_TASK")), layer=kernels.threading_layer(), cache=cache, cache_trouble=trouble,
         clock=wire.clock(comm), memory=shared.bytes, bound=shared.bound, own_memory=own.bytes, own_bound=own.bound, quota=cpu_quota(),
-    )  # fmt: skip
+    )
 
 
 def _launcher() -> str:

@@ -139,7 +139,8 @@ class Place:
         """How to set it on the command line, where that is possible."""
         if self.nested or self.section is Job:
             return ""
-        return f"{before}--set {self.name if self.key else f'{self.name}.{next(iter(self.section.model_fields))}'}=VALUE"
+        first = next(iter(self.section.model_fields))
+        return f"{before}--set {self.name if self.key else f'{self.name}.{first}'}=VALUE"
 
 
 def _locate(location: tuple[Any, ...]) -> Place:

@@ -60,7 +60,7 @@ def read_partitions(text: str) -> list[Partition]:
         found[name.rstrip("*")] = Partition(
             name.rstrip("*"), name.endswith("*"), state == "up", None if limit == "infinite" else minutes(limit),
             int(nodes) + (before.nodes if before else 0), max(int(cores.rstrip("+")), before.cores if before else 0),
-        )  # fmt: skip
+        )
     return list(found.values())
 
 
@@ -79,10 +79,10 @@ def check(request: Request, partitions: Sequence[Partition]) -> Partition:
     wanted = request.ranks_per_node * request.cores_per_rank
     if wanted > partition.cores:
         raise EnsyncError(f"{request.ranks_per_node} ranks x {request.cores_per_rank} cores on a node", f"at most {partition.cores} cores, as nodes of '{partition.name}' have",
-                          "lower --ranks-per-node or --cores-per-rank")  # fmt: skip
+                          "lower --ranks-per-node or --cores-per-rank")
     if partition.minutes is not None and minutes(request.time) > partition.minutes:
         raise EnsyncError(f"--time {request.time}", f"at most {partition.minutes:g} minutes, the limit of partition '{partition.name}'",
-                          "ask for less: the job is requeued at its limit and continues by itself")  # fmt: skip
+                          "ask for less: the job is requeued at its limit and continues by itself")
     minutes(request.time)
     return partition
 

@@ -120,13 +120,15 @@ from ensync.kernels import activations, matmul, simd
 assert simd.SIMD == {form!r}
 random = np.random.default_rng(0)
 for n, k, m in ((33, 50, 49), (130, 70, 45)):
-    x, w, b, g = (random.standard_normal(shape).astype(np.float32) for shape in ((n, k), (k, m), m, (n, m)))
-    out, dx, dw, db = np.empty((n, m), "f4"), np.empty((n, k), "f4"), np.empty((k, m), "f4"), np.empty(m, "f4")
+    shapes = (n, k), (k, m), m, (n, m)
+    x, w, b, g = (random.standard_normal(shape).astype(np.float32) for shape in shapes)
+    out, dx, dw, db = (np.empty(shape, "f4") for shape in ((n, m), (n, k), (k, m), m))
     scratch = np.empty(matmul.packing_size(n, k, m), "f4")
     matmul.dense_forward(x, w, b, activations.TANH, out, scratch)
     matmul.dense_input_gradient(g, w, dx, scratch)
     matmul.dense_weight_gradient(x, g, dw, db, scratch)
-    for found, expected in ((out, np.tanh(x @ w + b)), (dx, g @ w.T), (dw, x.T @ g), (db, g.sum(axis=0))):
+    pairs = (out, np.tanh(x @ w + b)), (dx, g @ w.T), (dw, x.T @ g), (db, g.sum(axis=0))
+    for found, expected in pairs:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 """
 

@@ -120,7 +120,7 @@ TRAIN = "train job.toml --overwrite --set training.epochs=1 --set output.directo
     (f"{TRAIN} >&- 2>&-", 0, ""), (f"{TRAIN} <&-", 0, ""), (f"{TRAIN} > /dev/full", 0, "warning: standard output cannot be written"),
     ("describe digits.h5 > /dev/full", 2, "standard output cannot be written because no space is left"), ("describe digits.h5 >&-", 0, ""),
     ("nonsense 2>&-", 2, ""), ("settings | head -1 > /dev/null; exit ${PIPESTATUS[0]}", 0, ""),
-])  # fmt: skip
+])
 def test_streams_may_be_closed_full_or_gone(shared_place, command, code, told):
     program = ["bash", "-c", f"{sys.executable} -m ensync {command}"]
     ended = subprocess.run(program, cwd=shared_place.directory, env=launch.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
@@ -133,7 +133,7 @@ def test_streams_may_be_closed_full_or_gone(shared_place, command, code, told):
     ("ulimit -n 32", TRAIN, "32 files open (ulimit -n)"), ("mkdir gone; cd gone; rmdir ../gone", "doctor", "working directory"),
     ("export PYTHONIOENCODING=ascii", "describe digits.h5", ""), ("export HOME=/nowhere TMPDIR=/nowhere; unset XDG_CACHE_HOME", "settings", ""),
     ("export LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0", "describe 💩.toml", r"no file '\udcf0\udc9f"),
-])  # fmt: skip
+])
 def test_odd_surroundings_are_one_sentence_or_no_trouble(tmp_path, dataset, limits, command, told):
     (tmp_path / "digits.h5").symlink_to(dataset)
     (tmp_path / "job.toml").write_text((dataset.parent / "job.toml").read_text())

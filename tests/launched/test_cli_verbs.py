@@ -234,7 +234,7 @@ def test_earlier_results_are_deleted_only_when_asked_and_that_is_told(place):
     said = place.all_of(1, {
         "compare": ["compare", *one], "again": ["compare", *one], "afresh": ["compare", *one, "--overwrite"],
         "sweep": ["sweep", *one, *over], "swept": ["sweep", *one, "--over", "training.seed=2,3"], "sweep afresh": ["sweep", *one, *over, "--overwrite"],
-    })  # fmt: skip
+    })
     codes = {name: records[0]["code"] for name, records in said.items()}
     assert codes == {"compare": 0, "again": 2, "afresh": 0, "sweep": 0, "swept": 2, "sweep afresh": 0}, said
     assert "earlier results are there already: 'runs/job/one_rank', 'runs/job/ensemble', 'runs/job/comparison.json' and 2 more" in said["again"][0]["err"]
@@ -246,7 +246,7 @@ def test_earlier_results_are_deleted_only_when_asked_and_that_is_told(place):
     said = place.all_of(1, {
         "compare": ["compare", *one, "--resume"], "another job": ["compare", "job.toml", "--resume"],
         "sweep": ["sweep", *one, "--over", "training.seed=2,3", "--resume"],
-    })  # fmt: skip
+    })
     assert [records[0]["code"] for records in said.values()] == [0, 2, 0], said
     assert place.history("runs/job/one_rank") == before and said["compare"][0]["out"].count("continuing from ") == 1
     rows = json.loads((place / "runs/job/comparison.json").read_text())["rows"]

@@ -18,7 +18,7 @@ from ensync.__main__ import main
 from ensync.training import Trainee
 
 sys.path[:0] = {sys.path!r}
-gradient, deaths = Trainee._gradient, dict(DEATHS)   # rank: the step of its own that it does not survive
+gradient, deaths = Trainee._gradient, dict(DEATHS)   # rank: its last step
 def mortal(trainee, batch):
     behind = gradient(trainee, batch)
     if deaths.get(MPI.COMM_WORLD.rank) == trainee.optimizer.steps:

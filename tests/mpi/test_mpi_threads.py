@@ -33,7 +33,7 @@ WAITS = {
     "sum in MPI": lambda: sums.Allreduce(COMM)(np.zeros(1000, np.float32)), "sum in shared memory": shared_vector, "topology": lambda: topology(COMM),
     "split": lambda: split(COMM, 0).Free(), "images": lambda: release(node_shared(COMM, (10,), np.uint8, lambda array: array.fill(0))),
     "file": lambda: node_file(node_of(COMM), 4096),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WAITS)

@@ -31,7 +31,7 @@ def history(epochs: int, best: float, seconds: float, rate: float, member: int =
             "event": "epoch", "member": member, "epoch": epoch, "step": 430 * epoch, "train_loss": 0.6 * math.exp(-epoch / 5) + 0.12,
             "train_accuracy": reached + 0.002 * epoch, "validation_loss": 0.35 + 0.3 * math.exp(-epoch / 2), "validation_accuracy": reached,
             "learning_rate": 1e-3, "samples_per_second": rate * random.uniform(0.95, 1.05), "seconds": seconds / epochs, "elapsed": seconds * epoch / epochs,
-        })  # fmt: skip
+        })
     return records
 
 
@@ -41,7 +41,7 @@ def make_row(name: str, strategy: str, counts: list, seconds: float, ranks: int 
     right = float(np.trace(counts) / counts.sum())
     base = {"name": name, "strategy": strategy, "fusion": None, "ranks": ranks, "members": 1, "test_accuracy": right, "test_loss": 0.36,
             "macro_f1": right - 0.0005, "weighted_f1": right - 0.0003, "top_k": {"k": 5, "accuracy": 0.9971}, "seconds": seconds,
-            "speedup": 14.2 / seconds, "efficiency": 14.2 / seconds / ranks, "bytes_sent": 0, "note": ""}  # fmt: skip
+            "speedup": 14.2 / seconds, "efficiency": 14.2 / seconds / ranks, "bytes_sent": 0, "note": ""}
     return base | more
 
 
@@ -50,7 +50,7 @@ def make_comparison() -> dict:
     confusions = {
         "one rank": confusion(0.896, 1), "synchronous": confusion(0.8975, 2),
         "ensemble: soft voting": confusion(0.875, 3), "ensemble: hard voting": confusion(0.8705, 4),
-    }  # fmt: skip
+    }
     refused = {key: None for key in ("test_accuracy", "test_loss", "macro_f1", "weighted_f1", "top_k", "seconds", "speedup", "efficiency")}
     voting = {"fusion": "soft_voting", "members": 4, "bytes_sent": 400_000}
     rows = [
@@ -60,7 +60,7 @@ def make_comparison() -> dict:
         make_row("ensemble: hard voting", "ensemble", confusions["ensemble: hard voting"], 3.62, **(voting | {"fusion": "hard_voting"})),
         make_row("ensemble: weight averaging", "ensemble", confusions["one rank"], 1, **(voting | {"fusion": "weight_averaging"}))
         | refused | {"note": "members started from different weights; the mean of unrelated weights is no network"},
-    ]  # fmt: skip
+    ]
     return {
         "format": "ensync-comparison", "version": 1, "created": "2026-11-21T09:30:00+00:00",
         "job": {"data": {"path": "data/fashion_mnist.h5"}, "network": {"name": "mlp", "hidden": [256, 128], "activation": "relu"},
@@ -73,7 +73,7 @@ def make_comparison() -> dict:
         "histories": {"one rank": history(12, 0.897, 14.2, 46_000, seed=1), "synchronous": history(12, 0.8985, 4.71, 138_000, seed=2),
                       "ensemble": [r for m in range(4) for r in history(12, 0.862 + 0.003 * m, 3.62, 44_000, m, 10 + m)]},
         "accuracy_by_members": {"soft_voting": [0.861, 0.8702, 0.8731, 0.875], "hard_voting": [0.861, 0.858, 0.868, 0.8705]},
-    }  # fmt: skip
+    }
 
 
 def make_sweep(key: str = "optimizer.learning_rate", values: tuple = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)) -> dict:
@@ -81,7 +81,7 @@ def make_sweep(key: str = "optimizer.learning_rate", values: tuple = (1e-4, 3e-4
     rows = [
         {"value": value, "test_accuracy": 0.9 - 0.02 * (i - 2) ** 2, "validation_accuracy": 0.905 - 0.02 * (i - 2) ** 2, "seconds": 4.8 + 0.1 * (i % 3), "samples_per_second": 130_000.0 - 2_000 * i}
         for i, value in enumerate(values)
-    ]  # fmt: skip
+    ]
     rows[-1] |= {"test_accuracy": None, "validation_accuracy": None}
     return {"format": "ensync-sweep", "version": 1, "key": key, "rows": rows, "job": make_comparison()["job"]}
 

@@ -41,7 +41,7 @@ def log(clock):
 
 def record(epoch: int, **more: object) -> dict:
     base = {"epoch": epoch, "train_loss": 0.5, "train_accuracy": 0.81, "validation_loss": 0.6, "validation_accuracy": 0.8,
-            "learning_rate": 1e-3, "samples_per_second": 12_345.6, "seconds": 1.234}  # fmt: skip
+            "learning_rate": 1e-3, "samples_per_second": 12_345.6, "seconds": 1.234}
     return base | more
 
 
@@ -306,6 +306,6 @@ def test_an_explicit_terminal_is_taken(clock):
         (text.size(999_900), "1.0 MB"), (text.factor(12.345), "12.3x"), (text.plural(1, "rank"), "1 rank"), (text.plural(2, "class", "classes"), "2 classes"),
         (text.pad("日本", 6), "  日本"),
     ],
-)  # fmt: skip
+)
 def test_figures_as_text(shown, expected):
     assert shown == expected

@@ -90,7 +90,7 @@ def test_ids_on_the_page_are_unique_and_found(read):
 def test_plots_and_matrices_are_there(read):
     labels = [value for _, name, value in read.attributes if name == "aria-label"]
     for label in ("accuracy against epochs", "accuracy against seconds", "test accuracy against the number of members fused", "validation accuracy of each member",
-                  "confusion matrix of one rank", "confusion matrix of ensemble: hard voting"):  # fmt: skip
+                  "confusion matrix of one rank", "confusion matrix of ensemble: hard voting"):
         assert label in labels
     assert "851" in read.texts, "a count of the confusion matrix of soft voting"
 

@@ -18,7 +18,7 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 OPEN_MPI = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl": "^ofi", "OMPI_MCA_osc": "^ucx",
     "OMPI_MCA_mpi_yield_when_idle": "1", "PMIX_MCA_psec": "native",
-}  # fmt: skip
+}
 
 
 def run(*command, **environment):
@@ -97,7 +97,7 @@ class Site:
         number = run(
             "sbatch", "--parsable", f"--output={log}", "--ntasks-per-node=1", *options, f"slurm/{script}.sbatch", job_file, *arguments, *settings,
             **{"VENV": sys.prefix, **environment},
-        )  # fmt: skip
+        )
         return Job(number.strip(), log, directory)
 
     def urgent(self, seconds=1):

@@ -151,7 +151,7 @@ def sizes(minutes: float) -> list[str]:
     bounds = {
         "history": (largest["history.jsonl"], LIMIT_BYTES), "checkpoint": (largest["checkpoint-*.h5"], CHECKPOINT_BYTES),
         "log": (Path("log").stat().st_size, LOG_BYTES + LOG_BYTES_PER_HOUR * minutes / 60), "files": (sum(path.is_file() for path in Path().rglob("*")), FILES),
-    }  # fmt: skip
+    }
     for name, (size, bound) in bounds.items():
         print(f"{name:<11} {size:>12,} of at most {bound:,.0f}")
     return [f"{name} has {size:,}, more than {bound:,.0f}" for name, (size, bound) in bounds.items() if size > bound]

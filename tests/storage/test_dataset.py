@@ -240,7 +240,9 @@ class Slow:
     shape = (100, 8, 8, 1)
     def __getitem__(self, rows):
         print("writing", flush=True); time.sleep(60)
-writing.write_dataset(sys.argv[1], Source("s", {"train": Slow()}, {"train": np.arange(100) % 2}, ["a", "b"], "", ""))
+labels = np.arange(100) % 2
+source = Source("s", {"train": Slow()}, {"train": labels}, ["a", "b"], "", "")
+writing.write_dataset(sys.argv[1], source)
 """
 
 
@@ -261,7 +263,9 @@ from ensync.storage.writing import write_dataset
 from ensync.storage.sources import Source
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
-    write_dataset(sys.argv[1], Source("s", {"train": np.zeros((1000, 8, 8, 1), np.uint8)}, {"train": np.arange(1000) % 2}, ["a", "b"], "", ""))
+    images, labels = np.zeros((1000, 8, 8, 1), np.uint8), np.arange(1000) % 2
+    source = Source("s", {"train": images}, {"train": labels}, ["a", "b"], "", "")
+    write_dataset(sys.argv[1], source)
 except EnsyncError as error:
     print(error)
 """

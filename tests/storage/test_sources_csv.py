@@ -137,7 +137,7 @@ def test_no_way_to_write_a_table_is_read_wrong(tmp_path, kind):
         rows, classes = int(draw.integers(20, 80)), int(draw.integers(2, 9))
         pixels = {"digits": lambda: draw.integers(0, 17, (rows, 16)) * (draw.random(16) < 0.8), "noise": lambda: draw.integers(0, 256, (rows, 16)),
                   "sparse": lambda: draw.integers(0, 256, (rows, 16)) * (draw.random((rows, 16)) < 0.1),
-                  "binary": lambda: 255 * draw.integers(0, 2, (rows, 16))}[kind]()  # fmt: skip
+                  "binary": lambda: 255 * draw.integers(0, 2, (rows, 16))}[kind]()
         labels = draw.integers(0, classes, rows).tolist()
         label = int(draw.choice([0, -1, 5]))
         header = [None, range(17), named(label, "class"), named(label, "shown")][trial % 4 if label != 5 else 2 + trial % 2]
@@ -159,7 +159,7 @@ def test_no_way_to_write_a_table_is_read_wrong(tmp_path, kind):
         (Asked(label="what"), named(3, "what"), 3), (Asked(label="LABEL"), named(3), 3), (Asked(header="yes"), named(0), 0),
         (Asked(label="1", header="no", delimiter="comma", shape="4x4"), None, 0),
     ],
-)  # fmt: skip
+)
 def test_what_is_asked_for_is_done(tmp_path, asked, header, label):
     check(read_csv(table(tmp_path / "table.csv", header, label), asked=asked))
 
@@ -215,7 +215,7 @@ def test_what_is_doubtful_is_refused_with_the_option_that_settles_it(tmp_path, w
     ("first", "sentence"),
     [("0,1,2,3,4", "may be names or a picture; expected one of them; say which with --header yes or --header no"),
      ("3,0,0.1,0.2,0.3", "seems to be a picture that was once read as a header")],
-)  # fmt: skip
+)
 def test_a_first_line_that_may_be_either_is_refused(tmp_path, first, sentence):
     path = tmp_path / "table.csv"
     path.write_text(first + "\n" + "1,0,0,9,9\n2,8,8,0,0\n" * 20)

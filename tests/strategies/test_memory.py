@@ -64,7 +64,7 @@ def have(node, gigabytes, bound="the node", own=AMPLE):
     (Need(2, 0, 0, 2 * GB), [have("a", 9), have("b", 1)], ("2.1 GB of memory on b (1 rank x", "lower training.batch")),
     (Need(1, 0, GB, 0), [have("a", 2)] * 8, ""),
     (Need(1, 5 * GB, 0, 0), [have("a", 9, own=Memory(GB, "ulimit -v"))], ("ulimit -v leaves", "data.placement = 'stream'")),
-])  # fmt: skip
+])
 def test_the_node_or_process_with_too_little_is_named(need, ranks, told):
     refusal = shortage([Need(1, 0, 0, 0), need], ranks)
     assert (refusal is None) == (not told)

@@ -74,7 +74,8 @@ def cache_directory() -> Path:
 def shared_sources() -> list[Path]:
     """Return the files of this package that others of its files import."""
     files = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.py"))}
-    pattern = re.compile(r"^from ensync\.kernels(?:\.(\w+))? import (.*)$", re.MULTILINE)
+    names_imported = r"^from ensync\.kernels(?:\.(\w+))? import (\([^)]*\)|.*)$"   # or over several lines
+    pattern = re.compile(names_imported, re.MULTILINE)
     named = set()
     for path in files.values():
         for module, names in pattern.findall(path.read_text()):

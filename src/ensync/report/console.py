@@ -39,7 +39,7 @@ class Console:
     def __init__(
         self, stream: TextIO | None = None, prefix: str = "", terminal: Terminal | None | str = "ask",
         log_seconds: float = LOG_SECONDS, clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._output, self._prefix, self._clock, self._log_seconds = Output(stream), prefix, clock, log_seconds
         terminal = find_terminal(self._output.stream) if terminal == "ask" else terminal
         self._rich = _rich_console(self._output, terminal) if terminal else None

@@ -225,7 +225,7 @@ def sweep(key: str, rows: Sequence[Mapping]) -> Figure:
     for axes, name, column, color, mark, style in (
         (upper, "test", "test_accuracy", BLUE, "o", "-"), (upper, "validation", "validation_accuracy", GREEN, "s", "--"),
         (lower, "seconds", "seconds", ORANGE, "D", "-"),
-    ):  # fmt: skip
+    ):
         axes.plot(places, _column(rows, column), linestyle="none" if labels else style, marker=mark, color=color, label=name)
     _crosses(upper, [place for place, row in zip(places, rows) if row.get("test_accuracy") is None], "no result")
     _percent_axis(upper)

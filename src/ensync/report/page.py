@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 COMPARISON_COLUMNS = (
     "name", "strategy", "fusion", "ranks", "members", "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_loss", "macro_f1",
     "weighted_f1", "top_k", "top_k_accuracy", "seconds", "speedup", "efficiency", "bytes_sent", "note",
-)  # fmt: skip
+)
 SWEEP_COLUMNS = ("value", "test_accuracy", "validation_accuracy", "seconds", "samples_per_second")
 
 
@@ -93,7 +93,7 @@ def comparison_page(comparison: Mapping) -> str:
         title=f"Ensync comparison: {_subject(comparison)}", heading=f"Together or apart? {_subject(comparison)}", under=_under(comparison), verdict=verdict(comparison),
         heads=heads, rows=rows, notes=notes_of(comparison), sections=_comparison_sections(comparison), method=_method(comparison),
         facts=_facts(comparison), job=_toml(comparison["job"]), version=_version(comparison), beside="comparison.json and comparison.csv",
-    )  # fmt: skip
+    )
 
 
 def sweep_page(sweep: Mapping) -> str:
@@ -111,7 +111,7 @@ def sweep_page(sweep: Mapping) -> str:
         method=[f"The job below was run once for each value of {key}; nothing else was changed.",
                 "The best value is the one with the highest validation accuracy; the test images take no part in the choice."],
         facts=_facts(sweep), job=_toml(sweep["job"]), version=_version(sweep), beside="sweep.json, sweep.csv and sweep.png",
-    )  # fmt: skip
+    )
 
 
 def _render(**parts: object) -> str:
@@ -159,7 +159,7 @@ def _best(cells: Sequence[Sequence[str]], greatest: Mapping[int, Sequence[float 
     return [
         [{"text": cell, "best": best.get(column) is not None and greatest[column][place] == best[column]} for column, cell in enumerate(row)]
         for place, row in enumerate(cells)
-    ]  # fmt: skip
+    ]
 
 
 def _comparison_table(comparison: Mapping) -> tuple[list[str], list[list[dict]]]:
@@ -192,7 +192,7 @@ def _interval(interval: Interval | None, all_intervals: Sequence[Interval | None
     drawing = (
         '<svg class="interval" viewBox="0 0 130 16" role="img" aria-label="{0}"><title>{0}</title><path d="M0 8H130" stroke="var(--faint)"/>'
         '<path d="M{1:.1f} 8H{3:.1f}M{1:.1f} 4V12M{3:.1f} 4V12" stroke="var(--blue)" stroke-width="2"/><circle cx="{2:.1f}" cy="8" r="3.5" fill="var(--blue)"/></svg>'
-    )  # fmt: skip
+    )
     return Markup(drawing).format(words, *x)
 
 
@@ -226,7 +226,7 @@ def _curves(comparison: Mapping) -> list[dict]:
     return [
         _figure(figures.accuracy_by_epoch(histories), "epochs", "accuracy against epochs", same),
         _figure(figures.accuracy_by_seconds(histories, results), "seconds", "accuracy against seconds", stars),
-    ]  # fmt: skip
+    ]
 
 
 def _members(comparison: Mapping) -> list[dict]:
@@ -264,7 +264,7 @@ def _method(comparison: Mapping) -> list[str]:
         budget, *comparison.get("measured", []), picked,
         "Speed-up is the time of one rank over the row's time, efficiency is speed-up over ranks. Seconds are of one run and vary from run to run.",
         "The interval is Wilson's for a share, 95 %: it knows the number of test images, not the luck of the seed.",
-    ) if line]  # fmt: skip
+    ) if line]
 
 
 def _facts(content: Mapping) -> list[list[tuple[str, str]]]:

@@ -32,7 +32,7 @@ SETTINGS = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": FAINT, "grid.linewidth": 0.7,
     "axes.edgecolor": INK, "axes.linewidth": 0.8, "axes.labelcolor": INK, "axes.titlecolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "lines.linewidth": 1.8, "lines.markersize": 5, "figure.dpi": 100, "svg.fonttype": "none", "svg.image_inline": True,
-}  # fmt: skip
+}
 
 
 @contextmanager

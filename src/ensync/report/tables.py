@@ -133,7 +133,7 @@ def comparison_cells(comparison: Mapping, row: Mapping) -> list[str]:
         f"{100 * interval.low:.2f} to {text.percent(interval.high)}" if interval else text.DASH,
         text.percent(row.get("macro_f1")), text.number(row.get("test_loss")), text.seconds(row.get("seconds")),
         text.factor(row.get("speedup")), text.percent(row.get("efficiency"), 0), text.size(row.get("bytes_sent")),
-    ]  # fmt: skip
+    ]
 
 
 def comparison_lines(comparison: Mapping) -> list[str]:
@@ -153,7 +153,7 @@ def sweep_cells(row: Mapping) -> list[str]:
     return [
         text.setting(row["value"]), text.percent(row.get("test_accuracy")), text.percent(row.get("validation_accuracy")),
         text.seconds(row.get("seconds")), text.count(row.get("samples_per_second")),
-    ]  # fmt: skip
+    ]
 
 
 def sweep_lines(sweep: Mapping) -> list[str]:

@@ -239,7 +239,7 @@ def _held(directory: Path, found: _Found) -> EnsyncError:
         "a directory that no other process writes into",
         "wait for its end, stop it, or give --set output.directory=DIR; if that process is "
         f"certainly gone, remove {directory / NAME}",
-    )  # fmt: skip
+    )
 
 
 def _refusal(path: Path, error: OSError) -> EnsyncError:

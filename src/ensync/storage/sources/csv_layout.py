@@ -331,7 +331,7 @@ def _no_shape(look: Look, pixels: int) -> EnsyncError:
     return EnsyncError(
         given, "a label and N*N or N*N*3 pixels, such as 785 columns",
         f"give --shape HEIGHTxWIDTH or HEIGHTxWIDTHx3 for other pictures{such}, --delimiter for another one, and take out what is neither label nor pixel",
-    )  # fmt: skip
+    )
 
 
 def _like(look: Look, like: Columns) -> Columns:

@@ -171,4 +171,4 @@ def _check_mangled(
         raise EnsyncError(
             f"the first line of {path} ({shown}, ...) seems to be a picture that was once read as a header, and written back with its values changed",
             "a picture or names in the first line", "write the table again from its origin, or leave that line out with --header yes",
-        )  # fmt: skip
+        )

@@ -135,7 +135,7 @@ def _load(lines: list[bytes], columns: Columns) -> np.ndarray | None:
     plain = wanted == list(range(columns.count))
     try:
         return np.loadtxt(lines, np.float32, delimiter=between, comments=None, ndmin=2, encoding="latin-1",
-                          quotechar='"', usecols=None if plain else wanted)  # fmt: skip
+                          quotechar='"', usecols=None if plain else wanted)
     except ValueError:
         return None
 
