@@ -1,6 +1,7 @@
 """Under mpirun a failing rank ends the test run at once, and only rank 0 writes the report."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 
 @pytest.hookimpl(trylast=True)  # after the reporter, which the silent ranks redirect, and pytest-mpi
 def pytest_configure(config):
-    """Make the ranks of a run with --with-mpi or --only-mpi fail as one."""
+    """Make the ranks of a run with --with-mpi or --only-mpi fail as one, and hear SIGHUP under nohup, too."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if config.getoption("--with-mpi", False) or config.getoption("--only-mpi", False):
         from mpi4py import MPI
 

@@ -89,7 +89,7 @@ def train(job: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite
 
     \b
       mpirun -n 4 ensync train jobs/quickstart.toml
-      mpirun -n 4 ensync train jobs/quickstart.toml --set training.strategy=ensemble --set training.epochs=5
+      mpirun -n 4 ensync train jobs/quickstart.toml --set training.strategy=ensemble
 
     Writes into output.directory: job.toml, history.jsonl, checkpoints/ and result.json.
     """
@@ -213,7 +213,7 @@ def sweep(job: str, over: str, overrides: tuple[str, ...], resume: bool, overwri
     """Train a job once for each value of one setting, and plot accuracy and time against it.
 
     \b
-      ensync sweep jobs/fashion_mnist/roy_mlp_ensemble.toml --over optimizer.learning_rate=0.05,0.1,0.2
+      ensync sweep jobs/fashion_mnist/roy_mlp_ensemble.toml --over optimizer.learning_rate=0.1,0.2
       ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over training.threads=1,2
       ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over 'network.hidden=[64,32],[32]'
     """
@@ -230,7 +230,7 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
     """Print what a job, a run or a dataset is.
 
     \b
-      ensync describe jobs/quickstart.toml     each layer's shape, parameters and arithmetic, and every setting
+      ensync describe jobs/quickstart.toml     each layer's shape and parameters, and every setting
       ensync describe runs/quickstart          where the run stands, and its job
       ensync describe data/digits.h5           classes, images, source and licence
     """
@@ -275,8 +275,8 @@ def doctor(job: str | None, overrides: tuple[str, ...]) -> None:
     """Tell whether machine, launcher and file system are fit: green, yellow or red, one sentence each.
 
     \b
-      mpirun -n 4 ensync doctor                          or srun, with the options that the job will have
-      mpirun -n 4 ensync doctor jobs/quickstart.toml     also whether its memory is there
+      mpirun -n 4 ensync doctor                         or srun, with the options of the job
+      mpirun -n 4 ensync doctor jobs/quickstart.toml   also whether its memory is there
 
     Exit code 1 when something is red.
     """
