@@ -32,8 +32,11 @@ from ensync.strategies.header import show_place, show_run
 from ensync.strategies.identity import Identity, alike
 from ensync.sweeping import swept
 
-# What the parameters of a run mean depends on; other numbers of parameters are found where they are loaded.
-TRAINED_WITH = ("data.normalization", *(f"network.{key}" for key in ("name", "activation", "output_activation", "shortcut", "layers")))
+# On these depends what parameters mean; other numbers of them are found where they are loaded.
+TRAINED_WITH = (
+    "data.normalization", "network.name", "network.activation", "network.output_activation",
+    "network.shortcut", "network.layers",
+)  # fmt: skip
 
 
 def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
@@ -361,14 +364,19 @@ def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[s
 
 
 def _with(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:
-    """Return the job of a run with overrides, checked again. Errors: EnsyncError where its parameters would mean another function."""
+    """Return the job of a run with overrides, checked again.
+
+    Errors: EnsyncError where its parameters would mean another function.
+    """
     def change() -> Job:
         changed = job_from_dict(override(job.model_dump(mode="json", exclude_none=True), overrides), "the run's job")
         for name in TRAINED_WITH:
             section, key = name.split(".")
             before, after = (getattr(getattr(one, section), key) for one in (job, changed))
             if before != after:
-                raise EnsyncError(f"{name} = {after!r} for a run that was trained with {'its default' if before is None else repr(before)}", "the same", "leave it out, or train another run")
+                own = "its default" if before is None else repr(before)
+                given = f"{name} = {after!r} for a run that was trained with {own}"
+                raise EnsyncError(given, "the same", "leave it out, or train another run")
         refuse_without_effect(changed, overrides, "the run's job", only_overrides=True)
         return changed
 
