@@ -38,6 +38,12 @@ TRAINED_WITH = (
     "network.shortcut", "network.layers",
 )  # fmt: skip
 
+# What changes a test of a run; other settings are the training's, or have no effect there.
+TESTED_WITH = (
+    "data.path", "data.placement", "fusion.method", "training.threads", "training.watchdog",
+    "training.deterministic", "training.virtual_shards", "training.slice", "training.precision",
+)  # fmt: skip
+
 
 def train(comm: Comm, path: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
     """Train a job from its start, or where it stands when asked to resume and begun."""
@@ -360,7 +366,14 @@ def _load(comm: Comm, directory: str) -> state.Loaded:
 
 def _open_run(comm: Comm, directory: str, overrides: tuple[str, ...]) -> tuple[state.Loaded, Job]:
     loaded = _load(comm, directory)
-    return loaded, _with(comm, loaded.state.job, overrides)
+    job = _with(comm, loaded.state.job, overrides)
+    for text in overrides:
+        name = text.partition("=")[0].strip()
+        if name not in TESTED_WITH and not name.startswith("network."):   # whose shapes are compared
+            raise EnsyncError(f"--set {name} for a test of a trained run, which does not train",
+                              "one of " + ", ".join(TESTED_WITH),
+                              "leave it out, or train on with `ensync resume`")
+    return loaded, job
 
 
 def _with(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:

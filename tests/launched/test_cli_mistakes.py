@@ -85,6 +85,8 @@ MISTAKES = {
     "resume on other data": (["resume", "runs/job", "--set", "data.path=unvalidated.h5"], ["unvalidated.h5 is not the one"]),
     "evaluate another network": (["evaluate", "runs/job", "--set", "network.hidden=[8]"], ["(1210,)", "(610,)", "'digits', 8 x 8 x 1, 10 classes"]),
     "evaluate with another normalisation": (["evaluate", "runs/job", "--set", "data.normalization=none"], ["data.normalization = 'none'", "trained with 'standard'"]),
+    "evaluate with a setting of training": (["evaluate", "runs/job", "--set", "optimizer.learning_rate=1"], ["optimizer.learning_rate", "does not train", "ensync resume"]),
+    "fuse as started alike": (["fuse", "runs/job", "--set", "ensemble.start=shared"], ["ensemble.start", "does not train"]),
     "predict with another activation": (["predict", "runs/job", "digits.h5", "--set", "network.activation=tanh"], ["network.activation = 'tanh'", "trained with its default"]),
     "evaluate a dataset": (["evaluate", "digits.h5"], ["digits.h5 is not an Ensync checkpoint"]),
     "predict what is missing": (["predict", "runs/job", "none.png"], ["none.png does not exist"]),
