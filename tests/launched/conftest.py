@@ -61,9 +61,9 @@ class Place:
         assert ended.code == 0 and not missing, (missing[:1], ended)
         return {name: [records[name] for records in by_rank] for name in commands}
 
-    def result(self, run: str = "runs/job") -> dict:
-        """The result.json of a run."""
-        return json.loads((self / run / "result.json").read_text())
+    def result(self, run: str = "runs/job", name: str = "result.json") -> dict:
+        """The result.json of a run, or another file of figures in its directory."""
+        return json.loads((self / run / name).read_text())
 
     def history(self, run: str = "runs/job") -> list[dict]:
         """The records of a run's history."""

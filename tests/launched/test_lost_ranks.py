@@ -43,8 +43,9 @@ def mortal(place):
     return run
 
 
-def fused(place, **kinds):
-    return place.result()["excluded"], len([a for a in place.result()["members"] if a is not None])
+def fused(place, name="result.json"):
+    result = place.result(name=name)
+    return result["excluded"], len([a for a in result["members"] if a is not None])
 
 
 # Of 7 steps an epoch: a death before the first checkpoint, two at once, one after the other, one in the last epoch.
@@ -95,4 +96,4 @@ def test_without_help_of_the_mpi_the_files_are_fused(place):
     epochs = place.history()[-1]["epoch"]
     out = place.done(2, "fuse", "runs/job", "--method", "hard_voting")
     assert "hard voting of 3 members" in out and "of 4000 epochs; `ensync resume runs/job` goes on" in out
-    assert fused(place) == ({}, 3) and int(out.split("this is the state after ")[1].split()[0]) in (epochs, epochs - 1)
+    assert fused(place, "fusion.json") == ({}, 3) and int(out.split("this is the state after ")[1].split()[0]) in (epochs, epochs - 1)
