@@ -89,7 +89,9 @@ class BlockReader:
 
     def _places(self, numbers: np.ndarray) -> np.ndarray:
         """Return where in the buffer the rows are whose blocks are held."""
-        return self._slot_of[numbers // self._block] * self._block + numbers % self._block
+        slots = self._slot_of[numbers // self._block]
+        places: np.ndarray = slots * self._block + numbers % self._block
+        return places
 
     def _set_aside(self, places: np.ndarray, start: int) -> None:
         """Copy rows of the buffer to its end, after `start` others."""

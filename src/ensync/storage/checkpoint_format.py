@@ -22,7 +22,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -79,7 +79,9 @@ def decode(path: str | os.PathLike[str], with_arrays: bool = True) -> tuple[dict
         raise
 
 
-def _decode(path: str | os.PathLike[str], file: BinaryIO, with_arrays: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _decode(
+    path: str | os.PathLike[str], file: io.BufferedReader, with_arrays: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise _refusal(path, "is not a file")
@@ -91,7 +93,7 @@ def _decode(path: str | os.PathLike[str], file: BinaryIO, with_arrays: bool) -> 
     return attributes, {name: _read(file, *entry) for name, entry in entries.items()} if with_arrays else {}
 
 
-def _verify(path: str | os.PathLike[str], file: BinaryIO, size: int) -> tuple[int, int]:
+def _verify(path: str | os.PathLike[str], file: io.BufferedReader, size: int) -> tuple[int, int]:
     """Check that every bit is as it was written; return where the index is."""
     header = file.read(HEADER)
     start = _START.match(header)
@@ -142,7 +144,9 @@ def _bytes(kind: np.dtype, shape: tuple[int, ...]) -> int:
     return kind.itemsize * math.prod(shape)
 
 
-def _read(file: BinaryIO, kind: np.dtype, shape: tuple[int, ...], place: int) -> np.ndarray:
+def _read(
+    file: io.BufferedReader, kind: np.dtype, shape: tuple[int, ...], place: int
+) -> np.ndarray:
     values = np.empty(math.prod(shape), kind.newbyteorder("<"))
     file.seek(place)
     if file.readinto(values.view(np.uint8)) != values.nbytes:

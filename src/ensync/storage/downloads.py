@@ -5,9 +5,13 @@ import ssl
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensync.errors import EnsyncError, reason
 from ensync.storage.published import PUBLISHED
+
+if TYPE_CHECKING:
+    import pooch
 
 Progress = Callable[[str, int, int], None]
 TRIES = 2
@@ -32,7 +36,7 @@ def fetch(name: str, directory: str | Path | None = None, progress: Progress = l
     return place
 
 
-def _fetch_one(keeper, file: str, progress: Progress) -> None:
+def _fetch_one(keeper: "pooch.Pooch", file: str, progress: Progress) -> None:
     import pooch
     import requests
 

@@ -13,7 +13,8 @@ from ensync.storage.atomic import write_atomically
 
 def hdf5_version() -> str:
     """Return the version of the HDF5 library."""
-    return h5py.version.hdf5_version
+    version: str = h5py.version.hdf5_version
+    return version
 
 
 def existing(directory: str | os.PathLike[str]) -> Path:

@@ -6,7 +6,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ensync.storage.atomic import start_time
@@ -92,7 +92,7 @@ def parsed(content: bytes) -> Holder:
     """Return the holder that the content of a lock file names, UNKNOWN when it names none."""
     try:
         values = json.loads(content)
-        known = {field.name: type(field.default)(values[field.name]) for field in fields(Holder)}
+        known = {name: type(default)(values[name]) for name, default in asdict(Holder()).items()}
     except (ValueError, TypeError, KeyError, RecursionError):
         return UNKNOWN
     return Holder(**known)

@@ -132,7 +132,7 @@ def stratified(labels: np.ndarray, part: float, random: np.random.Generator) -> 
 def _taken(counts: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray:
     """Return how many rows int64 (classes,) a cut takes of each class, which has counts int64 (classes,)."""
     shares, room = counts * part, np.maximum(counts - 1, 0)
-    taken = np.minimum(np.floor(shares).astype(np.int64), room)
+    taken: np.ndarray = np.minimum(np.floor(shares).astype(np.int64), room)
     lot = random.spawn(1)[0].permutation(len(counts))  # a stream of its own: the rows chosen do not depend on it
     while (short := round(part * counts.sum()) - int(taken.sum())) > 0 and (taken < room).any():
         able = np.flatnonzero(taken < room)
@@ -185,10 +185,11 @@ def _preparation(source: Source, validation: float, test: float, seed: int) -> d
 
 
 def _plan(source: Source, parts: dict[str, _Part], preparation: dict[str, float | int | str], notes: list[str]) -> Layout:
-    shape = source.images["train"].shape[1:]
+    height, width, channels = map(int, source.images["train"].shape[1:])
     texts = {"creator": f"ensync {__version__}", "name": source.name, "source": source.source, "licence": source.licence}
     tables = {"checksums": source.checksums, "notes": notes, "preparation": preparation}
-    return Layout(tuple(map(int, shape)), {split: len(parts[split].rows) for split in SPLITS}, source.class_names, texts, tables)
+    sizes = {split: len(parts[split].rows) for split in SPLITS}
+    return Layout((height, width, channels), sizes, source.class_names, texts, tables)
 
 
 def _make_room(path: Path, plan: Layout) -> None:

@@ -9,7 +9,7 @@ import gzip
 import tarfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 
@@ -90,7 +90,12 @@ def _from_archive(path: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
     sums = {path.name: checksum(path)}
     found: dict[str, Path | bytes] = {}
     try:
-        with told(path), gzip.open(path) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive:
+        with (
+            told(path),
+            gzip.open(path) as stream,
+            # Reading in one pass, tarfile calls nothing but `read`.
+            tarfile.open(fileobj=cast(IO[bytes], _Bounded(stream)), mode="r|") as archive,
+        ):
             for member in archive:
                 name = Path(member.name).name.removesuffix(".bin")
                 if member.isreg() and not member.issparse() and name in CIFAR10_BATCHES:
@@ -109,7 +114,7 @@ def _from_archive(path: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
 class _Bounded:
     """A stream that refuses to give more than LARGEST_ARCHIVE bytes, so that an archive cannot grow without end."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: gzip.GzipFile) -> None:
         self.stream, self.given = stream, 0
 
     def read(self, count: int) -> bytes:

@@ -8,8 +8,8 @@ Source of the format: http://yann.lecun.com/exdb/mnist/ (section "File formats")
 import gzip
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def _read_array(path: Path, dimensions: int) -> np.ndarray:
         raise _refusal(path, f"is cut short or damaged ({error})") from error
 
 
-def _read_shape(path: Path, file: BinaryIO, dimensions: int, largest: int) -> tuple[int, ...]:
+def _read_shape(path: Path, file: BufferedIOBase, dimensions: int, largest: int) -> tuple[int, ...]:
     (magic,) = struct.unpack(">I", _read(path, file, 4))
     if magic != 0x800 + dimensions:
         raise _refusal(path, f"starts with 0x{magic:08x}, not with 0x{0x800 + dimensions:08x}")
@@ -101,7 +101,7 @@ def _read_shape(path: Path, file: BinaryIO, dimensions: int, largest: int) -> tu
     return shape
 
 
-def _read_exactly(path: Path, file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+def _read_exactly(path: Path, file: BufferedIOBase, shape: tuple[int, ...]) -> np.ndarray:
     array = np.empty(shape, np.uint8)
     view = memoryview(array).cast("B")
     for start in range(0, len(view), PIECE):
@@ -112,7 +112,7 @@ def _read_exactly(path: Path, file: BinaryIO, shape: tuple[int, ...]) -> np.ndar
     return array
 
 
-def _read(path: Path, file: BinaryIO, count: int) -> bytes:
+def _read(path: Path, file: BufferedIOBase, count: int) -> bytes:
     data = file.read(count)
     if len(data) < count:
         raise _refusal(path, "is cut short")

@@ -54,7 +54,8 @@ class _Checked:
 
     def labels(self) -> np.ndarray:
         """Return the classes int64 of the pictures without problems."""
-        return np.array(self.split.labels, np.int64)[self.kept()]
+        labels: np.ndarray = np.array(self.split.labels, np.int64)[self.kept()]
+        return labels
 
 
 def read_images(
