@@ -27,10 +27,11 @@ PHRASES = (
     "training", "evaluating", "reading the data", "compiling kernels", "writing a checkpoint", "reading a checkpoint", "writing results", "preparing the run", "leaving",
 )
 
-_here = memoryview(bytearray(8 * WIDTH)).cast("d")   # this rank's record; until a watchdog lends one, nobody reads it
+# This rank's record; until a watchdog lends one, nobody reads it.
+_here: "memoryview[float]" = memoryview(bytearray(8 * WIDTH)).cast("d")
 
 
-def lend(record: memoryview) -> None:
+def lend(record: "memoryview[float]") -> None:
     """Note in this record (WIDTH float64 numbers) from here on, beginning with what was noted so far."""
     global _here
     record[:] = _here
@@ -46,7 +47,7 @@ def take_back() -> None:
     _here = own
 
 
-def begin(operation: int, now: float | None = None) -> None:
+def begin(operation: float, now: float | None = None) -> None:
     """Note that the operation begins, at `now` where the caller has looked at the clock (time.perf_counter) already."""
     _here[OPERATION] = operation
     _here[SINCE] = perf_counter() if now is None else now

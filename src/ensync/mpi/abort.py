@@ -56,7 +56,7 @@ def _together(comm: Comm, exit_comm: Comm, code: int, reason: str) -> int:
         patient_barrier(exit_comm)
     elif not _all_leave(exit_comm):
         end_job(comm, code, reason or f"left with exit code {code} while other ranks went on")
-    outcomes = exit_comm.allgather((code, reason))
+    outcomes: list[tuple[int, str]] = exit_comm.allgather((code, reason))
     if exit_comm.rank == 0:
         _tell(outcomes)
     return max(code for code, _ in outcomes)

@@ -88,8 +88,9 @@ class Allreduce:
 
     def close(self) -> None:
         """Give the memory of all vectors back, which must not be touched again; the counters stay. Collective."""
-        for shared in (*self._updates, *self._shared.values()):
-            shared.free()
+        held: list[NodeUpdate | NodeVector] = [*self._updates, *self._shared.values()]
+        for each in held:
+            each.free()
         self._updates.clear()
         self._shared.clear()
         if self._node is not None:

@@ -72,7 +72,7 @@ def on_root(comm: Comm, function: Callable[[], T]) -> T:
         result, failure = comm.bcast(outcome)
     if bug or failure:
         raise bug or failure
-    return result
+    return cast(T, result)
 
 
 def agree_any(comm: Comm, flag: bool) -> bool:
