@@ -31,6 +31,7 @@ def helped(job: Job, shape: tuple[int, ...], classes: int, cores: int, patience:
         with suppress(OSError):   # without it, it merely takes longer
             helper = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             started.append(helper)
+            assert helper.stdin is not None
             helper.stdin.write(given.encode() + b"\n")
             helper.stdin.flush()
 

@@ -17,7 +17,10 @@ ESTIMATED = 2048   # training rows that moving statistics are estimated from
 class Sum(Protocol):
     """What sums a vector over the ranks of `comm`, in place (mpi.allreduce.Allreduce)."""
 
-    comm: Ranks
+    @property
+    def comm(self) -> Ranks:
+        """Those ranks."""
+        ...
 
     def __call__(self, vector: np.ndarray) -> None:
         """Replace a vector by its sum."""

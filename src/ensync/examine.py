@@ -27,7 +27,8 @@ def doctor(comm: Comm, job: Job | None, console: Console) -> int:
     for finding in found:
         console.line(f"{finding.level:<6}  {finding.subject:<9}  {finding.sentence}.", STYLES[finding.level])
     console.check()
-    return comm.bcast(exit_code(found))
+    code: int = comm.bcast(exit_code(found))
+    return code
 
 
 def findings(comm: Comm, job: Job | None) -> list[Finding]:

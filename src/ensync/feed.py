@@ -53,7 +53,8 @@ class Feed:
 
     def raw(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return uint8 images `(m, features)` and the places int64 `(len(rows),)` of these rows in them."""
-        return (self.images, rows) if self.in_memory else self.images.batch(rows)
+        images = self.images
+        return (images, rows) if isinstance(images, np.ndarray) else images.batch(rows)
 
     def load(self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return that and the labels `(n,)`."""

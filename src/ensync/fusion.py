@@ -28,13 +28,16 @@ VOTES = {"soft_voting": soft_votes, "hard_voting": hard_votes, "weighted_voting"
 
 def winners(votes: np.ndarray) -> np.ndarray:
     """Return the label int64 (rows,) with most of the summed votes (rows, classes); ties go to the smallest label."""
-    return votes.argmax(axis=1)
+    labels: np.ndarray = votes.argmax(axis=1)
+    return labels
 
 
 def shares(votes: np.ndarray) -> np.ndarray:
     """Return summed votes (rows, classes) as probabilities: each row divided by its sum; rows of zeros become uniform."""
     totals = votes.sum(axis=1, keepdims=True)
-    return np.divide(votes, totals, out=np.full(votes.shape, 1 / votes.shape[1]), where=totals > 0)
+    uniform = np.full(votes.shape, 1 / votes.shape[1])
+    found: np.ndarray = np.divide(votes, totals, out=uniform, where=totals > 0)
+    return found
 
 
 def weighted_parameters(parameters: np.ndarray, weight: float = 1.0) -> np.ndarray:

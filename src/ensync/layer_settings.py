@@ -1,6 +1,6 @@
 """The layers that a job file may list under [[network.layers]]: each kind with its settings, declared once."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -140,5 +140,5 @@ for _nested in (ResidualLayer, ParallelLayer):
     _nested.model_rebuild()
 
 KINDS: dict[str, type[Section]] = {
-    kind.model_fields["kind"].annotation.__args__[0]: kind  # type: ignore[union-attr]
-    for kind in LayerSettings.__origin__.__args__}  # type: ignore[attr-defined]
+    get_args(kind.model_fields["kind"].annotation)[0]: kind
+    for kind in get_args(get_args(LayerSettings)[0])}

@@ -24,7 +24,9 @@ def cross_entropy_sum(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return part / whole as float64, 0 where whole is 0."""
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) != 0)
+    zeros = np.zeros(np.shape(part))
+    ratio: np.ndarray = np.divide(part, whole, out=zeros, where=np.asarray(whole) != 0)
+    return ratio
 
 
 def accuracy(counts: np.ndarray) -> float:

@@ -39,7 +39,10 @@ class Position:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Position":
         """Read what as_dict wrote."""
-        return cls(**{f.name: (f.default if values[f.name] is None else values[f.name]) for f in fields(cls)})
+        found: dict[str, Any] = {
+            f.name: f.default if values[f.name] is None else values[f.name] for f in fields(cls)
+        }
+        return cls(**found)
 
 
 def ends_of(ended: Mapping[int, str]) -> str:

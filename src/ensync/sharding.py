@@ -37,7 +37,8 @@ def generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
 
 def key64(seed: int, purpose: Purpose, *keys: int) -> np.uint64:
     """Return 64 random bits of the stream of `seed_sequence`: the key of a counter-based mask."""
-    return seed_sequence(seed, purpose, *keys).generate_state(1, np.uint64)[0]
+    bits: np.uint64 = seed_sequence(seed, purpose, *keys).generate_state(1, np.uint64)[0]
+    return bits
 
 
 def block(n: int, size: int, rank: int, unit: int = 1) -> tuple[int, int]:

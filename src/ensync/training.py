@@ -33,8 +33,15 @@ VALIDATED = TESTED[1:]               # and judged by after each epoch
 class Ranks(Protocol):
     """The ranks that train one network together (an MPI communicator)."""
 
-    size: int
-    rank: int
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Which of them this one is."""
+        ...
 
 
 class Together(Protocol):
@@ -123,7 +130,8 @@ class Trainee:
         wanted, growth = self.job.training.batch, self.job.growth
         if wanted == "full":
             return len(self.rows)
-        return min(wanted * growth.batch ** growths(growth, wanted, epoch), len(self.rows))
+        grown: int = wanted * growth.batch ** growths(growth, wanted, epoch)
+        return min(grown, len(self.rows))
 
     @property
     def steps_per_epoch(self) -> int:

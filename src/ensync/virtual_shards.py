@@ -7,7 +7,8 @@ they advance from meeting to meeting in turn.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -84,11 +85,12 @@ class VirtualShards:
     def _together(self, share: Share) -> Iterator[Network]:
         """Compute all shards from meeting to meeting, at which their vectors become the sum over all shards."""
         pairs = list(zip(self._parts, self.networks, self.total.mine, strict=True))
-        waiting = [part.begin(lambda meet, n=network, s=shard: share(n, s, meet)) for part, network, shard in pairs]
+        waiting = [part.begin(partial(share, network, shard)) for part, network, shard in pairs]
         while waiting[0] is not None:
-            self.total.over_shards(waiting, waiting[0], Doing.STATISTICS)
-            for vector in waiting[1:]:
-                vector[:] = waiting[0]
+            met = cast("list[np.ndarray]", waiting)   # all of them: the shards meet equally often
+            self.total.over_shards(met, met[0], Doing.STATISTICS)
+            for vector in met[1:]:
+                vector[:] = met[0]
             waiting = [part.go_on() for part in self._parts]
         assert all(vector is None for vector in waiting), "the shards of a batch meet equally often"
         yield from self.networks

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensync.errors import EnsyncError
 from ensync.job import Job
-from ensync.mpi.allreduce import sum_counts
+from ensync.mpi.allreduce import Allreduce, sum_counts
 from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier, share
 from ensync.position import ends_of
 from ensync.report.console import Console
@@ -101,6 +101,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
     trained = course.train(begun)
     seconds = trained.elapsed
     allreduce = next(iter(trained.trainees.values())).allreduce
+    assert isinstance(allreduce, Allreduce)
     sent = int(sum_counts(comm, np.array([allreduce.bytes]))[0])
     jury = results.jury_of_session(trained)
     console.line(f"training ended: {ends_of(jury.ended)}")
@@ -110,6 +111,7 @@ def _one(comm: Comm, job: Job, place: launch.Place, console: Console, wish: Stop
         comparison["histories"][name] = trained.state.history
         comparison["accuracy_by_members"] |= growth
         for method, figures in fused.items():
+            assert figures is not None, "rank 0 has the figures"
             row = name if name != "ensemble" else f"ensemble: {FUSIONS[method]}"
             comparison["rows"].append(_row(row, trained, jury, method, figures, seconds, sent) | (_of_several_starts(figures) if resume else {}))
             if "confusion" in figures:
@@ -179,7 +181,7 @@ def sweep(comm: Comm, jobs: list[tuple[Any, Job]], key: str, console: Console, w
 
     resume: values that were begun before are continued, and those that are finished only tested.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     launch.check_memory(comm, [(each, comm.size) for _, each in jobs])
     for value, job in jobs:
         console.line()

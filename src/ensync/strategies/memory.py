@@ -72,8 +72,15 @@ class Data(Protocol):
         """Values, and bytes, of an image."""
         ...
 
-    shape: tuple[int, int, int]
-    sizes: dict[str, int]
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        ...
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each split."""
+        ...
 
 
 def is_streamed(job: Job, dataset: Data) -> bool:

@@ -49,7 +49,8 @@ class Panel:
         for member, (_, scores) in self.blocks.items():
             bad[member] = not fusion.usable(scores)
         bad, self.correct, self.loss_sum = (sum_counts(comm, a) for a in (bad, self.correct, self.loss_sum))
-        self.excluded = {m: "its outputs are not finite" for m in np.flatnonzero(bad)} | failed
+        unusable: list[int] = np.flatnonzero(bad).tolist()
+        self.excluded = {m: "its outputs are not finite" for m in unusable} | failed
 
     @property
     def present(self) -> list[int]:
@@ -75,7 +76,8 @@ def sum_to_root(comm: Comm, contribution: Callable[[Sequence[int]], np.ndarray],
     """
     total, *others = (reduce_to_root(comm, contribution(part)) for part in ([[m] for m in range(members)] if deterministic else [range(members)]))
     for other in others:
-        total = other if total is None else np.add(total, other, out=total)
+        if total is not None and other is not None:   # on rank 0
+            np.add(total, other, out=total)
     return total
 
 

@@ -167,6 +167,7 @@ class Session:
         """Give the average of the weights the statistics that belong to it; those of the network in training stay. Collective over the member's ranks."""
         if trainee.average and len(trainee.network.statistics):
             total = Allreduce(alone()) if self.job.training.deterministic else trainee.allreduce
+            assert isinstance(total, Allreduce)
             with trainee.using(VALIDATED) as network:
                 estimate_statistics(network, trainee.feed, trainee.rows, self.job, total)
                 trainee.average["statistics"][:] = network.statistics
@@ -253,6 +254,7 @@ class Session:
             if trainee.together is not None:
                 trainee.network.keep_in(trainee.network.parameters.copy())
         for trainee in self.trainees.values():
+            assert isinstance(trainee.allreduce, Allreduce)
             trainee.allreduce.close()
 
     def _check_replicas(self, when: str) -> None:
