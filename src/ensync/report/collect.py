@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -12,6 +13,18 @@ from ensync.errors import EnsyncError
 from ensync.report.files import write_whole
 from ensync.report.history import read_history
 from ensync.report.page import write_sweep
+
+
+class Scaled(TypedDict):
+    """What a run reached on its ranks."""
+
+    strategy: str
+    ranks: int
+    seconds: float
+    test_accuracy: float | None
+    speedup: NotRequired[float]
+    efficiency: NotRequired[float]
+
 
 SCALING_COLUMNS = ("strategy", "ranks", "seconds", "speedup", "efficiency", "test_accuracy")
 
@@ -97,7 +110,7 @@ def _results(runs: Sequence[Path], key: str = "") -> dict[Path, Mapping]:
 def _result(path: Path) -> Mapping | None:
     """Return the result at `path`, None when there is none."""
     try:
-        result = json.loads(path.read_bytes())
+        result: Mapping = json.loads(path.read_bytes())
         if result["format"] == "ensync-result" and result["version"] == 1 and result["seconds"] > 0:
             return result
     except FileNotFoundError:
@@ -121,17 +134,18 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _accuracy(result: Mapping) -> float | None:
-    return next(iter(result["test"].values())).get("accuracy")
+    accuracy: float | None = next(iter(result["test"].values())).get("accuracy")
+    return accuracy
 
 
-def _scaled(run: Path, result: Mapping) -> dict[str, object]:
+def _scaled(run: Path, result: Mapping) -> Scaled:
     digits = run.name.rpartition("_")[2]
     if not digits.isdigit() or int(digits) == 0:
         raise EnsyncError(f"the directory {run}", "a name that ends in the number of ranks, such as ranks_4", "rename it")
     return {"strategy": result["job"]["training"]["strategy"], "ranks": int(digits), "seconds": result["seconds"], "test_accuracy": _accuracy(result)}
 
 
-def _relate(rows: list[dict]) -> None:
+def _relate(rows: list[Scaled]) -> None:
     """Fill in speed-up and efficiency."""
     fewest = min(rows, key=lambda row: row["ranks"])
     for row in rows:

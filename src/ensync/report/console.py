@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Literal, TextIO, cast
 
 import numpy as np
 
@@ -37,12 +37,13 @@ class Console:
     """
 
     def __init__(
-        self, stream: TextIO | None = None, prefix: str = "", terminal: Terminal | None | str = "ask",
+        self, stream: TextIO | None = None, prefix: str = "",
+        terminal: Terminal | Literal["ask"] | None = "ask",
         log_seconds: float = LOG_SECONDS, clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output, self._prefix, self._clock, self._log_seconds = Output(stream), prefix, clock, log_seconds
-        terminal = find_terminal(self._output.stream) if terminal == "ask" else terminal
-        self._rich = _rich_console(self._output, terminal) if terminal else None
+        found = find_terminal(self._output.stream) if isinstance(terminal, str) else terminal
+        self._rich = _rich_console(self._output, found) if found else None
         self._progress: BarProgress | LogProgress | None = None
         self._due, self._epochs, self._members_shown = NEVER, 0, 0
         self._epoch_lines, self._epoch_due = 0, -NEVER
@@ -92,7 +93,7 @@ class Console:
 
     def step(self, step: int, loss: float) -> None:
         """Tell that so many steps of the whole run are done; costs a look at the clock when it is too early to show."""
-        if self._clock() < self._due:
+        if self._clock() < self._due or self._progress is None:
             return
         self._progress.show(step, loss)
         self._due = self._clock() + self._progress.interval
@@ -162,4 +163,7 @@ def _rich_console(output: Output, terminal: Terminal) -> RichConsole:
         def show_cursor(self, show: bool = True) -> bool:
             return False
 
-    return SteadyConsole(file=output, force_terminal=True, width=terminal.columns, legacy_windows=False)
+    file = cast("IO[str]", output)  # rich writes, flushes and asks isatty, no more
+    return SteadyConsole(
+        file=file, force_terminal=True, width=terminal.columns, legacy_windows=False
+    )

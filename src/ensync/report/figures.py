@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 import numpy as np
 
+from ensync.errors import printable
 from ensync.report import text
 from ensync.report.style import BLUE, GREEN, GREY, INK, MARKS, NAMED, ORANGE, RIGHT, SERIES, WRONG, styled
 
@@ -20,6 +21,29 @@ if TYPE_CHECKING:
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 SPREAD = 20  # values further apart than this factor get a logarithmic axis
 Records = Sequence[Mapping[str, float]]
+
+
+class Look(TypedDict, total=False):
+    """How a line looks, apart from its colour."""
+
+    marker: str
+    markersize: float
+    markeredgewidth: float
+    linestyle: str
+    linewidth: float
+    alpha: float
+    label: str
+
+
+class Lettering(TypedDict, total=False):
+    """How words stand."""
+
+    ha: Literal["left", "center", "right"]
+    va: Literal["bottom", "baseline", "center", "center_baseline", "top"]
+    fontsize: float
+    in_layout: bool
+    rotation: float
+    rotation_mode: Literal["default", "anchor"]
 
 
 def _figure(width: float = 6.4, height: float = 4.0) -> Figure:
@@ -69,7 +93,11 @@ def _by_member(records: Records) -> list[Records]:
 def _points(records: Records, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """Return x and y as float64; missing figures are gaps (NaN)."""
     rows = [(record.get(x), record.get(y)) for record in records]
-    return tuple(np.array([np.nan if value is None else value for value in column], dtype=float) for column in zip(*rows))
+    xs, ys = (
+        np.array([np.nan if value is None else value for value in column], dtype=float)
+        for column in zip(*rows)
+    )
+    return xs, ys
 
 
 def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str) -> None:
@@ -78,10 +106,20 @@ def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str
     alone, broad = len(members) == 1, name == "one rank"
     label = name if alone else f"{name}: {text.plural(len(members), 'member')}"
     dense = min(0.75, 0.1 + 3 / len(members))
-    look = {"color": color, "marker": "o" if len(members[0]) < 3 else "", "alpha": 0.45 if broad else 0.9 if alone else dense}
+    look: Look = {
+        "marker": "o" if len(members[0]) < 3 else "",
+        "alpha": 0.45 if broad else 0.9 if alone else dense,
+    }
     for place, member in enumerate(members):
-        axes.plot(*_points(member, x, "train_accuracy"), "--", linewidth=2.2 if broad else 1.1 if alone else 0.8, markerfacecolor="none", **look)
-        axes.plot(*_points(member, x, "validation_accuracy"), "-", linewidth=4 if broad else 1.8 if alone else 1.0, label=label if place == 0 else None, **look)
+        axes.plot(
+            *_points(member, x, "train_accuracy"), "--", color=color, markerfacecolor="none",
+            linewidth=2.2 if broad else 1.1 if alone else 0.8, **look,
+        )
+        axes.plot(
+            *_points(member, x, "validation_accuracy"), "-", color=color,
+            linewidth=4 if broad else 1.8 if alone else 1.0,
+            label=label if place == 0 else None, **look,
+        )
 
 
 def _learning_figure(histories: Mapping[str, Records], x: str, title: str, xlabel: str) -> tuple[Figure, Axes]:
@@ -105,11 +143,15 @@ def _cut_start(axes: Axes) -> None:
         axes.set_ylim(bottom, best + 0.05 * (best - bottom))
 
 
-def _legend(axes: Axes, *more: Mapping[str, object]) -> None:
+def _legend(axes: Axes, *more: Look) -> None:
     """Draw the legend of learning curves: the strategies, then what solid and dashed mean, then `more`."""
     from matplotlib.lines import Line2D
 
-    kinds = [{"label": "validation", "linewidth": 1.6}, {"label": "training", "linewidth": 1.1, "linestyle": "--"}, *more]
+    kinds: list[Look] = [
+        {"label": "validation", "linewidth": 1.6},
+        {"label": "training", "linewidth": 1.1, "linestyle": "--"},
+        *more,
+    ]
     legend = axes.legend(handles=axes.get_legend_handles_labels()[0] + [Line2D([], [], color=INK, **kind) for kind in kinds])
     for line in legend.get_lines():
         line.set_alpha(max(0.45, line.get_alpha() or 1))
@@ -131,9 +173,9 @@ def accuracy_by_seconds(histories: Mapping[str, Records], results: Mapping[str, 
     results: by strategy the seconds and the test accuracy in the end, of the fused members for an ensemble; shown as stars.
     """
     figure, axes = _learning_figure(histories, "elapsed", "Accuracy against time", "time since training began (s)")
-    star = {"marker": "*", "markersize": 11, "linestyle": "none", "markeredgewidth": 0}
+    star: Look = {"marker": "*", "markersize": 11, "linestyle": "none", "markeredgewidth": 0}
     for name, color in colors_of(list(histories)).items():
-        if name in (results or {}):
+        if results and name in results:
             seconds, accuracy = results[name]
             axes.plot([seconds], [accuracy], color=color, **star)
             axes.set_ylim(min(axes.get_ylim()[0], accuracy - 0.01))
@@ -181,17 +223,23 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_name
     from matplotlib.patches import Rectangle
 
     classes = len(counts)
-    centred = {"ha": "center", "va": "center", "fontsize": 8 if counts.max() < 10_000 else 6.5, "in_layout": False}
+    fontsize = 8 if counts.max() < 10_000 else 6.5
+    centred: Lettering = {
+        "ha": "center", "va": "center", "fontsize": fontsize, "in_layout": False
+    }
     for (i, j), count in np.ndenumerate(counts):
         if count:
-            shade = 0.08 + 0.8 * shares[i, j] if i == j else min(0.9, 0.06 + 3 * shares[i, j])
+            share = cast(float, shares[i, j])
+            shade = 0.08 + 0.8 * share if i == j else min(0.9, 0.06 + 3 * share)
             axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=RIGHT if i == j else WRONG, alpha=shade, linewidth=0, in_layout=False))
             axes.text(j, i, f"{count}", color="white" if shade > 0.55 else INK, **centred)
         else:
             axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **centred)
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
     short = [_short(name) for name in class_names]
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 3 else {}
+    slanted: Lettering = {}
+    if max(map(len, short)) > 3:
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(classes), short, **slanted)
     axes.set_yticks(range(classes), short)
     axes.tick_params(length=0)
@@ -213,7 +261,8 @@ def _heat_map(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: S
 
 
 def _short(name: str, letters: int = 14) -> str:
-    return text.printable(name if len(name) <= letters else name[: letters - 1] + "\N{HORIZONTAL ELLIPSIS}").replace("$", r"\$")
+    short = name if len(name) <= letters else name[: letters - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return printable(short).replace("$", r"\$")
 
 
 @styled
@@ -243,8 +292,11 @@ def _column(rows: Sequence[Mapping], key: str) -> list[float]:
 
 def _sweep_places(values: Sequence[object]) -> tuple[list[float], list[str] | None]:
     """Return where the values stand on the axis: numbers where they are, names one after the other with their labels."""
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        return list(values), None
+    numbers: list[float] = [
+        value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    if len(numbers) == len(values):
+        return numbers, None
     return list(range(len(values))), [_short(str(value), 24) for value in values]
 
 

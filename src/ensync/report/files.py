@@ -5,8 +5,17 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, overload
 
 from ensync.errors import EnsyncError
+
+
+@overload
+def finite(value: Mapping) -> dict[str, Any]: ...
+
+
+@overload
+def finite(value: object) -> object: ...
 
 
 def finite(value: object) -> object:

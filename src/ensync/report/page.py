@@ -294,5 +294,9 @@ def _toml(job: Mapping) -> str:
             return {key: known(item) for key, item in value.items() if item is not None}
         return [known(item) for item in value if item is not None] if isinstance(value, list) else value
 
+    whole = tomli_w.dumps({key: known(item) for key, item in job.items() if item is not None})
     short = re.compile(r"\[\n((?: +[^\n\[\]]*,\n)+)\]")  # an array of plain values, one to a line
-    return short.sub(lambda found: "[" + ", ".join(line.strip(" ,") for line in found[1].splitlines()) + "]", tomli_w.dumps(known(job))).strip()
+    return short.sub(
+        lambda found: "[" + ", ".join(line.strip(" ,") for line in found[1].splitlines()) + "]",
+        whole,
+    ).strip()

@@ -18,7 +18,8 @@ class Pace:
     def __init__(self, ends: Sequence[int], step: int, clock: Callable[[], float]) -> None:
         self.ends, self.total = ends, ends[-1]
         self._clock, self._first = clock, (clock(), step)
-        self._last, self.rate = self._first, None
+        self._last = self._first
+        self.rate: float | None = None
 
     def at(self, step: int) -> None:
         """Take the rate of the steps since the last call."""

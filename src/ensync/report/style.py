@@ -78,7 +78,9 @@ def _for_page(svg: str, name: str, label: str) -> str:
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
-    width, height, box = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt" viewBox="([^"]+)"', svg).groups()
+    size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt" viewBox="([^"]+)"', svg)
+    assert size is not None, "matplotlib writes these three"
+    width, height, box = size.groups()
     svg = svg[svg.index(">") + 1 :]
     frame = f'<svg viewBox="{box}" role="img" aria-label="{escape(printable(label))}" style="max-width:{float(width) * 4 / 3:.0f}px;stroke-linejoin:round">'
     return frame + _shorter(svg).strip()

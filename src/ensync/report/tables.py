@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ensync import metrics
+from ensync.errors import printable
 from ensync.report import text
 from ensync.report.verdict import interval_of, notes_of, verdict
 from ensync.statistics import accuracy_interval
@@ -16,7 +17,11 @@ Record = Mapping[str, float | None]
 
 def pairs(items: Mapping[str, object]) -> list[str]:
     """Return two aligned columns, name and value; what is None or empty is left out."""
-    shown = {text.printable(name): text.printable(str(value)) for name, value in items.items() if value not in (None, "")}
+    shown = {
+        printable(name): printable(str(value))
+        for name, value in items.items()
+        if value not in (None, "")
+    }
     width = max(map(text.cells, shown), default=0)
     return [f"  {text.pad(name, width, left=True)}  {value}" for name, value in shown.items()]
 
@@ -55,7 +60,7 @@ def epoch_line(records: Sequence[Record], epochs: int) -> str:
     samples/s is the members' sum, seconds and learning rate the largest. A member without a finite loss is counted at the line's end.
     """
     sound = [record for record in records if not text.missing(record.get("train_loss"))] or list(records)
-    start = f"{text.printable(str(records[0]['epoch']))}/{epochs}"
+    start = f"{printable(str(records[0]['epoch']))}/{epochs}"
     cells = [text.pad(start, _epoch_width(epochs))]
     for _, key, form, narrow, wide in EPOCH_COLUMNS:
         values = [record.get(key) for record in sound]
@@ -89,7 +94,8 @@ def test_lines(
         return [f"Test, {name}: no images"]
     interval = accuracy_interval(right, rows)
     sure = f"95 % interval {100 * interval.low:.2f} to {text.percent(interval.high)}"
-    first = f"Test, {text.printable(name)}: {text.percent(interval.value)} of {text.plural(rows, 'image')} right ({sure})"
+    share = f"{text.percent(interval.value)} of {text.plural(rows, 'image')} right"
+    first = f"Test, {printable(name)}: {share} ({sure})"
     more = [] if text.missing(loss) else [f"loss {text.number(loss)}"]
     more += [f"among the {top_k['k']} likeliest {text.percent(top_k['accuracy'])}"] if top_k else []
     return [", ".join([first, *more]), "", *class_lines(counts, class_names), "", *confusion_lines(counts, class_names)]
@@ -141,7 +147,7 @@ def comparison_lines(comparison: Mapping) -> list[str]:
     heads = list(COMPARISON_HEADS)
     rows = [comparison_cells(comparison, row) for row in comparison["rows"]]
     lines = text.table(heads, rows)
-    lines += [f"  {text.printable(name)}: {text.printable(note)}" for name, note in notes_of(comparison)]
+    lines += [f"  {printable(name)}: {printable(note)}" for name, note in notes_of(comparison)]
     return [*lines, "", *verdict(comparison)]
 
 

@@ -1,16 +1,25 @@
 """Figures and tables as plain text, the same on the console and on the page."""
 
+from __future__ import annotations
+
 import math
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ensync.errors import printable
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 DASH = "-"
 
 
-def missing(value: object) -> bool:
-    """Return whether there is no figure to show: None, or a float that is not finite."""
+def missing(value: object) -> TypeIs[None]:
+    """Return whether there is no figure to show: None, or a float that is not finite.
+
+    To a type checker what is missing is None, so that what is not missing is a figure.
+    """
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
