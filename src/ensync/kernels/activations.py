@@ -231,7 +231,8 @@ def drop_row(values, limit, factor, key, row):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def dropout(values: np.ndarray, rate: float, key: int, first_row: int, out: np.ndarray) -> None:
+def dropout(values: np.ndarray, rate: float, key: np.uint64, first_row: int,
+            out: np.ndarray) -> None:
     """Write `values` (n, width) with each element dropped with probability `rate` and the others scaled by 1 / (1 - rate); out may be values.
 
     key: uint64, another one for each layer and step; first_row: the place of row 0 in the global batch. Key, row of the
@@ -249,6 +250,6 @@ def dropout(values: np.ndarray, rate: float, key: int, first_row: int, out: np.n
             drop_row(out[row], limit, factor, key, first_row + row)
 
 
-def dropout_gradient(gradient: np.ndarray, rate: float, key: int, first_row: int) -> None:
+def dropout_gradient(gradient: np.ndarray, rate: float, key: np.uint64, first_row: int) -> None:
     """Apply the forward pass's mask and scale to `gradient` (n, width), in place."""
     dropout(gradient, rate, key, first_row, gradient)

@@ -67,9 +67,11 @@ class Residual(Chain):
     """
 
     def __init__(self, layers: Sequence[Layer], activation: str = "identity", shortcut: Sequence[Layer] = ()) -> None:
-        assert isinstance(layers[-1], BatchNormalization) and not layers[-1].relu
+        last = layers[-1]
+        assert isinstance(last, BatchNormalization) and not last.relu
         self.main, self.shortcut, self.relu = list(layers), list(shortcut), activation == "relu"
-        self.main[-1].in_place = False   # the gradient goes both ways
+        self.last = last
+        last.in_place = False   # the gradient goes both ways
         super().__init__([*layers, *shortcut])
 
     def build(self, shape: Shape) -> Shape:
@@ -99,7 +101,7 @@ class Residual(Chain):
             around = layer.forward(around, step)
         for layer in self.main[:-1]:
             inputs = layer.forward(inputs, step)
-        self.current = self.main[-1].forward(inputs, step, around, self.relu)
+        self.current = self.last.forward(inputs, step, around, self.relu)
         return self.current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:

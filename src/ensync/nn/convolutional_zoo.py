@@ -1,6 +1,7 @@
 """The named convolutional networks: settings in, layers out. Counts of parameters are those of the sources, for 10 classes unless said."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from ensync.errors import EnsyncError
 from ensync.kernels import separable
@@ -8,12 +9,13 @@ from ensync.nn.branches import Residual
 from ensync.nn.convolutions import Convolution
 from ensync.nn.images import Flatten, Subsampling
 from ensync.nn.layers import Dense, Dropout, Layer, Shape
-from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization
+from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization, Options
 from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 from ensync.nn.separable import SeparableBlock, SeparableConvolution
 from ensync.settings import Network as Settings
 
-PLAIN = {"momentum": 0.9, "epsilon": 1e-5, "unbiased": True}   # of a batch normalisation as PyTorch builds it; the layer's own defaults are Keras'
+# of a batch normalisation as PyTorch builds it; the layer's own defaults are Keras'
+PLAIN: Options = {"momentum": 0.9, "epsilon": 1e-5, "unbiased": True}
 
 
 def hidden(settings: Settings, *widths: int) -> list[int]:
@@ -53,7 +55,8 @@ def parashar_cnn(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
 
 def separable_block(filters: Sequence[int], shape: Shape, residual: bool = False) -> list[Layer]:
     """Separable convolutions, each with batch normalisation and ReLU, or a residual sum in place of the last ReLU; in one layer where this CPU can."""
-    if all(separable.fits((*shape[:2], count), count, 4) for count in filters):
+    images = [cast("tuple[int, int, int]", (*shape[:2], count)) for count in filters]
+    if all(separable.fits(given, count, 4) for given, count in zip(images, filters)):
         return [SeparableBlock(filters, residual=residual)]
     layers: list[Layer] = []
     for count in filters:

@@ -26,6 +26,7 @@ class Convolution(Layer):
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups,
                                             self.bf16)
+        self.reads_bf16 = self.writes_bf16 = self.form.takes_bf16 and self.code in (IDENTITY, RELU)
         fans = self.size**2 * c // self.groups, self.size**2 * self.filters
         bias = Parameter("bias", (self.filters,), *fans, "bias")
         self.parameters = (Parameter("weights", self.form.weights_shape, *fans, before=self.activation), *[bias] * self.use_bias)
@@ -35,12 +36,6 @@ class Convolution(Layer):
         self.weights, self.weights_gradient = values["weights"], gradients["weights"]
         no_bias, nowhere = np.zeros((2, self.filters), self.weights.dtype)
         self.bias, self.bias_gradient = values.get("bias", no_bias), gradients.get("bias", nowhere)
-
-    @property
-    def reads_bf16(self) -> bool:
-        return self.form.takes_bf16 and self.code in (IDENTITY, RELU)
-
-    writes_bf16 = reads_bf16
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         given, kept = self.stored(dtype)

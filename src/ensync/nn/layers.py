@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class Layer:
         """Return the outputs `(rows, *shape)`, valid until the next forward."""
         raise NotImplementedError(type(self).__name__)
 
-    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+    # returns None where nobody asks for the gradient (`first`); who calls knows, hence Any
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | Any:
         """Fill the parameters' gradients from the gradient of the outputs (may be overwritten); return that of the inputs."""
         raise NotImplementedError(type(self).__name__)
 

@@ -135,8 +135,12 @@ class Network:
 
     def _loss(self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray) -> tuple[float, int]:
         if self.loss.is_cross_entropy:
-            return losses.softmax_cross_entropy(outputs, labels, scale, self.loss.smoothing, gradient)
-        return losses.squared_error(outputs, labels, self.loss.low, self.loss.high, self.loss.factor(self.classes), scale, gradient)
+            found: tuple[float, int] = losses.softmax_cross_entropy(
+                outputs, labels, scale, self.loss.smoothing, gradient)
+        else:
+            found = losses.squared_error(outputs, labels, self.loss.low, self.loss.high,
+                                         self.loss.factor(self.classes), scale, gradient)
+        return found
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, int]:
         """Return scores `(rows, classes)` (probabilities under cross-entropy, else the outputs), loss sum and correct count."""

@@ -1,12 +1,21 @@
 """Normalisation: of each channel over the batch, of each pixel over neighbouring channels."""
 
 from collections.abc import Callable
+from typing import TypedDict
 
 import numpy as np
 
 from ensync.kernels import normalization, response
 from ensync.nn.layers import Layer, Parameter, Shape, Step
 from ensync.nn.memory import Workspace, empty, zeros
+
+
+class Options(TypedDict, total=False):
+    """Settings of a batch normalisation other than its activation."""
+
+    momentum: float
+    epsilon: float
+    unbiased: bool
 
 
 class BatchNormalization(Layer):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ensync.nn.convolutions import Convolution, DepthwiseConvolution
 from ensync.nn.images import Padding
 from ensync.nn.layers import Layer, Parameter, Shape, Step, deal
 from ensync.nn.memory import BF16, Workspace, empty
-from ensync.nn.normalization import BatchNormalization
+from ensync.nn.normalization import BatchNormalization, Options
 
 
 class SeparableConvolution(Chain):
@@ -19,10 +20,10 @@ class SeparableConvolution(Chain):
 
     def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", activation: str = "identity") -> None:
         super().__init__([DepthwiseConvolution(size, stride, padding), Convolution(filters, 1, activation=activation)])
-        self.size = size
+        self.size, self.filters = size, filters
 
     def describe(self) -> str:
-        return f"Separable convolution {self.size}x{self.size}, {self.layers[1].filters}"
+        return f"Separable convolution {self.size}x{self.size}, {self.filters}"
 
     def inside(self) -> list[tuple[str, Layer, Shape]]:
         return []
@@ -37,7 +38,8 @@ class SeparableUnit:
 
     def build(self, shape: Shape) -> tuple[Parameter, ...]:
         """Return the parameters for images of this shape."""
-        h, w, c = self.image = shape
+        h, w, c = shape
+        self.image = h, w, c
         self.norm.build((h, w, self.filters))
         taps = self.size**2
         return (Parameter("depthwise", (self.size, self.size, c), taps * c, taps), Parameter("weights", (c, self.filters), c, self.filters),
@@ -98,21 +100,25 @@ class SeparableBlock(Layer):
 
     reads_bf16 = writes_bf16 = True
 
-    def __init__(self, filters: Sequence[int], size: int = 3, residual: bool = False, **options) -> None:
+    def __init__(self, filters: Sequence[int], size: int = 3, residual: bool = False,
+                 **options: Unpack[Options]) -> None:
         self.residual, self.filters, self.size = residual, list(filters), size
         self.units = [SeparableUnit(k, size, not residual or i + 1 < len(self.filters), BatchNormalization(**options))
                       for i, k in enumerate(self.filters)]
         self.layers = [unit.norm for unit in self.units]
 
     def build(self, shape: Shape) -> Shape:
-        parameters, statistics = [], []
+        parameters: list[Parameter] = []
+        statistics: list[Parameter] = []
+        h, w, c = shape
         for i, unit in enumerate(self.units):
-            assert separable.fits(shape, unit.filters, 4), "channels must be multiples of 32"
-            parameters += [replace(p, name=f"{i}.{p.name}") for p in unit.build(shape)]
+            assert separable.fits((h, w, c), unit.filters, 4), "channels must be multiples of 32"
+            parameters += [replace(p, name=f"{i}.{p.name}") for p in unit.build((h, w, c))]
             statistics += [replace(p, name=f"{i}.{p.name}") for p in unit.norm.statistics]
-            shape = (*shape[:2], unit.filters)
-        self.shape, self.parameters, self.statistics = shape, tuple(parameters), tuple(statistics)
-        return shape
+            c = unit.filters
+        self.parameters, self.statistics = tuple(parameters), tuple(statistics)
+        self.shape = h, w, c
+        return self.shape
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
         for unit, own, inner in deal(self.units, values, gradients):
@@ -126,11 +132,14 @@ class SeparableBlock(Layer):
         Workspace.reserve(normalization.blocks(rows * self.shape[0] * self.shape[1]) * 3 * self.shape[2], dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
-        values, before, rows, c = inputs, None, len(inputs), self.shape[2]
+        values, rows, c = inputs, len(inputs), self.shape[2]
+        before: BatchNormalization | None = None
         for unit in self.units:
             values, before = unit.forward(values, before, step, self.bf16), unit.norm
-        skip = inputs.reshape(-1, c) if self.residual else before.no_skip
-        normalization.normalize(values.reshape(-1, c), before.affine, skip, before.relu, self.outputs[:rows].reshape(-1, c))
+        last = self.units[-1].norm
+        skip = inputs.reshape(-1, c) if self.residual else last.no_skip
+        normalization.normalize(values.reshape(-1, c), last.affine, skip, last.relu,
+                                self.outputs[:rows].reshape(-1, c))
         return self.outputs[:rows]
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
