@@ -23,7 +23,7 @@ endif
 PYTEST := $(BIN)/python -m pytest -q
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 
-.PHONY: demo test test-mpi test-slurm fuzz soak soak-memory bench clean help
+.PHONY: demo test lint test-mpi test-slurm fuzz soak soak-memory bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -40,6 +40,11 @@ test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 
 	wait $$kernels || failed=1; echo "== kernels"; cat $$log; exit $$failed
 	@echo "== the program as it is started"; $(PYTEST) tests/launched
 	$(MAKE) --no-print-directory test-mpi
+
+lint: $(VENV)/installed-lint   ## install, then check style (ruff) and types (mypy)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
 
 test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
 	@for n in $(RANKS); do echo "== $$n ranks"; $(MPIRUN) -n $$n $(PYTEST) --color=no --with-mpi -m mpi || exit 1; done
@@ -77,6 +82,10 @@ $(VENV)/installed: $(VENV)/made pyproject.toml
 $(VENV)/installed-test: $(VENV)/made pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))test]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-lint: $(VENV)/installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))test$(comma)lint]'
+	@touch $@
 
 clean:           ## remove environments, caches and runs; keep data
 	rm -rf .venv* .cache runs build .pytest_cache

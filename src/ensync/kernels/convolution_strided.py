@@ -48,7 +48,7 @@ def sizes(image: tuple[int, int, int], weights: tuple[int, int, int, int], strid
 def input_gradient(gradient: np.ndarray, weights: np.ndarray, zero_bias: np.ndarray, stride: int, padding: tuple[int, int], groups: int,
                    scratch: np.ndarray, out: np.ndarray) -> None:
     """Write the gradient of the inputs to out (n, h, w, c); padding = (top, left) of the convolution that takes the spread gradient there."""
-    (n, h, w, c), (kh, kw, inputs, k) = out.shape, weights.shape
+    (n, h, w, c), (kh, kw, _, _) = out.shape, weights.shape
     filters_size, images_size = sizes((h, w, c), weights.shape, stride, n)
     filters, images, rest = np.split(scratch, [filters_size, filters_size + images_size])
     for first_line in range(min(stride, h)):
