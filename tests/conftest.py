@@ -7,9 +7,13 @@ import sys
 import pytest
 
 
-@pytest.hookimpl(trylast=True)  # after the reporter, which the silent ranks redirect, and pytest-mpi
+@pytest.hookimpl(
+    trylast=True
+)  # after the reporter, which the silent ranks redirect, and pytest-mpi
 def pytest_configure(config):
-    """Make the ranks of a run with --with-mpi or --only-mpi fail as one, and hear SIGHUP under nohup, too."""
+    """Make the ranks of a run with --with-mpi or --only-mpi fail as one, and hear SIGHUP under
+    nohup, too.
+    """
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if config.getoption("--with-mpi", False) or config.getoption("--only-mpi", False):
@@ -22,18 +26,25 @@ def pytest_terminal_summary(terminalreporter):
     """Say how many damaged files were tried."""
     tried = getattr(sys.modules.get("mutations"), "tried", {"read": 0})
     if count := sum(tried.values()):
-        terminalreporter.write_line(f"{count:,} mutations tried: {tried['refused']:,} refused in a sentence, {tried['read']:,} read")
+        terminalreporter.write_line(
+            f"{count:,} mutations tried: {tried['refused']:,} refused in a sentence, "
+            f"{tried['read']:,} read"
+        )
 
 
 class RankReports:
-    """A test that fails on one rank only would leave the others waiting for it: tell it and abort all ranks."""
+    """A test that fails on one rank only would leave the others waiting for it: tell it and
+    abort all ranks.
+    """
 
     def __init__(self, config, comm):
         self.config, self.comm = config, comm
         if comm.rank > 0:  # a second report would be mixed into rank 0's; the exit code stays
             config.pluginmanager.getplugin("terminalreporter")._tw._file = open(os.devnull, "w")
         for plugin in config.pluginmanager.get_plugins():
-            if type(plugin).__name__ == "MPIPlugin":  # pytest-mpi's: one header line instead of its closing block
+            if (
+                type(plugin).__name__ == "MPIPlugin"
+            ):  # pytest-mpi's: one header line instead of its closing block
                 plugin._is_testing_mpi = False
 
     def pytest_report_header(self):
@@ -45,7 +56,9 @@ class RankReports:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item):
-        """Look at a test's outcome after everything else did (expected failures have become skips)."""
+        """Look at a test's outcome after everything else did (expected failures have become
+        skips).
+        """
         report = yield
         if report.failed and self.comm.size > 1:
             self._end(f"{report.nodeid} failed in {report.when}\n{report.longreprtext}")

@@ -45,13 +45,17 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0
     return float(-(target * np.log(softmax(logits))).sum())
 
 
-def squared_error(outputs: np.ndarray, labels: np.ndarray, low: float, high: float, factor: float) -> float:
+def squared_error(
+    outputs: np.ndarray, labels: np.ndarray, low: float, high: float, factor: float
+) -> float:
     """Sum over rows of factor * sum_j (o_j - t_j)**2."""
     return float(factor * ((outputs - one_hot(labels, outputs.shape[1], low, high)) ** 2).sum())
 
 
 def finite_differences(function, point: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """The gradient of a scalar function, one coordinate at a time, central differences in float64."""
+    """The gradient of a scalar function, one coordinate at a time, central differences in
+    float64.
+    """
     gradient = np.empty_like(point)
     for index in np.ndindex(point.shape):
         kept = point[index]
@@ -85,11 +89,16 @@ def adam(p, g, m, v, step, rate, beta1, beta2, epsilon, decay, decoupled):
     v = beta2 * v + (1 - beta2) * g * g
     return p - rate * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + epsilon), m, v
 
+
 # --- online
 
 
-def train_online(parameters, sizes, activations, cross_entropy_loss, inputs, labels, rate, low, high, factor):
-    """Plain SGD, one step per row of `inputs`; `parameters` is flat and changed in place. Return (sum of losses, correct)."""
+def train_online(
+    parameters, sizes, activations, cross_entropy_loss, inputs, labels, rate, low, high, factor
+):
+    """Plain SGD, one step per row of `inputs`; `parameters` is flat and changed in place. Return
+    (sum of losses, correct).
+    """
     layers, start = [], 0
     for height, width in zip(sizes[:-1], sizes[1:], strict=True):
         weights = parameters[start : start + height * width].reshape(height, width)
@@ -118,13 +127,19 @@ def train_online(parameters, sizes, activations, cross_entropy_loss, inputs, lab
                 delta = gradient * activation_slope(activations[index - 1], values[index])
     return total, correct
 
-# --- convolution: images (n, h, w, c), filters (kh, kw, c / groups, k); padding = (top, left) zeros before the image
+
+# --- convolution: images (n, h, w, c), filters (kh, kw, c / groups, k); padding = (top, left) zeros
+# before the image
 
 
-def windows(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple, fill: float = 0.0) -> np.ndarray:
+def windows(
+    inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple, fill: float = 0.0
+) -> np.ndarray:
     """What each output sees: (n, oh, ow, kh, kw, c)."""
     (n, h, w, c), (kh, kw), (oh, ow) = inputs.shape, size, outputs
-    framed = np.full((n, padding[0] + h + oh * stride + kh, padding[1] + w + ow * stride + kw, c), fill)
+    framed = np.full(
+        (n, padding[0] + h + oh * stride + kh, padding[1] + w + ow * stride + kw, c), fill
+    )
     framed[:, padding[0] : padding[0] + h, padding[1] : padding[1] + w] = inputs
     seen = np.empty((n, oh, ow, kh, kw, c))
     for y in range(oh):
@@ -133,40 +148,80 @@ def windows(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, output
     return seen
 
 
-def convolution(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, stride: int, padding: tuple, groups: int, outputs: tuple) -> np.ndarray:
+def convolution(
+    inputs: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    stride: int,
+    padding: tuple,
+    groups: int,
+    outputs: tuple,
+) -> np.ndarray:
     """Each group of outputs from its own group of channels: (n, oh, ow, k)."""
     seen = windows(inputs, weights.shape[:2], stride, padding, outputs)
-    parts = zip(np.split(seen, groups, axis=-1), np.split(weights.astype(float), groups, axis=-1), strict=True)
-    return np.concatenate([np.tensordot(part, filters, 3) for part, filters in parts], axis=-1) + bias
+    parts = zip(
+        np.split(seen, groups, axis=-1),
+        np.split(weights.astype(float), groups, axis=-1),
+        strict=True,
+    )
+    return (
+        np.concatenate([np.tensordot(part, filters, 3) for part, filters in parts], axis=-1) + bias
+    )
 
 
-def depthwise(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray, stride: int, padding: tuple, outputs: tuple) -> np.ndarray:
+def depthwise(
+    inputs: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    stride: int,
+    padding: tuple,
+    outputs: tuple,
+) -> np.ndarray:
     """A filter for each channel: (n, oh, ow, c)."""
-    return np.einsum("nyxabc,abc->nyxc", windows(inputs, weights.shape[:2], stride, padding, outputs), weights.astype(float)) + bias
+    return (
+        np.einsum(
+            "nyxabc,abc->nyxc",
+            windows(inputs, weights.shape[:2], stride, padding, outputs),
+            weights.astype(float),
+        )
+        + bias
+    )
 
 
-def max_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple) -> np.ndarray:
+def max_pool(
+    inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple
+) -> np.ndarray:
     """The largest pixel of each window."""
     return windows(inputs, size, stride, padding, outputs, -np.inf).max(axis=(3, 4))
 
 
-def max_pool_gradient(inputs: np.ndarray, gradient: np.ndarray, size: tuple, stride: int, padding: tuple) -> np.ndarray:
-    """The gradient of the inputs, given that of the outputs: each goes to the first largest pixel of its window."""
+def max_pool_gradient(
+    inputs: np.ndarray, gradient: np.ndarray, size: tuple, stride: int, padding: tuple
+) -> np.ndarray:
+    """The gradient of the inputs, given that of the outputs: each goes to the first largest
+    pixel of its window.
+    """
     out = np.zeros(inputs.shape)
     for n, y, x, c in np.ndindex(gradient.shape):
         top, left = max(0, y * stride - padding[0]), max(0, x * stride - padding[1])
-        seen = inputs[n, top : y * stride - padding[0] + size[0], left : x * stride - padding[1] + size[1], c]
+        seen = inputs[
+            n, top : y * stride - padding[0] + size[0], left : x * stride - padding[1] + size[1], c
+        ]
         row, column = np.unravel_index(seen.argmax(), seen.shape)
         out[n, top + row, left + column, c] += gradient[n, y, x, c]
     return out
 
 
-def average_pool(inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple) -> np.ndarray:
+def average_pool(
+    inputs: np.ndarray, size: tuple, stride: int, padding: tuple, outputs: tuple
+) -> np.ndarray:
     """The mean of each window's pixels inside the image."""
     return np.nanmean(windows(inputs, size, stride, padding, outputs, np.nan), axis=(3, 4))
 
 
-def batch_normalization(inputs: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float) -> np.ndarray:
+def batch_normalization(
+    inputs: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float
+) -> np.ndarray:
     """Rows (rows, c) normalised by their own mean and biased variance."""
     return gamma * (inputs - inputs.mean(axis=0)) / np.sqrt(inputs.var(axis=0) + epsilon) + beta
 
@@ -174,4 +229,8 @@ def batch_normalization(inputs: np.ndarray, gamma: np.ndarray, beta: np.ndarray,
 def local_response(inputs: np.ndarray, n: int, k: float, alpha: float, beta: float) -> np.ndarray:
     """Rows (rows, c) over (k + alpha * the squares of the n channels around each) ** beta."""
     framed = np.pad(inputs**2, ((0, 0), (n // 2, (n - 1) // 2)))
-    return inputs * (k + alpha * np.lib.stride_tricks.sliding_window_view(framed, n, axis=1).sum(axis=-1)) ** -beta
+    return (
+        inputs
+        * (k + alpha * np.lib.stride_tricks.sliding_window_view(framed, n, axis=1).sum(axis=-1))
+        ** -beta
+    )

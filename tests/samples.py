@@ -1,4 +1,6 @@
-"""Small files in the published formats, written byte by byte without Ensync's own code, and where published data may lie."""
+"""Small files in the published formats, written byte by byte without Ensync's own code, and
+where published data may lie.
+"""
 
 import gzip
 import struct
@@ -11,7 +13,14 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data"
-NAMES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
+NAMES = (
+    "data_batch_1",
+    "data_batch_2",
+    "data_batch_3",
+    "data_batch_4",
+    "data_batch_5",
+    "test_batch",
+)
 
 
 def published(name: str) -> Path:
@@ -23,7 +32,9 @@ def published(name: str) -> Path:
 
 def pictures(rows: int, height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
     """Return random images uint8 (rows, height, width, channels)."""
-    return np.random.default_rng(seed).integers(0, 256, (rows, height, width, channels), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 256, (rows, height, width, channels), dtype=np.uint8
+    )
 
 
 def idx_images(images: np.ndarray) -> bytes:
@@ -36,26 +47,38 @@ def idx_labels(labels) -> bytes:
     return struct.pack(">2I", 0x801, len(labels)) + bytes(labels)
 
 
-def write_idx(directory: Path, train: int = 40, test: int = 20) -> dict[str, tuple[np.ndarray, list[int]]]:
+def write_idx(
+    directory: Path, train: int = 40, test: int = 20
+) -> dict[str, tuple[np.ndarray, list[int]]]:
     """Write the four .gz files; return {split: (images (rows, 5, 4), labels)}."""
     directory.mkdir(parents=True, exist_ok=True)
     made = {}
     for split, prefix, rows in (("train", "train", train), ("test", "t10k", test)):
         images, labels = pictures(rows, 5, 4, 1, rows)[..., 0], [row % 10 for row in range(rows)]
-        (directory / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_images(images)))
-        (directory / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_labels(labels)))
+        (directory / f"{prefix}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(idx_images(images))
+        )
+        (directory / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress(idx_labels(labels))
+        )
         made[split] = images, labels
     return made
 
 
 def cifar_binary(images: np.ndarray, labels) -> bytes:
     """Return a binary batch: label, then the red, green and blue planes, image after image."""
-    parts = [bytes([label]) + b"".join(image[:, :, channel].tobytes() for channel in range(3)) for image, label in zip(images, labels, strict=True)]
+    parts = [
+        bytes([label]) + b"".join(image[:, :, channel].tobytes() for channel in range(3))
+        for image, label in zip(images, labels, strict=True)
+    ]
     return b"".join(parts)
 
 
 def cifar_pickle(images: np.ndarray, labels) -> bytes:
-    """Return a python batch: the opcodes of the published ones, put together by hand (what Python 2 and NumPy 1 wrote)."""
+    """Return a python batch: the opcodes of the published ones, put together by hand (what
+    Python 2 and NumPy 1 wrote).
+    """
+
     def text(value: str) -> bytes:
         return b"U" + bytes([len(value)]) + value.encode()
 
@@ -65,29 +88,66 @@ def cifar_pickle(images: np.ndarray, labels) -> bytes:
     data = b"".join(image[:, :, channel].tobytes() for image in images for channel in range(3))
     dtype = b"cnumpy\ndtype\n" + text("u1") + number(0) + number(1) + b"\x87R"
     dtype += b"(" + number(3) + text("|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 + number(0) + b"tb"
-    array = b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n" + number(0) + b"\x85" + text("b") + b"\x87R"
-    array += b"(" + number(1) + number(len(images)) + number(3072) + b"\x86" + dtype + b"\x89" + b"T" + struct.pack("<i", len(data)) + data + b"tb"
-    items = text("batch_label") + text("a batch") + text("labels") + b"](" + b"".join(map(number, labels)) + b"e" + text("data") + array
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n"
+        + b"cnumpy\nndarray\n"
+        + number(0)
+        + b"\x85"
+        + text("b")
+        + b"\x87R"
+    )
+    array += (
+        b"("
+        + number(1)
+        + number(len(images))
+        + number(3072)
+        + b"\x86"
+        + dtype
+        + b"\x89"
+        + b"T"
+        + struct.pack("<i", len(data))
+        + data
+        + b"tb"
+    )
+    items = (
+        text("batch_label")
+        + text("a batch")
+        + text("labels")
+        + b"]("
+        + b"".join(map(number, labels))
+        + b"e"
+        + text("data")
+        + array
+    )
     return b"\x80\x02}q\x01(" + items + b"u."
 
 
 def write_cifar(directory: Path, kind: str, rows: int = 20) -> tuple[np.ndarray, list[int]]:
-    """Write six batches of `rows` images as "bin" or "py"; return all images (6 * rows, 32, 32, 3) and labels."""
+    """Write six batches of `rows` images as "bin" or "py"; return all images (6 * rows, 32, 32,
+    3) and labels.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     images, labels = pictures(6 * rows, 32, 32, 3), [row % 10 for row in range(6 * rows)]
     for place, name in enumerate(NAMES):
         part = slice(place * rows, (place + 1) * rows)
         write = cifar_binary if kind == "bin" else cifar_pickle
-        (directory / (name + (".bin" if kind == "bin" else ""))).write_bytes(write(images[part], labels[part]))
+        (directory / (name + (".bin" if kind == "bin" else ""))).write_bytes(
+            write(images[part], labels[part])
+        )
     return images, labels
 
 
 def csv_lines(images: np.ndarray, labels) -> list[str]:
     """Return one line a row: label, then the pixels in row order."""
-    return [",".join(map(str, [label, *image.ravel().tolist()])) for image, label in zip(images, labels, strict=True)]
+    return [
+        ",".join(map(str, [label, *image.ravel().tolist()]))
+        for image, label in zip(images, labels, strict=True)
+    ]
 
 
-def write_csv(path: Path, rows: int = 30, side: int = 4, channels: int = 1, header: bool = False) -> tuple[np.ndarray, list[int]]:
+def write_csv(
+    path: Path, rows: int = 30, side: int = 4, channels: int = 1, header: bool = False
+) -> tuple[np.ndarray, list[int]]:
     """Write a CSV file; return images (rows, side, side, channels) and labels."""
     images, labels = pictures(rows, side, side, channels, rows), [row % 3 for row in range(rows)]
     lines = csv_lines(images, labels)
@@ -97,7 +157,9 @@ def write_csv(path: Path, rows: int = 30, side: int = 4, channels: int = 1, head
     return images, labels
 
 
-def write_pictures(directory: Path, classes=("cat", "dog"), rows: int = 6, suffix: str = "png", size=(12, 9)) -> None:
+def write_pictures(
+    directory: Path, classes=("cat", "dog"), rows: int = 6, suffix: str = "png", size=(12, 9)
+) -> None:
     """Write random colour pictures (width, height) into one folder per class."""
     for place, name in enumerate(classes):
         (directory / name).mkdir(parents=True, exist_ok=True)
@@ -124,10 +186,4 @@ def png_with_key(bits: int, kind: int, rows: list[bytes], transparent: bytes) ->
 
     header = part(b"IHDR", struct.pack(">2I5B", 8, 8, bits, kind, 0, 0, 0))
     body = part(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + header
-        + part(b"tRNS", transparent)
-        + body
-        + part(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + header + part(b"tRNS", transparent) + body + part(b"IEND", b"")

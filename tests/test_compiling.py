@@ -1,4 +1,6 @@
-"""A second process that compiles from the other end: it leaves in the cache what a network needs, and goes when it is not needed."""
+"""A second process that compiles from the other end: it leaves in the cache what a network
+needs, and goes when it is not needed.
+"""
 
 import subprocess
 import sys
@@ -12,9 +14,11 @@ from ensync import compiling
 from ensync.nn import zoo
 from ensync.settings import Job
 
-pytestmark = pytest.mark.timeout(400)   # run alone, the first tests compile
+pytestmark = pytest.mark.timeout(400)  # run alone, the first tests compile
 
-JOB = Job.model_validate({"data": {"path": "-"}, "output": {"directory": "-"}, "network": {"hidden": [5]}})
+JOB = Job.model_validate(
+    {"data": {"path": "-"}, "output": {"directory": "-"}, "network": {"hidden": [5]}}
+)
 
 
 @pytest.fixture
@@ -48,12 +52,14 @@ def test_it_is_not_started_where_all_is_loaded_in_time_or_there_is_one_core(cach
 
 
 def test_it_ends_with_the_process_that_started_it(cache):
-    program = ("import sys, time\nfrom ensync import compiling\nfrom ensync.settings import Job\n"
-               f"job = Job.model_validate_json({JOB.model_dump_json(exclude_none=True)!r})\n"
-               "popen = compiling.subprocess.Popen\n"
-               "def note(*a, **k):\n    p = popen(*a, **k)\n    print(p.pid, flush=True)\n    return p\n"
-               "compiling.subprocess.Popen = note\n"
-               "with compiling.helped(job, (2, 3, 1), 4, cores=2, patience=0.0):\n    time.sleep(60)\n")
+    program = (
+        "import sys, time\nfrom ensync import compiling\nfrom ensync.settings import Job\n"
+        f"job = Job.model_validate_json({JOB.model_dump_json(exclude_none=True)!r})\n"
+        "popen = compiling.subprocess.Popen\n"
+        "def note(*a, **k):\n    p = popen(*a, **k)\n    print(p.pid, flush=True)\n    return p\n"
+        "compiling.subprocess.Popen = note\n"
+        "with compiling.helped(job, (2, 3, 1), 4, cores=2, patience=0.0):\n    time.sleep(60)\n"
+    )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     number = int(parent.stdout.readline())
     parent.kill()
@@ -62,10 +68,21 @@ def test_it_ends_with_the_process_that_started_it(cache):
     assert wait_for(lambda: not status.exists() or "State:\tZ" in status.read_text())
 
 
-@pytest.mark.parametrize("name", ["mlp", "minixception", "resnet", "lenet", "alexnet", "parashar-cnn"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "minixception", "resnet", "lenet", "alexnet", "parashar-cnn"]
+)
 def test_layers_run_by_themselves_from_the_last(name):
     shape = (64, 64, 3) if name == "alexnet" else (28, 28, 1)
-    network = zoo.build(JOB.model_copy(update={"network": type(JOB.network)(name=name, width=0.1 if name == "alexnet" else 1.0)}), shape, 3, 2)
+    network = zoo.build(
+        JOB.model_copy(
+            update={
+                "network": type(JOB.network)(name=name, width=0.1 if name == "alexnet" else 1.0)
+            }
+        ),
+        shape,
+        3,
+        2,
+    )
     network.initialize(1)
     compiling.compile_backwards(network)
     assert np.isfinite(network.gradient).all()

@@ -1,4 +1,6 @@
-"""Every command that README files, --help and the headers of jobs and batch scripts show exists and parses."""
+"""Every command that README files, --help and the headers of jobs and batch scripts show exists
+and parses.
+"""
 
 import re
 import shlex
@@ -11,26 +13,43 @@ from ensync.cli import cli
 from ensync.job import load_job
 
 ROOT = Path(__file__).parents[1]
-MADE = ("runs/", "data/", "photos/", "table.csv")   # what the commands before it make, or the user has
+MADE = (
+    "runs/",
+    "data/",
+    "photos/",
+    "table.csv",
+)  # what the commands before it make, or the user has
 
 
 def help_texts(command=cli, path=("ensync",)):
     """Yield where and what of each command's help."""
-    yield " ".join(path) + " --help", command.get_help(click.Context(command, info_name=" ".join(path)))
+    yield (
+        " ".join(path) + " --help",
+        command.get_help(click.Context(command, info_name=" ".join(path))),
+    )
     for name, inner in getattr(command, "commands", {}).items():
         yield from help_texts(inner, (*path, name))
 
 
 def documents():
     """Yield where and what of each document with commands."""
-    for pattern in ("*.md", "*/README.md", "tests/*/README.md", "jobs/**/*.toml", "slurm/*", "Makefile"):
+    for pattern in (
+        "*.md",
+        "*/README.md",
+        "tests/*/README.md",
+        "jobs/**/*.toml",
+        "slurm/*",
+        "Makefile",
+    ):
         for path in sorted(ROOT.glob(pattern)):
             yield str(path.relative_to(ROOT)), path.read_text()
     yield from help_texts()
 
 
 def commands(text):
-    """Return the words of each command in a text that begins with ensync, mpirun, srun, sbatch or make."""
+    """Return the words of each command in a text that begins with ensync, mpirun, srun, sbatch
+    or make.
+    """
     found = []
     quoted = re.findall(r"`([^`\n]+)`", text)
     lines = [re.sub(r"^\s*#?\s*(\$ )?", "", line) for line in text.splitlines()]
@@ -41,12 +60,34 @@ def commands(text):
                 words = shlex.split(part)
             except ValueError:
                 continue
-            if len(words) > 1 and words[0] in ("ensync", "mpirun", "srun", "sbatch", "make") and words[1] not in SENTENCE and not words[1][0].isdigit():
+            if (
+                len(words) > 1
+                and words[0] in ("ensync", "mpirun", "srun", "sbatch", "make")
+                and words[1] not in SENTENCE
+                and not words[1][0].isdigit()
+            ):
                 found.append(words)
     return found
 
 
-SENTENCE = ("is", "starts", "as", "and", "has", "inside", "itself", "verb", "was", "says", "writes", "under", "demo:", "of", "makes", "JOB")
+SENTENCE = (
+    "is",
+    "starts",
+    "as",
+    "and",
+    "has",
+    "inside",
+    "itself",
+    "verb",
+    "was",
+    "says",
+    "writes",
+    "under",
+    "demo:",
+    "of",
+    "makes",
+    "JOB",
+)
 CASES = sorted({(where, tuple(words)) for where, text in documents() for words in commands(text)})
 
 
@@ -54,7 +95,9 @@ def test_there_are_commands():
     assert len({where for where, _ in CASES}) > 15 and len(CASES) > 60
 
 
-@pytest.mark.parametrize(("where", "words"), CASES, ids=[f"{where}: {' '.join(words)}" for where, words in CASES])
+@pytest.mark.parametrize(
+    ("where", "words"), CASES, ids=[f"{where}: {' '.join(words)}" for where, words in CASES]
+)
 def test_a_command_exists_and_parses(where, words):
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -62,7 +105,7 @@ def test_a_command_exists_and_parses(where, words):
         return
     if words[0] == "sbatch":
         script = next((word for word in words if word.endswith(".sbatch")), None)
-        if script is None:   # a mention of an option
+        if script is None:  # a mention of an option
             return
         assert (ROOT / script).is_file()
         check_job(words[words.index(script) + 1 :])
@@ -83,7 +126,7 @@ def parse(command, words):
         command.make_context("ensync", list(words))
     except click.MissingParameter:
         pass
-    except click.exceptions.Exit as ended:   # --help
+    except click.exceptions.Exit as ended:  # --help
         assert ended.exit_code == 0
 
 

@@ -13,17 +13,32 @@ STEERING = "a\x1b[2J\x9bm\r\nb\u202ec\u2066\u2028\udcff\x00"
 
 
 def is_clean(text):
-    return not any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text)
+    return not any(
+        unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text
+    )
 
 
 def test_what_steers_a_terminal_is_shown_and_not_done():
     assert printable(STEERING) == r"a\x1b[2J\x9bm\r\nb\u202ec\u2066\u2028\udcff\x00"
-    assert printable("[red]naïve 猫 \N{ZERO WIDTH JOINER}\N{NO-BREAK SPACE}") == "[red]naïve 猫 \N{ZERO WIDTH JOINER}\N{NO-BREAK SPACE}"
+    assert (
+        printable("[red]naïve 猫 \N{ZERO WIDTH JOINER}\N{NO-BREAK SPACE}")
+        == "[red]naïve 猫 \N{ZERO WIDTH JOINER}\N{NO-BREAK SPACE}"
+    )
     assert printable_lines("a\n\tb\n") == "a\n\\tb\n"
     assert is_clean(str(EnsyncError(f"'{STEERING}'", STEERING, STEERING)))
 
 
-MACHINE = [errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENOENT]
+MACHINE = [
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.ENOENT,
+]
 
 
 @pytest.mark.parametrize("code", MACHINE, ids=lambda code: errno.errorcode[code])
@@ -38,32 +53,66 @@ def test_memory_and_threads_are_sentences_and_bugs_are_not():
 
     with pytest.raises(MemoryError) as caught:
         np.empty(1 << 60, np.uint8)
-    assert "not enough memory (Unable to allocate 1.00 EiB" in str(sentence(caught.value)) and "training.batch" in str(sentence(caught.value))
+    assert "not enough memory (Unable to allocate 1.00 EiB" in str(
+        sentence(caught.value)
+    ) and "training.batch" in str(sentence(caught.value))
     assert sentence(RuntimeError("can't start new thread")) is not None
-    assert [sentence(bug) for bug in (ValueError("x"), RuntimeError("x"), OSError(errno.EBADF, "x"), OSError("x"))] == [None] * 4
+    assert [
+        sentence(bug)
+        for bug in (ValueError("x"), RuntimeError("x"), OSError(errno.EBADF, "x"), OSError("x"))
+    ] == [None] * 4
 
 
 LONG = "x" * 300
 
 
-@pytest.mark.parametrize("arguments", [
-    ["describe", LONG], ["describe", f"{LONG}.toml"], ["describe", f"{LONG}/x.h5"], ["data", "describe", LONG], ["submit", LONG], ["collect", "--over", "ranks", LONG],
-    ["describe", "circle"], ["describe", "circle.toml"], ["describe", "a.toml/b.toml"], ["describe", "a.toml/b"], ["describe", "d.toml"],
-    ["describe", STEERING.rstrip("\0")], ["describe", STEERING.rstrip("\0") + ".toml"], [STEERING], ["data", STEERING], ["describe", f"--{STEERING}"],
-    ["describe", "a.toml", "--set", STEERING], ["describe", "a.toml", "--set", f"network.name={STEERING}"], ["describe", "a.toml", "--set", f"{STEERING}.x=1"],
-    ["describe", "a.toml", "--set", f"data.{STEERING}=1"], ["describe", "a.toml", "--set", f"data.path={STEERING}"], ["describe", "s\x1b[2J\n.toml"],
-    ["data", "prepare", STEERING.rstrip("\0")], ["collect", "--over", STEERING, "."], ["submit", "a.toml", "--time", STEERING],
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["describe", LONG],
+        ["describe", f"{LONG}.toml"],
+        ["describe", f"{LONG}/x.h5"],
+        ["data", "describe", LONG],
+        ["submit", LONG],
+        ["collect", "--over", "ranks", LONG],
+        ["describe", "circle"],
+        ["describe", "circle.toml"],
+        ["describe", "a.toml/b.toml"],
+        ["describe", "a.toml/b"],
+        ["describe", "d.toml"],
+        ["describe", STEERING.rstrip("\0")],
+        ["describe", STEERING.rstrip("\0") + ".toml"],
+        [STEERING],
+        ["data", STEERING],
+        ["describe", f"--{STEERING}"],
+        ["describe", "a.toml", "--set", STEERING],
+        ["describe", "a.toml", "--set", f"network.name={STEERING}"],
+        ["describe", "a.toml", "--set", f"{STEERING}.x=1"],
+        ["describe", "a.toml", "--set", f"data.{STEERING}=1"],
+        ["describe", "a.toml", "--set", f"data.path={STEERING}"],
+        ["describe", "s\x1b[2J\n.toml"],
+        ["data", "prepare", STEERING.rstrip("\0")],
+        ["collect", "--over", STEERING, "."],
+        ["submit", "a.toml", "--time", STEERING],
+    ],
+)
 def test_names_of_every_kind_are_one_clean_line(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.toml").write_text('[data]\npath = "none.h5"\n[output]\ndirectory = "runs"\n')
-    (tmp_path / "s\x1b[2J\n.toml").write_text('[data]\npath = "a\\u001b[2J\\nb"\n[output]\ndirectory = "runs"\n')
+    (tmp_path / "s\x1b[2J\n.toml").write_text(
+        '[data]\npath = "a\\u001b[2J\\nb"\n[output]\ndirectory = "runs"\n'
+    )
     (tmp_path / "d.toml").mkdir()
     for name in ("circle", "circle.toml"):
         (tmp_path / name).symlink_to(name)
     code = main(arguments)
     out, err = capsys.readouterr()
-    assert (code, out) == (2, "") and err.endswith("\n") and err.count("\n") == 1 and "Traceback" not in err, err
+    assert (
+        (code, out) == (2, "")
+        and err.endswith("\n")
+        and err.count("\n") == 1
+        and "Traceback" not in err
+    ), err
     assert is_clean(err[:-1]), ascii(err)
 
 
@@ -95,13 +144,24 @@ def test_a_link_that_leads_nowhere_is_told_as_one(tmp_path, monkeypatch, capsys)
     for arguments in (["describe", "x.toml"], ["describe", "x"], ["describe", "a.toml"]):
         assert main(arguments) == 2
         err = capsys.readouterr().err
-        assert ", a link to 'far/away' that leads nowhere; expected" in err and "did you mean" not in err, err
+        assert (
+            ", a link to 'far/away' that leads nowhere; expected" in err
+            and "did you mean" not in err
+        ), err
 
 
-@pytest.mark.parametrize(("variable", "value", "told"), [
-    ("NUMBA_NUM_THREADS", "0", "NUMBA_NUM_THREADS=0; expected a whole number"), ("NUMBA_NUM_THREADS", "two", "NUMBA_NUM_THREADS=two"),
-    ("NUMBA_THREADING_LAYER", "a\nb", r"NUMBA_THREADING_LAYER=a\nb; expected one of default, omp"),
-])
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("NUMBA_NUM_THREADS", "0", "NUMBA_NUM_THREADS=0; expected a whole number"),
+        ("NUMBA_NUM_THREADS", "two", "NUMBA_NUM_THREADS=two"),
+        (
+            "NUMBA_THREADING_LAYER",
+            "a\nb",
+            r"NUMBA_THREADING_LAYER=a\nb; expected one of default, omp",
+        ),
+    ],
+)
 def test_variables_that_numba_stumbles_over_are_refused(monkeypatch, variable, value, told):
     from ensync.kernels import threads
 
@@ -115,7 +175,16 @@ def test_numbers_of_the_environment_may_be_none():
     from ensync.resources import number
     from ensync.submit import minutes
 
-    assert [number(text) for text in (None, "", "12", " 7\n", "abc", "1,2", "²", "-3")] == [0, 0, 12, 7, 0, 0, 0, 0]
+    assert [number(text) for text in (None, "", "12", " 7\n", "abc", "1,2", "²", "-3")] == [
+        0,
+        0,
+        12,
+        7,
+        0,
+        0,
+        0,
+        0,
+    ]
     for time in ("²", "1:٣", "-1", "1-", "1:2:3:4", "5\n"):
         with pytest.raises(EnsyncError):
             minutes(time)

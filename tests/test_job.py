@@ -30,23 +30,46 @@ def test_every_job_file_loads(path):
 
 
 def test_overrides(tmp_path):
-    path = write(tmp_path, '[data]\npath = "d.h5"\n[output]\ndirectory = "r"\n[training]\nepochs = 3\n')
-    job = load_job(path, ["training.epochs=7", "network.hidden=[3, 4]", "optimizer.name=sgd", "training.batch=full", "optimizer.learning_rate=1e-2"])
-    assert (job.training.epochs, job.network.hidden, job.optimizer.name, job.training.batch, job.optimizer.learning_rate) == (7, [3, 4], "sgd", "full", 0.01)
+    path = write(
+        tmp_path, '[data]\npath = "d.h5"\n[output]\ndirectory = "r"\n[training]\nepochs = 3\n'
+    )
+    job = load_job(
+        path,
+        [
+            "training.epochs=7",
+            "network.hidden=[3, 4]",
+            "optimizer.name=sgd",
+            "training.batch=full",
+            "optimizer.learning_rate=1e-2",
+        ],
+    )
+    assert (
+        job.training.epochs,
+        job.network.hidden,
+        job.optimizer.name,
+        job.training.batch,
+        job.optimizer.learning_rate,
+    ) == (7, [3, 4], "sgd", "full", 0.01)
 
 
 REFUSED = [
     ({"training": {"epoch": 3}}, ["training.epoch", "did you mean 'epochs'"]),
     ({"trainin": {}}, ["trainin", "did you mean 'training'"]),
     ({"training": {"epochs": 0}}, ["training.epochs = 0", "greater than or equal to 1"]),
-    ({"training": {"epochs": 10**9}}, ["training.epochs = 1000000000", "less than or equal to 1000000"]),
+    (
+        {"training": {"epochs": 10**9}},
+        ["training.epochs = 1000000000", "less than or equal to 1000000"],
+    ),
     ({"training": {"epochs": "many"}}, ["training.epochs = 'many'", "integer"]),
     ({"training": {"batch": -1}}, ["training.batch = -1"]),
     ({"network": {"name": "mpl"}}, ["'mpl'", "did you mean 'mlp'"]),
     ({"network": {"dropout": 1.0}}, ["network.dropout = 1.0", "less than 1"]),
     ({"network": {"hidden": [3, 0]}}, ["network.hidden"]),
     ({"optimizer": {"learning_rate": float("nan")}}, ["learning_rate", "finite"]),
-    ({"training": {"strategy": "ensemble"}, "fusion": {"method": "weight_averaging"}}, ["weight_averaging", "common start", "ensemble.start"]),
+    (
+        {"training": {"strategy": "ensemble"}, "fusion": {"method": "weight_averaging"}},
+        ["weight_averaging", "common start", "ensemble.start"],
+    ),
     ({"network": {"output_activation": "tanh"}}, ["tanh", "cross_entropy"]),
     ({"data": {}}, ["data.path", "ensync data prepare"]),
     ({"training": 3}, ["training = 3", "section"]),
@@ -63,7 +86,15 @@ def test_refusals_name_key_value_and_remedy(change, words):
         assert word in message
 
 
-@pytest.mark.parametrize("text,word", [("a = [", "not TOML"), ("\x00", "not TOML"), ("[" * 5000, "not TOML"), ("data = 1", "data = 1")])
+@pytest.mark.parametrize(
+    "text,word",
+    [
+        ("a = [", "not TOML"),
+        ("\x00", "not TOML"),
+        ("[" * 5000, "not TOML"),
+        ("data = 1", "data = 1"),
+    ],
+)
 def test_files_that_are_not_jobs(tmp_path, text, word):
     with pytest.raises(EnsyncError, match=word):
         load_job(write(tmp_path, text))
@@ -84,14 +115,33 @@ def test_overrides_that_are_not(tmp_path, text):
         load_job(path, [text])
 
 
-@pytest.mark.parametrize("layers,words", [
-    ([{"kind": "flatten"}, {"kind": "residual", "layers": [{"kind": "convolution", "filters": 3, "sise": 3}]}],
-     ["network.layers 2 (residual), layers 1 (convolution), sise", "did you mean 'size'"]),
-    ([{"kind": "convolutional"}], ["network.layers 1", "did you mean 'convolution'"]),
-    ([{"filters": 3}], ["network.layers 1", "no kind"]),
-    ([{"kind": "convolution"}], ["network.layers 1 (convolution), filters", "channels"]),
-    ([{"kind": "parallel", "branches": [[{"kind": "dense"}], [{"kind": "dense"}, {"kind": "dense", "units": 0}]]}], ["branches 2 2 (dense), units = 0"]),
-])
+@pytest.mark.parametrize(
+    "layers,words",
+    [
+        (
+            [
+                {"kind": "flatten"},
+                {"kind": "residual", "layers": [{"kind": "convolution", "filters": 3, "sise": 3}]},
+            ],
+            ["network.layers 2 (residual), layers 1 (convolution), sise", "did you mean 'size'"],
+        ),
+        ([{"kind": "convolutional"}], ["network.layers 1", "did you mean 'convolution'"]),
+        ([{"filters": 3}], ["network.layers 1", "no kind"]),
+        ([{"kind": "convolution"}], ["network.layers 1 (convolution), filters", "channels"]),
+        (
+            [
+                {
+                    "kind": "parallel",
+                    "branches": [
+                        [{"kind": "dense"}],
+                        [{"kind": "dense"}, {"kind": "dense", "units": 0}],
+                    ],
+                }
+            ],
+            ["branches 2 2 (dense), units = 0"],
+        ),
+    ],
+)
 def test_layers_are_refused_by_place_and_key(layers, words):
     with pytest.raises(EnsyncError) as caught:
         job_from_dict({**SMALLEST, "network": {"layers": layers}}, "job.toml")
@@ -99,9 +149,14 @@ def test_layers_are_refused_by_place_and_key(layers, words):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("network,word", [
-    ({"name": "mlp", "depth": 20}, "resnet, vgg"), ({"name": "layers"}, "list of layers"), ({"name": "mlp", "layers": [{"kind": "dense"}]}, "remove one"),
-])
+@pytest.mark.parametrize(
+    "network,word",
+    [
+        ({"name": "mlp", "depth": 20}, "resnet, vgg"),
+        ({"name": "layers"}, "list of layers"),
+        ({"name": "mlp", "layers": [{"kind": "dense"}]}, "remove one"),
+    ],
+)
 def test_settings_of_other_networks_are_refused(network, word):
     with pytest.raises(EnsyncError, match=word):
         job_from_dict({**SMALLEST, "network": network})

@@ -1,6 +1,8 @@
-"""Damaged job files and overrides are a job or one sentence: no traceback, no hang, no flood of memory.
+"""Damaged job files and overrides are a job or one sentence: no traceback, no hang, no flood of
+memory.
 
-ENSYNC_FUZZ sets the number of mutations of each kind (make fuzz: thousands), ENSYNC_FUZZ_SEED the first.
+ENSYNC_FUZZ sets the number of mutations of each kind (make fuzz: thousands), ENSYNC_FUZZ_SEED the
+first.
 """
 
 import copy
@@ -32,13 +34,84 @@ units = 10
 [output]
 directory = "runs/x"
 """
-FLOOD = 300 * 1024   # KiB by which memory may grow in one test
+FLOOD = 300 * 1024  # KiB by which memory may grow in one test
 STRANGE = [
-    -1, 0, 1, 2**31, 2**63, -(2**63), 2**64, 10**30, int("9" * 4000), 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), float("-inf"), True, False, "", " ", "auto", "nan",
-    "relu", "1", "\x00", "\n", "é漢\u202e\U0001f9e0", "../" * 40, "x" * 100_000, [], [[]], [1, 2], [1.5, "a"], [-1], [2**40], [{}], {}, {"a": {"b": 1}}, {"kind": "dense"}, ["relu"] * 5000,
+    -1,
+    0,
+    1,
+    2**31,
+    2**63,
+    -(2**63),
+    2**64,
+    10**30,
+    int("9" * 4000),
+    0.5,
+    -0.0,
+    1e-320,
+    1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    True,
+    False,
+    "",
+    " ",
+    "auto",
+    "nan",
+    "relu",
+    "1",
+    "\x00",
+    "\n",
+    "é漢\u202e\U0001f9e0",
+    "../" * 40,
+    "x" * 100_000,
+    [],
+    [[]],
+    [1, 2],
+    [1.5, "a"],
+    [-1],
+    [2**40],
+    [{}],
+    {},
+    {"a": {"b": 1}},
+    {"kind": "dense"},
+    ["relu"] * 5000,
 ]
-FRAGMENTS = ["=", ".", "..", "[", "]", "{", "}", '"', "'", '"""', "#", ",", "-", "e", "nan", "1e999", "inf", "[" * 3000, "{a=" * 900, "9" * 5000, "0x" + "f" * 9000, "\n", "\x00", "\ud800", "é",
-             "1979-05-27T07:32:00Z", "training", "epochs", "network", "layers", "data.path", "true", "  "]
+FRAGMENTS = [
+    "=",
+    ".",
+    "..",
+    "[",
+    "]",
+    "{",
+    "}",
+    '"',
+    "'",
+    '"""',
+    "#",
+    ",",
+    "-",
+    "e",
+    "nan",
+    "1e999",
+    "inf",
+    "[" * 3000,
+    "{a=" * 900,
+    "9" * 5000,
+    "0x" + "f" * 9000,
+    "\n",
+    "\x00",
+    "\ud800",
+    "é",
+    "1979-05-27T07:32:00Z",
+    "training",
+    "epochs",
+    "network",
+    "layers",
+    "data.path",
+    "true",
+    "  ",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +134,9 @@ def sound(job):
     assert again == job
 
 
-@pytest.mark.parametrize("source", [LAYERS, *JOBS[:2]], ids=lambda s: "layers" if isinstance(s, bytes) else s.stem)
+@pytest.mark.parametrize(
+    "source", [LAYERS, *JOBS[:2]], ids=lambda s: "layers" if isinstance(s, bytes) else s.stem
+)
 def test_bytes(tmp_path, source):
     data, path = source if isinstance(source, bytes) else source.read_bytes(), tmp_path / "job.toml"
 
@@ -73,7 +148,9 @@ def test_bytes(tmp_path, source):
 
 
 def edited(tree, number):
-    """Return the tree with one to three values replaced, moved, renamed, added, removed or buried in lists."""
+    """Return the tree with one to three values replaced, moved, renamed, added, removed or
+    buried in lists.
+    """
     dice = random.Random(number)
     for _ in range(dice.choice((1, 1, 2, 3))):
         holder, key = dice.choice(places(tree, []) or [(tree, "data")])
@@ -81,7 +158,11 @@ def edited(tree, number):
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, dict):
-            holder[str(dice.choice(["", "epochs", "layers", "kind", "é\n", "x" * 5000, str(key) + "s"]))] = holder.pop(key)
+            holder[
+                str(
+                    dice.choice(["", "epochs", "layers", "kind", "é\n", "x" * 5000, str(key) + "s"])
+                )
+            ] = holder.pop(key)
         elif kind == 2:
             for _ in range(dice.choice((1, 30, 200))):
                 holder[key] = [holder[key]] if dice.random() < 0.5 else {"layers": holder[key]}
@@ -90,10 +171,15 @@ def edited(tree, number):
     return tree
 
 
-@pytest.mark.parametrize("source", [LAYERS, *JOBS[:2]], ids=lambda s: "layers" if isinstance(s, bytes) else s.stem)
+@pytest.mark.parametrize(
+    "source", [LAYERS, *JOBS[:2]], ids=lambda s: "layers" if isinstance(s, bytes) else s.stem
+)
 def test_values(tmp_path, source):
 
-    text, path = (source if isinstance(source, bytes) else source.read_bytes()).decode(), tmp_path / "job.toml"
+    text, path = (
+        (source if isinstance(source, bytes) else source.read_bytes()).decode(),
+        tmp_path / "job.toml",
+    )
 
     def read(number):
         tree = edited(tomllib.loads(text), number)
@@ -110,11 +196,23 @@ def test_values(tmp_path, source):
 def test_overrides(tmp_path):
     path = tmp_path / "job.toml"
     path.write_bytes(LAYERS)
-    keys = ["training.epochs", "training.batch", "optimizer.learning_rate", "output.directory", "network.layers", "data.path", "training.targets", "network"]
+    keys = [
+        "training.epochs",
+        "training.batch",
+        "optimizer.learning_rate",
+        "output.directory",
+        "network.layers",
+        "data.path",
+        "training.targets",
+        "network",
+    ]
 
     def read(number):
         dice = random.Random(number)
-        value = "".join(dice.choice([*FRAGMENTS, "1", "2", "0.1", "3"]) for _ in range(dice.choice((0, 1, 1, 2, 4))))
+        value = "".join(
+            dice.choice([*FRAGMENTS, "1", "2", "0.1", "3"])
+            for _ in range(dice.choice((0, 1, 1, 2, 4)))
+        )
         text = f"{dice.choice(keys)}={value}"
         if dice.random() < 0.3:
             place = dice.randrange(len(text) + 1)
@@ -124,7 +222,16 @@ def test_overrides(tmp_path):
     check(read, 300)
 
 
-@pytest.mark.parametrize("text", ["training.epochs=" + "[" * 3000, "training.seed=" + "9" * 5000, "training.seed=1" + "0" * 4000, "output.directory=\ud800", "a\n.b=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training.epochs=" + "[" * 3000,
+        "training.seed=" + "9" * 5000,
+        "training.seed=1" + "0" * 4000,
+        "output.directory=\ud800",
+        "a\n.b=1",
+    ],
+)
 def test_what_the_overrides_found(text):
     with pytest.raises(EnsyncError) as refused:
         job_from_dict(override({"data": {"path": "x"}, "output": {"directory": "runs"}}, [text]))

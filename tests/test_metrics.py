@@ -20,13 +20,19 @@ def test_counts_and_scores_match_scikit_learn(seed):
     labels, probabilities = predictions(seed)
     predicted = probabilities.argmax(axis=1)
     counts = metrics.confusion(labels, predicted, 6)
-    assert counts.dtype == np.int64 and np.array_equal(counts, reference.confusion_matrix(labels, predicted))
+    assert counts.dtype == np.int64 and np.array_equal(
+        counts, reference.confusion_matrix(labels, predicted)
+    )
     assert metrics.accuracy(counts) == pytest.approx(reference.accuracy_score(labels, predicted))
     each = reference.precision_recall_fscore_support(labels, predicted, zero_division=0)
     for mine, theirs in zip((metrics.precision, metrics.recall, metrics.f1), each, strict=False):
         np.testing.assert_allclose(mine(counts), theirs)
-    assert metrics.macro_f1(counts) == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-    assert metrics.weighted_f1(counts) == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
+    assert metrics.macro_f1(counts) == pytest.approx(
+        reference.f1_score(labels, predicted, average="macro")
+    )
+    assert metrics.weighted_f1(counts) == pytest.approx(
+        reference.f1_score(labels, predicted, average="weighted")
+    )
 
 
 def test_probabilities_match_scikit_learn():
@@ -35,7 +41,9 @@ def test_probabilities_match_scikit_learn():
         assert metrics.top_k_correct(probabilities, labels, k) / len(labels) == pytest.approx(
             reference.top_k_accuracy_score(labels, probabilities, k=k)
         )
-    assert metrics.cross_entropy_sum(probabilities, labels) / len(labels) == pytest.approx(reference.log_loss(labels, probabilities))
+    assert metrics.cross_entropy_sum(probabilities, labels) / len(labels) == pytest.approx(
+        reference.log_loss(labels, probabilities)
+    )
 
 
 def test_counts_of_shards_add_up():
@@ -49,10 +57,14 @@ def test_counts_of_shards_add_up():
 def test_classes_that_never_occur_and_no_rows_at_all_give_zeros():
     counts = metrics.confusion(np.array([0, 1, 1]), np.array([0, 1, 0]), 4)
     labels, predicted = [0, 1, 1], [0, 1, 0]
-    assert metrics.macro_f1(counts) == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
+    assert metrics.macro_f1(counts) == pytest.approx(
+        reference.f1_score(labels, predicted, average="macro")
+    )
     assert metrics.precision(counts)[2:].tolist() == metrics.recall(counts)[2:].tolist() == [0, 0]
     nothing = np.zeros((4, 4), np.int64)
-    assert metrics.accuracy(nothing) == metrics.macro_f1(nothing) == metrics.weighted_f1(nothing) == 0
+    assert (
+        metrics.accuracy(nothing) == metrics.macro_f1(nothing) == metrics.weighted_f1(nothing) == 0
+    )
 
 
 def test_among_equal_probabilities_the_smaller_label_comes_first():

@@ -1,6 +1,8 @@
-"""A checkpoint whose checksum is true but whose content is a stranger's is gone on with or refused in one sentence.
+"""A checkpoint whose checksum is true but whose content is a stranger's is gone on with or refused
+in one sentence.
 
-ENSYNC_FUZZ sets the number of mutations of each kind (make fuzz: thousands), ENSYNC_FUZZ_SEED the first.
+ENSYNC_FUZZ sets the number of mutations of each kind (make fuzz: thousands), ENSYNC_FUZZ_SEED the
+first.
 """
 
 import copy
@@ -10,8 +12,8 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from mutations import places, rounds, survives
 from mpi4py import MPI
+from mutations import places, rounds, survives
 from PIL import Image
 
 from ensync import verbs
@@ -38,8 +40,32 @@ keep = 1
 [output]
 directory = "run"
 """
-FLOOD = 300 * 1024   # KiB by which memory may grow in one test
-STRANGE = [-1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, 1e308, None, True, "", "lost", "x" * 10_000, "../../etc/passwd", "\x1b[2J\n", [], [1, 2], [[]], [None], [{}], {}, {"a": {"b": 1}}]
+FLOOD = 300 * 1024  # KiB by which memory may grow in one test
+STRANGE = [
+    -1,
+    0,
+    1,
+    3,
+    2**31,
+    2**63,
+    10**30,
+    0.5,
+    1e308,
+    None,
+    True,
+    "",
+    "lost",
+    "x" * 10_000,
+    "../../etc/passwd",
+    "\x1b[2J\n",
+    [],
+    [1, 2],
+    [[]],
+    [None],
+    [{}],
+    {},
+    {"a": {"b": 1}},
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +94,11 @@ def memory(run, monkeypatch):
 
 def edit(tree, dice):
     """Replace, remove or double one value of the tree."""
-    within = tree if dice.random() < 0.3 else tree[dice.choice([key for key in tree if key not in ("kind", "creator")])]
+    within = (
+        tree
+        if dice.random() < 0.3
+        else tree[dice.choice([key for key in tree if key not in ("kind", "creator")])]
+    )
     found = places(within, []) if isinstance(within, dict | list) else []
     holder, key = dice.choice(found or [(tree, dice.choice(list(tree)))])
     match dice.randrange(4):
@@ -86,7 +116,11 @@ def damage(arrays, dice):
     values = arrays.pop(name)
     match dice.randrange(4):
         case 0:
-            arrays[dice.choice(["x", "members/0007/parameters", "members/0000/best/parameters", name + "s"])] = values
+            arrays[
+                dice.choice(
+                    ["x", "members/0007/parameters", "members/0000/best/parameters", name + "s"]
+                )
+            ] = values
         case 1:
             arrays[name] = values[: len(values) // 2]
         case 2:

@@ -5,7 +5,16 @@ import pytest
 
 from ensync import sharding
 from ensync.errors import EnsyncError
-from ensync.sharding import Group, Purpose, block, epoch_order, groups, local_rows, local_span, member_rows
+from ensync.sharding import (
+    Group,
+    Purpose,
+    block,
+    epoch_order,
+    groups,
+    local_rows,
+    local_span,
+    member_rows,
+)
 
 SIZES = [0, 1, 2, 3, 7, 8, 100, 1797]
 LABELS = np.random.default_rng(0).integers(10, size=1000)
@@ -30,7 +39,12 @@ def test_an_epoch_visits_every_row_once(n, window):
 def test_the_order_is_a_function_of_seed_epoch_and_member():
     first = epoch_order(1000, 1, 1)
     assert np.array_equal(first, epoch_order(1000, 1, 1))
-    others = [epoch_order(1000, 2, 1), epoch_order(1000, 1, 2), epoch_order(1000, 1, 1, member=1), epoch_order(1000, 1, 1, (50, 4))]
+    others = [
+        epoch_order(1000, 2, 1),
+        epoch_order(1000, 1, 2),
+        epoch_order(1000, 1, 1, member=1),
+        epoch_order(1000, 1, 1, (50, 4)),
+    ]
     assert all(not np.array_equal(first, other) for other in others)
 
 
@@ -38,9 +52,13 @@ def test_a_window_reads_whole_blocks_into_a_bounded_buffer():
     rows, blocks = 16, 4
     order = epoch_order(1000, 5, 0, sharding.Window(rows, blocks))
     while len(order):
-        held = np.unique(order[: rows * blocks - rows + 1] // rows)  # what the stretch at the front needs at least
+        held = np.unique(
+            order[: rows * blocks - rows + 1] // rows
+        )  # what the stretch at the front needs at least
         stretch = np.isin(order // rows, held)
-        assert len(held) <= blocks and stretch[: stretch.sum()].all()  # all rows of these blocks, then none of them again
+        assert (
+            len(held) <= blocks and stretch[: stretch.sum()].all()
+        )  # all rows of these blocks, then none of them again
         assert not np.array_equal(order[: stretch.sum()], np.sort(order[: stretch.sum()]))
         order = order[stretch.sum() :]
 
@@ -50,7 +68,9 @@ def test_a_window_reads_whole_blocks_into_a_bounded_buffer():
 def test_local_batches_make_up_the_global_batches(n, batch, size):
     order = epoch_order(n, 1, 0)
     steps = sharding.steps_per_epoch(n, batch)
-    seen = [local_rows(order, step, batch, size, rank) for step in range(steps) for rank in range(size)]
+    seen = [
+        local_rows(order, step, batch, size, rank) for step in range(steps) for rank in range(size)
+    ]
     assert np.array_equal(np.concatenate(seen), order)
     for step in range(steps):
         first, last = sharding.global_span(n, step, batch)
@@ -64,19 +84,28 @@ def test_local_batches_make_up_the_global_batches(n, batch, size):
 def test_disjoint_modes_cover_every_row_once_and_leave_nobody_empty(mode, members):
     parts = [member_rows(mode, LABELS, members, member, 4) for member in range(members)]
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(LABELS)))
-    assert all(len(part) > 0 and part.dtype == np.int64 and np.all(np.diff(part) > 0) for part in parts)
+    assert all(
+        len(part) > 0 and part.dtype == np.int64 and np.all(np.diff(part) > 0) for part in parts
+    )
     if mode == "shards":
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_label_skew_leaves_nobody_empty_with_as_many_members_as_rows():
-    parts = [member_rows("label_skew", LABELS[:12], 12, member, 4, alpha=0.05) for member in range(12)]
+    parts = [
+        member_rows("label_skew", LABELS[:12], 12, member, 4, alpha=0.05) for member in range(12)
+    ]
     assert [len(part) for part in parts] == [1] * 12
 
 
 def test_label_skew_is_stronger_with_a_small_alpha():
     def imbalance(alpha):
-        counts = [np.bincount(LABELS[member_rows("label_skew", LABELS, 5, member, 4, alpha=alpha)], minlength=10) for member in range(5)]
+        counts = [
+            np.bincount(
+                LABELS[member_rows("label_skew", LABELS, 5, member, 4, alpha=alpha)], minlength=10
+            )
+            for member in range(5)
+        ]
         return np.std(counts)
 
     assert imbalance(0.1) > 2 * imbalance(100.0)
@@ -119,7 +148,15 @@ def test_groups_of_eight_ranks_and_four_members_are_pairs():
 
 
 def test_streams_of_random_numbers_differ_by_purpose_and_key():
-    keys = [(Purpose.INITIAL,), (Purpose.ORDER,), (Purpose.INITIAL, 0), (Purpose.INITIAL, 1), (Purpose.INITIAL, 0, 1)]
-    draws = {sharding.generator(7, *key).integers(2**63) for key in keys} | {int(sharding.key64(7, *key)) for key in keys}
+    keys = [
+        (Purpose.INITIAL,),
+        (Purpose.ORDER,),
+        (Purpose.INITIAL, 0),
+        (Purpose.INITIAL, 1),
+        (Purpose.INITIAL, 0, 1),
+    ]
+    draws = {sharding.generator(7, *key).integers(2**63) for key in keys} | {
+        int(sharding.key64(7, *key)) for key in keys
+    }
     assert len(draws) == 2 * len(keys)
     assert sharding.key64(7, Purpose.DROPOUT, 1).dtype == np.uint64

@@ -5,13 +5,23 @@ import pytest
 from ensync.errors import EnsyncError
 from ensync.submit import Partition, Request, check, command, minutes, read_partitions
 
-PARTITIONS = read_partitions("debug*|up|30:00|4|16\nlong|up|7-00:00:00|64|48+\n"
-                             "long|up|7-00:00:00|2|64\nold|down|infinite|1|8\n")
+PARTITIONS = read_partitions(
+    "debug*|up|30:00|4|16\nlong|up|7-00:00:00|64|48+\n"
+    "long|up|7-00:00:00|2|64\nold|down|infinite|1|8\n"
+)
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("30", 30), ("1:30", 1.5), ("1:00:00", 60), ("2-0", 2880), ("1-12:30", 2190), ("1-00:00:30", 1440.5), ("0", 0)],
+    [
+        ("30", 30),
+        ("1:30", 1.5),
+        ("1:00:00", 60),
+        ("2-0", 2880),
+        ("1-12:30", 2190),
+        ("1-00:00:30", 1440.5),
+        ("0", 0),
+    ],
 )
 def test_times_of_slurm(text, found):
     assert minutes(text) == found
@@ -24,7 +34,11 @@ def test_other_times_are_refused(text):
 
 
 def test_partitions():
-    assert PARTITIONS == [Partition("debug", True, True, 30, 4, 16), Partition("long", False, True, 10080, 66, 64), Partition("old", False, False, None, 1, 8)]
+    assert PARTITIONS == [
+        Partition("debug", True, True, 30, 4, 16),
+        Partition("long", False, True, 10080, 66, 64),
+        Partition("old", False, False, None, 1, 8),
+    ]
 
 
 def test_the_default_and_a_named_partition():
@@ -57,4 +71,8 @@ def test_no_default_partition():
 
 def test_the_line():
     line = command(Request(4, 2, 8, "1:00:00", "long"), "job.toml", ["training.epochs=3"])
-    assert " ".join(line) == "sbatch --parsable --nodes=4 --ntasks-per-node=2 --cpus-per-task=8 --time=1:00:00 --partition=long slurm/train.sbatch job.toml --set training.epochs=3"
+    assert (
+        " ".join(line)
+        == "sbatch --parsable --nodes=4 --ntasks-per-node=2 --cpus-per-task=8 --time=1:00:00 "
+        "--partition=long slurm/train.sbatch job.toml --set training.epochs=3"
+    )

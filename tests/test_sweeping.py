@@ -1,4 +1,6 @@
-"""The values of a sweep are TOML, each has one safe directory of its own, and the batch script sees them as the program does."""
+"""The values of a sweep are TOML, each has one safe directory of its own, and the batch script
+sees them as the program does.
+"""
 
 import json
 import os
@@ -28,7 +30,7 @@ def job(tmp_path):
         ("network.hidden=[64,32],[32]", [[64, 32], [32]]),
         ("optimizer.learning_rate=0.05, 1e-1", [0.05, 0.1]),
         ("network.activation=relu,'tanh'", ["relu", "tanh"]),
-        ("data.path=data/a.h5,../b.h5,\"c,d].h5\"", ["data/a.h5", "../b.h5", "c,d].h5"]),
+        ('data.path=data/a.h5,../b.h5,"c,d].h5"', ["data/a.h5", "../b.h5", "c,d].h5"]),
         ("training.deterministic=true,false", [True, False]),
     ],
 )
@@ -38,7 +40,10 @@ def test_values_are_cut_at_the_commas_between_them(job, over, values):
     directories = [Path(one.job.output.directory) for one in found]
     name = over.partition("=")[0].partition(".")[2]
     assert len(set(directories)) == len(values)
-    assert all(place.parent == Path('runs/a "b"') and place.name.startswith(name + "_") for place in directories)
+    assert all(
+        place.parent == Path('runs/a "b"') and place.name.startswith(name + "_")
+        for place in directories
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,22 @@ def test_values_that_are_no_sweep_are_refused(job, over, sentence):
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["0.001", "[64,32]", "..", "/etc/passwd", "a/../b", "x" * 300, "[[1,2],[3]]", "é", "a b", "%2F", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.001",
+        "[64,32]",
+        "..",
+        "/etc/passwd",
+        "a/../b",
+        "x" * 300,
+        "[[1,2],[3]]",
+        "é",
+        "a b",
+        "%2F",
+        "",
+    ],
+)
 def test_a_value_becomes_one_part_of_a_path(text):
     name = safe_name(text)
     assert 0 < len(name) <= 60 and "/" not in name and name.isascii() and name == safe_name(text)
@@ -78,9 +98,15 @@ def test_escaped_quotes_do_not_end_a_value():
 
 
 def test_the_batch_script_has_the_same_runs(job):
-    over = ["network.hidden=[64,32],[32]", "--set", "output.directory=runs/it's \"here\""]
+    over = ["network.hidden=[64,32],[32]", "--set", 'output.directory=runs/it\'s "here"']
     line = 'source slurm/functions.sh && swept "$@"'
-    done = subprocess.run(["bash", "-c", line, "bash", job, *over], cwd=ROOT, env={**os.environ, "VENV": sys.prefix}, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", job, *over],
+        cwd=ROOT,
+        env={**os.environ, "VENV": sys.prefix},
+        capture_output=True,
+        text=True,
+    )
     expected = [(one.text, one.job.output.directory) for one in swept(job, over[0], over[2:])]
     lines = done.stdout.splitlines()
     assert list(zip(lines[0::3], lines[1::3], strict=True)) == expected, done
@@ -90,10 +116,16 @@ def test_the_batch_script_has_the_same_runs(job):
 def test_a_collection_tells_of_runs_left_out_and_of_other_differences(tmp_path):
     for name, epochs, hidden in (("a", 3, [8]), ("b", 3, [8, 4]), ("c", 5, [4])):
         (tmp_path / name).mkdir()
-        result = {"format": "ensync-result", "version": 1, "seconds": 1.0, "job": {"training": {"epochs": epochs}, "network": {"hidden": hidden}}}
+        result = {
+            "format": "ensync-result",
+            "version": 1,
+            "seconds": 1.0,
+            "job": {"training": {"epochs": epochs}, "network": {"hidden": hidden}},
+        }
         (tmp_path / name / "result.json").write_text(json.dumps(result))
     a, b, c, gone = (tmp_path / name for name in ("a", "b", "c", "gone"))
     assert doubts("network.hidden", [a, b]) == []
     assert doubts("network.hidden", [a, gone, c]) == [
-        f"1 of 3 runs left out, without a result.json: {gone}", "the runs differ in more than network.hidden: training.epochs",
+        f"1 of 3 runs left out, without a result.json: {gone}",
+        "the runs differ in more than network.hidden: training.epochs",
     ]

@@ -1,4 +1,6 @@
-"""What training does besides the plain step, each against an oracle: PyTorch where installed, else the formula."""
+"""What training does besides the plain step, each against an oracle: PyTorch where installed,
+else the formula.
+"""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -8,12 +10,12 @@ import numpy as np
 import pytest
 
 from ensync.errors import EnsyncError
+from ensync.evaluation import evaluate_block
 from ensync.feed import Feed
 from ensync.job import job_from_dict
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.evaluation import evaluate_block
 from ensync.training import TESTED, Trainee, largest_batch
 
 ALONE = SimpleNamespace(size=1, rank=0)
@@ -34,12 +36,24 @@ def make_trainee(rows=50, shape=(5, 4, 1), classes=4, **sections):
     random = np.random.default_rng(3)
     images = random.integers(0, 256, (rows, int(np.prod(shape))), dtype=np.uint8)
     feed = Feed(images, random.integers(0, classes, rows), np.full(1, 128.0), np.full(1, 1 / 64))
-    return Trainee(ALONE, lambda vector: None, job, 0, network, Optimizer(job.optimizer, len(network.parameters), network.dtype), feed, np.arange(rows))
+    return Trainee(
+        ALONE,
+        lambda vector: None,
+        job,
+        0,
+        network,
+        Optimizer(job.optimizer, len(network.parameters), network.dtype),
+        feed,
+        np.arange(rows),
+    )
 
 
 def test_batches_beyond_what_float32_counts_are_refused():
     """Its sums of correct answers end at 2^24."""
-    trainee, many = make_trainee(training={"batch": "full", "precision": "float32"}), range((1 << 24) + 1)
+    trainee, many = (
+        make_trainee(training={"batch": "full", "precision": "float32"}),
+        range((1 << 24) + 1),
+    )
     with pytest.raises(EnsyncError, match="16,777,217 samples"):
         replace(trainee, rows=many)
     replace(trainee, rows=many[1:])
@@ -54,8 +68,13 @@ def epochs(trainee, count):
 
 
 def test_keras_adam():
-    """Keras' update: alpha = rate sqrt(1 - b2^t) / (1 - b1^t), p -= alpha m / (sqrt(v) + epsilon)."""
-    random, settings = np.random.default_rng(0), make_job(optimizer={"preset": "keras", "epsilon": 1e-2}).optimizer
+    """Keras' update: alpha = rate sqrt(1 - b2^t) / (1 - b1^t), p -= alpha m / (sqrt(v) +
+    epsilon).
+    """
+    random, settings = (
+        np.random.default_rng(0),
+        make_job(optimizer={"preset": "keras", "epsilon": 1e-2}).optimizer,
+    )
     found, expected = random.standard_normal((2, 30))[[0, 0]]
     optimizer, m, v = Optimizer(settings, 30, np.dtype(float)), np.zeros(30), np.zeros(30)
     for t in range(1, 5):
@@ -78,13 +97,18 @@ def test_clipping_is_pytorchs(longest):
 
 
 def test_clipped_steps_are_short():
-    plain, clipped = (make_trainee(optimizer={"name": "sgd", "learning_rate": 1, "clip_norm": longest}) for longest in (0, 1e-3))
+    plain, clipped = (
+        make_trainee(optimizer={"name": "sgd", "learning_rate": 1, "clip_norm": longest})
+        for longest in (0, 1e-3)
+    )
     before = clipped.network.parameters.copy()
     plain.train(1)
     clipped.train(1)
     step, short = before - plain.network.parameters, before - clipped.network.parameters
     assert np.linalg.norm(short) == pytest.approx(1e-3, rel=1e-2)
-    np.testing.assert_allclose(short / np.linalg.norm(short), step / np.linalg.norm(step), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        short / np.linalg.norm(short), step / np.linalg.norm(step), rtol=1e-6, atol=1e-12
+    )
 
 
 def test_average_of_weights_is_pytorchs():
@@ -93,7 +117,9 @@ def test_average_of_weights_is_pytorchs():
     values = torch.nn.Parameter(torch.from_numpy(trainee.network.parameters.copy()))
     module = torch.nn.Module()
     module.values = values
-    theirs = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    theirs = torch.optim.swa_utils.AveragedModel(
+        module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    )
     for _ in range(5):
         trainee.train(1)
         values.data.copy_(torch.from_numpy(trainee.network.parameters))
@@ -106,16 +132,46 @@ def test_average_of_weights_is_pytorchs():
     assert np.array_equal(trainee.network.parameters, last) and not np.array_equal(last, average)
 
 
-LOSSES = [1.0, 0.9, 0.91, 0.95, 0.92, 0.89, 0.895, 0.88995, 0.9, 0.9, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
+LOSSES = [
+    1.0,
+    0.9,
+    0.91,
+    0.95,
+    0.92,
+    0.89,
+    0.895,
+    0.88995,
+    0.9,
+    0.9,
+    0.5,
+    0.6,
+    0.6,
+    0.6,
+    0.6,
+    0.6,
+    0.6,
+]
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
 def test_plateau_is_pytorchs(patience):
-    """Keras reduces at `patience` epochs, PyTorch after more than `patience`; else they are one algorithm."""
+    """Keras reduces at `patience` epochs, PyTorch after more than `patience`; else they are one
+    algorithm.
+    """
     torch = pytest.importorskip("torch")
-    trainee = make_trainee(plateau={"patience": patience, "factor": 0.3, "minimum": 1e-4}, optimizer={"learning_rate": 0.01})
+    trainee = make_trainee(
+        plateau={"patience": patience, "factor": 0.3, "minimum": 1e-4},
+        optimizer={"learning_rate": 0.01},
+    )
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=patience - 1, threshold_mode="abs", threshold=1e-4, min_lr=1e-4)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        factor=0.3,
+        patience=patience - 1,
+        threshold_mode="abs",
+        threshold=1e-4,
+        min_lr=1e-4,
+    )
     for loss in LOSSES:
         trainee.note_validation(loss)
         theirs.step(loss)
@@ -126,45 +182,88 @@ def test_plateau_is_pytorchs(patience):
 
 
 def test_growth_of_batch_and_rate():
-    job = make_job(training={"batch": 32}, growth={"every_epochs": 3, "batch": 2, "largest_batch": 200, "learning_rate": 1.5})
-    assert [growths(job.growth, 32, epoch) for epoch in (0, 2, 3, 5, 6, 8, 9, 100)] == [0, 0, 1, 1, 2, 2, 2, 2]
-    trainee = make_trainee(training={"batch": 10}, growth={"every_epochs": 1, "learning_rate": 1.5, "largest_batch": 40}, optimizer={"learning_rate": 0.01})
+    job = make_job(
+        training={"batch": 32},
+        growth={"every_epochs": 3, "batch": 2, "largest_batch": 200, "learning_rate": 1.5},
+    )
+    assert [growths(job.growth, 32, epoch) for epoch in (0, 2, 3, 5, 6, 8, 9, 100)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+    ]
+    trainee = make_trainee(
+        training={"batch": 10},
+        growth={"every_epochs": 1, "learning_rate": 1.5, "largest_batch": 40},
+        optimizer={"learning_rate": 0.01},
+    )
     seen = []
     for _ in range(4):
         seen.append((trainee.batch, trainee.steps_per_epoch, trainee.learning_rate))
         epochs(trainee, 1)
     assert seen == [(10, 5, 0.01), (20, 3, 0.015), (40, 2, 0.0225), (40, 2, 0.0225)]
     assert trainee.optimizer.steps == trainee.steps_done == 12
-    assert trainee.starts[:7] == [0, 5, 8, 10, 12, 14, 16] and len(trainee.starts) == trainee.job.training.epochs + 1
+    assert (
+        trainee.starts[:7] == [0, 5, 8, 10, 12, 14, 16]
+        and len(trainee.starts) == trainee.job.training.epochs + 1
+    )
 
 
 def test_schedules():
     schedule = make_job(schedule={"name": "cosine", "warmup_epochs": 2, "minimum": 0.1}).schedule
     found = [learning_rate_factor(schedule, step, 4, 10) for step in range(40)]
     assert found[:9] == [(k + 1) / 8 for k in range(8)] + [1.0]
-    assert found[24] == pytest.approx(0.55) and min(found[9:]) == found[-1] and found[-1] == pytest.approx(0.1, abs=3e-3)
+    assert (
+        found[24] == pytest.approx(0.55)
+        and min(found[9:]) == found[-1]
+        and found[-1] == pytest.approx(0.1, abs=3e-3)
+    )
     steps = make_job(schedule={"name": "step", "step_epochs": 2, "factor": 0.5}).schedule
-    assert [learning_rate_factor(steps, step, 10, 10) for step in (0, 19, 20, 39, 40)] == [1, 1, 0.5, 0.5, 0.25]
+    assert [learning_rate_factor(steps, step, 10, 10) for step in (0, 19, 20, 39, 40)] == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+    ]
 
 
 @pytest.mark.parametrize("length", ["0.1", "0.2", "0.3", "0.5", "0.7", "1.1", "2.5"])
 @pytest.mark.parametrize("steps", [1, 7, 10, 20, 49])
 def test_parts_of_epochs_are_exact(length, steps):
-    """A reduction falls on the first step that is so many epochs after the last, and a warm-up ends there."""
-    settings = make_job(schedule={"name": "step", "step_epochs": float(length), "factor": 0.5}).schedule
+    """A reduction falls on the first step that is so many epochs after the last, and a warm-up
+    ends there.
+    """
+    settings = make_job(
+        schedule={"name": "step", "step_epochs": float(length), "factor": 0.5}
+    ).schedule
     found = [learning_rate_factor(settings, step, steps, 6) for step in range(6 * steps)]
-    assert found == [0.5 ** (step / steps // Fraction(length)) for step in map(Fraction, range(6 * steps))]
+    assert found == [
+        0.5 ** (step / steps // Fraction(length)) for step in map(Fraction, range(6 * steps))
+    ]
     warm = make_job(schedule={"warmup_epochs": float(length)}).schedule
     whole = Fraction(length) * steps
-    assert [learning_rate_factor(warm, step, steps, 6) for step in range(6 * steps)] == [float(min(1, (step + 1) / whole)) for step in range(6 * steps)]
+    assert [learning_rate_factor(warm, step, steps, 6) for step in range(6 * steps)] == [
+        float(min(1, (step + 1) / whole)) for step in range(6 * steps)
+    ]
 
 
 @pytest.mark.parametrize("size", [7, 10, 24])
 def test_slices_add_up_to_the_batch(size):
-    """Gradients of slices sum to that of the batch, whatever the slice; dropout masks belong to the batch's rows."""
+    """Gradients of slices sum to that of the batch, whatever the slice; dropout masks belong to
+    the batch's rows.
+    """
     sections = {"network": {"hidden": [9], "dropout": 0.3}}
-    whole, sliced = (epochs(make_trainee(training={"batch": 24, "slice": n}, **sections), 2) for n in (512, size))
-    np.testing.assert_allclose(sliced.network.parameters, whole.network.parameters, rtol=1e-9, atol=1e-12)
+    whole, sliced = (
+        epochs(make_trainee(training={"batch": 24, "slice": n}, **sections), 2) for n in (512, size)
+    )
+    np.testing.assert_allclose(
+        sliced.network.parameters, whole.network.parameters, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_label_smoothing_is_pytorchs():
@@ -173,7 +272,12 @@ def test_label_smoothing_is_pytorchs():
     inputs, labels = trainee.feed.load(np.arange(50), trainee.network.inputs)
     scores, loss, _ = trainee.network.evaluate(inputs, labels)
     logits = torch.from_numpy(np.log(scores))
-    assert loss / 50 == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=0.2).item(), rel=1e-9)
+    assert loss / 50 == pytest.approx(
+        torch.nn.functional.cross_entropy(
+            logits, torch.from_numpy(labels), label_smoothing=0.2
+        ).item(),
+        rel=1e-9,
+    )
 
 
 AUGMENTED = {"flip": True, "crop": 1, "shift": 0.2, "rotation": 30, "erasing": 0.5}
@@ -186,34 +290,60 @@ def test_augmentation_changes_training_images_only():
     first = changed.feed.load(rows, changed.network.inputs, changed._changes())[0].copy()
     assert not np.allclose(first, before)
     changed.position.epoch = 1
-    assert not np.allclose(changed.feed.load(rows, changed.network.inputs, changed._changes())[0], first)
+    assert not np.allclose(
+        changed.feed.load(rows, changed.network.inputs, changed._changes())[0], first
+    )
     changed.position.epoch = 0
-    assert np.array_equal(changed.feed.load(rows[3:5], changed.network.inputs, changed._changes())[0], first[3:5])
+    assert np.array_equal(
+        changed.feed.load(rows[3:5], changed.network.inputs, changed._changes())[0], first[3:5]
+    )
     assert np.array_equal(changed.feed.load(rows, changed.network.inputs)[0], before)
 
 
 def test_augmented_slices_add_up_to_the_batch():
-    whole, sliced = (epochs(make_trainee(training={"batch": 24, "slice": n}, augmentation=AUGMENTED), 2) for n in (512, 7))
-    np.testing.assert_allclose(sliced.network.parameters, whole.network.parameters, rtol=1e-9, atol=1e-12)
+    whole, sliced = (
+        epochs(make_trainee(training={"batch": 24, "slice": n}, augmentation=AUGMENTED), 2)
+        for n in (512, 7)
+    )
+    np.testing.assert_allclose(
+        sliced.network.parameters, whole.network.parameters, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_augmentation_ends_but_for_flips():
-    ending, changed, flipped = (epochs(make_trainee(augmentation=changes), 2) for changes in (AUGMENTED | {"epochs": 2}, AUGMENTED, {"flip": True}))
+    ending, changed, flipped = (
+        epochs(make_trainee(augmentation=changes), 2)
+        for changes in (AUGMENTED | {"epochs": 2}, AUGMENTED, {"flip": True})
+    )
     assert np.array_equal(ending.network.parameters, changed.network.parameters)
     rows = np.arange(10)
-    images = [each.feed.load(rows, each.network.inputs, each._changes())[0].copy() for each in (ending, changed, flipped)]
+    images = [
+        each.feed.load(rows, each.network.inputs, each._changes())[0].copy()
+        for each in (ending, changed, flipped)
+    ]
     assert np.array_equal(images[0], images[2]) and not np.array_equal(images[0], images[1])
     assert epochs(make_trainee(augmentation={"crop": 1, "epochs": 1}), 1)._changes() is None
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_deterministic_evaluation_does_not_depend_on_the_number_of_ranks(size):
-    """Blocks of whole buffers, so that rows have the same neighbours; otherwise blocks are as even as can be."""
+    """Blocks of whole buffers, so that rows have the same neighbours; otherwise blocks are as
+    even as can be.
+    """
     trainee = make_trainee(rows=700, training={"batch": 20})
     _, scores, losses, correct = evaluate_block(trainee.network, trainee.feed, 1, 0, True)
-    parts = [evaluate_block(trainee.network, trainee.feed, size, rank, True) for rank in range(size)]
-    assert [part[0] for part in parts] == [sum(len(before[1]) for before in parts[:rank]) for rank in range(size)]
+    parts = [
+        evaluate_block(trainee.network, trainee.feed, size, rank, True) for rank in range(size)
+    ]
+    assert [part[0] for part in parts] == [
+        sum(len(before[1]) for before in parts[:rank]) for rank in range(size)
+    ]
     assert np.array_equal(np.concatenate([part[1] for part in parts]), scores)
-    assert [loss for part in parts for loss in part[2]] == losses and sum(part[3] for part in parts) == correct
-    even = [len(evaluate_block(trainee.network, trainee.feed, size, rank, False)[1]) for rank in range(size)]
+    assert [loss for part in parts for loss in part[2]] == losses and sum(
+        part[3] for part in parts
+    ) == correct
+    even = [
+        len(evaluate_block(trainee.network, trainee.feed, size, rank, False)[1])
+        for rank in range(size)
+    ]
     assert sum(even) == 700 and max(even) - min(even) <= 1

@@ -21,8 +21,14 @@ class PlainSum:
 def make_shards(**values):
     def network():
         reduced = np.zeros(6)
-        return SimpleNamespace(statistics=np.zeros(1), parameters=np.zeros(2), reduced=reduced, tail=reduced[2:], reduce_in=lambda vector: None,
-                               **{"statistics_travel": False} | values)
+        return SimpleNamespace(
+            statistics=np.zeros(1),
+            parameters=np.zeros(2),
+            reduced=reduced,
+            tail=reduced[2:],
+            reduce_in=lambda vector: None,
+            **{"statistics_travel": False} | values,
+        )
 
     return VirtualShards([network() for _ in range(4)], PlainSum())
 
@@ -41,7 +47,14 @@ def test_shards_compute_in_turn_from_meeting_to_meeting():
     with shards:
         for _ in range(2):
             shards.gradient(share, stop=1)
-            assert shards.network.reduced.tolist() == [4 * 6, 4 * 46, 4, 4, 1, 4]   # the wish to stop counts once for the rank
+            assert shards.network.reduced.tolist() == [
+                4 * 6,
+                4 * 46,
+                4,
+                4,
+                1,
+                4,
+            ]  # the wish to stop counts once for the rank
     assert seen == [(number, shard) for number in range(2) for shard in range(4)] * 2
     assert all(network.parameters is shards.network.parameters for network in shards.networks)
 

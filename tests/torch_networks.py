@@ -1,4 +1,6 @@
-"""The named networks once more, written for PyTorch from the sources' layer lists; parameters come in the order of Ensync's."""
+"""The named networks once more, written for PyTorch from the sources' layer lists; parameters
+come in the order of Ensync's.
+"""
 
 import torch
 from torch import nn
@@ -13,7 +15,9 @@ class Flatten(nn.Module):
 
 
 class Pool(nn.Module):
-    """Max pooling 3x3, stride 2, as Keras' "same" does it for even sizes: one column and row behind."""
+    """Max pooling 3x3, stride 2, as Keras' "same" does it for even sizes: one column and row
+    behind.
+    """
 
     def forward(self, x):
         return nn.functional.max_pool2d(pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
@@ -50,7 +54,10 @@ class Sum(nn.Module):
 
 
 def separable(before, after):
-    return [nn.Conv2d(before, before, 3, padding=1, groups=before, bias=False), nn.Conv2d(before, after, 1)]
+    return [
+        nn.Conv2d(before, before, 3, padding=1, groups=before, bias=False),
+        nn.Conv2d(before, after, 1),
+    ]
 
 
 def keras_norm(channels):
@@ -64,14 +71,38 @@ def parashar_cnn(size, channels):
             layers += [nn.Conv2d(before, filters, 3, padding=1), nn.ReLU()]
             before = filters
         layers += [keras_norm(filters), nn.MaxPool2d(2)]
-    return [*layers, Flatten(), nn.Linear(256 * (size // 8) ** 2, 2048), nn.ReLU(), nn.Linear(2048, 512), nn.ReLU(), nn.Linear(512, 10)]
+    return [
+        *layers,
+        Flatten(),
+        nn.Linear(256 * (size // 8) ** 2, 2048),
+        nn.ReLU(),
+        nn.Linear(2048, 512),
+        nn.ReLU(),
+        nn.Linear(512, 10),
+    ]
 
 
 def minixception(size, channels):
-    layers = [nn.Conv2d(channels, 32, 3, padding=1), keras_norm(32), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), keras_norm(64), nn.ReLU()]
+    layers = [
+        nn.Conv2d(channels, 32, 3, padding=1),
+        keras_norm(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        keras_norm(64),
+        nn.ReLU(),
+    ]
     for _ in range(4):
-        layers.append(Sum([*separable(64, 64), keras_norm(64), nn.ReLU(), *separable(64, 64), keras_norm(64)]))
-    layers += [*separable(64, 128), keras_norm(128), nn.ReLU(), *separable(128, 128), keras_norm(128), nn.ReLU()]
+        layers.append(
+            Sum([*separable(64, 64), keras_norm(64), nn.ReLU(), *separable(64, 64), keras_norm(64)])
+        )
+    layers += [
+        *separable(64, 128),
+        keras_norm(128),
+        nn.ReLU(),
+        *separable(128, 128),
+        keras_norm(128),
+        nn.ReLU(),
+    ]
     return [*layers, Pool(), Mean(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)]
 
 
@@ -85,29 +116,81 @@ def minixception_plain(size, channels):
 
 def alexnet(size, channels, width):
     a, b, c, d = (int(w * width) for w in (96, 256, 384, 4096))
+
     def norm():
-        return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)   # PyTorch divides alpha by 5
+        return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)  # PyTorch divides alpha by 5
+
     convolutions = nn.Sequential(
-        nn.Conv2d(channels, a, 11, 4, 2), nn.ReLU(), norm(), nn.MaxPool2d(3, 2), nn.Conv2d(a, b, 5, padding=2, groups=2), nn.ReLU(), norm(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(b, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, c, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(c, b, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2))
+        nn.Conv2d(channels, a, 11, 4, 2),
+        nn.ReLU(),
+        norm(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(a, b, 5, padding=2, groups=2),
+        nn.ReLU(),
+        norm(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(b, c, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(c, c, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(c, b, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+    )
     flat = convolutions(torch.zeros(1, channels, size, size)).numel()
-    return [convolutions, Flatten(), nn.Linear(flat, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, 10)]
+    return [
+        convolutions,
+        Flatten(),
+        nn.Linear(flat, d),
+        nn.ReLU(),
+        nn.Linear(d, d),
+        nn.ReLU(),
+        nn.Linear(d, 10),
+    ]
 
 
 def lenet(size, channels):
-    return [nn.Conv2d(channels, 6, 5, padding=2 if size < 32 else 0), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2), Flatten(),
-            nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10)]
+    return [
+        nn.Conv2d(channels, 6, 5, padding=2 if size < 32 else 0),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        Flatten(),
+        nn.Linear(400, 120),
+        nn.Tanh(),
+        nn.Linear(120, 84),
+        nn.Tanh(),
+        nn.Linear(84, 10),
+    ]
 
 
 def resnet(size, channels, depth, shortcut):
-    layers, before = [nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()], 16
+    layers, before = (
+        [nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()],
+        16,
+    )
     for filters in (16, 32, 64):
         for _ in range((depth - 2) // 6):
             stride = 1 if filters == before else 2
-            main = [nn.Conv2d(before, filters, 3, stride, 1, bias=False), nn.BatchNorm2d(filters), nn.ReLU(),
-                    nn.Conv2d(filters, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters)]
-            projection = nn.Sequential(nn.Conv2d(before, filters, 1, 2, bias=False), nn.BatchNorm2d(filters))
-            around = None if stride == 1 else Shortcut(before, filters) if shortcut == "identity" else projection
+            main = [
+                nn.Conv2d(before, filters, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(filters),
+                nn.ReLU(),
+                nn.Conv2d(filters, filters, 3, padding=1, bias=False),
+                nn.BatchNorm2d(filters),
+            ]
+            projection = nn.Sequential(
+                nn.Conv2d(before, filters, 1, 2, bias=False), nn.BatchNorm2d(filters)
+            )
+            around = (
+                None
+                if stride == 1
+                else Shortcut(before, filters)
+                if shortcut == "identity"
+                else projection
+            )
             layers.append(Sum(main, around, relu=True))
             before = filters
     return [*layers, Mean(), nn.Linear(64, 10)]
@@ -115,7 +198,9 @@ def resnet(size, channels, depth, shortcut):
 
 def vgg(size, channels, depth):
     layers, before = [], channels
-    for filters, count in zip((64, 128, 256, 512, 512), {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}[depth], strict=True):
+    for filters, count in zip(
+        (64, 128, 256, 512, 512), {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}[depth], strict=True
+    ):
         for _ in range(count):
             layers += [nn.Conv2d(before, filters, 3, padding=1), nn.BatchNorm2d(filters), nn.ReLU()]
             before = filters
@@ -123,8 +208,15 @@ def vgg(size, channels, depth):
     return [*layers, Flatten(), nn.Linear(512, 10)]
 
 
-BUILDERS = {"parashar-cnn": parashar_cnn, "minixception": minixception, "minixception-plain": minixception_plain, "alexnet": alexnet, "lenet": lenet,
-            "resnet": resnet, "vgg": vgg}
+BUILDERS = {
+    "parashar-cnn": parashar_cnn,
+    "minixception": minixception,
+    "minixception-plain": minixception_plain,
+    "alexnet": alexnet,
+    "lenet": lenet,
+    "resnet": resnet,
+    "vgg": vgg,
+}
 
 
 def build(name, size, channels, **options):
@@ -133,7 +225,9 @@ def build(name, size, channels, **options):
 
 
 def as_ours(tensor, shape):
-    """Return PyTorch's weights or their gradient as Ensync lays them out: (height, width, inputs, filters), (inputs, units); depthwise (height, width, channels)."""
+    """Return PyTorch's weights or their gradient as Ensync lays them out: (height, width,
+    inputs, filters), (inputs, units); depthwise (height, width, channels).
+    """
     values = tensor.detach().numpy()
     return (values.transpose(2, 3, 1, 0) if values.ndim == 4 else values.T).reshape(shape)
 
@@ -141,5 +235,7 @@ def as_ours(tensor, shape):
 def set_from(tensor, values):
     """Set a PyTorch parameter from Ensync's array."""
     if tensor.ndim == 4:
-        values = values.reshape(*tensor.shape[2:], tensor.shape[1], tensor.shape[0]).transpose(3, 2, 0, 1)
+        values = values.reshape(*tensor.shape[2:], tensor.shape[1], tensor.shape[0]).transpose(
+            3, 2, 0, 1
+        )
     tensor.data.copy_(torch.from_numpy((values.T if tensor.ndim == 2 else values).copy()))

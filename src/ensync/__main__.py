@@ -8,7 +8,7 @@ from ensync.signals import note_signals
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    note_signals(sys.argv[1:])    # before the imports, which take a second
+    note_signals(sys.argv[1:])  # before the imports, which take a second
     streams.prepare()
     from ensync.cli import main as run
 

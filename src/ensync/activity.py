@@ -1,7 +1,8 @@
-"""What this rank does and since when: a few numbers in memory that the watchdogs of its node can read (mpi/watchdog.py).
+"""What this rank does and since when: a few numbers in memory that the watchdogs of its node can
+read (mpi/watchdog.py).
 
-Every wait for other ranks and every piece of work that may take long is noted here. A note costs some stores and a look at
-the clock, about 0.2 us, so that a step can afford it.
+Every wait for other ranks and every piece of work that may take long is noted here. A note costs
+some stores and a look at the clock, about 0.2 us, so that a step can afford it.
 """
 
 from collections.abc import Iterator
@@ -9,22 +10,42 @@ from contextlib import contextmanager
 from enum import IntEnum
 from time import perf_counter
 
-# Places in a record of float64 numbers. A record is a cache line: no rank's notes slow down another's.
+# Places in a record of float64 numbers. A record is a cache line: no rank's notes slow down
+# another's.
 OPERATION, SINCE, STEP = range(3)
 WIDTH = 8
 
 
 class Doing(IntEnum):
-    """What a rank can be doing: in PHRASES below the words for it. Those up to SHARED are waits for other ranks."""
+    """What a rank can be doing: in PHRASES below the words for it. Those up to SHARED are waits
+    for other ranks.
+    """
 
     GRADIENT, STATISTICS, COUNTS, GATHERING, EXCHANGE, AGREEMENT, MEETING, ROOT, SHARED = range(9)
-    TRAINING, EVALUATING, READING, COMPILING, SAVING, LOADING, WRITING, PREPARING, LEFT = range(9, 18)
+    TRAINING, EVALUATING, READING, COMPILING, SAVING, LOADING, WRITING, PREPARING, LEFT = range(
+        9, 18
+    )
 
 
 PHRASES = (
-    "the gradient sum", "a sum for batch normalisation", "a sum of counts", "a gathering on rank 0", "an exchange of weights", "an agreement of all ranks",
-    "a barrier", "what rank 0 does for all", "the making of shared memory",
-    "training", "evaluating", "reading the data", "compiling kernels", "writing a checkpoint", "reading a checkpoint", "writing results", "preparing the run", "leaving",
+    "the gradient sum",
+    "a sum for batch normalisation",
+    "a sum of counts",
+    "a gathering on rank 0",
+    "an exchange of weights",
+    "an agreement of all ranks",
+    "a barrier",
+    "what rank 0 does for all",
+    "the making of shared memory",
+    "training",
+    "evaluating",
+    "reading the data",
+    "compiling kernels",
+    "writing a checkpoint",
+    "reading a checkpoint",
+    "writing results",
+    "preparing the run",
+    "leaving",
 )
 
 # This rank's record; until a watchdog lends one, nobody reads it.
@@ -32,7 +53,9 @@ _here: "memoryview[float]" = memoryview(bytearray(8 * WIDTH)).cast("d")
 
 
 def lend(record: "memoryview[float]") -> None:
-    """Note in this record (WIDTH float64 numbers) from here on, beginning with what was noted so far."""
+    """Note in this record (WIDTH float64 numbers) from here on, beginning with what was noted so
+    far.
+    """
     global _here
     record[:] = _here
     _here = record
@@ -48,7 +71,9 @@ def take_back() -> None:
 
 
 def begin(operation: float, now: float | None = None) -> None:
-    """Note that the operation begins, at `now` where the caller has looked at the clock (time.perf_counter) already."""
+    """Note that the operation begins, at `now` where the caller has looked at the clock
+    (time.perf_counter) already.
+    """
     _here[OPERATION] = operation
     _here[SINCE] = perf_counter() if now is None else now
 

@@ -13,8 +13,11 @@ from ensync.errors import EnsyncError, nearest, printable, sentence
 from ensync.launching import started
 from ensync.resources import number
 
-EXIT_CODES = ("Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 3 nobody got on for training.watchdog seconds; 75 stopped by a signal after a checkpoint, run again to continue; "
-              "130 Ctrl-C.")
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 3 nobody got on for "
+    "training.watchdog seconds; 75 stopped by a signal after a checkpoint, run again to continue; "
+    "130 Ctrl-C."
+)
 
 
 FIRST = 1.0  # seconds that other ranks leave to rank 0, so that it is the one that prepares
@@ -26,17 +29,32 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the verb, or say which was meant."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise click.UsageError(f"no verb '{args[0]}'{nearest(args[0], self.commands)}; expected one of {', '.join(sorted(self.commands))}; see ensync --help.")
+            raise click.UsageError(
+                f"no verb '{args[0]}'{nearest(args[0], self.commands)}; expected one of "
+                f"{', '.join(sorted(self.commands))}; see ensync --help."
+            )
         return super().resolve_command(ctx, args)
 
 
-settings = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting of the job file; may be repeated.")
-other_data = click.option("--data", metavar="FILE.h5", help="Test on the test images of another dataset, of the same shape and classes.")
+settings = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Override a setting of the job file; may be repeated.",
+)
+other_data = click.option(
+    "--data",
+    metavar="FILE.h5",
+    help="Test on the test images of another dataset, of the same shape and classes.",
+)
 verbose = click.option("--verbose", is_flag=True, help="Let every rank speak, not only rank 0.")
 
 
 def on_ranks(run: Callable[[Any], None]) -> None:
-    """Run something collective on all ranks, so that one failing rank ends the job with its reason."""
+    """Run something collective on all ranks, so that one failing rank ends the job with its
+    reason.
+    """
     streams.check_files()
     from ensync.mpi.abort import guard
     from ensync.mpi.world import world
@@ -49,7 +67,9 @@ def on_ranks(run: Callable[[Any], None]) -> None:
 
 
 def say(text: Callable[[], str]) -> None:
-    """Print the text of a verb that needs one process; under mpirun each finds it, so that all end alike, and rank 0 prints it."""
+    """Print the text of a verb that needs one process; under mpirun each finds it, so that all
+    end alike, and rank 0 prints it.
+    """
     found = text()
     if speaks():
         streams.say(found)
@@ -62,7 +82,11 @@ def say_all(texts: Callable[[], Iterable[str]]) -> None:
             streams.say(text)
 
 
-@click.group(cls=Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Verbs,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="ensync")
 def cli() -> None:
     """Train image classifiers on CPUs with MPI: one network together, or many networks apart.
@@ -74,17 +98,28 @@ def cli() -> None:
       mpirun -n 4 ensync train jobs/quickstart.toml       one run
       ensync evaluate runs/quickstart                     from its files, on any number of ranks
 
-    Every verb works without mpirun as one rank. `ensync settings` explains each setting of a job file.
+    Every verb works without mpirun as one rank. `ensync settings` explains each setting of a job
+    file.
     """
 
 
 @cli.command()
 @click.argument("job", metavar="JOB.toml")
 @settings
-@click.option("--resume", "resume_if_begun", is_flag=True, help="Continue where output.directory stands, start where it is empty (for batch scripts; also when Slurm restarts the job).")
-@click.option("--overwrite", is_flag=True, help="Start afresh although output.directory holds a run.")
+@click.option(
+    "--resume",
+    "resume_if_begun",
+    is_flag=True,
+    help="Continue where output.directory stands, start where it is empty (for batch scripts; "
+    "also when Slurm restarts the job).",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Start afresh although output.directory holds a run."
+)
 @verbose
-def train(job: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool) -> None:
+def train(
+    job: str, overrides: tuple[str, ...], resume_if_begun: bool, overwrite: bool, verbose: bool
+) -> None:
     """Train the network(s) of a job file.
 
     \b
@@ -111,8 +146,8 @@ def _again(asked: bool) -> bool:
 def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:
     """Continue a run from its newest valid checkpoint, on any number of ranks.
 
-    RUN is its output.directory, or one checkpoint file in it. On the same number of ranks the result is that of a run that was
-    never interrupted, to the bit.
+    RUN is its output.directory, or one checkpoint file in it. On the same number of ranks the
+    result is that of a run that was never interrupted, to the bit.
 
     \b
       mpirun -n 3 ensync resume runs/quickstart
@@ -128,9 +163,11 @@ def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:
 @other_data
 @settings
 def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
-    """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion counts.
+    """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion
+    counts.
 
-    The dataset must be the one that the run was trained on, unchanged. --data tests on another one on purpose, and says so.
+    The dataset must be the one that the run was trained on, unchanged. --data tests on another one
+    on purpose, and says so.
 
     \b
       ensync evaluate runs/quickstart
@@ -147,11 +184,18 @@ METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 
 @cli.command(short_help="Fuse the members of a run from its files.")
 @click.argument("run", metavar="RUN")
-@click.option("--method", "methods", type=click.Choice(METHODS), multiple=True, help="Repeat for several; without it, all.")
+@click.option(
+    "--method",
+    "methods",
+    type=click.Choice(METHODS),
+    multiple=True,
+    help="Repeat for several; without it, all.",
+)
 @other_data
 @settings
 def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[str, ...]) -> None:
-    """Fuse the members of a run from its files and write fusion.json beside the result of its training; fusion_on_FILE.json with --data.
+    """Fuse the members of a run from its files and write fusion.json beside the result of its
+    training; fusion_on_FILE.json with --data.
 
     \b
       ensync fuse runs/quickstart --method hard_voting
@@ -166,16 +210,19 @@ def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--method", type=click.Choice(METHODS), help="Fusion; the job's without it.")
 @settings
-def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]) -> None:
+def predict(
+    run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]
+) -> None:
     """Classify image files, or all in a directory, with a trained run; its dataset is not needed.
 
     \b
       ensync predict runs/quickstart digit.png photos/
 
-    One line for each image: its three likeliest classes with their share of the votes. Any size and format that Pillow
-    reads; images are resized and centre-cropped as `ensync data prepare images` does, over the background and in the range of
-    values of the training. What is light and what is dark should be as in the images of the training. What is left out of a
-    directory is named; when one of the images cannot be read, none is predicted.
+    One line for each image: its three likeliest classes with their share of the votes. Any size and
+    format that Pillow reads; images are resized and centre-cropped as `ensync data prepare images`
+    does, over the background and in the range of values of the training. What is light and what is
+    dark should be as in the images of the training. What is left out of a directory is named; when
+    one of the images cannot be read, none is predicted.
     """
     from ensync import verbs
 
@@ -185,10 +232,19 @@ def predict(run: str, images: tuple[str, ...], method: str | None, overrides: tu
 @cli.command(short_help="One rank, synchronous, ensemble: tell which is better.")
 @click.argument("job", metavar="JOB.toml")
 @settings
-@click.option("--resume", is_flag=True, help="Continue a comparison of this job that was begun; parts that are finished are only tested.")
-@click.option("--overwrite", is_flag=True, help="Delete earlier results of this comparison and start afresh.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue a comparison of this job that was begun; parts that are finished are only "
+    "tested.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Delete earlier results of this comparison and start afresh."
+)
 @verbose
-def compare(job: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool) -> None:
+def compare(
+    job: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool
+) -> None:
     """Run one job on one rank, synchronously and as an ensemble, and tell which is better.
 
     \b
@@ -204,12 +260,22 @@ def compare(job: str, overrides: tuple[str, ...], resume: bool, overwrite: bool,
 
 @cli.command(short_help="Train once for each value of a setting, and plot.")
 @click.argument("job", metavar="JOB.toml")
-@click.option("--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values.")
+@click.option(
+    "--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values."
+)
 @settings
-@click.option("--resume", is_flag=True, help="Continue a sweep of this job that was begun; values that are finished are only tested.")
-@click.option("--overwrite", is_flag=True, help="Delete earlier results of these values and start afresh.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue a sweep of this job that was begun; values that are finished are only tested.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Delete earlier results of these values and start afresh."
+)
 @verbose
-def sweep(job: str, over: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool) -> None:
+def sweep(
+    job: str, over: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool
+) -> None:
     """Train a job once for each value of one setting, and plot accuracy and time against it.
 
     \b
@@ -243,13 +309,40 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
 @click.argument("job", metavar="JOB.toml")
 @settings
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Nodes.")
-@click.option("--ranks-per-node", default=2, show_default=True, type=click.IntRange(1), help="Ranks on each node.")
-@click.option("--cores-per-rank", default=1, show_default=True, type=click.IntRange(1), help="Cores, and threads, of each rank.")
-@click.option("--time", default="1:00:00", show_default=True, help="Time limit; at its end the job saves, is requeued and continues.")
+@click.option(
+    "--ranks-per-node",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Ranks on each node.",
+)
+@click.option(
+    "--cores-per-rank",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Cores, and threads, of each rank.",
+)
+@click.option(
+    "--time",
+    default="1:00:00",
+    show_default=True,
+    help="Time limit; at its end the job saves, is requeued and continues.",
+)
 @click.option("--partition", default="", help="Slurm's partition; its default one without it.")
 @click.option("--dry-run", is_flag=True, help="Print the line and the script, submit nothing.")
-def submit(job: str, overrides: tuple[str, ...], nodes: int, ranks_per_node: int, cores_per_rank: int, time: str, partition: str, dry_run: bool) -> None:
-    """Hand a job file to Slurm with slurm/train.sbatch, after a look at the job, its dataset and the partition.
+def submit(
+    job: str,
+    overrides: tuple[str, ...],
+    nodes: int,
+    ranks_per_node: int,
+    cores_per_rank: int,
+    time: str,
+    partition: str,
+    dry_run: bool,
+) -> None:
+    """Hand a job file to Slurm with slurm/train.sbatch, after a look at the job, its dataset and
+    the partition.
 
     \b
       ensync submit jobs/quickstart.toml --nodes 4 --time 1:00:00
@@ -261,7 +354,11 @@ def submit(job: str, overrides: tuple[str, ...], nodes: int, ranks_per_node: int
     from ensync.submit import submit as hand_over
 
     if (launch := started(os.environ)).size > 1:
-        raise EnsyncError(f"`ensync submit` as one of {launch.size} ranks ({launch.name})", "one process", "run it without a launcher, outside of a job step")
+        raise EnsyncError(
+            f"`ensync submit` as one of {launch.size} ranks ({launch.name})",
+            "one process",
+            "run it without a launcher, outside of a job step",
+        )
     loaded = load_job(job, overrides)
     open_dataset(loaded.data.path).close()
     request = Request(nodes, ranks_per_node, cores_per_rank, time, partition)
@@ -272,7 +369,8 @@ def submit(job: str, overrides: tuple[str, ...], nodes: int, ranks_per_node: int
 @click.argument("job", metavar="[JOB.toml]", required=False)
 @settings
 def doctor(job: str | None, overrides: tuple[str, ...]) -> None:
-    """Tell whether machine, launcher and file system are fit: green, yellow or red, one sentence each.
+    """Tell whether machine, launcher and file system are fit: green, yellow or red, one sentence
+    each.
 
     \b
       mpirun -n 4 ensync doctor                         or srun, with the options of the job
@@ -289,16 +387,23 @@ def _doctor(comm: Any, path: str | None, overrides: tuple[str, ...]) -> None:
     from ensync.mpi.world import on_root
     from ensync.report.console import make_console
 
-    code = doctor(comm, on_root(comm, lambda: load_job(path, overrides)) if path else None, make_console(comm.rank))
+    code = doctor(
+        comm,
+        on_root(comm, lambda: load_job(path, overrides)) if path else None,
+        make_console(comm.rank),
+    )
     if code:
         raise SystemExit(code)
 
 
 @cli.command(short_help="Put separate runs together: a sweep or a scaling.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--over", required=True, metavar="SECTION.KEY|ranks", help="What differs between the runs.")
+@click.option(
+    "--over", required=True, metavar="SECTION.KEY|ranks", help="What differs between the runs."
+)
 def collect(runs: tuple[str, ...], over: str) -> None:
-    """Put runs that were trained as jobs of their own together: a sweep over a setting, or the scaling over ranks.
+    """Put runs that were trained as jobs of their own together: a sweep over a setting, or the
+    scaling over ranks.
 
     \b
       ensync collect --over optimizer.learning_rate runs/quickstart/learning_rate_*
@@ -332,24 +437,93 @@ def data() -> None:
 
 @data.command("prepare", short_help="Write a dataset as one HDF5 file.")
 @click.argument("name", metavar="NAME")
-@click.option("--from", "directory", metavar="DIR", help="Read local files: published archives, a CSV, or a folder of images.")
-@click.option("--download", is_flag=True, help="Fetch the published files and check their checksums.")
-@click.option("--to", "target", metavar="FILE", help="The HDF5 file to write [default: data/NAME.h5].")
-@click.option("--validation", type=float, help="Share of the training images cut off for validation, stratified [default: 0.1].")
-@click.option("--validation-from", metavar="DIR|FILE", help="images, csv: take the validation images from here instead.")
+@click.option(
+    "--from",
+    "directory",
+    metavar="DIR",
+    help="Read local files: published archives, a CSV, or a folder of images.",
+)
+@click.option(
+    "--download", is_flag=True, help="Fetch the published files and check their checksums."
+)
+@click.option(
+    "--to", "target", metavar="FILE", help="The HDF5 file to write [default: data/NAME.h5]."
+)
+@click.option(
+    "--validation",
+    type=float,
+    help="Share of the training images cut off for validation, stratified [default: 0.1].",
+)
+@click.option(
+    "--validation-from",
+    metavar="DIR|FILE",
+    help="images, csv: take the validation images from here instead.",
+)
 @click.option("--seed", default=1, show_default=True, help="Of the cut.")
-@click.option("--size", type=int, help="images: pixels of a side after resizing and centre-cropping.")
+@click.option(
+    "--size", type=int, help="images: pixels of a side after resizing and centre-cropping."
+)
 @click.option("--greyscale", is_flag=True, help="images: one channel.")
-@click.option("--background", metavar="COLOUR", help="images: behind transparent pixels, a name or #rrggbb [default: white].")
-@click.option("--range", "values", metavar="BLACK,WHITE", help="images: values of pictures of more than 8 bits [default: as each file declares].")
-@click.option("--label", metavar="COLUMN", help="csv: the label's column by its name, or by number from 1 (-1 is the last) [default: found out, and said].")
-@click.option("--delimiter", metavar="CHARACTER", help="csv: between columns; a character, or tab, comma, semicolon, blank [default: found out].")
-@click.option("--header", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True, help="csv: whether the first line names the columns.")
-@click.option("--shape", metavar="HxWxC", help="csv: of the pictures, such as 28x20 or 32x32x3, or 3x32x32 for planes of one colour [default: square].")
-@click.option("--bad-rows", type=click.Choice(["refuse", "skip"]), default="refuse", show_default=True, help="csv, images: what to do with what cannot be read.")
-def prepare(name: str, directory: str | None, download: bool, target: str | None, validation: float | None, validation_from: str | None, seed: int,
-            size: int | None, greyscale: bool, background: str | None, values: str | None, bad_rows: str, label: str | None, delimiter: str | None,
-            header: str, shape: str | None) -> None:
+@click.option(
+    "--background",
+    metavar="COLOUR",
+    help="images: behind transparent pixels, a name or #rrggbb [default: white].",
+)
+@click.option(
+    "--range",
+    "values",
+    metavar="BLACK,WHITE",
+    help="images: values of pictures of more than 8 bits [default: as each file declares].",
+)
+@click.option(
+    "--label",
+    metavar="COLUMN",
+    help="csv: the label's column by its name, or by number from 1 (-1 is the last) [default: "
+    "found out, and said].",
+)
+@click.option(
+    "--delimiter",
+    metavar="CHARACTER",
+    help="csv: between columns; a character, or tab, comma, semicolon, blank [default: found out].",
+)
+@click.option(
+    "--header",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="csv: whether the first line names the columns.",
+)
+@click.option(
+    "--shape",
+    metavar="HxWxC",
+    help="csv: of the pictures, such as 28x20 or 32x32x3, or 3x32x32 for planes of one colour "
+    "[default: square].",
+)
+@click.option(
+    "--bad-rows",
+    type=click.Choice(["refuse", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="csv, images: what to do with what cannot be read.",
+)
+def prepare(
+    name: str,
+    directory: str | None,
+    download: bool,
+    target: str | None,
+    validation: float | None,
+    validation_from: str | None,
+    seed: int,
+    size: int | None,
+    greyscale: bool,
+    background: str | None,
+    values: str | None,
+    bad_rows: str,
+    label: str | None,
+    delimiter: str | None,
+    header: str,
+    shape: str | None,
+) -> None:
     """Write a dataset as one HDF5 file: digits, mnist, fashion-mnist, cifar-10, csv or images.
 
     \b
@@ -359,8 +533,9 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
       ensync data prepare csv --from table.csv --label digit --shape 28x20
       ensync data prepare images --from photos/ --size 64
 
-    csv: one image a line, its label and its pixels 0..255 (or 0 to 1) row by row; what the columns are is told. images: a folder for each class, in it
-    pictures of any size, which are resized and centre-cropped. A part of the images becomes the test set where none is given.
+    csv: one image a line, its label and its pixels 0..255 (or 0 to 1) row by row; what the columns
+    are is told. images: a folder for each class, in it pictures of any size, which are resized and
+    centre-cropped. A part of the images becomes the test set where none is given.
     """
     from ensync.signals import Ended, ending_tidily
 
@@ -369,12 +544,34 @@ def prepare(name: str, directory: str | None, download: bool, target: str | None
             from ensync import describing
             from ensync.storage.sources import Asked
 
-            table, patience = Asked(label, delimiter, header, shape), FIRST * (started(os.environ).rank > 0)
-            say(lambda: describing.prepare(name, directory, download, target, patience, validation=validation, validation_from=validation_from, seed=seed,
-                                           size=size, greyscale=greyscale, background=background, values=values, bad_rows=bad_rows, table=table))
+            table, patience = (
+                Asked(label, delimiter, header, shape),
+                FIRST * (started(os.environ).rank > 0),
+            )
+            say(
+                lambda: describing.prepare(
+                    name,
+                    directory,
+                    download,
+                    target,
+                    patience,
+                    validation=validation,
+                    validation_from=validation_from,
+                    seed=seed,
+                    size=size,
+                    greyscale=greyscale,
+                    background=background,
+                    values=values,
+                    bad_rows=bad_rows,
+                    table=table,
+                )
+            )
     except Ended as end:
         if speaks():
-            streams.tell(f"interrupted by {Signals(end.number).name}; nothing was written, and a dataset that was there before is as it was; prepare it again.")
+            streams.tell(
+                f"interrupted by {Signals(end.number).name}; nothing was written, and a dataset "
+                "that was there before is as it was; prepare it again."
+            )
         raise click.exceptions.Exit(end.code) from None
 
 
@@ -395,7 +592,8 @@ def verify_data(file: str) -> None:
     \b
       ensync data verify data/digits.h5
 
-    Exit code 2 when something is damaged. Verbs that train or test check the images that they load, too.
+    Exit code 2 when something is damaged. Verbs that train or test check the images that they load,
+    too.
     """
     from ensync import describing
     from ensync.signals import raise_interrupts
@@ -405,7 +603,9 @@ def verify_data(file: str) -> None:
 
 
 def speaks() -> bool:
-    """Tell whether this process prints: rank 0, or any that a person sits at (a shell within a Slurm step has its variables)."""
+    """Tell whether this process prints: rank 0, or any that a person sits at (a shell within a
+    Slurm step has its variables).
+    """
     return started(os.environ).rank == 0 or os.isatty(0)
 
 
@@ -413,11 +613,17 @@ def _usage(error: click.ClickException) -> str:
     """Return what is wrong with a command line, and which help tells what is right."""
     message = error.format_message()
     place = getattr(error, "ctx", None)
-    return f"{message} See `{place.command_path} --help`." if place and "--help" not in message else message
+    return (
+        f"{message} See `{place.command_path} --help`."
+        if place and "--help" not in message
+        else message
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; a mistake costs one sentence, said by rank 0."""
+    """Run the command line and return its exit code; a mistake costs one sentence, said by rank
+    0.
+    """
     code, reason = _run(arguments)
     streams.flush()
     if reason and speaks():
@@ -426,7 +632,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> tuple[int, str]:
-    """Run the command line; return its exit code, and what a person should read about it, "" when nothing."""
+    """Run the command line; return its exit code, and what a person should read about it, ""
+    when nothing.
+    """
     try:
         streams.check_directory()
         return cli.main(arguments, prog_name="ensync", standalone_mode=False) or 0, ""
@@ -438,4 +646,8 @@ def _run(arguments: list[str] | None) -> tuple[int, str]:
         return 2, printable(_usage(error))
     except Exception as error:
         known = sentence(error)
-        return (known.exit_code, str(known)) if known else (1, "".join(traceback.format_exception(error)).rstrip())
+        return (
+            (known.exit_code, str(known))
+            if known
+            else (1, "".join(traceback.format_exception(error)).rstrip())
+        )

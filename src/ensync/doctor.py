@@ -1,7 +1,8 @@
-"""Is this machine, this launcher and this file system fit for Ensync? Pure judgement of facts that examine.py gathers.
+"""Is this machine, this launcher and this file system fit for Ensync? Pure judgement of facts that
+examine.py gathers.
 
-Every check takes the facts of all ranks, in order of rank, and returns findings of one sentence each: what is, and for yellow and red
-what it costs and the option that mends it.
+Every check takes the facts of all ranks, in order of rank, and returns findings of one sentence
+each: what is, and for yellow and red what it costs and the option that mends it.
 """
 
 import math
@@ -11,7 +12,9 @@ from typing import Literal
 
 Level = Literal["green", "yellow", "red"]
 CLOCK_SPREAD = 1.0  # seconds between the clocks of two nodes from which times in logs mislead
-SLOW_ALLREDUCE = 100e6  # bytes per second below which the network costs more than a rank on another node brings
+SLOW_ALLREDUCE = (
+    100e6  # bytes per second below which the network costs more than a rank on another node brings
+)
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,23 @@ class Rank:
 
     rank: int
     node: str
-    mpi: str                       # "MPICH 5.0.2"
-    launcher: str                  # "srun", "mpirun" or "" when started directly
-    cores: frozenset[int]          # that it may run on
-    node_cores: int                # of the machine
-    threads: int                   # that its kernels take
-    granted: int = 0               # cores that Slurm promised to it, 0 when not said
-    layer: str = "omp"             # numba's threading layer
-    cache: str = ""                # numba's cache directory
-    cache_trouble: str = ""        # why it cannot be written
-    clock: float = 0.0             # seconds since 1970 at a common moment
-    memory: float = 0              # bytes that the job can still take on the node, all limits considered
-    bound: str = "the node"        # what bounds them: the node, a control group, Slurm's grant
-    own_memory: float = math.inf   # bytes that this process can still take by its own limit
+    mpi: str  # "MPICH 5.0.2"
+    launcher: str  # "srun", "mpirun" or "" when started directly
+    cores: frozenset[int]  # that it may run on
+    node_cores: int  # of the machine
+    threads: int  # that its kernels take
+    granted: int = 0  # cores that Slurm promised to it, 0 when not said
+    layer: str = "omp"  # numba's threading layer
+    cache: str = ""  # numba's cache directory
+    cache_trouble: str = ""  # why it cannot be written
+    clock: float = 0.0  # seconds since 1970 at a common moment
+    memory: float = 0  # bytes that the job can still take on the node, all limits considered
+    bound: str = "the node"  # what bounds them: the node, a control group, Slurm's grant
+    own_memory: float = math.inf  # bytes that this process can still take by its own limit
     own_bound: str = ""
-    quota: float = math.inf        # cores' worth of time that a control group gives to the ranks of the node together
+    quota: float = (
+        math.inf
+    )  # cores' worth of time that a control group gives to the ranks of the node together
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,23 @@ class Place:
     hdf5: str
     write_trouble: str = ""
     lock_trouble: str = ""
-    needed: dict[str, int] = field(default_factory=dict)    # bytes: "dataset" on each node, "rank" for each rank; empty without a job
+    needed: dict[str, int] = field(
+        default_factory=dict
+    )  # bytes: "dataset" on each node, "rank" for each rank; empty without a job
 
 
 def examine(ranks: Sequence[Rank], place: Place) -> list[Finding]:
     """Return all findings."""
-    checks = [launcher(ranks), spread(ranks), *cores(ranks), *threading(ranks), clocks(ranks), allreduce(ranks, place), *files(place), *memory(ranks, place)]
+    checks = [
+        launcher(ranks),
+        spread(ranks),
+        *cores(ranks),
+        *threading(ranks),
+        clocks(ranks),
+        allreduce(ranks, place),
+        *files(place),
+        *memory(ranks, place),
+    ]
     return [finding for finding in checks if finding]
 
 
@@ -82,12 +98,24 @@ def nodes_of(ranks: Sequence[Rank]) -> dict[str, list[Rank]]:
 
 
 def launcher(ranks: Sequence[Rank]) -> Finding:
-    """Say which MPI runs under which launcher. (Ranks that do not find each other never come here: ensync.mpi refuses them.)"""
+    """Say which MPI runs under which launcher. (Ranks that do not find each other never come
+    here: ensync.mpi refuses them.)
+    """
     kinds = sorted({rank.mpi for rank in ranks})
     if len(kinds) > 1:
-        return Finding("red", "MPI", f"the ranks load different MPI libraries ({', '.join(kinds)}); use the same environment on every node")
+        return Finding(
+            "red",
+            "MPI",
+            f"the ranks load different MPI libraries ({', '.join(kinds)}); use the same "
+            "environment on every node",
+        )
     started = f"started by {ranks[0].launcher}" if ranks[0].launcher else "started directly"
-    return Finding("green", "MPI", f"{kinds[0]}, {_count(len(ranks), 'rank')} {started}{', which find each other' * (len(ranks) > 1)}")
+    return Finding(
+        "green",
+        "MPI",
+        f"{kinds[0]}, {_count(len(ranks), 'rank')} "
+        f"{started}{', which find each other' * (len(ranks) > 1)}",
+    )
 
 
 def spread(ranks: Sequence[Rank]) -> Finding:
@@ -95,9 +123,19 @@ def spread(ranks: Sequence[Rank]) -> Finding:
     counts = {node: len(here) for node, here in nodes_of(ranks).items()}
     if len(set(counts.values())) > 1:
         uneven = ", ".join(f"{count} on {node}" for node, count in counts.items())
-        return Finding("yellow", "nodes", f"ranks are spread unevenly ({uneven}), so all wait for the fullest node; give --ntasks-per-node or -ppn")
+        return Finding(
+            "yellow",
+            "nodes",
+            f"ranks are spread unevenly ({uneven}), so all wait for the fullest node; give "
+            "--ntasks-per-node or -ppn",
+        )
     each = next(iter(counts.values()))
-    return Finding("green", "nodes", f"{_count(len(counts), 'node')} ({', '.join(counts)}) with {_count(each, 'rank')}{' each' * (len(counts) > 1)}")
+    return Finding(
+        "green",
+        "nodes",
+        f"{_count(len(counts), 'node')} ({', '.join(counts)}) with "
+        f"{_count(each, 'rank')}{' each' * (len(counts) > 1)}",
+    )
 
 
 def cores(ranks: Sequence[Rank]) -> list[Finding]:
@@ -105,7 +143,10 @@ def cores(ranks: Sequence[Rank]) -> list[Finding]:
     found: dict[tuple[Level, str], list[str]] = {}
     for node, here in nodes_of(ranks).items():
         found.setdefault(_cores_of_node(here), []).append(node)
-    return [Finding(level, "cores", f"{sentence} (on {', '.join(nodes)})") for (level, sentence), nodes in found.items()]
+    return [
+        Finding(level, "cores", f"{sentence} (on {', '.join(nodes)})")
+        for (level, sentence), nodes in found.items()
+    ]
 
 
 def _cores_of_node(here: Sequence[Rank]) -> tuple[Level, str]:
@@ -113,54 +154,110 @@ def _cores_of_node(here: Sequence[Rank]) -> tuple[Level, str]:
     wanted, first = sum(rank.threads for rank in here), here[0]
     share = max(1, len(usable) // len(here))
     if len(here) > len(usable):
-        return "yellow", f"{len(here)} ranks share {_count(len(usable), 'core')} and take turns; start at most {len(usable)}{_fewer(first, len(usable))}"
+        return (
+            "yellow",
+            f"{len(here)} ranks share {_count(len(usable), 'core')} and take turns; start at "
+            f"most {len(usable)}{_fewer(first, len(usable))}",
+        )
     if wanted > len(usable):
-        return "yellow", f"{wanted} threads of {_count(len(here), 'rank')} share {_count(len(usable), 'core')}; set training.threads={share} or {option(first, share)}"
+        return (
+            "yellow",
+            f"{wanted} threads of {_count(len(here), 'rank')} share "
+            f"{_count(len(usable), 'core')}; set training.threads={share} or "
+            f"{option(first, share)}",
+        )
     if wanted >= first.quota + 1:
-        return "yellow", (f"{wanted} threads of {_count(len(here), 'rank')} get the time of {first.quota:g} core{'s' * (first.quota != 1)} (a control group's CPU quota) "
-                          f"and are halted for the rest; {_within_quota(here)}")
+        return "yellow", (
+            f"{wanted} threads of {_count(len(here), 'rank')} get the time of {first.quota:g} "
+            f"core{'s' * (first.quota != 1)} (a control group's CPU quota) "
+            f"and are halted for the rest; {_within_quota(here)}"
+        )
     if 0 < first.granted < max(rank.threads for rank in here):
-        return "yellow", f"a rank takes {first.threads} threads but Slurm gave it {_count(first.granted, 'core')} and does not bind it; set training.threads={first.granted}"
+        return (
+            "yellow",
+            f"a rank takes {first.threads} threads but Slurm gave it "
+            f"{_count(first.granted, 'core')} and does not bind it; set "
+            f"training.threads={first.granted}",
+        )
     fair = max(1, first.node_cores // len(here))
-    if _bound(here) and len(usable) < first.node_cores and len(first.cores) < fair and not first.granted:
-        return "yellow", f"each rank is bound to {len(first.cores)} of {first.node_cores} cores; add {option(first, fair)} to use {fair}"
+    if (
+        _bound(here)
+        and len(usable) < first.node_cores
+        and len(first.cores) < fair
+        and not first.granted
+    ):
+        return (
+            "yellow",
+            f"each rank is bound to {len(first.cores)} of {first.node_cores} cores; add "
+            f"{option(first, fair)} to use {fair}",
+        )
     how = "bound to cores of its own" if _bound(here) and len(here) > 1 else "not bound"
-    return "green", f"each rank has {_count(first.threads, 'thread')}, {how}; {_count(first.node_cores, 'core')} in all"
+    return (
+        "green",
+        f"each rank has {_count(first.threads, 'thread')}, {how}; "
+        f"{_count(first.node_cores, 'core')} in all",
+    )
 
 
 def _within_quota(here: Sequence[Rank]) -> str:
     """Return what keeps the ranks of a node within their quota."""
     fair, most = max(1, int(here[0].quota / len(here))), max(1, int(here[0].quota))
     if len(here) > most:
-        return f"start at most {most}{_fewer(here[0], most)}" + (" and set training.threads=1" if here[0].threads > 1 else "")
+        return f"start at most {most}{_fewer(here[0], most)}" + (
+            " and set training.threads=1" if here[0].threads > 1 else ""
+        )
     return f"set training.threads={fair}"
 
 
 def _bound(here: Sequence[Rank]) -> bool:
     """Whether no two ranks may run on the same core."""
-    return sum(len(rank.cores) for rank in here) == len(frozenset().union(*(rank.cores for rank in here)))
+    return sum(len(rank.cores) for rank in here) == len(
+        frozenset().union(*(rank.cores for rank in here))
+    )
 
 
 def option(rank: Rank, count: int) -> str:
     """Return what gives `count` cores to each rank, in the words of this launcher."""
     if rank.launcher == "srun":
         return f"--cpus-per-task={count} --cpu-bind=cores"
-    return f"--map-by slot:PE={count}" if rank.mpi.startswith("Open MPI") else f"-bind-to core:{count}"
+    return (
+        f"--map-by slot:PE={count}" if rank.mpi.startswith("Open MPI") else f"-bind-to core:{count}"
+    )
 
 
 def _fewer(rank: Rank, count: int) -> str:
-    return f" (--ntasks-per-node={count})" if rank.launcher == "srun" else f" on each node (-n, -ppn {count})"
+    return (
+        f" (--ntasks-per-node={count})"
+        if rank.launcher == "srun"
+        else f" on each node (-n, -ppn {count})"
+    )
 
 
 def threading(ranks: Sequence[Rank]) -> list[Finding]:
     """Judge numba's threading layer and its cache."""
     layers = sorted({rank.layer for rank in ranks})
     troubles = sorted({rank.cache_trouble for rank in ranks} - {""})
-    found = [Finding("green", "kernels", f"numba threads by {', '.join(layers)}, cache {ranks[0].cache}")]
+    found = [
+        Finding("green", "kernels", f"numba threads by {', '.join(layers)}, cache {ranks[0].cache}")
+    ]
     if troubles:
-        found = [Finding("yellow", "kernels", f"compiled kernels cannot be kept ({troubles[0]}), so each start compiles for half a minute; set NUMBA_CACHE_DIR")]
+        found = [
+            Finding(
+                "yellow",
+                "kernels",
+                f"compiled kernels cannot be kept ({troubles[0]}), so each start compiles for "
+                "half a minute; set NUMBA_CACHE_DIR",
+            )
+        ]
     if "workqueue" in layers and max(rank.threads for rank in ranks) > 1:
-        found.append(Finding("yellow", "kernels", "numba has only its workqueue layer, which is slower with several threads; install libgomp (gcc's OpenMP)"))
+        found.append(
+            Finding(
+                "yellow",
+                "kernels",
+                "numba has only its workqueue layer, which is slower with several threads; "
+                "install libgomp (gcc's OpenMP)",
+            )
+        )
     return found
 
 
@@ -172,20 +269,40 @@ def clocks(ranks: Sequence[Rank]) -> Finding | None:
     late, early = max(by_node, key=by_node.__getitem__), min(by_node, key=by_node.__getitem__)
     apart = by_node[late] - by_node[early]
     if apart > CLOCK_SPREAD:
-        return Finding("yellow", "clocks", f"{late} is {apart:.1f} s ahead of {early}, so times in logs mislead; results are not touched; start chrony or ntpd")
-    return Finding("green", "clocks", f"{_count(len(by_node), 'node')} within {max(apart, 0.01):.2f} s")
+        return Finding(
+            "yellow",
+            "clocks",
+            f"{late} is {apart:.1f} s ahead of {early}, so times in logs mislead; results are "
+            "not touched; start chrony or ntpd",
+        )
+    return Finding(
+        "green", "clocks", f"{_count(len(by_node), 'node')} within {max(apart, 0.01):.2f} s"
+    )
 
 
 def allreduce(ranks: Sequence[Rank], place: Place) -> Finding | None:
     """Judge a sum over all ranks: its values, then its speed."""
     if not place.allreduce_right:
-        return Finding("red", "allreduce", f"a sum over {len(ranks)} ranks came out wrong: this MPI installation is broken; take another")
+        return Finding(
+            "red",
+            "allreduce",
+            f"a sum over {len(ranks)} ranks came out wrong: this MPI installation is broken; "
+            "take another",
+        )
     if len(ranks) == 1:
         return None
     speed = place.allreduce_bytes / place.allreduce_seconds
-    text = f"a sum of {place.allreduce_bytes / 1e6:.0f} MB over {len(ranks)} ranks is right and takes {1e3 * place.allreduce_seconds:.1f} ms ({speed / 1e9:.2f} GB/s)"
+    text = (
+        f"a sum of {place.allreduce_bytes / 1e6:.0f} MB over {len(ranks)} ranks is right and "
+        f"takes {1e3 * place.allreduce_seconds:.1f} ms ({speed / 1e9:.2f} GB/s)"
+    )
     if speed < SLOW_ALLREDUCE:
-        return Finding("yellow", "allreduce", f"{text}, slow: give each step a larger training.batch, or train an ensemble; see that MPI uses the fast network")
+        return Finding(
+            "yellow",
+            "allreduce",
+            f"{text}, slow: give each step a larger training.batch, or train an ensemble; see "
+            "that MPI uses the fast network",
+        )
     return Finding("green", "allreduce", text)
 
 
@@ -194,24 +311,64 @@ def files(place: Place) -> list[Finding]:
     where = f"{place.directory} ({place.file_system}, {place.free_bytes / 1e9:.1f} GB free)"
     if place.write_trouble:
         return [Finding("red", "files", f"{place.write_trouble}")]
-    lock = f", whose locks fail here ({place.lock_trouble}): Ensync needs none, for other HDF5 tools set HDF5_USE_FILE_LOCKING=FALSE" if place.lock_trouble else ""
-    return [Finding("yellow" if lock else "green", "files", f"{where} takes whole files; HDF5 {place.hdf5}{lock}")]
+    lock = (
+        f", whose locks fail here ({place.lock_trouble}): Ensync needs none, for other HDF5 "
+        "tools set HDF5_USE_FILE_LOCKING=FALSE"
+        if place.lock_trouble
+        else ""
+    )
+    return [
+        Finding(
+            "yellow" if lock else "green",
+            "files",
+            f"{where} takes whole files; HDF5 {place.hdf5}{lock}",
+        )
+    ]
 
 
 def memory(ranks: Sequence[Rank], place: Place) -> list[Finding]:
     """Judge whether a job's memory is there on every node."""
     found = []
     for node, here in nodes_of(ranks).items() if place.needed else ():
-        least, own = min(here, key=lambda rank: rank.memory), min(here, key=lambda rank: rank.own_memory)
+        least, own = (
+            min(here, key=lambda rank: rank.memory),
+            min(here, key=lambda rank: rank.own_memory),
+        )
         need, free = place.needed["dataset"] + len(here) * place.needed["rank"], least.memory
-        parts = f"{need / 1e9:.2f} GB (dataset {place.needed['dataset'] / 1e9:.2f}, {_count(len(here), 'rank')} x {place.needed['rank'] / 1e9:.2f})"
+        parts = (
+            f"{need / 1e9:.2f} GB (dataset {place.needed['dataset'] / 1e9:.2f}, "
+            f"{_count(len(here), 'rank')} x {place.needed['rank'] / 1e9:.2f})"
+        )
         if need > free:
-            advice = "start fewer ranks on a node, lower training.batch, or set data.placement='stream'"
-            found.append(Finding("red", "memory", f"the job needs about {parts} on {node}, where {least.bound} leaves {free / 1e9:.2f} GB; {advice}"))
+            advice = (
+                "start fewer ranks on a node, lower training.batch, or set data.placement='stream'"
+            )
+            found.append(
+                Finding(
+                    "red",
+                    "memory",
+                    f"the job needs about {parts} on {node}, where {least.bound} leaves "
+                    f"{free / 1e9:.2f} GB; {advice}",
+                )
+            )
         elif sum(place.needed.values()) > own.own_memory:
-            found.append(Finding("red", "memory", f"a rank needs about {sum(place.needed.values()) / 1e9:.2f} GB, and {own.own_bound} leaves {own.own_memory / 1e9:.2f} GB; raise it"))
+            found.append(
+                Finding(
+                    "red",
+                    "memory",
+                    f"a rank needs about {sum(place.needed.values()) / 1e9:.2f} GB, and "
+                    f"{own.own_bound} leaves {own.own_memory / 1e9:.2f} GB; raise it",
+                )
+            )
     if place.needed and not found:
-        found.append(Finding("green", "memory", f"the job needs about {parts} on a node, and {least.bound} leaves {free / 1e9:.2f} GB"))
+        found.append(
+            Finding(
+                "green",
+                "memory",
+                f"the job needs about {parts} on a node, and {least.bound} leaves "
+                f"{free / 1e9:.2f} GB",
+            )
+        )
     return found
 
 

@@ -1,4 +1,6 @@
-"""The one error a user meets: what was given, what was expected, what to do; and how any text of it may look."""
+"""The one error a user meets: what was given, what was expected, what to do; and how any text of
+it may look.
+"""
 
 import difflib
 import errno
@@ -6,7 +8,9 @@ import os
 import unicodedata
 from collections.abc import Iterable
 
-JOINERS = "\u200c\u200d"   # control characters that letters of some scripts need, and that move nothing
+JOINERS = (
+    "\u200c\u200d"  # control characters that letters of some scripts need, and that move nothing
+)
 BETWEEN_LINES = ("Zl", "Zp")
 
 _REASONS = {
@@ -33,8 +37,9 @@ _REASONS = {
 class EnsyncError(Exception):
     """A mistake of the user's or of the machine's, told in one sentence of three parts.
 
-    given: what was found ("training.epochs = -3"); expected: what would be right ("a whole number of at least 1");
-    action: what to do ("change it in the job file or with --set training.epochs=N").
+    given: what was found ("training.epochs = -3"); expected: what would be right ("a whole number
+    of at least 1"); action: what to do ("change it in the job file or with --set
+    training.epochs=N").
     """
 
     exit_code = 2
@@ -48,10 +53,14 @@ class EnsyncError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return the text on one line, with control characters as \\x1b or \\n: a name from a file can neither steer a terminal nor begin a line."""
+    """Return the text on one line, with control characters as \\x1b or \\n: a name from a file
+    can neither steer a terminal nor begin a line.
+    """
     if text.isprintable():
         return text
-    return "".join(letter if _harmless(letter) else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(
+        letter if _harmless(letter) else letter.encode("unicode_escape").decode() for letter in text
+    )
 
 
 def _harmless(letter: str) -> bool:
@@ -70,23 +79,43 @@ def reason(error: OSError) -> str:
 
 
 def sentence(error: BaseException) -> EnsyncError | None:
-    """Return the sentence for an exception that comes from the machine, its memory and its files; None for a bug."""
+    """Return the sentence for an exception that comes from the machine, its memory and its
+    files; None for a bug.
+    """
     if isinstance(error, EnsyncError):
         return error
     if isinstance(error, MemoryError):
-        return EnsyncError("there is not enough memory" + (f" ({error})" if str(error) else ""), "memory for the network, its batches and the dataset",
-                           "start fewer ranks on a node, lower training.batch or training.slice, or take a smaller network (`ensync describe JOB.toml` estimates)")
+        return EnsyncError(
+            "there is not enough memory" + (f" ({error})" if str(error) else ""),
+            "memory for the network, its batches and the dataset",
+            "start fewer ranks on a node, lower training.batch or training.slice, or take a "
+            "smaller network (`ensync describe JOB.toml` estimates)",
+        )
     if isinstance(error, OSError) and error.errno in _REASONS:
         names = [str(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
-        given = f"{' -> '.join(names)} cannot be used because {reason(error)}" if names else f"the system refuses: {reason(error)}"
-        return EnsyncError(given, "files, directories and limits that allow it", "check the path, its permissions and the limits of this machine")
+        given = (
+            f"{' -> '.join(names)} cannot be used because {reason(error)}"
+            if names
+            else f"the system refuses: {reason(error)}"
+        )
+        return EnsyncError(
+            given,
+            "files, directories and limits that allow it",
+            "check the path, its permissions and the limits of this machine",
+        )
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        return EnsyncError("the system refuses another thread", "room for the threads of each rank", "raise the limit (ulimit -u), or start fewer ranks on a node")
+        return EnsyncError(
+            "the system refuses another thread",
+            "room for the threads of each rank",
+            "raise the limit (ulimit -u), or start fewer ranks on a node",
+        )
     return None
 
 
 def leads_nowhere(path: str | os.PathLike[str]) -> str:
-    """Return ", a link to 'x' that leads nowhere" for such a link, whose data were perhaps not fetched; "" for what is no link."""
+    """Return ", a link to 'x' that leads nowhere" for such a link, whose data were perhaps not
+    fetched; "" for what is no link.
+    """
     try:
         return f", a link to '{os.readlink(path)}' that leads nowhere"
     except OSError:
@@ -95,5 +124,7 @@ def leads_nowhere(path: str | os.PathLike[str]) -> str:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the nearest allowed name, or "" when none is near."""
-    near = difflib.get_close_matches(name, [other for other in allowed if other != name], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(
+        name, [other for other in allowed if other != name], n=1, cutoff=0.5
+    )
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,4 +1,6 @@
-"""Gathers what doctor.py judges: every rank's cores, threads, memory and clock, the wire between the ranks, and the file system."""
+"""Gathers what doctor.py judges: every rank's cores, threads, memory and clock, the wire between
+the ranks, and the file system.
+"""
 
 import os
 import platform
@@ -22,10 +24,14 @@ STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
 
 def doctor(comm: Comm, job: Job | None, console: Console) -> int:
-    """Examine machine, launcher and file system, and what a job needs of them; return the exit code. Collective."""
+    """Examine machine, launcher and file system, and what a job needs of them; return the exit
+    code. Collective.
+    """
     found = findings(comm, job)
     for finding in found:
-        console.line(f"{finding.level:<6}  {finding.subject:<9}  {finding.sentence}.", STYLES[finding.level])
+        console.line(
+            f"{finding.level:<6}  {finding.subject:<9}  {finding.sentence}.", STYLES[finding.level]
+        )
     console.check()
     code: int = comm.bcast(exit_code(found))
     return code
@@ -39,7 +45,9 @@ def findings(comm: Comm, job: Job | None) -> list[Finding]:
     needed = on_root(comm, lambda: _needed(job, comm.size)) if job else {}
     if ranks is None:
         return []
-    return judge(ranks, _place(job.output.directory if job else ".", (right, size, seconds), needed))
+    return judge(
+        ranks, _place(job.output.directory if job else ".", (right, size, seconds), needed)
+    )
 
 
 def _rank(comm: Comm, count: int) -> Rank:
@@ -47,14 +55,30 @@ def _rank(comm: Comm, count: int) -> Rank:
     cache, trouble = kernels.kernel_cache()
     shared, own = node_memory(), process_memory()
     return Rank(
-        rank=comm.rank, node=platform.node(), mpi=mpi_description(), launcher=_launcher(), cores=frozenset(launch.cores()), node_cores=os.cpu_count() or 1,
-        threads=count, granted=number(os.environ.get("SLURM_CPUS_PER_TASK")), layer=kernels.threading_layer(), cache=cache, cache_trouble=trouble,
-        clock=wire.clock(comm), memory=shared.bytes, bound=shared.bound, own_memory=own.bytes, own_bound=own.bound, quota=cpu_quota(),
+        rank=comm.rank,
+        node=platform.node(),
+        mpi=mpi_description(),
+        launcher=_launcher(),
+        cores=frozenset(launch.cores()),
+        node_cores=os.cpu_count() or 1,
+        threads=count,
+        granted=number(os.environ.get("SLURM_CPUS_PER_TASK")),
+        layer=kernels.threading_layer(),
+        cache=cache,
+        cache_trouble=trouble,
+        clock=wire.clock(comm),
+        memory=shared.bytes,
+        bound=shared.bound,
+        own_memory=own.bytes,
+        own_bound=own.bound,
+        quota=cpu_quota(),
     )
 
 
 def _launcher() -> str:
-    """Return what started this rank. An mpirun inside a Slurm job is told by its own variables, since srun started its daemons."""
+    """Return what started this rank. An mpirun inside a Slurm job is told by its own variables,
+    since srun started its daemons.
+    """
     if {"OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"} & os.environ.keys():
         return "mpirun"
     if "SLURM_STEP_NUM_TASKS" in os.environ:

@@ -1,4 +1,6 @@
-"""How images reach a network: rows of a split, from memory or from the file, normalised on the way into the batch."""
+"""How images reach a network: rows of a split, from memory or from the file, normalised on the
+way into the batch.
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,7 +12,9 @@ from ensync.kernels import augmentation, inputs
 from ensync.settings import Augmentation
 from ensync.sharding import Window
 
-BLOCK = Window(rows=1024, blocks=16)   # streamed datasets: 16 blocks of 1,024 neighbouring rows are shuffled together
+BLOCK = Window(
+    rows=1024, blocks=16
+)  # streamed datasets: 16 blocks of 1,024 neighbouring rows are shuffled together
 
 
 class Reader(Protocol):
@@ -22,23 +26,56 @@ class Reader(Protocol):
 
 
 class Changes:
-    """The random changes of one epoch's images of shape (height, width, channels); the key and an image's row decide on its own."""
+    """The random changes of one epoch's images of shape (height, width, channels); the key and
+    an image's row decide on its own.
+    """
 
     def __init__(self, settings: Augmentation, shape: tuple[int, ...], key: np.uint64) -> None:
         self.settings, self.shape, self.key = settings, shape, key
 
-    def __call__(self, images: np.ndarray, places: np.ndarray, rows: np.ndarray, feed: "Feed", out: np.ndarray) -> None:
-        """Write the changed and normalised images of dataset rows int64 `(n,)`, which lie at `places` of `images`."""
+    def __call__(
+        self,
+        images: np.ndarray,
+        places: np.ndarray,
+        rows: np.ndarray,
+        feed: "Feed",
+        out: np.ndarray,
+    ) -> None:
+        """Write the changed and normalised images of dataset rows int64 `(n,)`, which lie at
+        `places` of `images`.
+        """
         s, (height, width, channels) = self.settings, self.shape
         changes = np.empty((len(rows), augmentation.COLUMNS))
-        augmentation.draw_changes(rows, self.key, height, width, s.flip, s.crop, s.shift, s.rotation, s.cutout, s.erasing, changes)
-        augmentation.gather_change(images, places, changes, feed.mean, feed.inverse_std, height, width, channels, out)
+        augmentation.draw_changes(
+            rows,
+            self.key,
+            height,
+            width,
+            s.flip,
+            s.crop,
+            s.shift,
+            s.rotation,
+            s.cutout,
+            s.erasing,
+            changes,
+        )
+        augmentation.gather_change(
+            images, places, changes, feed.mean, feed.inverse_std, height, width, channels, out
+        )
 
 
 class Feed:
-    """One split: labels int64 `(n,)`, and images uint8 `(n, features)` either at hand or behind a reader."""
+    """One split: labels int64 `(n,)`, and images uint8 `(n, features)` either at hand or behind
+    a reader.
+    """
 
-    def __init__(self, images: np.ndarray | Reader, labels: np.ndarray, mean: np.ndarray, inverse_std: np.ndarray) -> None:
+    def __init__(
+        self,
+        images: np.ndarray | Reader,
+        labels: np.ndarray,
+        mean: np.ndarray,
+        inverse_std: np.ndarray,
+    ) -> None:
         self.images, self.labels = images, labels
         self.mean, self.inverse_std = mean, inverse_std
         self.in_memory = isinstance(images, np.ndarray)
@@ -52,12 +89,18 @@ class Feed:
         return None if self.in_memory else BLOCK
 
     def raw(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return uint8 images `(m, features)` and the places int64 `(len(rows),)` of these rows in them."""
+        """Return uint8 images `(m, features)` and the places int64 `(len(rows),)` of these rows
+        in them.
+        """
         images = self.images
         return (images, rows) if isinstance(images, np.ndarray) else images.batch(rows)
 
-    def load(self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return that and the labels `(n,)`."""
+    def load(
+        self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return
+        that and the labels `(n,)`.
+        """
         tick()
         images, places = self.raw(rows)
         filled = out[: len(rows)]
@@ -68,8 +111,12 @@ class Feed:
         return filled, self.labels[rows]
 
 
-def normalization(name: str, mean: np.ndarray, std: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return (mean, 1/std) `(channels,)` in units of 0..255 pixels for a normalisation of the job file."""
+def normalization(
+    name: str, mean: np.ndarray, std: np.ndarray, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (mean, 1/std) `(channels,)` in units of 0..255 pixels for a normalisation of the
+    job file.
+    """
     pairs: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
         "standard": lambda: (mean, 1.0 / np.maximum(std, 1e-6)),
         "unit": lambda: (np.zeros_like(mean), np.full_like(std, 1 / 255)),

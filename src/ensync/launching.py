@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# Variables in which launchers say how many ranks they started and which one this is: mpirun of Open MPI, of MPICH and its
-# kin (and srun --mpi=pmi2), any srun. The first that is set decides: under mpirun inside a Slurm allocation the last
-# describes mpirun's own daemons.
+# Variables in which launchers say how many ranks they started and which one this is: mpirun of Open
+# MPI, of MPICH and its kin (and srun --mpi=pmi2), any srun. The first that is set decides: under
+# mpirun inside a Slurm allocation the last describes mpirun's own daemons.
 VARIABLES = [
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ("PMI_SIZE", "PMI_RANK"),
@@ -14,7 +14,9 @@ VARIABLES = [
 
 
 class Started(NamedTuple):
-    """How many ranks a launcher started, which of them this is, and the variable that says so ("" without a launcher)."""
+    """How many ranks a launcher started, which of them this is, and the variable that says so
+    ("" without a launcher).
+    """
 
     size: int
     rank: int
@@ -22,7 +24,9 @@ class Started(NamedTuple):
 
 
 def started(environment: Mapping[str, str]) -> Started:
-    """Return what the launcher says; a rank without a number of ranks, or beyond it, says nothing."""
+    """Return what the launcher says; a rank without a number of ranks, or beyond it, says
+    nothing.
+    """
     for size, rank in VARIABLES:
         if environment.get(size, "").isdigit():
             number = environment.get(rank, "")

@@ -1,4 +1,6 @@
-"""The layers that a job file may list under [[network.layers]]: each kind with its settings, declared once."""
+"""The layers that a job file may list under [[network.layers]]: each kind with its settings,
+declared once.
+"""
 
 from typing import Annotated, Literal, get_args
 
@@ -11,20 +13,31 @@ Rectified = Literal["relu", "identity"]
 Padding = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
 
 ACTIVATION = "taken of the sum"
-PADDING = "same: ceil(size / stride) outputs, as in Keras; valid: none; a number: so many zeros on every side"
+PADDING = (
+    "same: ceil(size / stride) outputs, as in Keras; valid: none; a number: so many zeros "
+    "on every side"
+)
 
 
 class Section(BaseModel):
-    """A table of the job file: unknown keys, wrong types and values that are not finite are refused."""
+    """A table of the job file: unknown keys, wrong types and values that are not finite are
+    refused.
+    """
 
-    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=False, allow_inf_nan=False, validate_default=True
+    )
 
 
 class DenseLayer(Section):
-    """Every output is a weighted sum of all inputs, plus a bias; an image counts as one row of values."""
+    """Every output is a weighted sum of all inputs, plus a bias; an image counts as one row of
+    values.
+    """
 
     kind: Literal["dense"]
-    units: Positive | None = Field(None, description="outputs; left out: one for each class, in the last layer")
+    units: Positive | None = Field(
+        None, description="outputs; left out: one for each class, in the last layer"
+    )
     activation: Activation = Field("identity", description=ACTIVATION)
 
 
@@ -38,7 +51,9 @@ class ConvolutionLayer(Section):
     padding: Padding = Field("same", description=PADDING)
     groups: Positive = Field(1, description="parts of the channels that do not see each other")
     activation: Activation = Field("identity", description=ACTIVATION)
-    use_bias: bool = Field(True, description="whether a bias is added; a batch normalisation behind makes it pointless")
+    use_bias: bool = Field(
+        True, description="whether a bias is added; a batch normalisation behind makes it pointless"
+    )
 
 
 class DepthwiseLayer(Section):
@@ -66,7 +81,10 @@ class MaxPoolingLayer(Section):
 
     kind: Literal["max_pooling"]
     size: Positive = Field(2, description="height and width of a window")
-    stride: Positive | None = Field(None, description="pixels from one window to the next; left out: the size; less: windows overlap")
+    stride: Positive | None = Field(
+        None,
+        description="pixels from one window to the next; left out: the size; less: windows overlap",
+    )
     padding: Padding = Field("valid", description=f"{PADDING}, at most half the size")
 
 
@@ -93,13 +111,24 @@ class BatchNormalizationLayer(Section):
 
     kind: Literal["batch_normalization"]
     activation: Rectified = Field("identity", description="taken of the normalised values")
-    momentum: Rate = Field(0.99, description="share of the moving statistics kept at each step (Keras 0.99; PyTorch's 0.1 is 0.9 here)")
-    epsilon: Annotated[float, Field(gt=0)] = Field(1e-3, description="added to the variance (Keras 1e-3, PyTorch 1e-5)")
-    unbiased: bool = Field(False, description="whether the moving variance divides by n - 1, as PyTorch's, and not by n")
+    momentum: Rate = Field(
+        0.99,
+        description="share of the moving statistics kept at each step (Keras 0.99; PyTorch's 0.1 "
+        "is 0.9 here)",
+    )
+    epsilon: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="added to the variance (Keras 1e-3, PyTorch 1e-5)"
+    )
+    unbiased: bool = Field(
+        False,
+        description="whether the moving variance divides by n - 1, as PyTorch's, and not by n",
+    )
 
 
 class LocalResponseNormalizationLayer(Section):
-    """Each value divided by (k + alpha * sum of squares over n neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
+    """Each value divided by (k + alpha * sum of squares over n neighbouring channels) ** beta
+    (Krizhevsky et al. 2012).
+    """
 
     kind: Literal["local_response_normalization"]
     k: float = Field(2.0, description="added to the sum of squares")
@@ -116,11 +145,20 @@ class DropoutLayer(Section):
 
 
 class ResidualLayer(Section):
-    """The sum of what some layers make of the inputs and the inputs themselves, or what a shortcut makes of them."""
+    """The sum of what some layers make of the inputs and the inputs themselves, or what a
+    shortcut makes of them.
+    """
 
     kind: Literal["residual"]
-    layers: "list[LayerSettings]" = Field(description="the way through; its last layer is a batch_normalization without activation, which adds in passing")
-    shortcut: "list[LayerSettings]" = Field([], description="the way around, with outputs of the same shape; left out: the inputs themselves")
+    layers: "list[LayerSettings]" = Field(
+        description="the way through; its last layer is a batch_normalization without "
+        "activation, which adds in passing"
+    )
+    shortcut: "list[LayerSettings]" = Field(
+        [],
+        description="the way around, with outputs of the same shape; left out: the inputs "
+        "themselves",
+    )
     activation: Rectified = Field("identity", description=ACTIVATION)
 
 
@@ -128,17 +166,32 @@ class ParallelLayer(Section):
     """The outputs of several branches on the same inputs, side by side in the channels."""
 
     kind: Literal["parallel"]
-    branches: "list[list[LayerSettings]]" = Field(min_length=1, description="a list of layers for each branch")
+    branches: "list[list[LayerSettings]]" = Field(
+        min_length=1, description="a list of layers for each branch"
+    )
 
 
 LayerSettings = Annotated[
-    DenseLayer | ConvolutionLayer | DepthwiseLayer | SeparableLayer | MaxPoolingLayer | AveragePoolingLayer | GlobalAveragePoolingLayer
-    | FlattenLayer | BatchNormalizationLayer | LocalResponseNormalizationLayer | DropoutLayer | ResidualLayer | ParallelLayer,
-    Field(discriminator="kind")]
+    DenseLayer
+    | ConvolutionLayer
+    | DepthwiseLayer
+    | SeparableLayer
+    | MaxPoolingLayer
+    | AveragePoolingLayer
+    | GlobalAveragePoolingLayer
+    | FlattenLayer
+    | BatchNormalizationLayer
+    | LocalResponseNormalizationLayer
+    | DropoutLayer
+    | ResidualLayer
+    | ParallelLayer,
+    Field(discriminator="kind"),
+]
 
 for _nested in (ResidualLayer, ParallelLayer):
     _nested.model_rebuild()
 
 KINDS: dict[str, type[Section]] = {
     get_args(kind.model_fields["kind"].annotation)[0]: kind
-    for kind in get_args(get_args(LayerSettings)[0])}
+    for kind in get_args(get_args(LayerSettings)[0])
+}

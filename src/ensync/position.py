@@ -4,33 +4,43 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-EARLY, DIVERGED, LOST = "early stopping", "diverged", "lost"   # how the reason begins why a network is trained no further before its last epoch
+EARLY, DIVERGED, LOST = (
+    "early stopping",
+    "diverged",
+    "lost",
+)  # how the reason begins why a network is trained no further before its last epoch
 UNUSABLE = (DIVERGED, LOST)
-SHOWN = 8   # members that a line names
+SHOWN = 8  # members that a line names
 
 
 @dataclass
 class Position:
     """Where a network stands: everything besides its vectors that a resumed run needs."""
 
-    epoch: int = 0               # whole epochs done
-    step: int = 0                # steps done in the epoch at hand
-    loss_sum: float = 0.0        # of the samples seen in it
+    epoch: int = 0  # whole epochs done
+    step: int = 0  # steps done in the epoch at hand
+    loss_sum: float = 0.0  # of the samples seen in it
     correct: int = 0
     samples: int = 0
-    seconds: float = 0.0         # of training in it
+    seconds: float = 0.0  # of training in it
     best_loss: float = float("inf")
     best_epoch: int = 0
-    rate_factor: float = 1.0     # what plateaus have left of the learning rate
+    rate_factor: float = 1.0  # what plateaus have left of the learning rate
     plateau_loss: float = float("inf")
-    plateau_epochs: int = 0      # since the last better loss or reduction
-    finished: str = ""           # why it stopped before the last epoch: "early stopping ...", "diverged ...", "lost ..."
+    plateau_epochs: int = 0  # since the last better loss or reduction
+    finished: str = (
+        ""  # why it stopped before the last epoch: "early stopping ...", "diverged ...", "lost ..."
+    )
 
     def ended(self, epochs: int) -> str:
         """Say why training ended, or how far it is, in a run of so many epochs."""
         if self.finished:
             return self.finished
-        return f"all {epochs} epochs" if self.epoch >= epochs else f"not yet, after epoch {self.epoch} of {epochs}"
+        return (
+            f"all {epochs} epochs"
+            if self.epoch >= epochs
+            else f"not yet, after epoch {self.epoch} of {epochs}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint's attributes; JSON knows no infinity."""
@@ -46,7 +56,9 @@ class Position:
 
 
 def ends_of(ended: Mapping[int, str]) -> str:
-    """Say in a line why training ended, given the reason of each member (Position.ended); members alike are told together."""
+    """Say in a line why training ended, given the reason of each member (Position.ended);
+    members alike are told together.
+    """
     alike: dict[str, list[int]] = {}
     for member, why in ended.items():
         alike.setdefault(why, []).append(member)
@@ -56,5 +68,7 @@ def ends_of(ended: Mapping[int, str]) -> str:
 
 
 def _members(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:SHOWN])) + (f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else "")
+    shown = ", ".join(map(str, numbers[:SHOWN])) + (
+        f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    )
     return f"member {shown}" if len(numbers) == 1 else f"members {shown}"

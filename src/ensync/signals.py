@@ -99,8 +99,14 @@ class Ended(BaseException):
 
 @contextmanager
 def ending_tidily() -> Iterator[None]:
-    """Raise Ended inside the block, once, when Ctrl-C, SIGTERM or SIGHUP comes: what follows is ignored while the block clears up."""
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    """Raise Ended inside the block, once, when Ctrl-C, SIGTERM or SIGHUP comes: what follows is
+    ignored while the block clears up.
+    """
+    heard = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
     came: list[int] = []
 
     def end(number: int, frame: types.FrameType | None) -> None:
@@ -111,7 +117,7 @@ def ending_tidily() -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
-    except Exception as error:    # a library may have made another error of it
+    except Exception as error:  # a library may have made another error of it
         if came:
             raise Ended(came[0]) from error
         raise

@@ -1,6 +1,8 @@
-"""How sure a figure is: intervals of accuracies, means over seeds, and a paired test of two classifiers.
+"""How sure a figure is: intervals of accuracies, means over seeds, and a paired test of two
+classifiers.
 
-The formulas are written out on scipy.special: scipy.stats has them all, but takes a second to import at the end of each run.
+The formulas are written out on scipy.special: scipy.stats has them all, but takes a second to
+import at the end of each run.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,9 @@ class Interval(NamedTuple):
 
 
 def accuracy_interval(correct: int, rows: int, confidence: float = 0.95) -> Interval:
-    """Return an accuracy of correct / rows with Wilson's score interval (Wilson 1927); no rows leave it between 0 and 1."""
+    """Return an accuracy of correct / rows with Wilson's score interval (Wilson 1927); no rows
+    leave it between 0 and 1.
+    """
     if rows == 0:
         return Interval(0.0, 0.0, 1.0)
     z, share = NormalDist().inv_cdf((1 + confidence) / 2), correct / rows
@@ -29,7 +33,9 @@ def accuracy_interval(correct: int, rows: int, confidence: float = 0.95) -> Inte
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the mean over runs (seeds) with Student's t interval; one run alone has the interval of all numbers."""
+    """Return the mean over runs (seeds) with Student's t interval; one run alone has the
+    interval of all numbers.
+    """
     from scipy.special import stdtrit
 
     mean, count = float(np.mean(values)), len(values)
@@ -40,7 +46,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 
 class PairedTest(NamedTuple):
-    """On how many of the same images only the first, or only the second classifier is right, and the chance of that by luck."""
+    """On how many of the same images only the first, or only the second classifier is right, and
+    the chance of that by luck.
+    """
 
     only_first: int
     only_second: int
@@ -48,15 +56,21 @@ class PairedTest(NamedTuple):
 
 
 def paired_counts(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return (only first right, only second right) int64 (2,) of two predictions of the same rows; ranks may add them."""
+    """Return (only first right, only second right) int64 (2,) of two predictions of the same
+    rows; ranks may add them.
+    """
     first, second = first == labels, second == labels
-    return np.array([np.count_nonzero(first & ~second), np.count_nonzero(second & ~first)], np.int64)
+    return np.array(
+        [np.count_nonzero(first & ~second), np.count_nonzero(second & ~first)], np.int64
+    )
 
 
 def mcnemar(only_first: int, only_second: int) -> PairedTest:
-    """Return McNemar's exact two-sided test (McNemar 1947): are two classifiers equally good on the same images?"""
+    """Return McNemar's exact two-sided test (McNemar 1947): are two classifiers equally good on
+    the same images?
+    """
     from scipy.special import bdtr
 
     both = only_first + only_second
-    p_value = min(1.0, 2 * float(bdtr(min(only_first, only_second), both, 0.5)))    # of no images: 1
+    p_value = min(1.0, 2 * float(bdtr(min(only_first, only_second), both, 0.5)))  # of no images: 1
     return PairedTest(int(only_first), int(only_second), p_value)

@@ -1,4 +1,6 @@
-"""The runs of a sweep: the values of one setting, the job of each, and a directory of its own for each."""
+"""The runs of a sweep: the values of one setting, the job of each, and a directory of its own
+for each.
+"""
 
 import hashlib
 import json
@@ -25,7 +27,8 @@ class Swept(NamedTuple):
 
 
 def swept(path: str, over: str, overrides: Sequence[str] = ()) -> list[Swept]:
-    """Return the runs of `--over section.key=V1,V2,...`, each in a directory of its own below the job's.
+    """Return the runs of `--over section.key=V1,V2,...`, each in a directory of its own below the
+    job's.
 
     Errors: EnsyncError when the values are not a list, or one is empty, wrong or there twice.
     """
@@ -77,7 +80,8 @@ def _checked(one: Swept, before: Sequence[Swept], key: str) -> Swept:
 
 
 def split_values(text: str) -> list[str]:
-    """Return the values of "V1,V2,...": commas within brackets and quotes, as TOML has them, belong to a value.
+    """Return the values of "V1,V2,...": commas within brackets and quotes, as TOML has them, belong
+    to a value.
 
     Errors: EnsyncError when a bracket or quote is not closed.
     """
@@ -102,7 +106,9 @@ def split_values(text: str) -> list[str]:
 
 
 def safe_name(text: str) -> str:
-    """Return a part of a file's name for a value: as it is, or what letters and digits it has, and a digest."""
+    """Return a part of a file's name for a value: as it is, or what letters and digits it has,
+    and a digest.
+    """
     if PLAIN.fullmatch(text):
         return text
     letters = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("_")[:LONGEST_NAME]

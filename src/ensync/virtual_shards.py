@@ -1,8 +1,10 @@
-"""Training whose bits do not depend on the number of ranks: every batch is cut into fixed virtual shards, each computed by itself.
+"""Training whose bits do not depend on the number of ranks: every batch is cut into fixed virtual
+shards, each computed by itself.
 
-A rank computes its block of the shards one after the other in one network. Where batch normalisation takes its statistics over
-the whole batch, the shards have to meet at every such layer: then each has a network of its own, over the same parameters, and
-they advance from meeting to meeting in turn.
+A rank computes its block of the shards one after the other in one network. Where batch
+normalisation takes its statistics over the whole batch, the shards have to meet at every such
+layer: then each has a network of its own, over the same parameters, and they advance from meeting
+to meeting in turn.
 """
 
 import threading
@@ -26,18 +28,23 @@ class Sum(Protocol):
     shards: int
     mine: range
 
-    def over_shards(self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT) -> None:
+    def over_shards(
+        self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT
+    ) -> None:
         """Write to `out` the sum of the vectors of all shards."""
         ...
 
 
 def meets(network: Network) -> bool:
-    """Whether a network's shards meet within a step: it has batch normalisations over the whole batch."""
+    """Whether a network's shards meet within a step: it has batch normalisations over the whole
+    batch.
+    """
     return len(network.statistics) > 0 and not network.statistics_travel
 
 
 class VirtualShards:
-    """This rank's shards of every batch; a context manager that keeps the shards' threads, where they meet.
+    """This rank's shards of every batch; a context manager that keeps the shards' threads, where
+    they meet.
 
     networks: the trained one, then a like-built one for each further shard where they meet.
     """
@@ -47,7 +54,9 @@ class VirtualShards:
         self._parts: list[_Part] = []
         for twin in networks[1:]:
             twin.parameters = self.network.parameters
-            twin.reduce_in(twin.reduced)   # binds the layers to the parameters; nobody reads the statistics that a twin moves
+            twin.reduce_in(
+                twin.reduced
+            )  # binds the layers to the parameters; nobody reads the statistics that a twin moves
 
     @property
     def count(self) -> int:
@@ -64,7 +73,9 @@ class VirtualShards:
         self._parts = []
 
     def gradient(self, share: Share, stop: int) -> None:
-        """Fill the network's `reduced` with the sum over all shards of what `share(network, shard, meet)` leaves in that of its network. Collective."""
+        """Fill the network's `reduced` with the sum over all shards of what `share(network,
+        shard, meet)` leaves in that of its network. Collective.
+        """
         together = self._together if meets(self.network) else self._in_turn
         self.total.over_shards(self._with_wish(together(share), stop), self.network.reduced)
 
@@ -83,11 +94,13 @@ class VirtualShards:
             yield self.network
 
     def _together(self, share: Share) -> Iterator[Network]:
-        """Compute all shards from meeting to meeting, at which their vectors become the sum over all shards."""
+        """Compute all shards from meeting to meeting, at which their vectors become the sum over
+        all shards.
+        """
         pairs = list(zip(self._parts, self.networks, self.total.mine, strict=True))
         waiting = [part.begin(partial(share, network, shard)) for part, network, shard in pairs]
         while waiting[0] is not None:
-            met = cast("list[np.ndarray]", waiting)   # all of them: the shards meet equally often
+            met = cast("list[np.ndarray]", waiting)  # all of them: the shards meet equally often
             self.total.over_shards(met, met[0], Doing.STATISTICS)
             for vector in met[1:]:
                 vector[:] = met[0]
@@ -101,7 +114,9 @@ class _Ended(BaseException):
 
 
 class _Part:
-    """A computation that stops at meetings, on a thread that runs only while `begin` or `go_on` waits for it."""
+    """A computation that stops at meetings, on a thread that runs only while `begin` or `go_on`
+    waits for it.
+    """
 
     def __init__(self) -> None:
         self._turn, self._back = threading.Lock(), threading.Lock()
@@ -114,7 +129,9 @@ class _Part:
         self._thread.start()
 
     def begin(self, work: Callable[[Meet], None]) -> np.ndarray | None:
-        """Start `work(meet)`; return the first vector that it meets with, None when it is done. Raises what it raises."""
+        """Start `work(meet)`; return the first vector that it meets with, None when it is done.
+        Raises what it raises.
+        """
         self._work = work
         return self.go_on()
 

@@ -1,6 +1,8 @@
-"""How long a sum over ranks takes: in vectors of Allreduce.vector, and by MPI's Allreduce, interleaved.
+"""How long a sum over ranks takes: in vectors of Allreduce.vector, and by MPI's Allreduce,
+interleaved.
 
-mpirun -n 2 python tests/bench/allreduce.py     prints one JSON line per length: medians in microseconds and of the ratios
+mpirun -n 2 python tests/bench/allreduce.py     prints one JSON line per length: medians in
+microseconds and of the ratios
 """
 
 import json

@@ -1,10 +1,12 @@
-"""Steps on two threads, on one, and on the number that the program chooses, where 0, 1 and 2 other programs are busy.
+"""Steps on two threads, on one, and on the number that the program chooses, where 0, 1 and 2 other
+programs are busy.
 
-python tests/bench/busy_cores.py [--rounds 2] [--seconds 3] [--busy 0 1 2]     JSON lines, then a table
-Choices that were measured and left (784-256-128-10, batch 128, ms a step on two threads, idle / beside one busy
-program; on one thread 0.63 / 0.63; Zen 5, 2026-11-28): OpenMP's own way of waiting 0.36 / 1.2-2.0, GOMP_SPINCOUNT=20000
-0.36 / 1.95, GOMP_SPINCOUNT=1000 1.14 / 1.08, OMP_WAIT_POLICY=passive 0.81 / 1.12, numba's workqueue 1.18 / 2.29, its
-tbb 0.67 / 1.32. Each waits for a thread that does not run, so the number of threads is what is changed.
+python tests/bench/busy_cores.py [--rounds 2] [--seconds 3] [--busy 0 1 2]     JSON lines, then a
+table Choices that were measured and left (784-256-128-10, batch 128, ms a step on two threads, idle
+/ beside one busy program; on one thread 0.63 / 0.63; Zen 5, 2026-11-28): OpenMP's own way of
+waiting 0.36 / 1.2-2.0, GOMP_SPINCOUNT=20000 0.36 / 1.95, GOMP_SPINCOUNT=1000 1.14 / 1.08,
+OMP_WAIT_POLICY=passive 0.81 / 1.12, numba's workqueue 1.18 / 2.29, its tbb 0.67 / 1.32. Each waits
+for a thread that does not run, so the number of threads is what is changed.
 """
 
 import statistics
@@ -39,7 +41,9 @@ def busy(count: int) -> Iterator[None]:
 
 
 def contestants(trainee: Trainee) -> dict[str, harness.Run]:
-    """Return what trains on two threads, on one, and on those of a tuner that starts anew each time."""
+    """Return what trains on two threads, on one, and on those of a tuner that starts anew each
+    time.
+    """
     run = runner(trainee)
 
     def fixed(count: int) -> harness.Run:
@@ -47,6 +51,7 @@ def contestants(trainee: Trainee) -> dict[str, harness.Run]:
             threads.set_threads(count)
             trainee.tuner = None
             run(steps)
+
         return train
 
     def tuned(steps: int) -> None:
@@ -59,7 +64,7 @@ def contestants(trainee: Trainee) -> dict[str, harness.Run]:
 
 def networks() -> Iterator[tuple[str, Trainee]]:
     """Yield each network with its name."""
-    threads.set_threads(2)   # scratch is made for so many
+    threads.set_threads(2)  # scratch is made for so many
     for sizes, batch in DENSE:
         yield "-".join(map(str, sizes)), make_trainee(alone(), sizes, batch, "adam")
     for case in CASES:
@@ -82,7 +87,14 @@ def main() -> None:
                 times = harness.interleave(contestants(trainee), given.rounds, given.seconds)
             means = {key: 1e3 * statistics.mean(values) for key, values in times.items()}
             best = min(means["two_ms"], means["one_ms"])
-            rows.append({"network": name, "busy": count, **means, "chosen_over_best": means["chosen_ms"] / best})
+            rows.append(
+                {
+                    "network": name,
+                    "busy": count,
+                    **means,
+                    "chosen_over_best": means["chosen_ms"] / best,
+                }
+            )
             harness.emit(rows[-1])
     harness.table("milliseconds a step beside busy programs", rows)
 

@@ -1,6 +1,8 @@
-"""How fast images come out of a dataset file, for each way of laying them out in HDF5: why data/README.md says contiguous.
+"""How fast images come out of a dataset file, for each way of laying them out in HDF5: why
+data/README.md says contiguous.
 
-python tests/bench/dataset_reads.py [DATASET.h5]     prints a Markdown table; the best of several times; without an argument 60,000 random 28 x 28 images
+python tests/bench/dataset_reads.py [DATASET.h5]     prints a Markdown table; the best of several
+times; without an argument 60,000 random 28 x 28 images
 """
 
 import os
@@ -30,15 +32,30 @@ LAYOUTS = {
     "chunks of 256, lzf": {"chunks": 256, "compression": "lzf"},
     "chunks of 256, gzip 1": {"chunks": 256, "compression": "gzip", "compression_opts": 1},
 }
-COLUMNS = ["layout", "MB", "128 shuffled rows, us", "block of 1,024 rows, us", "all rows, MB/s", "all rows not cached, MB/s"]
+COLUMNS = [
+    "layout",
+    "MB",
+    "128 shuffled rows, us",
+    "block of 1,024 rows, us",
+    "all rows, MB/s",
+    "all rows not cached, MB/s",
+]
 
 
 def random_dataset(path: Path) -> None:
     """Write 60,000 images whose middle is noise and whose margin is black."""
     images = np.zeros((60_000, 28, 28, 1), np.uint8)
-    images[:, 4:24, 4:24] = np.random.default_rng(0).integers(0, 256, (60_000, 20, 20, 1), dtype=np.uint8)
+    images[:, 4:24, 4:24] = np.random.default_rng(0).integers(
+        0, 256, (60_000, 20, 20, 1), dtype=np.uint8
+    )
     labels = {"train": np.arange(60_000) % 10, "test": np.arange(1000) % 10}
-    write_dataset(path, Source("random", {"train": images, "test": images[:1000]}, labels, list("0123456789"), "", ""), validation=0)
+    write_dataset(
+        path,
+        Source(
+            "random", {"train": images, "test": images[:1000]}, labels, list("0123456789"), "", ""
+        ),
+        validation=0,
+    )
 
 
 def forget(path: Path) -> None:
@@ -49,8 +66,14 @@ def forget(path: Path) -> None:
     os.close(descriptor)
 
 
-def best(works: dict[str, Callable[[], object]], rounds: int = ROUNDS, before: Callable[[], object] = lambda: None) -> dict[str, float]:
-    """Return the best time of each work in seconds, taken in turns: other programs only ever add to it."""
+def best(
+    works: dict[str, Callable[[], object]],
+    rounds: int = ROUNDS,
+    before: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Return the best time of each work in seconds, taken in turns: other programs only ever add
+    to it.
+    """
     times: dict[str, float] = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):
         for name, work in works.items():
@@ -71,8 +94,14 @@ class Layout:
 
 
 def open_layouts(dataset: Dataset, directory: Path, files: ExitStack) -> dict[str, Layout]:
-    """Return Ensync's reading and, for each layout, a copy of the training images read through h5py."""
-    found = {"contiguous, Ensync": Layout(dataset.path, partial(dataset.rows, "train"), partial(dataset.read, "train"))}
+    """Return Ensync's reading and, for each layout, a copy of the training images read through
+    h5py.
+    """
+    found = {
+        "contiguous, Ensync": Layout(
+            dataset.path, partial(dataset.rows, "train"), partial(dataset.read, "train")
+        )
+    }
     images = dataset.read("train", 0, dataset.sizes["train"])
     for number, (name, options) in enumerate(LAYOUTS.items()):
         path = directory / f"{number}.h5"
@@ -80,7 +109,9 @@ def open_layouts(dataset: Dataset, directory: Path, files: ExitStack) -> dict[st
         with h5py.File(path, "w") as file:
             file.create_dataset("images", data=images, **options | chunks)
         stored = files.enter_context(h5py.File(path, "r", locking=False))["images"]
-        found[name] = Layout(path, stored.__getitem__, lambda start, stop, stored=stored: stored[start:stop])
+        found[name] = Layout(
+            path, stored.__getitem__, lambda start, stop, stored=stored: stored[start:stop]
+        )
     return found
 
 
@@ -99,19 +130,41 @@ def table(dataset: Dataset, layouts: dict[str, Layout]) -> list[list[str]]:
             forget(layout.path)
 
     cached = best({name: partial(everything, layout) for name, layout in layouts.items()})
-    batch = best({name: lambda layout=layout: [layout.shuffled(rows) for rows in batches] for name, layout in layouts.items()})
-    block = best({name: lambda layout=layout: [layout.neighbours(start, start + BLOCK) for start in starts] for name, layout in layouts.items()})
-    cold = best({name: partial(everything, layout) for name, layout in layouts.items()}, 3, forget_all)
+    batch = best(
+        {
+            name: lambda layout=layout: [layout.shuffled(rows) for rows in batches]
+            for name, layout in layouts.items()
+        }
+    )
+    block = best(
+        {
+            name: lambda layout=layout: [
+                layout.neighbours(start, start + BLOCK) for start in starts
+            ]
+            for name, layout in layouts.items()
+        }
+    )
+    cold = best(
+        {name: partial(everything, layout) for name, layout in layouts.items()}, 3, forget_all
+    )
     megabytes = dataset.nbytes("train") / 1e6
     return [
-        [name, f"{layout.path.stat().st_size / 1e6:.1f}", f"{1e6 * batch[name] / len(batches):,.0f}", f"{1e6 * block[name] / len(starts):,.0f}",
-         f"{megabytes / cached[name]:,.0f}", f"{megabytes / cold[name]:,.0f}"]
+        [
+            name,
+            f"{layout.path.stat().st_size / 1e6:.1f}",
+            f"{1e6 * batch[name] / len(batches):,.0f}",
+            f"{1e6 * block[name] / len(starts):,.0f}",
+            f"{megabytes / cached[name]:,.0f}",
+            f"{megabytes / cold[name]:,.0f}",
+        ]
         for name, layout in layouts.items()
     ]
 
 
 def streamed(dataset: Dataset) -> str:
-    """Return how long a shuffled epoch takes from blocks, beside the same rows taken from memory."""
+    """Return how long a shuffled epoch takes from blocks, beside the same rows taken from
+    memory.
+    """
     rows, order = dataset.sizes["train"], epoch_order(dataset.sizes["train"], 1, 0, (BLOCK, BLOCKS))
     images, anywhere = dataset.read("train", 0, rows), epoch_order(rows, 1, 0)
     batches = range(0, rows, BATCH)
@@ -122,13 +175,22 @@ def streamed(dataset: Dataset) -> str:
             found, places = reader.batch(order[start : start + BATCH])
             found[places]
 
-    times = best({
-        "from memory": lambda: [images[anywhere[start : start + BATCH]] for start in batches],
-        "from blocks": from_blocks,
-        "by shuffled rows": lambda: [dataset.rows("train", anywhere[start : start + BATCH]) for start in batches],
-    }, 5)
+    times = best(
+        {
+            "from memory": lambda: [images[anywhere[start : start + BATCH]] for start in batches],
+            "from blocks": from_blocks,
+            "by shuffled rows": lambda: [
+                dataset.rows("train", anywhere[start : start + BATCH]) for start in batches
+            ],
+        },
+        5,
+    )
     times["from blocks, not cached"] = best({"": from_blocks}, 3, lambda: forget(dataset.path))[""]
-    return "Batches of 128, microseconds each: " + ", ".join(f"{name} {1e6 * value / len(batches):.0f}" for name, value in times.items()) + "."
+    return (
+        "Batches of 128, microseconds each: "
+        + ", ".join(f"{name} {1e6 * value / len(batches):.0f}" for name, value in times.items())
+        + "."
+    )
 
 
 def main() -> None:
@@ -138,7 +200,11 @@ def main() -> None:
         if len(sys.argv) == 1:
             random_dataset(path)
         dataset = files.enter_context(open_dataset(path))
-        lines = [COLUMNS, ["---"] + ["---:"] * (len(COLUMNS) - 1), *table(dataset, open_layouts(dataset, Path(place), files))]
+        lines = [
+            COLUMNS,
+            ["---"] + ["---:"] * (len(COLUMNS) - 1),
+            *table(dataset, open_layouts(dataset, Path(place), files)),
+        ]
         print(*(f"| {' | '.join(line)} |" for line in lines), "", streamed(dataset), sep="\n")
 
 

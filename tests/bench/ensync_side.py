@@ -1,4 +1,6 @@
-"""Ensync in a benchmark: the training loop of the program on synthetic images, without console, files and checkpoints."""
+"""Ensync in a benchmark: the training loop of the program on synthetic images, without console,
+files and checkpoints.
+"""
 
 from collections.abc import Callable
 
@@ -20,18 +22,29 @@ SAMPLES = 16384
 def images_and_labels(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return random images uint8 (SAMPLES, features) and labels int64, the same everywhere."""
     random = np.random.default_rng(1)
-    return random.integers(0, 256, (SAMPLES, sizes[0]), dtype=np.uint8), random.integers(0, sizes[-1], SAMPLES)
+    return random.integers(0, 256, (SAMPLES, sizes[0]), dtype=np.uint8), random.integers(
+        0, sizes[-1], SAMPLES
+    )
 
 
-def make_trainee(comm: Comm, sizes: tuple[int, ...], batch: int, optimizer: str, online: bool = False) -> Trainee:
-    """Return the network in training; `online`: tanh and squared error as in oregon-mlp, else ReLU and cross-entropy. Collective."""
-    job = Job.model_validate({
-        "data": {"path": "-"},
-        "network": {"name": "oregon-mlp" if online else "mlp", "hidden": list(sizes[1:-1])},
-        "training": {"batch": batch, "loss": "mean_squared_error" if online else "cross_entropy"},
-        "optimizer": {"name": optimizer, "learning_rate": 1e-3},
-        "output": {"directory": "-"},
-    })
+def make_trainee(
+    comm: Comm, sizes: tuple[int, ...], batch: int, optimizer: str, online: bool = False
+) -> Trainee:
+    """Return the network in training; `online`: tanh and squared error as in oregon-mlp, else
+    ReLU and cross-entropy. Collective.
+    """
+    job = Job.model_validate(
+        {
+            "data": {"path": "-"},
+            "network": {"name": "oregon-mlp" if online else "mlp", "hidden": list(sizes[1:-1])},
+            "training": {
+                "batch": batch,
+                "loss": "mean_squared_error" if online else "cross_entropy",
+            },
+            "optimizer": {"name": optimizer, "learning_rate": 1e-3},
+            "output": {"directory": "-"},
+        }
+    )
     images, labels = images_and_labels(sizes)
     feed = Feed(images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32))
     network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
@@ -39,7 +52,9 @@ def make_trainee(comm: Comm, sizes: tuple[int, ...], batch: int, optimizer: str,
     together = join(network, allreduce, job)
     network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-    return Trainee(comm, allreduce, job, 0, network, update, feed, np.arange(SAMPLES), together=together)
+    return Trainee(
+        comm, allreduce, job, 0, network, update, feed, np.arange(SAMPLES), together=together
+    )
 
 
 def runner(trainee: Trainee) -> Callable[[int], None]:

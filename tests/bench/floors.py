@@ -1,4 +1,6 @@
-"""What the machine allows a step: its arithmetic at the measured peak, and one pass over its weights in cache."""
+"""What the machine allows a step: its arithmetic at the measured peak, and one pass over its
+weights in cache.
+"""
 
 import harness
 import numpy as np
@@ -27,14 +29,25 @@ def pass_seconds(elements: int) -> float:
 
 
 def report(cases: list[tuple[tuple[int, ...], int]], counts: list[int]) -> None:
-    """Print, per case and number of threads, the time of the arithmetic alone and of one pass over the weights."""
+    """Print, per case and number of threads, the time of the arithmetic alone and of one pass
+    over the weights.
+    """
     rows = []
     for count in counts:
         for sizes, batch in cases:
             peak = multiply_add_peak(count)
-            row = {"network": "-".join(map(str, sizes)), "batch": batch, "threads": count, "peak_gflops": peak,
-                   "arithmetic_us": 1e-3 * batch * harness.operations(sizes) / peak,
-                   "pass_us": 1e6 * pass_seconds(harness.parameters(sizes))}
+            row = {
+                "network": "-".join(map(str, sizes)),
+                "batch": batch,
+                "threads": count,
+                "peak_gflops": peak,
+                "arithmetic_us": 1e-3 * batch * harness.operations(sizes) / peak,
+                "pass_us": 1e6 * pass_seconds(harness.parameters(sizes)),
+            }
             harness.emit({"floor": True, **row})
             rows.append(row)
-    harness.table("Floors: the arithmetic of a step at the measured peak; one read and write of the parameters by one thread", rows)
+    harness.table(
+        "Floors: the arithmetic of a step at the measured peak; one read and write of the "
+        "parameters by one thread",
+        rows,
+    )

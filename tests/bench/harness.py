@@ -1,4 +1,6 @@
-"""What every benchmark shares: the environment it ran in, interleaved rounds, JSON lines, and a table at the end."""
+"""What every benchmark shares: the environment it ran in, interleaved rounds, JSON lines, and a
+table at the end.
+"""
 
 import argparse
 import json
@@ -7,7 +9,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):   # they hold numpy's BLAS to an older instruction set
+for name in (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+):  # they hold numpy's BLAS to an older instruction set
     os.environ.pop(name, None)
 
 
@@ -25,7 +30,13 @@ def environment() -> dict[str, object]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"cpu": cpu_name(), "simd": SIMD, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0], "versions": versions}
+    return {
+        "cpu": cpu_name(),
+        "simd": SIMD,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "versions": versions,
+    }
 
 
 def torch_is_here() -> bool:
@@ -36,21 +47,27 @@ def torch_is_here() -> bool:
 
 
 def arguments(description: str, rounds: int, seconds: float) -> argparse.ArgumentParser:
-    """Return a parser of the settings of interleaved rounds, with these defaults; the description's first line is the program's."""
+    """Return a parser of the settings of interleaved rounds, with these defaults; the
+    description's first line is the program's.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--seconds", type=float, default=seconds, help="of one contestant in one round")
+    parser.add_argument(
+        "--seconds", type=float, default=seconds, help="of one contestant in one round"
+    )
     return parser
 
 
 def begin() -> list[int]:
-    """Print the environment; return the numbers of threads to measure on: 1, and 2 where there are two cores."""
+    """Print the environment; return the numbers of threads to measure on: 1, and 2 where there
+    are two cores.
+    """
     about = environment()
     emit(about)
     return [count for count in (1, 2) if count <= about["cores"]]
 
 
-Run = Callable[[int], None]   # trains so many steps
+Run = Callable[[int], None]  # trains so many steps
 
 
 def seconds_per_step(run: Run, steps: int) -> float:
@@ -60,8 +77,11 @@ def seconds_per_step(run: Run, steps: int) -> float:
     return (time.perf_counter() - begin) / steps
 
 
-def interleave(contestants: dict[str, Run], rounds: int, seconds: float, warm: int = 10) -> dict[str, list[float]]:
-    """Time every contestant once per round, for about `seconds` each, and return its seconds per step, round by round.
+def interleave(
+    contestants: dict[str, Run], rounds: int, seconds: float, warm: int = 10
+) -> dict[str, list[float]]:
+    """Time every contestant once per round, for about `seconds` each, and return its seconds per
+    step, round by round.
 
     warm: steps from which the number of steps in `seconds` is found.
     """
@@ -83,7 +103,10 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
 
 def emit(record: dict[str, object]) -> None:
     """Print one JSON line."""
-    print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()}), flush=True)
+    print(
+        json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()}),
+        flush=True,
+    )
 
 
 def table(title: str, rows: list[dict[str, object]]) -> None:
@@ -94,18 +117,32 @@ def table(title: str, rows: list[dict[str, object]]) -> None:
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     print(f"\n{title}")
     for line in cells:
-        print("  " + "  ".join(text.rjust(width) if i else text.ljust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))))
+        print(
+            "  "
+            + "  ".join(
+                text.rjust(width) if i else text.ljust(width)
+                for i, (text, width) in enumerate(zip(line, widths, strict=True))
+            )
+        )
     print(flush=True)
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else f"{value:,.0f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and value < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def operations(sizes: tuple[int, ...]) -> int:
-    """Return the floating-point operations of one sample's forward and backward pass: none for the gradient of the pixels."""
+    """Return the floating-point operations of one sample's forward and backward pass: none for
+    the gradient of the pixels.
+    """
     products = [height * width for height, width in zip(sizes[:-1], sizes[1:], strict=True)]
     return 6 * sum(products) - 2 * products[0]
 

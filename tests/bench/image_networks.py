@@ -1,4 +1,6 @@
-"""The convolutional networks that are measured, and their steps on our side and on PyTorch's; without dropout, which neither side needs."""
+"""The convolutional networks that are measured, and their steps on our side and on PyTorch's;
+without dropout, which neither side needs.
+"""
 
 import sys
 from collections.abc import Callable
@@ -16,12 +18,14 @@ from ensync.settings import Job
 from ensync.strategies.session import join
 from ensync.training import Trainee
 
-ROOM = 64 << 20   # bytes of images
+ROOM = 64 << 20  # bytes of images
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network at its image shape and batch; to_reach: times faster than PyTorch's float32, by our precision."""
+    """A network at its image shape and batch; to_reach: times faster than PyTorch's float32, by
+    our precision.
+    """
 
     name: str
     settings: dict
@@ -37,25 +41,58 @@ class Case:
 
 
 CASES = [
-    Case("parashar-cnn", {"name": "parashar-cnn", "dropout": 0.0}, (28, 28, 1), 32, {"float32": 2.0, "bf16": 2.0}),
+    Case(
+        "parashar-cnn",
+        {"name": "parashar-cnn", "dropout": 0.0},
+        (28, 28, 1),
+        32,
+        {"float32": 2.0, "bf16": 2.0},
+    ),
     Case("minixception", {"name": "minixception"}, (32, 32, 3), 32, {"float32": 2.5, "bf16": 4.0}),
-    Case("alexnet half", {"name": "alexnet", "width": 0.5, "dropout": 0.0}, (224, 224, 3), 32, {"float32": 1.5}, {"width": 0.5}),
+    Case(
+        "alexnet half",
+        {"name": "alexnet", "width": 0.5, "dropout": 0.0},
+        (224, 224, 3),
+        32,
+        {"float32": 1.5},
+        {"width": 0.5},
+    ),
     Case("lenet", {"name": "lenet"}, (28, 28, 1), 32, {"float32": 1.5}),
-    Case("resnet-20", {"name": "resnet", "depth": 20}, (32, 32, 3), 32, {"float32": 1.5}, {"depth": 20, "shortcut": "identity"}),
+    Case(
+        "resnet-20",
+        {"name": "resnet", "depth": 20},
+        (32, 32, 3),
+        32,
+        {"float32": 1.5},
+        {"depth": 20, "shortcut": "identity"},
+    ),
 ]
 
 
 def images_and_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Return random images uint8 (samples, height * width * channels) and labels int64 in 10 classes, the same everywhere."""
+    """Return random images uint8 (samples, height * width * channels) and labels int64 in 10
+    classes, the same everywhere.
+    """
     features, random = int(np.prod(case.shape)), np.random.default_rng(1)
     samples = min(16384, ROOM // features) // case.batch * case.batch
-    return random.integers(0, 256, (samples, features), dtype=np.uint8), random.integers(0, 10, samples)
+    return random.integers(0, 256, (samples, features), dtype=np.uint8), random.integers(
+        0, 10, samples
+    )
 
 
-def make_trainee(comm: Comm, case: Case, precision: str, batch_norm: str = "synchronised") -> Trainee:
+def make_trainee(
+    comm: Comm, case: Case, precision: str, batch_norm: str = "synchronised"
+) -> Trainee:
     """Return the network in training with Adam. Collective."""
-    job = Job.model_validate({"data": {"path": "-"}, "network": case.settings | {"batch_norm": batch_norm}, "training": {"batch": case.batch, "precision": precision},
-                              "optimizer": {"name": "adam"}, "output": {"directory": "-"}})
+    job = Job.model_validate(
+        {
+            "data": {"path": "-"},
+            "network": case.settings | {"batch_norm": batch_norm},
+            "training": {"batch": case.batch, "precision": precision},
+            "optimizer": {"name": "adam"},
+            "output": {"directory": "-"},
+        }
+    )
     images, labels = images_and_labels(case)
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
@@ -63,7 +100,17 @@ def make_trainee(comm: Comm, case: Case, precision: str, batch_norm: str = "sync
     together = join(network, allreduce, job)
     network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-    return Trainee(comm, allreduce, job, 0, network, update, Feed(images, labels, 127.5 * channels, channels / 74), np.arange(len(labels)), together=together)
+    return Trainee(
+        comm,
+        allreduce,
+        job,
+        0,
+        network,
+        update,
+        Feed(images, labels, 127.5 * channels, channels / 74),
+        np.arange(len(labels)),
+        together=together,
+    )
 
 
 def make_torch_network(case: Case):
@@ -74,17 +121,28 @@ def make_torch_network(case: Case):
     import torch_networks
 
     torch.manual_seed(1)
-    return torch_networks.build(case.network, case.shape[0], case.shape[2], **case.torch_options).float()
+    return torch_networks.build(
+        case.network, case.shape[0], case.shape[2], **case.torch_options
+    ).float()
 
 
-def torch_runner(case: Case, network, channels_last: bool, autocast: bool, rank: int = 0, size: int = 1) -> Callable[[int], None]:
-    """Return what trains so many steps: gather, normalise, forward, loss, backward, fused Adam; `batch` is over all processes."""
+def torch_runner(
+    case: Case, network, channels_last: bool, autocast: bool, rank: int = 0, size: int = 1
+) -> Callable[[int], None]:
+    """Return what trains so many steps: gather, normalise, forward, loss, backward, fused Adam;
+    `batch` is over all processes.
+    """
     import torch
 
     pixels, classes = images_and_labels(case)
     h, w, c = case.shape
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    images = torch.from_numpy(pixels).reshape(-1, h, w, c).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    images = (
+        torch.from_numpy(pixels)
+        .reshape(-1, h, w, c)
+        .permute(0, 3, 1, 2)
+        .contiguous(memory_format=layout)
+    )
     labels = torch.from_numpy(classes)
     network = network.to(memory_format=layout)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
@@ -96,7 +154,13 @@ def torch_runner(case: Case, network, channels_last: bool, autocast: bool, rank:
         for _ in range(steps):
             rows = order[at : at + case.batch][share]
             at = at + case.batch if at + 2 * case.batch <= len(labels) else 0
-            inputs = images[rows].to(torch.float32).sub_(127.5).mul_(1 / 74).contiguous(memory_format=layout)
+            inputs = (
+                images[rows]
+                .to(torch.float32)
+                .sub_(127.5)
+                .mul_(1 / 74)
+                .contiguous(memory_format=layout)
+            )
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 loss = torch.nn.functional.cross_entropy(network(inputs), labels[rows])

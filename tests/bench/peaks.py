@@ -1,4 +1,5 @@
-"""What this machine can do at most: multiply-adds, and bytes from memory and from the caches. Prints JSON.
+"""What this machine can do at most: multiply-adds, and bytes from memory and from the caches.
+Prints JSON.
 
 python tests/bench/peaks.py
 """
@@ -29,12 +30,20 @@ def multiply_adds(typing_context, address, rounds):
     def generate(context, builder, signature, arguments):
         element = arguments[0].type.pointee
         vector = Vectors(builder.module, builder, element, lanes_of(4))
-        factor, before, block = vector.load(arguments[0]), builder.block, builder.append_basic_block("loop")
+        factor, before, block = (
+            vector.load(arguments[0]),
+            builder.block,
+            builder.append_basic_block("loop"),
+        )
         builder.branch(block)
         builder.position_at_end(block)
         i, sums = builder.phi(INT64), [builder.phi(vector.type) for _ in range(SUMS)]
-        following = [builder.add(i, INT64(1))] + [vector.multiply_add(factor, factor, x) for x in sums]
-        for state, first, later in zip([i, *sums], [INT64(0)] + [factor] * SUMS, following, strict=True):
+        following = [builder.add(i, INT64(1))] + [
+            vector.multiply_add(factor, factor, x) for x in sums
+        ]
+        for state, first, later in zip(
+            [i, *sums], [INT64(0)] + [factor] * SUMS, following, strict=True
+        ):
             state.add_incoming(first, before)
             state.add_incoming(later, block)
         after = builder.append_basic_block("after")
@@ -57,7 +66,7 @@ def multiply_adds_on(places, rounds):
 def read_on(vector, parts, times, sums):
     """Sum each thread's part of a vector so many times."""
     for part in numba.prange(parts):
-        share = vector[part * (vector.size // parts):(part + 1) * (vector.size // parts)]
+        share = vector[part * (vector.size // parts) : (part + 1) * (vector.size // parts)]
         for _ in range(times):
             total = np.float32(0)
             for i in range(share.size):
@@ -93,7 +102,15 @@ def multiply_add_peak(count: int) -> float:
     """Return float32 GFLOP/s of `count` threads."""
     threads.set_threads(count)
     places = np.full((count, 64), 1e-3, np.float32)
-    return 2 * SUMS * lanes_of(4) * ROUNDS * count / shortest(lambda: multiply_adds_on(places, ROUNDS)) / 1e9
+    return (
+        2
+        * SUMS
+        * lanes_of(4)
+        * ROUNDS
+        * count
+        / shortest(lambda: multiply_adds_on(places, ROUNDS))
+        / 1e9
+    )
 
 
 @functools.cache
@@ -108,7 +125,11 @@ def copy_bandwidth(count: int) -> float:
 def second_cache_bandwidth(count: int) -> float:
     """Return GB/s read from each thread's second cache, together."""
     threads.set_threads(count)
-    vector, sums, times = np.ones(SECOND_CACHE_BYTES // 4 * count, np.float32), np.zeros(64 * count, np.float32), 20
+    vector, sums, times = (
+        np.ones(SECOND_CACHE_BYTES // 4 * count, np.float32),
+        np.zeros(64 * count, np.float32),
+        20,
+    )
     return times * vector.nbytes / shortest(lambda: read_on(vector, count, times, sums)) / 1e9
 
 

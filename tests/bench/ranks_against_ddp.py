@@ -1,6 +1,8 @@
-"""Two ranks of one thread against PyTorch's DistributedDataParallel (gloo) on two processes of one thread, and against one rank.
+"""Two ranks of one thread against PyTorch's DistributedDataParallel (gloo) on two processes of one
+thread, and against one rank.
 
-python tests/bench/ranks_against_ddp.py [--rounds 3] [--seconds 1.5]     JSON lines, then a table; the global batch is fixed
+python tests/bench/ranks_against_ddp.py [--rounds 3] [--seconds 1.5]     JSON lines, then a table;
+the global batch is fixed
 """
 
 import argparse
@@ -18,14 +20,16 @@ from pathlib import Path
 import harness
 
 OPTIMIZER = "adam"
-WINDOWS = 5   # timed stretches within one start
+WINDOWS = 5  # timed stretches within one start
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A dense network by its sizes or a convolutional one by its name; to_reach: times faster than DDP.
+    """A dense network by its sizes or a convolutional one by its name; to_reach: times faster than
+    DDP.
 
-    synchronised: our batch normalisation is over all ranks, with two more sums per layer; DDP's is always each process' own.
+    synchronised: our batch normalisation is over all ranks, with two more sums per layer; DDP's is
+    always each process' own.
     """
 
     network: tuple[int, ...] | str
@@ -44,8 +48,13 @@ class Contest:
         return self.network if isinstance(self.network, str) else "-".join(map(str, self.network))
 
 
-CONTESTS = [Contest((784, 100, 100, 10), 32, 4.0), Contest((784, 512, 256, 10), 128, 4.0), Contest("parashar-cnn", 32, 2.0), Contest("minixception", 32, 2.0),
-            Contest("minixception", 32, 2.0, synchronised=True)]
+CONTESTS = [
+    Contest((784, 100, 100, 10), 32, 4.0),
+    Contest((784, 512, 256, 10), 128, 4.0),
+    Contest("parashar-cnn", 32, 2.0),
+    Contest("minixception", 32, 2.0),
+    Contest("minixception", 32, 2.0, synchronised=True),
+]
 
 
 def steps_of_window(seconds_per_step: float, seconds: float) -> int:
@@ -67,33 +76,57 @@ def our_runner(contest: Contest, comm) -> harness.Run:
 
     if isinstance(contest.network, str):
         batch_norm = "synchronised" if contest.synchronised else "local"
-        return ensync_side.runner(image_networks.make_trainee(comm, image_case(contest), "float32", batch_norm))
-    return ensync_side.runner(ensync_side.make_trainee(comm, contest.network, contest.batch, OPTIMIZER))
+        return ensync_side.runner(
+            image_networks.make_trainee(comm, image_case(contest), "float32", batch_norm)
+        )
+    return ensync_side.runner(
+        ensync_side.make_trainee(comm, contest.network, contest.batch, OPTIMIZER)
+    )
 
 
 def torch_contestant(contest: Contest, rank: int, size: int) -> harness.Run:
-    """Return PyTorch's side of a contest, within DDP where there are several processes; channels last, its faster format for separable convolutions."""
+    """Return PyTorch's side of a contest, within DDP where there are several processes; channels
+    last, its faster format for separable convolutions.
+    """
     import image_networks
     import torch
     import torch_side
 
     images = isinstance(contest.network, str)
-    plain = image_networks.make_torch_network(image_case(contest)) if images else torch_side.make_network(contest.network, online=False)
+    plain = (
+        image_networks.make_torch_network(image_case(contest))
+        if images
+        else torch_side.make_network(contest.network, online=False)
+    )
     if images:
         plain = plain.to(memory_format=FORMATS[contest.network](torch))
     network = torch.nn.parallel.DistributedDataParallel(plain) if size > 1 else plain
     if images:
-        return image_networks.torch_runner(image_case(contest), network, FORMATS[contest.network](torch) == torch.channels_last, False, rank, size)
+        return image_networks.torch_runner(
+            image_case(contest),
+            network,
+            FORMATS[contest.network](torch) == torch.channels_last,
+            False,
+            rank,
+            size,
+        )
     optimizer = torch_side.make_optimizer(network, OPTIMIZER, "fused")
-    return torch_side.runner(network, contest.network, contest.batch, optimizer, rank=rank, size=size)
+    return torch_side.runner(
+        network, contest.network, contest.batch, optimizer, rank=rank, size=size
+    )
 
 
 # The faster memory formats of convolutional_steps.py's trials.
-FORMATS = {"parashar-cnn": lambda torch: torch.contiguous_format, "minixception": lambda torch: torch.channels_last}
+FORMATS = {
+    "parashar-cnn": lambda torch: torch.contiguous_format,
+    "minixception": lambda torch: torch.channels_last,
+}
 
 
 def ensync_ranks(seconds: float) -> None:
-    """Measure every contest on the ranks of mpirun; rank 0 prints milliseconds per step of each window."""
+    """Measure every contest on the ranks of mpirun; rank 0 prints milliseconds per step of each
+    window.
+    """
     from ensync.kernels import threads
     from ensync.mpi.world import world
 
@@ -117,7 +150,9 @@ def torch_process(rank: int, size: int, port: int, seconds: float) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
+    )
     for contest in (c for c in CONTESTS if not c.synchronised):
         run = torch_contestant(contest, rank, size)
         run(4)
@@ -140,7 +175,21 @@ def mpirun() -> str:
 
 def start_ensync(ranks: int, seconds: float) -> list[dict[str, object]]:
     """Run our side on so many ranks and return its lines."""
-    return _lines([[mpirun(), "-n", str(ranks), sys.executable, __file__, "--role", "ensync", "--seconds", str(seconds)]])
+    return _lines(
+        [
+            [
+                mpirun(),
+                "-n",
+                str(ranks),
+                sys.executable,
+                __file__,
+                "--role",
+                "ensync",
+                "--seconds",
+                str(seconds),
+            ]
+        ]
+    )
 
 
 def start_torch(processes: int, seconds: float) -> list[dict[str, object]]:
@@ -148,13 +197,28 @@ def start_torch(processes: int, seconds: float) -> list[dict[str, object]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    role = [sys.executable, __file__, "--role", "torch", "--seconds", str(seconds), "--port", str(port), "--size", str(processes), "--rank"]
+    role = [
+        sys.executable,
+        __file__,
+        "--role",
+        "torch",
+        "--seconds",
+        str(seconds),
+        "--port",
+        str(port),
+        "--size",
+        str(processes),
+        "--rank",
+    ]
     return _lines([[*role, str(rank)] for rank in range(processes)])
 
 
 def _lines(commands: list[list[str]]) -> list[dict[str, object]]:
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for command in commands]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        for command in commands
+    ]
     texts = [process.communicate(timeout=600)[0] for process in started]
     if any(process.returncode for process in started):
         raise SystemExit(f"{commands[0]} ended with {[process.returncode for process in started]}")
@@ -163,22 +227,38 @@ def _lines(commands: list[list[str]]) -> list[dict[str, object]]:
 
 def measure(rounds: int, seconds: float) -> list[dict[str, object]]:
     """Start the contestants in turn, round by round; return one record per case."""
-    starts = {"ensync 1": lambda: start_ensync(1, seconds), "ensync 2": lambda: start_ensync(2, seconds)}
+    starts = {
+        "ensync 1": lambda: start_ensync(1, seconds),
+        "ensync 2": lambda: start_ensync(2, seconds),
+    }
     if harness.torch_is_here():
-        starts |= {"torch 1": lambda: start_torch(1, seconds), "torch 2": lambda: start_torch(2, seconds)}
+        starts |= {
+            "torch 1": lambda: start_torch(1, seconds),
+            "torch 2": lambda: start_torch(2, seconds),
+        }
     times: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in starts}
     for _ in range(rounds):
         for name, start in starts.items():
             for line in start():
                 times[name][line["contest"]].append(statistics.median(line["windows"]))
-    return [record(contest, {name: rows[contest.name if name.startswith("ensync") else contest.network_name] for name, rows in times.items()})
-            for contest in CONTESTS]
+    return [
+        record(
+            contest,
+            {
+                name: rows[contest.name if name.startswith("ensync") else contest.network_name]
+                for name, rows in times.items()
+            },
+        )
+        for contest in CONTESTS
+    ]
 
 
 def record(contest: Contest, times: dict[str, list[float]]) -> dict[str, object]:
     """Return the figures of a contest from its milliseconds per step, round by round."""
     figures: dict[str, object] = {"network": contest.name, "global_batch": contest.batch}
-    figures |= {f"{name.replace(' ', '_')}_ms": statistics.median(rows) for name, rows in times.items()}
+    figures |= {
+        f"{name.replace(' ', '_')}_ms": statistics.median(rows) for name, rows in times.items()
+    }
     figures["speed_up_2_ranks"] = harness.median_ratio(times["ensync 1"], times["ensync 2"])
     if "torch 2" in times:
         figures["ddp_speed_up"] = harness.median_ratio(times["torch 1"], times["torch 2"])
@@ -203,7 +283,11 @@ def main() -> None:
         return torch_process(options.rank, options.size, options.port, options.seconds)
     harness.emit(harness.environment())
     rows = measure(options.rounds, options.seconds)
-    harness.table("Two ranks x 1 thread beside DDP on 2 processes x 1 thread (ms per step; ratio: times faster)", rows)
+    harness.table(
+        "Two ranks x 1 thread beside DDP on 2 processes x 1 thread (ms per step; ratio: times "
+        "faster)",
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Run every benchmark of steps, ranks and start-up, one after another: `make bench`. Arguments go to each of them.
+"""Run every benchmark of steps, ranks and start-up, one after another: `make bench`. Arguments go
+to each of them.
 
 python tests/bench/run.py [--rounds N]
 """
@@ -7,7 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ["online_steps.py", "dense_steps.py", "convolutional_steps.py", "ranks_against_ddp.py", "busy_cores.py", "startup.py"]
+SCRIPTS = [
+    "online_steps.py",
+    "dense_steps.py",
+    "convolutional_steps.py",
+    "ranks_against_ddp.py",
+    "busy_cores.py",
+    "startup.py",
+]
 
 
 def main() -> None:
@@ -15,7 +23,12 @@ def main() -> None:
     failed = 0
     for name in SCRIPTS:
         print(f"== {name}", flush=True)
-        failed += subprocess.run([sys.executable, Path(__file__).with_name(name), *sys.argv[1:]]).returncode != 0
+        failed += (
+            subprocess.run(
+                [sys.executable, Path(__file__).with_name(name), *sys.argv[1:]]
+            ).returncode
+            != 0
+        )
     sys.exit(failed)
 
 

@@ -1,17 +1,20 @@
-"""PyTorch in a benchmark: the step that a careful user writes, with the faster of its fused and foreach optimisers."""
+"""PyTorch in a benchmark: the step that a careful user writes, with the faster of its fused and
+foreach optimisers.
+"""
 
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
-
 from ensync_side import SAMPLES, images_and_labels
+from torch import nn
 
 
 def make_network(sizes: tuple[int, ...], online: bool) -> nn.Sequential:
-    """Return the same network as Ensync's: `online` tanh everywhere, else ReLU between the layers."""
+    """Return the same network as Ensync's: `online` tanh everywhere, else ReLU between the
+    layers.
+    """
     torch.manual_seed(1)
     layers: list[nn.Module] = []
     for height, width in zip(sizes[:-1], sizes[1:], strict=True):
@@ -25,9 +28,18 @@ def make_optimizer(network: nn.Module, name: str, how: str) -> torch.optim.Optim
     return kind(network.parameters(), lr=1e-3, **{how: True})
 
 
-def runner(network: nn.Module, sizes: tuple[int, ...], batch: int, optimizer: torch.optim.Optimizer, online: bool = False,
-           rank: int = 0, size: int = 1) -> Callable[[int], None]:
-    """Return what trains so many steps: gather, normalise, forward, loss, backward, update; `batch` is over all processes."""
+def runner(
+    network: nn.Module,
+    sizes: tuple[int, ...],
+    batch: int,
+    optimizer: torch.optim.Optimizer,
+    online: bool = False,
+    rank: int = 0,
+    size: int = 1,
+) -> Callable[[int], None]:
+    """Return what trains so many steps: gather, normalise, forward, loss, backward, update;
+    `batch` is over all processes.
+    """
     pixels, classes = images_and_labels(sizes)
     images, labels = torch.from_numpy(pixels), torch.from_numpy(classes)
     targets = nn.functional.one_hot(labels, sizes[-1]).float()
@@ -49,7 +61,9 @@ def runner(network: nn.Module, sizes: tuple[int, ...], batch: int, optimizer: to
     return run
 
 
-def best_runner(sizes: tuple[int, ...], batch: int, name: str, online: bool = False) -> tuple[str, Callable[[int], None]]:
+def best_runner(
+    sizes: tuple[int, ...], batch: int, name: str, online: bool = False
+) -> tuple[str, Callable[[int], None]]:
     """Return the faster optimiser's name and its runner, with the threads set now."""
     trials = {}
     for how in ("fused", "foreach"):

@@ -49,7 +49,9 @@ def test_softmax_and_its_gradient(shape, dtype):
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-6)
     found = slope.copy()
     activations.softmax_gradient(out, found)
-    np.testing.assert_allclose(found, expected * (slope - (slope * expected).sum(1, keepdims=True)), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        found, expected * (slope - (slope * expected).sum(1, keepdims=True)), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -58,7 +60,10 @@ def test_dropout_keeps_the_mean_and_repeats_itself(dtype):
     activations.dropout(ones, 0.25, 99, 0, out)
     assert set(np.unique(out)) == {0, dtype(1 / 0.75)}
     assert abs((out == 0).mean() - 0.25) < 0.005
-    assert np.abs((out == 0).mean(axis=0) - 0.25).max() < 0.12 and np.abs((out == 0).mean(axis=1) - 0.25).max() < 0.13
+    assert (
+        np.abs((out == 0).mean(axis=0) - 0.25).max() < 0.12
+        and np.abs((out == 0).mean(axis=1) - 0.25).max() < 0.13
+    )
     gradient = np.ones((400, 300), dtype)
     activations.dropout_gradient(gradient, 0.25, 99, 0)
     np.testing.assert_array_equal(gradient, out)

@@ -1,4 +1,6 @@
-"""Compiled kernels on disk that are damaged, stale or another's: compiled anew, with the right result."""
+"""Compiled kernels on disk that are damaged, stale or another's: compiled anew, with the right
+result.
+"""
 
 import importlib.util
 import os
@@ -10,21 +12,31 @@ import pytest
 
 from ensync.kernels.cache import CheckedCacheFile
 
-SOURCE = "from numba import njit\n\n@njit(cache=True)\ndef kernel(x):\n    return {factor} * x + 1\n"
+SOURCE = (
+    "from numba import njit\n\n@njit(cache=True)\ndef kernel(x):\n    return {factor} * x + 1\n"
+)
 DAMAGES = {
-    "empty": lambda data: b"", "cut short": lambda data: data[: len(data) // 2], "garbage": lambda data: b"\x80\x05garbage" * 50,
-    "one bit": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+    "empty": lambda data: b"",
+    "cut short": lambda data: data[: len(data) // 2],
+    "garbage": lambda data: b"\x80\x05garbage" * 50,
+    "one bit": lambda data: (
+        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+    ),
     "longer": lambda data: data + b"x",
 }
 
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """A function that loads the kernel as a new process would: without what was compiled before, except on disk."""
+    """A function that loads the kernel as a new process would: without what was compiled before,
+    except on disk.
+    """
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     numba.core.config.reload_config()
     monkeypatch.setattr(CheckedCacheFile, "cannot_be_kept", False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)   # Python's own cache tells sources of one second and length apart by nothing
+    monkeypatch.setattr(
+        sys, "dont_write_bytecode", True
+    )  # Python's own cache tells sources of one second and length apart by nothing
     source = tmp_path / "source.py"
 
     def load(factor=2):
@@ -60,7 +72,9 @@ def test_a_damaged_file_is_written_anew(load, tmp_path, pattern, damage):
     assert compiled(load, 3.0, 7.0) and not compiled(load, 3.0, 7.0)
     path = only(tmp_path, pattern)
     path.write_bytes(damage(path.read_bytes()))
-    harmless = damage is DAMAGES["longer"] and pattern == "*.nbi"   # what follows the pickled index is not read
+    harmless = (
+        damage is DAMAGES["longer"] and pattern == "*.nbi"
+    )  # what follows the pickled index is not read
     assert compiled(load, 3.0, 7.0) or harmless
     assert not compiled(load, 3.0, 7.0)
 
@@ -72,7 +86,9 @@ def test_a_missing_file_is_written_anew(load, tmp_path):
 
 
 def test_another_signatures_code_is_not_run(load, tmp_path):
-    """Two processes that start with an empty cache may both call their code the first; the index is then of one, the code of the other."""
+    """Two processes that start with an empty cache may both call their code the first; the index
+    is then of one, the code of the other.
+    """
     compiled(load, 3.5, 8.0)
     index = only(tmp_path, "*.nbi")
     of_floats = index.read_bytes()
@@ -105,7 +121,18 @@ def test_a_cache_that_cannot_be_written_warns_once(load, tmp_path):
 def test_processes_that_compile_at_once_find_their_code(tmp_path):
     (tmp_path / "source.py").write_text(SOURCE.format(factor=2))
     program = "import ensync.kernels, source, sys; print(source.kernel(eval(sys.argv[1])))"
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+    }
     for _ in range(2):
-        runs = [subprocess.Popen([sys.executable, "-c", program, x], env=environment, stdout=subprocess.PIPE, text=True) for x in ("3.5", "3", "3.5")]
+        runs = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, x],
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for x in ("3.5", "3", "3.5")
+        ]
         assert [run.communicate(timeout=60)[0] for run in runs] == ["8.0\n", "7\n", "8.0\n"]

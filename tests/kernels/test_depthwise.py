@@ -1,4 +1,6 @@
-"""Depthwise convolution against obvious numpy; its gradients against finite differences, which are exact for a linear map."""
+"""Depthwise convolution against obvious numpy; its gradients against finite differences, which
+are exact for a linear map.
+"""
 
 import naive
 import numpy as np
@@ -7,9 +9,21 @@ import pytest
 from ensync.kernels import depthwise, threads
 
 # n, h, w, c, size, stride, padding
-CASES = [(2, 7, 9, 5, 3, 1, 1), (1, 12, 12, 64, 3, 1, 1), (3, 8, 8, 17, 5, 2, 2), (2, 6, 6, 33, 3, 2, 0), (2, 4, 5, 16, 3, 1, 0), (1, 2, 2, 3, 3, 1, 1),
-         (2, 3, 1, 5, 3, 1, 1), (2, 1, 6, 37, 3, 1, 1)]
-WIDE = [(2, 5, 9, 5, 3, 1, 7), (1, 3, 3, 4, 1, 1, 2), (2, 5, 6, 17, 3, 2, 5)]   # windows that see only zeros
+CASES = [
+    (2, 7, 9, 5, 3, 1, 1),
+    (1, 12, 12, 64, 3, 1, 1),
+    (3, 8, 8, 17, 5, 2, 2),
+    (2, 6, 6, 33, 3, 2, 0),
+    (2, 4, 5, 16, 3, 1, 0),
+    (1, 2, 2, 3, 3, 1, 1),
+    (2, 3, 1, 5, 3, 1, 1),
+    (2, 1, 6, 37, 3, 1, 1),
+]
+WIDE = [
+    (2, 5, 9, 5, 3, 1, 7),
+    (1, 3, 3, 4, 1, 1, 2),
+    (2, 5, 6, 17, 3, 2, 5),
+]  # windows that see only zeros
 CASES += WIDE
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 
@@ -17,26 +31,40 @@ TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 def case(n, h, w, c, size, stride, padding, dtype):
     random = np.random.default_rng(h * w + c)
     oh, ow = (h + 2 * padding - size) // stride + 1, (w + 2 * padding - size) // stride + 1
-    return [random.standard_normal(shape).astype(dtype) for shape in ((n, h, w, c), (size, size, c), (c,), (n, oh, ow, c))]
+    return [
+        random.standard_normal(shape).astype(dtype)
+        for shape in ((n, h, w, c), (size, size, c), (c,), (n, oh, ow, c))
+    ]
 
 
 def passes(inputs, weights, bias, gradient, stride, padding):
-    outputs, slope, weights_gradient = (np.full_like(x, np.nan) for x in (gradient, inputs, weights))
+    outputs, slope, weights_gradient = (
+        np.full_like(x, np.nan) for x in (gradient, inputs, weights)
+    )
     depthwise.depthwise_forward(inputs, weights, bias, stride, padding, outputs)
-    depthwise.depthwise_input_gradient(gradient, weights, np.zeros_like(bias), stride, padding, slope)
+    depthwise.depthwise_input_gradient(
+        gradient, weights, np.zeros_like(bias), stride, padding, slope
+    )
     partial = np.full((len(inputs), *weights.shape), np.nan, inputs.dtype)
-    depthwise.depthwise_weight_gradient(inputs, gradient, stride, padding, partial, weights_gradient)
+    depthwise.depthwise_weight_gradient(
+        inputs, gradient, stride, padding, partial, weights_gradient
+    )
     return outputs, slope, weights_gradient
 
 
 def close(found, expected, dtype):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max(initial=0))
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("sizes", CASES, ids=str)
 def test_three_passes(sizes, dtype):
-    (stride, padding), (inputs, weights, bias, gradient) = (sizes[5], (sizes[6],) * 2), case(*sizes, dtype)
+    (stride, padding), (inputs, weights, bias, gradient) = (
+        (sizes[5], (sizes[6],) * 2),
+        case(*sizes, dtype),
+    )
     outputs, slope, weights_gradient = passes(inputs, weights, bias, gradient, stride, padding)
     reference = naive.depthwise(inputs, weights, bias, stride, padding, gradient.shape[1:3])
     close(outputs, reference, dtype)
@@ -45,7 +73,9 @@ def test_three_passes(sizes, dtype):
     # <outputs - bias, gradient> = <inputs, slope>, in every direction of the inputs
     for seed in range(3):
         other = np.random.default_rng(seed).standard_normal(inputs.shape)
-        linear = naive.depthwise(other, weights, np.zeros_like(bias), stride, padding, gradient.shape[1:3])
+        linear = naive.depthwise(
+            other, weights, np.zeros_like(bias), stride, padding, gradient.shape[1:3]
+        )
         close(np.array((other * slope).sum()), np.array((linear * gradient).sum()), dtype)
 
 
@@ -53,7 +83,9 @@ def test_three_passes(sizes, dtype):
 def test_nothing_is_written_beside_the_gradient(sizes):
     _, weights, bias, gradient = case(*sizes, np.float32)
     room = np.ones((sizes[0] + 2, *sizes[1:4]), np.float32)
-    depthwise.depthwise_input_gradient(gradient, weights, np.zeros_like(bias), sizes[5], (sizes[6],) * 2, room[1:-1])
+    depthwise.depthwise_input_gradient(
+        gradient, weights, np.zeros_like(bias), sizes[5], (sizes[6],) * 2, room[1:-1]
+    )
     assert (room[[0, -1]] == 1).all()
 
 

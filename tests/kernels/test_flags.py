@@ -22,7 +22,7 @@ def chosen(first, second, other):
 
 
 def test_the_other_branch_is_not_compiled():
-    whole, real = np.ones(1, np.int64), np.zeros(1, np.float32)   # what could not be one variable
+    whole, real = np.ones(1, np.int64), np.zeros(1, np.float32)  # what could not be one variable
     assert chosen(whole, real, flag(True)) == 1
     assert chosen(whole, real, flag(None)) == chosen(whole, real, flag(False)) == 0
     with pytest.raises(TypingError):

@@ -20,11 +20,17 @@ def test_cross_entropy(n, classes, smoothing, dtype):
     gradient = np.full_like(logits, np.nan)
     loss, correct = losses.softmax_cross_entropy(logits, labels, 0.5, smoothing, gradient)
     exact = logits.astype(float)
-    assert loss == pytest.approx(naive.cross_entropy(exact, labels, smoothing) if n else 0, rel=1e-6, abs=1e-6)
+    assert loss == pytest.approx(
+        naive.cross_entropy(exact, labels, smoothing) if n else 0, rel=1e-6, abs=1e-6
+    )
     assert correct == (logits.argmax(axis=1) == labels).sum()
-    target = naive.one_hot(labels, classes, smoothing / classes, 1 - smoothing + smoothing / classes)
+    target = naive.one_hot(
+        labels, classes, smoothing / classes, 1 - smoothing + smoothing / classes
+    )
     if n:
-        np.testing.assert_allclose(gradient, (naive.softmax(exact) - target) * 0.5, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            gradient, (naive.softmax(exact) - target) * 0.5, rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -32,17 +38,23 @@ def test_large_logits_lose_no_digits_of_a_small_loss(smoothing):
     logits, labels = batch(65, 10, np.float32)
     logits += np.float32(1e4)
     loss, _ = losses.softmax_cross_entropy(logits, labels, 1.0, smoothing, np.empty_like(logits))
-    assert loss == pytest.approx(naive.cross_entropy(logits.astype(float), labels, smoothing), rel=1e-6)
+    assert loss == pytest.approx(
+        naive.cross_entropy(logits.astype(float), labels, smoothing), rel=1e-6
+    )
 
 
 def test_gradients_by_finite_differences():
     logits, labels = batch(6, 5)
     gradient = np.empty_like(logits)
     losses.softmax_cross_entropy(logits, labels, 1.0, 0.2, gradient)
-    differences = naive.finite_differences(lambda z: naive.cross_entropy(z, labels, 0.2), logits.copy())
+    differences = naive.finite_differences(
+        lambda z: naive.cross_entropy(z, labels, 0.2), logits.copy()
+    )
     np.testing.assert_allclose(gradient, differences, rtol=0, atol=1e-7)
     losses.squared_error(logits, labels, -1.0, 1.0, 0.5, 1.0, gradient)
-    differences = naive.finite_differences(lambda z: naive.squared_error(z, labels, -1.0, 1.0, 0.5), logits.copy())
+    differences = naive.finite_differences(
+        lambda z: naive.squared_error(z, labels, -1.0, 1.0, 0.5), logits.copy()
+    )
     np.testing.assert_allclose(gradient, differences, rtol=0, atol=1e-7)
 
 
@@ -51,9 +63,13 @@ def test_squared_error(dtype):
     outputs, labels = batch(130, 10, dtype)
     gradient = np.empty_like(outputs)
     loss, correct = losses.squared_error(outputs, labels, 0.1, 0.9, 0.5, 1 / 130, gradient)
-    assert loss == pytest.approx(naive.squared_error(outputs.astype(float), labels, 0.1, 0.9, 0.5), rel=1e-6)
+    assert loss == pytest.approx(
+        naive.squared_error(outputs.astype(float), labels, 0.1, 0.9, 0.5), rel=1e-6
+    )
     assert correct == (outputs.argmax(axis=1) == labels).sum()
-    np.testing.assert_allclose(gradient, (outputs - naive.one_hot(labels, 10, 0.1, 0.9)) / 130, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        gradient, (outputs - naive.one_hot(labels, 10, 0.1, 0.9)) / 130, rtol=0, atol=1e-6
+    )
 
 
 def test_extreme_logits_stay_finite_and_nan_is_seen():
@@ -76,7 +92,9 @@ def test_cross_entropy_is_pytorchs(smoothing):
     torch = pytest.importorskip("torch")
     logits, labels = batch(32, 10, np.float32)
     leaf = torch.tensor(logits, requires_grad=True)
-    expected = torch.nn.functional.cross_entropy(leaf, torch.tensor(labels), label_smoothing=smoothing)
+    expected = torch.nn.functional.cross_entropy(
+        leaf, torch.tensor(labels), label_smoothing=smoothing
+    )
     expected.backward()
     gradient = np.empty_like(logits)
     loss, _ = losses.softmax_cross_entropy(logits, labels, 1 / 32, smoothing, gradient)

@@ -11,23 +11,37 @@ import pytest
 from ensync.kernels import matmul, threads
 from ensync.kernels.activations import ACTIVATIONS
 
-SHAPES = [(1, 1, 1), (3, 5, 7), (32, 100, 10), (33, 50, 49), (7, 130, 100), (128, 96, 48), (130, 40, 97)]
+SHAPES = [
+    (1, 1, 1),
+    (3, 5, 7),
+    (32, 100, 10),
+    (33, 50, 49),
+    (7, 130, 100),
+    (128, 96, 48),
+    (130, 40, 97),
+]
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
 
 
 def layer(n, k, m, dtype):
     random = np.random.default_rng(n + k + m)
-    return tuple(random.standard_normal(shape).astype(dtype) for shape in ((n, k), (k, m), (m,), (n, m)))
+    return tuple(
+        random.standard_normal(shape).astype(dtype) for shape in ((n, k), (k, m), (m,), (n, m))
+    )
 
 
 def close(found, expected, dtype):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(
+        found, expected, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(expected).max(initial=0))
+    )
 
 
 def passes(inputs, weights, bias, gradient, code=0):
     """Run the three passes into arrays filled with NaN, so that what is not written shows."""
     (n, k), m, dtype = inputs.shape, bias.size, inputs.dtype
-    out, slope, weights_gradient, bias_gradient = (np.full(shape, np.nan, dtype) for shape in ((n, m), (n, k), (k, m), m))
+    out, slope, weights_gradient, bias_gradient = (
+        np.full(shape, np.nan, dtype) for shape in ((n, m), (n, k), (k, m), m)
+    )
     scratch = np.full(matmul.packing_size(n, k, m), np.nan, dtype)
     matmul.dense_forward(inputs, weights, bias, code, out, scratch)
     matmul.dense_input_gradient(gradient, weights, slope, scratch)
@@ -77,8 +91,10 @@ def test_long_and_wide_shapes():
 
 @pytest.mark.parametrize("name", ["identity", "relu", "tanh"])
 def test_few_rows_of_a_wide_layer(name, monkeypatch):
-    monkeypatch.setattr(matmul, "FEW_ROWS", 8)   # where vectors are wide the usual way is taken
-    inputs, weights, bias, gradient = layer(5, 1030, 2051, np.float32)   # neither whole stretches of terms nor whole panels
+    monkeypatch.setattr(matmul, "FEW_ROWS", 8)  # where vectors are wide the usual way is taken
+    inputs, weights, bias, gradient = layer(
+        5, 1030, 2051, np.float32
+    )  # neither whole stretches of terms nor whole panels
     assert weights.size >= matmul.FEW_ROWS_FROM and len(inputs) <= matmul.FEW_ROWS
     expected = naive.activation(name, inputs.astype(float) @ weights + bias)
     found, before = [], threads.get_threads()
@@ -111,7 +127,9 @@ def test_weight_gradient_by_finite_differences():
         return float((gradient * (inputs @ weights + bias)).sum())
 
     for point, found in ((inputs, slope), (weights, weights_gradient), (bias, bias_gradient)):
-        np.testing.assert_allclose(found, naive.finite_differences(loss, point), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            found, naive.finite_differences(loss, point), rtol=1e-6, atol=1e-7
+        )
 
 
 FORCED = """
@@ -135,8 +153,15 @@ for n, k, m in ((33, 50, 49), (130, 70, 45)):
 
 def test_each_form_of_vectors_when_forced():
     """Every host compiles every form: LLVM splits the vectors it does not have."""
-    runs = [subprocess.Popen([sys.executable, "-c", FORCED.format(form=form)], env=os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": ""},
-                             stderr=subprocess.PIPE, text=True) for form in ("avx2", "plain")]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", FORCED.format(form=form)],
+            env=os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for form in ("avx2", "plain")
+    ]
     for run in runs:
         said = run.communicate(timeout=110)[1]
         assert run.returncode == 0, said

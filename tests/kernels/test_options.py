@@ -1,4 +1,6 @@
-"""Functions compiled without a way in from Python are never called from there: it would end the process."""
+"""Functions compiled without a way in from Python are never called from there: it would end the
+process.
+"""
 
 import ast
 from pathlib import Path
@@ -9,7 +11,9 @@ KERNELS = PROJECT / "src" / "ensync" / "kernels"
 
 def is_compiled(node, name="njit"):
     """Whether a function has a decorator with this word in it."""
-    return isinstance(node, ast.FunctionDef) and any(name in ast.unparse(decorator) for decorator in node.decorator_list)
+    return isinstance(node, ast.FunctionDef) and any(
+        name in ast.unparse(decorator) for decorator in node.decorator_list
+    )
 
 
 def plain_nodes(tree):
@@ -21,10 +25,16 @@ def plain_nodes(tree):
 
 
 def names_used(path):
-    """(module, function) of all kernels that a file names in plain Python: its own, imported ones, and attributes of imported modules."""
+    """(module, function) of all kernels that a file names in plain Python: its own, imported
+    ones, and attributes of imported modules.
+    """
     tree, functions, modules = ast.parse(path.read_text()), {}, {}
     if path.parent == KERNELS:
-        functions = {node.name: (path.stem, node.name) for node in tree.body if isinstance(node, ast.FunctionDef)}
+        functions = {
+            node.name: (path.stem, node.name)
+            for node in tree.body
+            if isinstance(node, ast.FunctionDef)
+        }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
@@ -35,12 +45,26 @@ def names_used(path):
     for node in plain_nodes(tree):
         if isinstance(node, ast.Name) and node.id in functions:
             yield functions[node.id]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in modules
+        ):
             yield modules[node.value.id], node.attr
 
 
 def test_python_calls_no_inner_function():
-    inner = {(path.stem, node.name) for path in KERNELS.glob("*.py") for node in ast.walk(ast.parse(path.read_text())) if is_compiled(node, "INNER")}
-    used = {(*name, str(path.relative_to(PROJECT))) for folder in ("src", "tests") for path in (PROJECT / folder).rglob("*.py") for name in names_used(path)}
+    inner = {
+        (path.stem, node.name)
+        for path in KERNELS.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if is_compiled(node, "INNER")
+    }
+    used = {
+        (*name, str(path.relative_to(PROJECT)))
+        for folder in ("src", "tests")
+        for path in (PROJECT / folder).rglob("*.py")
+        for name in names_used(path)
+    }
     assert len(inner) > 50 and len(used) > 50
     assert not {name for name in used if name[:2] in inner}

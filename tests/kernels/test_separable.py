@@ -5,14 +5,27 @@ import pytest
 
 from ensync.kernels import depthwise, normalization, separable, threads
 
-CASES = [(2, 8, 7, 32, 64, True, True, False), (3, 7, 5, 64, 32, False, False, True), (18, 5, 5, 32, 32, True, False, True)]
+CASES = [
+    (2, 8, 7, 32, 64, True, True, False),
+    (3, 7, 5, 64, 32, False, False, True),
+    (18, 5, 5, 32, 32, True, False, True),
+]
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 
 def case(n, h, w, c, k, normalized, relu, skipped, dtype):
     random = np.random.default_rng(h * w + c)
-    shapes = {"z": (n, h, w, c), "before": (3, c), "depthwise": (3, 3, c), "weights": (c, k), "bias": (k,), "gradient": (n, h, w, k),
-              "after": (3, k), "coefficients": (2, k), "skip": (n if skipped else 0, h, w, c)}
+    shapes = {
+        "z": (n, h, w, c),
+        "before": (3, c),
+        "depthwise": (3, 3, c),
+        "weights": (c, k),
+        "bias": (k,),
+        "gradient": (n, h, w, k),
+        "after": (3, k),
+        "coefficients": (2, k),
+        "skip": (n if skipped else 0, h, w, c),
+    }
     arrays = {name: random.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
     if not normalized:
         arrays["before"][:] = [[0], [1], [0]]
@@ -23,12 +36,46 @@ def fused(arrays, normalized, relu):
     a, dtype = arrays, arrays["z"].dtype
     (n, h, w, c), k = a["z"].shape, a["bias"].size
     scratch = np.full(separable.scratch_size((h, w, c), 3, k), np.nan, dtype)
-    zeros, sums, sums_before = np.zeros(max(c, k), dtype), np.full((2, k), np.nan), np.full((2, c), np.nan)
-    outputs, slope, *gradients = (np.full_like(a[name], np.nan) for name in ("gradient", "z", "depthwise", "weights"))
-    separable.separable_forward(a["z"], a["before"], normalized, a["depthwise"], zeros, a["weights"], a["bias"], scratch, outputs,
-                                np.empty((n, 3, k), dtype), sums)
-    separable.separable_backward(a["gradient"], outputs, a["after"], relu, a["coefficients"], a["z"], a["before"], normalized,
-                                 a["depthwise"], zeros, a["weights"], a["skip"], scratch, slope, *gradients, np.empty((n, 3, c), dtype), sums_before)
+    zeros, sums, sums_before = (
+        np.zeros(max(c, k), dtype),
+        np.full((2, k), np.nan),
+        np.full((2, c), np.nan),
+    )
+    outputs, slope, *gradients = (
+        np.full_like(a[name], np.nan) for name in ("gradient", "z", "depthwise", "weights")
+    )
+    separable.separable_forward(
+        a["z"],
+        a["before"],
+        normalized,
+        a["depthwise"],
+        zeros,
+        a["weights"],
+        a["bias"],
+        scratch,
+        outputs,
+        np.empty((n, 3, k), dtype),
+        sums,
+    )
+    separable.separable_backward(
+        a["gradient"],
+        outputs,
+        a["after"],
+        relu,
+        a["coefficients"],
+        a["z"],
+        a["before"],
+        normalized,
+        a["depthwise"],
+        zeros,
+        a["weights"],
+        a["skip"],
+        scratch,
+        slope,
+        *gradients,
+        np.empty((n, 3, c), dtype),
+        sums_before,
+    )
     return [outputs, sums, slope, *gradients] + [sums_before] * normalized
 
 
@@ -36,19 +83,42 @@ def one_after_the_other(arrays, normalized, relu):
     a, dtype = arrays, arrays["z"].dtype
     (c, k), (center, scale, shift) = a["weights"].shape, a["before"]
     x = np.maximum((a["z"] - center) * scale + shift, 0) if normalized else a["z"]
-    d, behind, slope, depth_gradient = np.empty_like(x), np.empty_like(a["gradient"]), np.empty_like(x), np.empty_like(a["depthwise"])
+    d, behind, slope, depth_gradient = (
+        np.empty_like(x),
+        np.empty_like(a["gradient"]),
+        np.empty_like(x),
+        np.empty_like(a["depthwise"]),
+    )
     depthwise.depthwise_forward(x, a["depthwise"], np.zeros(c, dtype), 1, (1, 1), d)
     outputs = d @ a["weights"] + a["bias"]
     flat = [v.reshape(-1, k) for v in (a["gradient"], outputs, behind)]
     normalization.normalize_backward(*flat[:2], a["after"], relu, a["coefficients"], flat[2])
     from_pointwise = behind @ a["weights"].T
-    depthwise.depthwise_input_gradient(from_pointwise, a["depthwise"], np.zeros(c, dtype), 1, (1, 1), slope)
-    depthwise.depthwise_weight_gradient(x, from_pointwise, 1, (1, 1), np.empty((len(x), *depth_gradient.shape), dtype), depth_gradient)
+    depthwise.depthwise_input_gradient(
+        from_pointwise, a["depthwise"], np.zeros(c, dtype), 1, (1, 1), slope
+    )
+    depthwise.depthwise_weight_gradient(
+        x,
+        from_pointwise,
+        1,
+        (1, 1),
+        np.empty((len(x), *depth_gradient.shape), dtype),
+        depth_gradient,
+    )
     slope = slope + a["skip"] if len(a["skip"]) else slope
     masked = np.where(x > 0, slope, 0)
     sums = np.stack([outputs.sum((0, 1, 2)), outputs.var((0, 1, 2)) * (outputs.size // k)])
-    sums_before = [np.stack([masked.sum((0, 1, 2)), (masked * (a["z"] - center)).sum((0, 1, 2))])] * normalized
-    return [outputs, sums, slope, depth_gradient, d.reshape(-1, c).T @ behind.reshape(-1, k), *sums_before]
+    sums_before = [
+        np.stack([masked.sum((0, 1, 2)), (masked * (a["z"] - center)).sum((0, 1, 2))])
+    ] * normalized
+    return [
+        outputs,
+        sums,
+        slope,
+        depth_gradient,
+        d.reshape(-1, c).T @ behind.reshape(-1, k),
+        *sums_before,
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -56,7 +126,9 @@ def one_after_the_other(arrays, normalized, relu):
 def test_equals_the_kernels_one_after_the_other(sizes, dtype):
     arguments = case(*sizes, dtype)
     for one, other in zip(fused(*arguments), one_after_the_other(*arguments), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(other).max()))
+        np.testing.assert_allclose(
+            one, other, rtol=0, atol=TOLERANCE[dtype] * max(1, np.abs(other).max())
+        )
 
 
 def test_no_images_give_no_gradient():

@@ -8,12 +8,17 @@ from ensync.kernels import threads
 from ensync.kernels.thread_tuner import ThreadTuner
 
 pytestmark = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one CPU")
-IDLE = {1: 1.65, 2: 1.0}   # seconds of a step by threads, in those of a step on two where nothing else runs
+IDLE = {
+    1: 1.65,
+    2: 1.0,
+}  # seconds of a step by threads, in those of a step on two where nothing else runs
 SIZES = [1e-4, 4e-4, 7e-3, 0.1]
 
 
 class Machine:
-    """Steps of `size` seconds. Beside a busy program two threads wait for a turn of the scheduler now and then."""
+    """Steps of `size` seconds. Beside a busy program two threads wait for a turn of the
+    scheduler now and then.
+    """
 
     def __init__(self, size, seed=1):
         self.size, self.busy, self.random = size, False, np.random.default_rng(seed)
@@ -25,11 +30,13 @@ class Machine:
         """Return the seconds of a step on so many threads, 3 % more or less."""
         seconds = self.size * IDLE[count] * self.random.normal(1, 0.03)
         if self.busy and count == 2:
-            seconds += self.random.poisson(seconds / 1.5e-3) * 4e-3   # a turn lost for each 1.5 ms
+            seconds += self.random.poisson(seconds / 1.5e-3) * 4e-3  # a turn lost for each 1.5 ms
         return seconds
 
     def run(self, seconds):
-        """Train so long; return the time over that of the better fixed number of threads for the same steps."""
+        """Train so long; return the time over that of the better fixed number of threads for the
+        same steps.
+        """
         spent, steps = 0.0, 0
         while spent < seconds:
             taken = self.step(threads.get_threads())

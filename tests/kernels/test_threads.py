@@ -32,17 +32,39 @@ def test_the_number_of_threads_is_checked():
 
 def environment_after_import(**settings):
     """Return what a new process prints about its cache, with these settings."""
-    program = "import ensync.kernels, os; print(os.environ['NUMBA_CACHE_DIR'], os.environ['OMP_NUM_THREADS'])"
-    kept = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "ENSYNC_SIMD", *threads.SINGLE_THREADED)}
-    done = subprocess.run([sys.executable, "-c", program], env=kept | settings, capture_output=True, text=True, check=True, timeout=60)
+    program = (
+        "import ensync.kernels, os; print(os.environ['NUMBA_CACHE_DIR'], "
+        "os.environ['OMP_NUM_THREADS'])"
+    )
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("NUMBA_CACHE_DIR", "ENSYNC_SIMD", *threads.SINGLE_THREADED)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=kept | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     return *done.stdout.split(), done.stderr
 
 
 def test_the_cache_is_named_by_host_and_form(tmp_path):
     here, count, said = environment_after_import(XDG_CACHE_HOME=str(tmp_path))
-    assert here.startswith(str(tmp_path / "ensync" / "numba")) and os.path.isdir(here) and count == "1" and not said
+    assert (
+        here.startswith(str(tmp_path / "ensync" / "numba"))
+        and os.path.isdir(here)
+        and count == "1"
+        and not said
+    )
     assert environment_after_import(XDG_CACHE_HOME=str(tmp_path), ENSYNC_SIMD="plain")[0] != here
-    assert environment_after_import(NUMBA_CACHE_DIR=str(tmp_path), OMP_NUM_THREADS="3")[:2] == (str(tmp_path), "3")
+    assert environment_after_import(NUMBA_CACHE_DIR=str(tmp_path), OMP_NUM_THREADS="3")[:2] == (
+        str(tmp_path),
+        "3",
+    )
 
 
 def test_a_cache_that_cannot_be_written_becomes_a_temporary_one(tmp_path):

@@ -15,7 +15,9 @@ def vectors(count, size, dtype):
 
 
 def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=2e-6 if found.dtype == np.float32 else 1e-13, atol=1e-6)
+    np.testing.assert_allclose(
+        found, expected, rtol=2e-6 if found.dtype == np.float32 else 1e-13, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -38,7 +40,9 @@ def test_sgd_and_momentum(size, dtype):
 def test_adam(size, decoupled, dtype):
     p, g, m, v = vectors(4, size, dtype)
     for step in (1, 2, 10):
-        expected = naive.adam(p.astype(float), g, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled)
+        expected = naive.adam(
+            p.astype(float), g, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled
+        )
         updates.adam(p, g, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled)
         for found, wanted in zip((p, m, v), expected, strict=True):
             close(found, wanted)
@@ -53,7 +57,9 @@ def test_three_steps_are_pytorchs(name):
     optimizer = {
         "sgd": lambda: torch.optim.SGD([leaf], 0.1, weight_decay=0.01),
         "momentum": lambda: torch.optim.SGD([leaf], 0.1, momentum=0.9, weight_decay=0.01),
-        "nesterov": lambda: torch.optim.SGD([leaf], 0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+        "nesterov": lambda: torch.optim.SGD(
+            [leaf], 0.1, momentum=0.9, weight_decay=0.01, nesterov=True
+        ),
         "adam": lambda: torch.optim.Adam([leaf], 0.1, weight_decay=0.01),
         "adamw": lambda: torch.optim.AdamW([leaf], 0.1, weight_decay=0.01),
     }[name]()
@@ -90,4 +96,4 @@ def test_moments_that_decay_become_zero_and_not_tiny():
         updates.momentum(p, g, velocity, 0.1, 0.1, 0.0, False)
     for moment in (first, second, velocity):
         assert (moment == 0).all()
-    assert np.float32(1e-38) * np.float32(0.1) > 0   # elsewhere in the process nothing has changed
+    assert np.float32(1e-38) * np.float32(0.1) > 0  # elsewhere in the process nothing has changed

@@ -1,7 +1,9 @@
-"""Many command lines within one start: python commands.py LIST, a JSON list of [name, [argument, ...]]; each rank writes LIST.rankN.
+"""Many command lines within one start: python commands.py LIST, a JSON list of [name, [argument,
+...]]; each rank writes LIST.rankN.
 
-The record of a command is {"code": exit code, "out": ..., "err": ...}, as this rank alone has them. Importing Ensync once
-per start, and not once per command, makes a test of fifty mistakes one of seconds.
+The record of a command is {"code": exit code, "out": ..., "err": ...}, as this rank alone has them.
+Importing Ensync once per start, and not once per command, makes a test of fifty mistakes one of
+seconds.
 """
 
 import json
@@ -14,7 +16,9 @@ from ensync.mpi.world import world
 
 
 def captured(arguments):
-    """Run one command line; return its exit code and what this process wrote, by whatever way, on the two streams."""
+    """Run one command line; return its exit code and what this process wrote, by whatever way,
+    on the two streams.
+    """
     files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
     sys.stdout.flush(), sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]

@@ -1,4 +1,6 @@
-"""What the tests of the command line share: a directory with a small dataset, and the program started on ranks."""
+"""What the tests of the command line share: a directory with a small dataset, and the program
+started on ranks.
+"""
 
 import json
 from pathlib import Path
@@ -27,7 +29,9 @@ directory = "runs/job"
 
 
 class Place:
-    """A directory to work in, with digits.h5 and job.toml, and Ensync on any number of ranks there."""
+    """A directory to work in, with digits.h5 and job.toml, and Ensync on any number of ranks
+    there.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -46,16 +50,28 @@ class Place:
         return launch.start(ranks, "-m", "ensync", *arguments, cwd=self.directory, **options)
 
     def done(self, ranks: int, *arguments: str, limit: float = 60) -> str:
-        """Run `ensync arguments`, which must succeed in silence on the error stream; return what it wrote."""
+        """Run `ensync arguments`, which must succeed in silence on the error stream; return what
+        it wrote.
+        """
         ended = self.ensync(ranks, *arguments, limit=limit)
         assert (ended.code, ended.err) == (0, ""), ended
         return ended.out
 
-    def all_of(self, ranks: int, commands: dict[str, list[str]], limit: float = 120) -> dict[str, list[dict]]:
-        """Run many command lines in one start; return each one's records by rank (see commands.py)."""
+    def all_of(
+        self, ranks: int, commands: dict[str, list[str]], limit: float = 120
+    ) -> dict[str, list[dict]]:
+        """Run many command lines in one start; return each one's records by rank (see
+        commands.py).
+        """
         listed = self / "commands.json"
         listed.write_text(json.dumps(list(commands.items())))
-        ended = launch.run(ranks, str(Path(__file__).with_name("commands.py")), str(listed), limit=limit, cwd=self.directory)
+        ended = launch.run(
+            ranks,
+            str(Path(__file__).with_name("commands.py")),
+            str(listed),
+            limit=limit,
+            cwd=self.directory,
+        )
         by_rank = [json.loads(Path(f"{listed}.rank{rank}").read_text()) for rank in range(ranks)]
         missing = [name for name in commands if name not in by_rank[0]]
         assert ended.code == 0 and not missing, (missing[:1], ended)
@@ -67,7 +83,9 @@ class Place:
 
     def history(self, run: str = "runs/job") -> list[dict]:
         """The records of a run's history."""
-        return [json.loads(line) for line in (self / run / "history.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line) for line in (self / run / "history.jsonl").read_text().splitlines()
+        ]
 
     def checkpoints(self, run: str = "runs/job") -> list[str]:
         """The names in a run's checkpoint directory, hidden ones too."""
@@ -81,18 +99,38 @@ def write_digits(path: Path, rows: int = ROWS) -> None:
 
     source = read_digits()
     for split in source.images:
-        source.images[split], source.labels[split] = source.images[split][:rows], source.labels[split][:rows]
+        source.images[split], source.labels[split] = (
+            source.images[split][:rows],
+            source.labels[split][:rows],
+        )
     write_dataset(path, source, validation=0.1, seed=1)
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
-    """A small digits.h5; on the way all kernels that it needs are compiled, which no test's time limit includes."""
+    """A small digits.h5; on the way all kernels that it needs are compiled, which no test's time
+    limit includes.
+    """
     path = tmp_path_factory.mktemp("dataset") / "digits.h5"
     write_digits(path)
     (path.parent / "job.toml").write_text(JOB)
-    online = ["--set", "training.batch=1", "--set", "optimizer.name=sgd", "--set", "training.epochs=1", "--overwrite"]
-    Place(path.parent).all_of(1, {"steps": ["train", "job.toml", "--set", "network.dropout=0.1"], "online": ["train", "job.toml", *online]}, limit=290)
+    online = [
+        "--set",
+        "training.batch=1",
+        "--set",
+        "optimizer.name=sgd",
+        "--set",
+        "training.epochs=1",
+        "--overwrite",
+    ]
+    Place(path.parent).all_of(
+        1,
+        {
+            "steps": ["train", "job.toml", "--set", "network.dropout=0.1"],
+            "online": ["train", "job.toml", *online],
+        },
+        limit=290,
+    )
     return path
 
 

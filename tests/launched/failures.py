@@ -1,4 +1,6 @@
-"""Programs that fail in one way each, started by test_abort.py: python failures.py CASE. Rank 1 is the one that fails alone."""
+"""Programs that fail in one way each, started by test_abort.py: python failures.py CASE. Rank 1
+is the one that fails alone.
+"""
 
 import os
 import signal
@@ -17,7 +19,9 @@ MISTAKE = EnsyncError("training.epochs = -3", "at least 1", "change it in the jo
 
 
 def others_wait(comm, fail, shared=True):
-    """Rank 1 fails after a while in which the others have come to wait for it in a sum, in shared memory or MPI's."""
+    """Rank 1 fails after a while in which the others have come to wait for it in a sum, in
+    shared memory or MPI's.
+    """
     allreduce = Allreduce(comm)
     vector = allreduce.vector(20_000) if shared else np.zeros(20_000, np.float32)
     for step in range(20):
@@ -36,10 +40,12 @@ def bug():
 
 
 def bug_that_tells_the_shared_memory():
-    """Print the names of the memory that this rank shares with others, those that it has lost already included."""
+    """Print the names of the memory that this rank shares with others, those that it has lost
+    already included.
+    """
     with open("/proc/self/maps") as lines:
         print(*{line.split()[5] for line in lines if " /dev/shm/" in line}, sep="\n", flush=True)
-    time.sleep(0.2)    # the launcher passes it on
+    time.sleep(0.2)  # the launcher passes it on
     bug()
 
 
@@ -55,8 +61,12 @@ CASES = {
     "fine": lambda comm: comm.Barrier(),
     "bug on one rank": lambda comm: others_wait(comm, bug),
     "bug on one rank, others in MPI": lambda comm: others_wait(comm, bug, shared=False),
-    "bug on one rank, which tells its memory": lambda comm: others_wait(comm, bug_that_tells_the_shared_memory),
-    "bug on one rank, others asleep": lambda comm: bug() if comm.rank == 1 else patient_barrier(comm),
+    "bug on one rank, which tells its memory": lambda comm: others_wait(
+        comm, bug_that_tells_the_shared_memory
+    ),
+    "bug on one rank, others asleep": lambda comm: (
+        bug() if comm.rank == 1 else patient_barrier(comm)
+    ),
     "bug on one rank, others finished": lambda comm: bug() if comm.rank == 1 else None,
     "bug on all ranks": lambda comm: bug(),
     "bug on the root": lambda comm: on_root(comm, bug),
@@ -64,7 +74,9 @@ CASES = {
     "mistake on one rank": lambda comm: others_wait(comm, refuse),
     "mistake on all ranks": lambda comm: refuse(),
     "mistake on the root": lambda comm: on_root(comm, refuse),
-    "mistake of the filling rank": lambda comm: node_shared(comm, (10,), np.uint8, lambda array: refuse()),
+    "mistake of the filling rank": lambda comm: node_shared(
+        comm, (10,), np.uint8, lambda array: refuse()
+    ),
     "killed": lambda comm: others_wait(comm, lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "terminated": lambda comm: others_wait(comm, lambda: os.kill(os.getpid(), signal.SIGTERM)),
     "leaves without a word": lambda comm: others_wait(comm, lambda: os._exit(7)),

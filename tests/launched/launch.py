@@ -10,8 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# What launchers leave in the environment of their ranks: a run started from one of them must not inherit it.
-_LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDI_", "MPIR_CVAR", "SLURM_", "GFORTRAN_")
+# What launchers leave in the environment of their ranks: a run started from one of them must not
+# inherit it.
+_LAUNCHER_PREFIXES = (
+    "PMI_",
+    "PMIX_",
+    "OMPI_",
+    "PRTE_",
+    "MPI_LOCAL",
+    "HYDI_",
+    "MPIR_CVAR",
+    "SLURM_",
+    "GFORTRAN_",
+)
 
 _OPENMPI = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -27,7 +38,9 @@ _OPENMPI = {
 
 @dataclass
 class Run:
-    """How a run ended: exit code, what it wrote, seconds it took, and whether the time limit ended it."""
+    """How a run ended: exit code, what it wrote, seconds it took, and whether the time limit
+    ended it.
+    """
 
     code: int
     out: str
@@ -37,19 +50,28 @@ class Run:
 
 
 def mpirun() -> list[str]:
-    """Return the command of the mpirun that belongs to this Python's environment, or else the first on PATH."""
+    """Return the command of the mpirun that belongs to this Python's environment, or else the
+    first on PATH.
+    """
     own = Path(sys.executable).parent / "mpirun"
     return [str(own) if own.exists() else "mpirun"]
 
 
 def environment() -> dict[str, str]:
-    """Return this environment without a launcher's traces, with what Open MPI needs where that is used (MPICH ignores it)."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_PREFIXES)}
+    """Return this environment without a launcher's traces, with what Open MPI needs where that
+    is used (MPICH ignores it).
+    """
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_PREFIXES)
+    }
     return kept | _OPENMPI
 
 
-def start(ranks: int, *arguments: str, flags: Sequence[str] = (), through: Sequence[str] = (), **options) -> subprocess.Popen:
-    """Start `python arguments` on that many ranks in a process group of its own; the caller ends it with `stop`.
+def start(
+    ranks: int, *arguments: str, flags: Sequence[str] = (), through: Sequence[str] = (), **options
+) -> subprocess.Popen:
+    """Start `python arguments` on that many ranks in a process group of its own; the caller ends it
+    with `stop`.
 
     flags: of mpirun; through: a command that starts Python.
     """

@@ -42,7 +42,9 @@ def rank_processes(pid: int) -> dict[int, int]:
     found = {}
     for process in descendants(pid):
         try:
-            variables = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+            variables = (
+                Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+            )
         except OSError:
             continue
         for name in _RANK:
@@ -51,7 +53,9 @@ def rank_processes(pid: int) -> dict[int, int]:
 
 
 def kill_all(pid: int) -> None:
-    """Send SIGKILL to mpirun, its helpers and all ranks, as the end of a batch job or of a node does."""
+    """Send SIGKILL to mpirun, its helpers and all ranks, as the end of a batch job or of a node
+    does.
+    """
     for process in descendants(pid)[::-1]:
         try:
             os.kill(process, signal.SIGKILL)
@@ -60,11 +64,25 @@ def kill_all(pid: int) -> None:
 
 
 def in_terminal(place, *command):
-    """Start a command as the foreground of a terminal of its own; return its process and the terminal's other end."""
+    """Start a command as the foreground of a terminal of its own; return its process and the
+    terminal's other end.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])", *command],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=place.directory, env=launch.environment() | {"TERM": "xterm"})
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            "os.execvp(sys.argv[1], sys.argv[1:])",
+            *command,
+        ],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        cwd=place.directory,
+        env=launch.environment() | {"TERM": "xterm"},
+    )
     os.close(theirs)
     os.set_blocking(ours, False)
     return process, ours

@@ -1,4 +1,6 @@
-"""Programs that come to a standstill in one way each, started by test_watchdog.py: python standstills.py CASE LIMIT. Rank 1 is the one that fails."""
+"""Programs that come to a standstill in one way each, started by test_watchdog.py: python
+standstills.py CASE LIMIT. Rank 1 is the one that fails.
+"""
 
 import os
 import signal
@@ -16,7 +18,9 @@ from ensync.mpi.world import on_root, patient_barrier, split, world
 
 
 def sums(comm, fail, shared=True):
-    """Rank 1 fails behind ten sums, in the eleventh of which the others wait, in shared memory or in MPI."""
+    """Rank 1 fails behind ten sums, in the eleventh of which the others wait, in shared memory
+    or in MPI.
+    """
     allreduce = Allreduce(comm)
     vector = allreduce.vector(20_000) if shared else np.zeros(20_000, np.float32)
     for step in range(20):
@@ -79,9 +83,11 @@ CASES = {
 }
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)    # which a run takes for a wish to stop; MPICH's launcher sends it when a rank has died
+    signal.signal(
+        signal.SIGUSR1, signal.SIG_IGN
+    )  # which a run takes for a wish to stop; MPICH's launcher sends it when a rank has died
     comm, LIMIT = world(), float(sys.argv[2])
-    if "nodes" in sys.argv:    # as if the odd ranks were on another node
+    if "nodes" in sys.argv:  # as if the odd ranks were on another node
         watchdog.node_of = lambda comm: split(comm, comm.rank % 2, comm.rank)
     with guard(comm), watchdog.watch(comm, LIMIT, "runs/x") as obstacle:
         assert not obstacle

@@ -1,4 +1,6 @@
-"""A rank that fails ends the job within seconds, with its number, node and reason once; each case on real mpirun."""
+"""A rank that fails ends the job within seconds, with its number, node and reason once; each
+case on real mpirun.
+"""
 
 import os
 import signal
@@ -28,7 +30,12 @@ def test_nothing_is_said_when_nothing_fails():
 
 @pytest.mark.parametrize(
     ("case", "ranks"),
-    [("bug on one rank", 2), ("bug on one rank", 4), ("bug on one rank, others in MPI", 2), ("bug on one rank, others asleep", 3)],
+    [
+        ("bug on one rank", 2),
+        ("bug on one rank", 4),
+        ("bug on one rank, others in MPI", 2),
+        ("bug on one rank, others asleep", 3),
+    ],
 )
 def test_a_bug_on_one_rank_is_told_once_with_rank_node_and_traceback(case, ranks):
     ended = run(case, ranks)
@@ -38,7 +45,15 @@ def test_a_bug_on_one_rank_is_told_once_with_rank_node_and_traceback(case, ranks
     assert "abort.py" not in ended.err.partition("ValueError")[0]
 
 
-@pytest.mark.parametrize("case", ["bug on all ranks", "bug on the root", "bug on one rank, others finished", "bug on all but the root"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "bug on all ranks",
+        "bug on the root",
+        "bug on one rank, others finished",
+        "bug on all but the root",
+    ],
+)
 def test_a_bug_on_several_ranks_is_told_once(case):
     ended = run(case, 3)
     assert ended.code == 1
@@ -48,11 +63,16 @@ def test_a_bug_on_several_ranks_is_told_once(case):
 def test_a_mistake_on_one_rank_is_a_sentence_with_its_rank():
     ended = run("mistake on one rank", 3)
     assert ended.code == 2
-    assert ended.err.count(f"[rank 1 of 3 on {socket.gethostname()}] {SENTENCE}") == 1 and "Traceback" not in ended.err
+    assert (
+        ended.err.count(f"[rank 1 of 3 on {socket.gethostname()}] {SENTENCE}") == 1
+        and "Traceback" not in ended.err
+    )
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
-@pytest.mark.parametrize("case", ["mistake on all ranks", "mistake on the root", "mistake of the filling rank"])
+@pytest.mark.parametrize(
+    "case", ["mistake on all ranks", "mistake on the root", "mistake of the filling rank"]
+)
 def test_a_mistake_of_the_whole_job_is_one_sentence_and_code_2(case, ranks):
     ended = run(case, ranks)
     assert ended.code == 2 and ended.out == ""
@@ -67,14 +87,23 @@ def test_a_rank_that_dies_ends_the_job(case):
 
 def test_an_interrupted_rank_says_so():
     ended = run("interrupted rank")
-    assert ended.code == 130 and "[rank 1 of 2" in ended.err and "interrupted" in ended.err and "Traceback" not in ended.err
+    assert (
+        ended.code == 130
+        and "[rank 1 of 2" in ended.err
+        and "interrupted" in ended.err
+        and "Traceback" not in ended.err
+    )
 
 
 def test_exit_codes_arrive():
     assert run("exit 0 on all ranks").code == 0
     assert run("exit 3 on all ranks").code == 3
     alone = run("exit 3 on one rank")
-    assert alone.code == 3 and alone.err.count("[rank 1 of 2") == 1 and "left with exit code 3" in alone.err
+    assert (
+        alone.code == 3
+        and alone.err.count("[rank 1 of 2") == 1
+        and "left with exit code 3" in alone.err
+    )
     words = run("exit with words")
     assert words.code == 1 and words.err.startswith("enough\n") and words.err.count("enough") == 1
 

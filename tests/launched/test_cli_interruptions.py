@@ -1,4 +1,6 @@
-"""Runs that are killed, signalled or interrupted at any moment end soon, leave whole files, and resume to the same bits."""
+"""Runs that are killed, signalled or interrupted at any moment end soon, leave whole files, and
+resume to the same bits.
+"""
 
 import os
 import random
@@ -17,20 +19,37 @@ from launched.processes import in_terminal, kill_all, rank_processes, shown, wai
 
 from ensync.storage.checkpoint import load_checkpoint, newest_valid
 
-pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(400), pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds ranks in /proc")]
+pytestmark = [
+    pytest.mark.mpi_skip,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="finds ranks in /proc"),
+]
 
 # Long enough to be hit in the middle: 210 steps and 90 checkpoints in about a second.
-LONG = ["--set", "training.epochs=30", "--set", "checkpoint.every_steps=3", "--set", "network.dropout=0.1"]
+LONG = [
+    "--set",
+    "training.epochs=30",
+    "--set",
+    "checkpoint.every_steps=3",
+    "--set",
+    "network.dropout=0.1",
+]
 TIMES = {"seconds", "samples_per_second", "elapsed"}
 
 
 def state(place, run):
-    """All vectors of the newest checkpoint, the members' positions and the history, without times."""
+    """All vectors of the newest checkpoint, the members' positions and the history, without
+    times.
+    """
     found, rejected = newest_valid(place / run / "checkpoints")
     assert not rejected
     attributes, arrays = load_checkpoint(found)
     positions = [{k: v for k, v in p.items() if k not in TIMES} for p in attributes["positions"]]
-    return arrays, positions, [{k: v for k, v in r.items() if k not in TIMES} for r in place.history(run)]
+    return (
+        arrays,
+        positions,
+        [{k: v for k, v in r.items() if k not in TIMES} for r in place.history(run)],
+    )
 
 
 def assert_same(place, run, other):
@@ -60,14 +79,21 @@ def steps_of(place, run):
 def begin(place, run, ranks=2, verb="train", after=20, **options):
     """Start a run or its continuation and wait until it has made some steps."""
     before = steps_of(place, run)
-    words = ["train", "job.toml", *LONG, "--set", f"output.directory={run}"] if verb == "train" else ["resume", run]
+    words = (
+        ["train", "job.toml", *LONG, "--set", f"output.directory={run}"]
+        if verb == "train"
+        else ["resume", run]
+    )
     process = place.start(ranks, *words, **options)
     wait_until(lambda: steps_of(place, run) >= before + after or process.poll() is not None)
     return process
 
 
 def starting(process, ranks=2):
-    """Return the ranks' process numbers as soon as all of them have run the program's first line, which notes signals."""
+    """Return the ranks' process numbers as soon as all of them have run the program's first
+    line, which notes signals.
+    """
+
     def noting():
         found = rank_processes(process.pid)
         return found if len(found) == ranks and all(map(catches_usr1, found.values())) else {}
@@ -112,11 +138,18 @@ def test_runs_killed_again_and_again_resume_to_the_same_bits(whole):
         time.sleep(choose.uniform(0, 0.2))
         kill_all(process.pid)
         ended(process)
-        assert (whole / run / "lock.json").exists(), "which a killed run cannot remove, and the next one takes over"
+        assert (whole / run / "lock.json").exists(), (
+            "which a killed run cannot remove, and the next one takes over"
+        )
     assert 0 < steps_of(whole, run) < 210
     (whole / run / "history.jsonl").write_bytes(b"garbage\n")
     out = whole.done(2, "resume", run)
-    assert out.count(f"warning: {run}/history.jsonl was rebuilt from the checkpoint: records restored ") == 1
+    assert (
+        out.count(
+            f"warning: {run}/history.jsonl was rebuilt from the checkpoint: records restored "
+        )
+        == 1
+    )
     assert_same(whole, run, "runs/whole")
 
 
@@ -126,14 +159,26 @@ def test_signals_stop_with_a_checkpoint_and_code_75(whole):
     process = begin(whole, run)
     os.kill(rank_processes(process.pid)[1], signal.SIGUSR1)
     code, _, err = ended(process)
-    assert (code, err.count("stopped by SIGUSR1 after ")) == (75, 1) and f"`ensync resume {run}` continues." in err, err
+    assert (code, err.count("stopped by SIGUSR1 after ")) == (
+        75,
+        1,
+    ) and f"`ensync resume {run}` continues." in err, err
     process = begin(whole, run, verb="resume")
-    os.killpg(process.pid, signal.SIGSTOP)    # the launcher; the ranks go on
+    os.killpg(process.pid, signal.SIGSTOP)  # the launcher; the ranks go on
     second = whole.all_of(1, {verb: [verb, run] for verb in ("resume", "fuse", "describe")})
-    holder = f"`ensync resume`, process {rank_processes(process.pid)[0]} on {socket.gethostname()}, since 20"
+    holder = (
+        f"`ensync resume`, process {rank_processes(process.pid)[0]} on "
+        f"{socket.gethostname()}, since 20"
+    )
     for verb in ("resume", "fuse"):
-        assert second[verb][0]["code"] == 2 and f"'{run}' is in use by {holder}" in second[verb][0]["err"], second
-    assert f"in use by   {holder}" in second["describe"][0]["out"] and "last sign of life" in second["describe"][0]["out"]
+        assert (
+            second[verb][0]["code"] == 2
+            and f"'{run}' is in use by {holder}" in second[verb][0]["err"]
+        ), second
+    assert (
+        f"in use by   {holder}" in second["describe"][0]["out"]
+        and "last sign of life" in second["describe"][0]["out"]
+    )
     os.killpg(process.pid, signal.SIGCONT)
     for pid in rank_processes(process.pid).values():
         os.kill(pid, signal.SIGTERM)
@@ -148,8 +193,19 @@ def test_signals_stop_with_a_checkpoint_and_code_75(whole):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_control_c_leaves_a_valid_checkpoint(whole, ranks):
     run = f"runs/interrupted{ranks}"
-    program = [sys.executable, "-m", "ensync", "train", "job.toml", *LONG, "--set", f"output.directory={run}"]
-    process, terminal = in_terminal(whole, *([*launch.mpirun(), "-n", str(ranks)] if ranks > 1 else []), *program)
+    program = [
+        sys.executable,
+        "-m",
+        "ensync",
+        "train",
+        "job.toml",
+        *LONG,
+        "--set",
+        f"output.directory={run}",
+    ]
+    process, terminal = in_terminal(
+        whole, *([*launch.mpirun(), "-n", str(ranks)] if ranks > 1 else []), *program
+    )
     text = ""
     try:
         wait_until(lambda: steps_of(whole, run) >= 20)
@@ -162,7 +218,7 @@ def test_control_c_leaves_a_valid_checkpoint(whole, ranks):
     finally:
         kill_all(process.pid)
     assert process.wait() not in (0, None) and "Traceback" not in text, text
-    if ranks == 1 or launch.library() == "MPICH":    # Open MPI's mpirun sends SIGTERM instead
+    if ranks == 1 or launch.library() == "MPICH":  # Open MPI's mpirun sends SIGTERM instead
         assert process.returncode == 130 and text.count("stopped by SIGINT after ") == 1, text
     os.close(terminal)
     found, rejected = newest_valid(whole / run / "checkpoints")
@@ -180,7 +236,10 @@ def test_a_comparison_that_is_stopped_says_what_can_go_on(place):
         os.kill(pid, signal.SIGTERM)
     code, _, err = ended(process)
     assert code == 75 and err.count("stopped by SIGTERM after ") == 1 and "[rank" not in err, err
-    assert "in the part 'one rank' of the comparison; `ensync resume runs/job/one_rank` continues that alone, `ensync compare --resume` all of it." in err
+    assert (
+        "in the part 'one rank' of the comparison; `ensync resume runs/job/one_rank` continues "
+        "that alone, `ensync compare --resume` all of it." in err
+    )
 
 
 def test_resuming_by_an_edited_job_file_says_what_is_taken(place):
@@ -189,7 +248,13 @@ def test_resuming_by_an_edited_job_file_says_what_is_taken(place):
     (place / "job.toml").write_text(edited)
     out = place.done(2, "train", "job.toml", "--resume", "--set", "training.epochs=2")
     assert "taken from --set: training.epochs = 2 (was 1)\n" in out
-    assert out.count("not taken: optimizer.learning_rate = 0.3 (the run: 0.02); to change one give --set") == 1 and out.count("warning: the job file") == 1
+    assert (
+        out.count(
+            "not taken: optimizer.learning_rate = 0.3 (the run: 0.02); to change one give --set"
+        )
+        == 1
+        and out.count("warning: the job file") == 1
+    )
     assert [r["learning_rate"] for r in place.history()] == [0.02, 0.02]
     out = place.done(2, "resume", "runs/job", "--set", "training.epochs=3")
     assert "taken from --set: training.epochs = 3 (was 2)" in out and "not taken" not in out
@@ -215,17 +280,28 @@ main()
 GONE = "__import__('ensync.errors').errors.EnsyncError('the file is gone', 'a file', 'look for it')"
 
 
-@pytest.mark.parametrize(("rank", "error", "code", "reason"), [
-    (1, "OSError(5, 'Input/output error')", 2, "the device reports an input/output error; expected "),
-    (2, GONE, 2, "the file is gone; expected a file; look for it."),
-    (0, "MemoryError()", 2, "there is not enough memory; expected "),
-    (1, "ZeroDivisionError('a bug')", 1, "ZeroDivisionError: a bug"),
-])
+@pytest.mark.parametrize(
+    ("rank", "error", "code", "reason"),
+    [
+        (
+            1,
+            "OSError(5, 'Input/output error')",
+            2,
+            "the device reports an input/output error; expected ",
+        ),
+        (2, GONE, 2, "the file is gone; expected a file; look for it."),
+        (0, "MemoryError()", 2, "there is not enough memory; expected "),
+        (1, "ZeroDivisionError('a bug')", 1, "ZeroDivisionError: a bug"),
+    ],
+)
 def test_a_rank_that_fails_is_named_once_with_its_node_and_reason(place, rank, error, code, reason):
     program = PATCHED.replace("RANK", str(rank)).replace("ERROR", error)
     end = launch.run(3, "-c", program, "train", "job.toml", limit=20, cwd=place.directory)
     assert not end.timed_out and end.code == code
-    assert end.err.count(f"[rank {rank} of 3 on {socket.gethostname()}] ") == 1 and end.err.count("[rank ") == 1, end.err
+    assert (
+        end.err.count(f"[rank {rank} of 3 on {socket.gethostname()}] ") == 1
+        and end.err.count("[rank ") == 1
+    ), end.err
     assert end.err.count(reason) == 1 and end.err.count("Traceback") == (code == 1), end.err
 
 
@@ -238,26 +314,57 @@ def test_ctrl_c_while_ranks_start_ends_them_all(whole):
         time.sleep(delay)
         os.write(terminal, b"\x03")
         try:
-            assert process.wait(timeout=10) == (130 if launch.library() == "MPICH" else process.returncode or 1)
+            assert process.wait(timeout=10) == (
+                130 if launch.library() == "MPICH" else process.returncode or 1
+            )
         finally:
             kill_all(process.pid)
             os.close(terminal)
 
 
-@pytest.mark.parametrize(("number", "delay", "ranks"), [(signal.SIGUSR1, 0, [0, 1]), (signal.SIGTERM, 0.3, [0]), (signal.SIGHUP, 0.6, [0, 1]), (signal.SIGUSR1, 0.9, [1])])
+@pytest.mark.parametrize(
+    ("number", "delay", "ranks"),
+    [
+        (signal.SIGUSR1, 0, [0, 1]),
+        (signal.SIGTERM, 0.3, [0]),
+        (signal.SIGHUP, 0.6, [0, 1]),
+        (signal.SIGUSR1, 0.9, [1]),
+    ],
+)
 def test_a_signal_while_ranks_start_ends_them_to_be_started_again(place, number, delay, ranks):
-    """While they import, inside MPI's start, which drops SIGUSR1 with MPICH, while kernels are loaded, and in the first steps."""
-    process = place.start(2, "train", "job.toml", "--set", "training.epochs=1000000", "--set", "checkpoint.every_epochs=0")
+    """While they import, inside MPI's start, which drops SIGUSR1 with MPICH, while kernels are
+    loaded, and in the first steps.
+    """
+    process = place.start(
+        2,
+        "train",
+        "job.toml",
+        "--set",
+        "training.epochs=1000000",
+        "--set",
+        "checkpoint.every_epochs=0",
+    )
     pids = starting(process)
     time.sleep(delay)
     for rank in ranks:
         os.kill(pids[rank], number)
     code, _, err = ended(process, 20)
     assert code == 75 and err.count(f"stopped by {number.name} ") == 1, err
-    assert ranks == [1] or not (place / "runs/job/lock.json").exists()    # rank 0, which holds it, was aborted by the other
+    assert (
+        ranks == [1] or not (place / "runs/job/lock.json").exists()
+    )  # rank 0, which holds it, was aborted by the other
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored():
-    program = "from ensync.signals import stop_on_signals\nimport signal\nwith stop_on_signals(): print(signal.getsignal(signal.SIGHUP).name)"
-    run = subprocess.run(["nohup", sys.executable, "-c", program], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True)
+    program = (
+        "from ensync.signals import stop_on_signals\nimport signal\nwith "
+        "stop_on_signals(): print(signal.getsignal(signal.SIGHUP).name)"
+    )
+    run = subprocess.run(
+        ["nohup", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=True,
+    )
     assert run.stdout == "SIG_IGN\n"

@@ -1,4 +1,6 @@
-"""Deterministic runs on more ranks than the other tests for ranks are started on, and with ranks lost and gained in between."""
+"""Deterministic runs on more ranks than the other tests for ranks are started on, and with ranks
+lost and gained in between.
+"""
 
 from pathlib import Path
 
@@ -7,10 +9,25 @@ from launched import launch
 
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
-TESTS = ["tests/strategies/test_mpi_deterministic.py", "-k", "leave_the_bits_of_one_rank or goes_on"]
+TESTS = [
+    "tests/strategies/test_mpi_deterministic.py",
+    "-k",
+    "leave_the_bits_of_one_rank or goes_on",
+]
 
 
 def test_five_and_eight_ranks_leave_the_bits_of_one():
-    for ranks in (1, 5, 8):   # one rank first: it compiles
-        ended = launch.run(ranks, "-m", "pytest", "--with-mpi", "--color=no", "--timeout", "500", *TESTS, limit=600, cwd=ROOT)
+    for ranks in (1, 5, 8):  # one rank first: it compiles
+        ended = launch.run(
+            ranks,
+            "-m",
+            "pytest",
+            "--with-mpi",
+            "--color=no",
+            "--timeout",
+            "500",
+            *TESTS,
+            limit=600,
+            cwd=ROOT,
+        )
         assert ended.code == 0 and not ended.timed_out and " passed" in ended.out, ended

@@ -1,4 +1,6 @@
-"""A launcher that does not belong to the MPI library, and no MPI library at all, each get a sentence."""
+"""A launcher that does not belong to the MPI library, and no MPI library at all, each get a
+sentence.
+"""
 
 import os
 import subprocess
@@ -41,7 +43,9 @@ def test_one_rank_that_is_alone_is_alone(variables):
 
 @pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_every_rank_alone_is_refused_with_the_variable_that_says_so(name):
-    with pytest.raises(EnsyncError, match=rf"started 4 ranks \({name}=4\) but Open MPI sees 1.*srun --mpi=pmix"):
+    with pytest.raises(
+        EnsyncError, match=rf"started 4 ranks \({name}=4\) but Open MPI sees 1.*srun --mpi=pmix"
+    ):
         launcher.check_after({name: "4"}, "Open MPI", 1)
     launcher.check_after({name: "4"}, "Open MPI", 4)
 
@@ -60,14 +64,19 @@ def test_open_mpis_mpirun_is_refused_before_another_library_aborts():
 
 def test_a_mismatch_is_one_sentence_without_traceback():
     ended = ensync("train", "none.toml", SLURM_STEP_NUM_TASKS="3")
-    assert ended.returncode == 2 and "Traceback" not in ended.stderr and "Warning" not in ended.stderr
+    assert (
+        ended.returncode == 2 and "Traceback" not in ended.stderr and "Warning" not in ended.stderr
+    )
     assert ended.stderr.count("the launcher started 3 ranks (SLURM_STEP_NUM_TASKS=3)") == 1
 
 
 def test_without_an_mpi_library_training_says_what_to_install():
     ended = ensync("train", "none.toml", MPI4PY_LIBMPI=os.devnull)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
-    assert "no MPI library could be loaded" in ended.stderr and "pip install 'ensync[mpich]'" in ended.stderr
+    assert (
+        "no MPI library could be loaded" in ended.stderr
+        and "pip install 'ensync[mpich]'" in ended.stderr
+    )
 
 
 def test_without_an_mpi_library_help_and_data_work(tmp_path):
@@ -77,6 +86,9 @@ def test_without_an_mpi_library_help_and_data_work(tmp_path):
 
 
 def test_only_one_thread_at_a_time_calls_mpi():
-    code = "import ensync.mpi; from mpi4py import MPI; assert MPI.Query_thread() >= MPI.THREAD_SERIALIZED"
+    code = (
+        "import ensync.mpi; from mpi4py import MPI; assert MPI.Query_thread() >= "
+        "MPI.THREAD_SERIALIZED"
+    )
     ended = launch.run(2, "-c", code)
     assert ended.code == 0, ended

@@ -30,7 +30,12 @@ def test_every_rank_gets_the_sum(comm, n, dtype):
     vector = share(comm.rank, n, dtype)
     expected = np.sum([share(rank, n, np.float64) for rank in range(comm.size)], axis=0)
     sums.Allreduce(comm)(vector)
-    np.testing.assert_allclose(vector, expected, rtol=1e-5 if dtype == np.float32 else 1e-12, atol=1e-5 if dtype == np.float32 else 1e-12)
+    np.testing.assert_allclose(
+        vector,
+        expected,
+        rtol=1e-5 if dtype == np.float32 else 1e-12,
+        atol=1e-5 if dtype == np.float32 else 1e-12,
+    )
     assert sums.replicas_equal(comm, vector)
 
 
@@ -59,7 +64,11 @@ def test_its_own_vectors_sum_in_place_in_order_of_rank(comm, n, dtype):
     for _ in range(3):
         vector[:] = share(comm.rank, n, dtype)
         allreduce(vector)
-        assert np.array_equal(vector, expected) if topology(comm).nodes == 1 else np.allclose(vector, expected, rtol=1e-5)
+        assert (
+            np.array_equal(vector, expected)
+            if topology(comm).nodes == 1
+            else np.allclose(vector, expected, rtol=1e-5)
+        )
     assert sums.replicas_equal(comm, vector)
     allreduce.close()
 
@@ -81,7 +90,9 @@ def test_nodes_with_several_ranks_sum_across_nodes(comm, n):
 
 
 def test_without_shared_memory_its_own_vectors_are_summed_by_mpi(comm, monkeypatch):
-    monkeypatch.setattr(sums, "free_space_obstacle", lambda nbytes: "no room" if comm.rank == 0 else "")
+    monkeypatch.setattr(
+        sums, "free_space_obstacle", lambda nbytes: "no room" if comm.rank == 0 else ""
+    )
     allreduce = sums.Allreduce(comm)
     vector = allreduce.vector(1000)
     vector += comm.rank
@@ -146,7 +157,9 @@ def test_counts_and_arrays_are_summed(comm):
 
 
 def test_things_are_gathered_in_order_of_rank(comm):
-    assert sums.gather_to_root(comm, f"rank {comm.rank}") == ([f"rank {rank}" for rank in range(comm.size)] if comm.rank == 0 else None)
+    assert sums.gather_to_root(comm, f"rank {comm.rank}") == (
+        [f"rank {rank}" for rank in range(comm.size)] if comm.rank == 0 else None
+    )
 
 
 def test_replicas_that_differ_in_one_bit_are_found(comm):
@@ -168,7 +181,9 @@ def test_a_shared_update_is_every_rank_s_own_update(comm, n, nodes):
     update.parameters[:] = expected = share(99, n, np.float64)
     state, moved = np.zeros(n), np.zeros(n)
     for step in range(3):
-        total = np.sum([share(100 * step + rank, n + behind, np.float64) for rank in range(comm.size)], axis=0)
+        total = np.sum(
+            [share(100 * step + rank, n + behind, np.float64) for rank in range(comm.size)], axis=0
+        )
         moved += total[:n]
         expected = expected - 0.1 * moved
 

@@ -30,7 +30,9 @@ def test_the_sum_is_the_trees_to_the_bit(shards, dtype):
     for n in (0, 1, 3, 1000, 4099, 1000):
         out = np.full(n, np.nan, dtype)
         total.over_shards((vector_of(shard, n, dtype) for shard in total.mine), out)
-        assert np.array_equal(out, tree_sum([vector_of(shard, n, dtype) for shard in range(shards)]))
+        assert np.array_equal(
+            out, tree_sum([vector_of(shard, n, dtype) for shard in range(shards)])
+        )
 
 
 def test_a_vector_may_be_reused_for_the_next_shard_and_for_the_sum():

@@ -23,7 +23,10 @@ def test_the_first_rank_of_a_node_fills_what_all_of_them_see(comm):
         array[...] = np.arange(array.size).reshape(array.shape)
 
     array = shared_memory.node_shared(comm, (100, 7), np.int32, fill)
-    assert np.array_equal(array, np.arange(700, dtype=np.int32).reshape(100, 7)) and array.flags.c_contiguous
+    assert (
+        np.array_equal(array, np.arange(700, dtype=np.int32).reshape(100, 7))
+        and array.flags.c_contiguous
+    )
     assert calls == ([comm.rank] if topology(comm).local_rank == 0 else [])
     shared_memory.release(array)
     assert not shared_memory._open

@@ -1,4 +1,6 @@
-"""The bytes of a network are known without making it, and making it takes time in proportion to its layers."""
+"""The bytes of a network are known without making it, and making it takes time in proportion to
+its layers.
+"""
 
 import sys
 
@@ -19,7 +21,9 @@ NETWORKS = {
 
 
 def build(settings, shape, rows):
-    job = job_from_dict({"data": {"path": "none.h5"}, "network": settings, "output": {"directory": "none"}})
+    job = job_from_dict(
+        {"data": {"path": "none.h5"}, "network": settings, "output": {"directory": "none"}}
+    )
     return zoo.build(job, shape, 10, rows)
 
 
@@ -43,13 +47,18 @@ def test_what_is_counted_is_what_is_held(name, monkeypatch):
     with counted() as count:
         network = build(*NETWORKS[name], 16)
     assert Workspace.arrays == {} and held(network, {}) < 1e6, "counting takes memory"
-    made = held(build(*NETWORKS[name], 16), {}) + sum(array.nbytes for array in Workspace.arrays.values())
+    made = held(build(*NETWORKS[name], 16), {}) + sum(
+        array.nbytes for array in Workspace.arrays.values()
+    )
     assert count.bytes == pytest.approx(made, rel=0.002)
 
 
 def test_more_than_any_memory_is_counted_too():
     with counted() as count:
-        assert build({"name": "mlp", "hidden": [10**9, 10**7]}, (28, 28, 1), 16).parameters.size > 10**16
+        assert (
+            build({"name": "mlp", "hidden": [10**9, 10**7]}, (28, 28, 1), 16).parameters.size
+            > 10**16
+        )
     assert count.bytes > 8 * 10**16
     with pytest.raises(MemoryError), counted():
         empty((1 << 31, 1 << 31), np.float32)

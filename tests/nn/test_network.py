@@ -23,7 +23,9 @@ def make_network(rows=7, shape=(5, 4, 1), classes=6, seed=3, **sections):
     network = zoo.build(make_job(**sections), shape, classes, rows)
     network.initialize(seed)
     random = np.random.default_rng(0)
-    network.parameters += 0.01 * random.standard_normal(len(network.parameters)).astype(network.dtype)   # biases too
+    network.parameters += 0.01 * random.standard_normal(len(network.parameters)).astype(
+        network.dtype
+    )  # biases too
     inputs = random.standard_normal((rows, int(np.prod(shape)))).astype(network.dtype)
     return network, inputs, random.integers(0, classes, rows)
 
@@ -33,9 +35,18 @@ CASES = [
     {"network": {"hidden": []}},
     {"network": {"hidden": [11], "activation": "tanh"}, "training": {"label_smoothing": 0.1}},
     {"network": {"hidden": [11], "activation": "logistic", "dropout": 0.4}},
-    {"network": {"name": "oregon-mlp", "hidden": [7, 6]}, "training": {"loss": "mean_squared_error"}},
-    {"network": {"name": "roy-mlp"}, "training": {"loss": "half_squared_error", "targets": [0.1, 0.9]}},
-    {"network": {"hidden": [9], "output_activation": "softmax"}, "training": {"loss": "mean_squared_error"}},
+    {
+        "network": {"name": "oregon-mlp", "hidden": [7, 6]},
+        "training": {"loss": "mean_squared_error"},
+    },
+    {
+        "network": {"name": "roy-mlp"},
+        "training": {"loss": "half_squared_error", "targets": [0.1, 0.9]},
+    },
+    {
+        "network": {"hidden": [9], "output_activation": "softmax"},
+        "training": {"loss": "mean_squared_error"},
+    },
 ]
 
 
@@ -62,7 +73,9 @@ def test_gradient_is_the_slope_of_the_loss(case):
 
 
 def test_rows_add_up():
-    """The gradients of two parts of a batch sum to that of the whole, dropout included: masks belong to global rows."""
+    """The gradients of two parts of a batch sum to that of the whole, dropout included: masks
+    belong to global rows.
+    """
     network, inputs, labels = make_network(network={"hidden": [9], "dropout": 0.3})
     network.backward(inputs, labels, 7, Step(True, 5, 0))
     whole = network.reduced.copy()
@@ -74,9 +87,19 @@ def test_rows_add_up():
 
 
 def test_counts_and_shapes():
-    network, _, _ = make_network(shape=(28, 28, 1), classes=10, network={"name": "oregon-mlp"}, training={"loss": "mean_squared_error"})
+    network, _, _ = make_network(
+        shape=(28, 28, 1),
+        classes=10,
+        network={"name": "oregon-mlp"},
+        training={"loss": "mean_squared_error"},
+    )
     assert len(network.parameters) == 784 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10
-    network, _, _ = make_network(shape=(28, 28, 1), classes=10, network={"name": "roy-mlp", "hidden": [150]}, training={"loss": "half_squared_error"})
+    network, _, _ = make_network(
+        shape=(28, 28, 1),
+        classes=10,
+        network={"name": "roy-mlp", "hidden": [150]},
+        training={"loss": "half_squared_error"},
+    )
     assert len(network.parameters) == 784 * 150 + 150 + 150 * 10 + 10
 
 
@@ -98,8 +121,11 @@ def test_equal_layers_start_differently():
 
 
 OPTIMIZERS = [
-    {"name": "sgd", "weight_decay": 0.01}, {"name": "momentum", "weight_decay": 0.01}, {"name": "nesterov"},
-    {"name": "adam", "weight_decay": 0.01}, {"name": "adamw", "weight_decay": 0.01},
+    {"name": "sgd", "weight_decay": 0.01},
+    {"name": "momentum", "weight_decay": 0.01},
+    {"name": "nesterov"},
+    {"name": "adam", "weight_decay": 0.01},
+    {"name": "adamw", "weight_decay": 0.01},
 ]
 
 
@@ -107,11 +133,22 @@ OPTIMIZERS = [
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_training_is_pytorchs(optimizer, precision):
     torch = pytest.importorskip("torch")
-    network, inputs, labels = make_network(rows=33, shape=(8, 8, 1), network={"hidden": [40, 17]}, training={"precision": precision},
-                                           optimizer={**optimizer, "learning_rate": 0.01})
+    network, inputs, labels = make_network(
+        rows=33,
+        shape=(8, 8, 1),
+        network={"hidden": [40, 17]},
+        training={"precision": precision},
+        optimizer={**optimizer, "learning_rate": 0.01},
+    )
     settings = make_job(optimizer={**optimizer, "learning_rate": 0.01}).optimizer
     ours = Optimizer(settings, len(network.parameters), network.dtype)
-    theirs = torch.nn.Sequential(torch.nn.Linear(64, 40), torch.nn.ReLU(), torch.nn.Linear(40, 17), torch.nn.ReLU(), torch.nn.Linear(17, 6))
+    theirs = torch.nn.Sequential(
+        torch.nn.Linear(64, 40),
+        torch.nn.ReLU(),
+        torch.nn.Linear(40, 17),
+        torch.nn.ReLU(),
+        torch.nn.Linear(17, 6),
+    )
     theirs = theirs.to(getattr(torch, precision))
     with torch.no_grad():
         for layer, linear in zip(network.layers, theirs[::2], strict=True):
@@ -128,27 +165,59 @@ def test_training_is_pytorchs(optimizer, precision):
         assert network.tail[LOSS_SUM] / 33 == pytest.approx(loss.item(), rel=1e-5)
         assert network.tail[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
         for layer, linear in zip(network.layers, theirs[::2], strict=True):
-            np.testing.assert_allclose(layer.weights_gradient, linear.weight.grad.numpy().T, rtol=tolerance, atol=tolerance / 10)
-            np.testing.assert_allclose(layer.bias_gradient, linear.bias.grad.numpy(), rtol=tolerance, atol=tolerance / 10)
+            np.testing.assert_allclose(
+                layer.weights_gradient,
+                linear.weight.grad.numpy().T,
+                rtol=tolerance,
+                atol=tolerance / 10,
+            )
+            np.testing.assert_allclose(
+                layer.bias_gradient, linear.bias.grad.numpy(), rtol=tolerance, atol=tolerance / 10
+            )
         ours.step(network.parameters, network.gradient)
         steps.step()
     for layer, linear in zip(network.layers, theirs[::2], strict=True):
-        np.testing.assert_allclose(layer.weights, linear.weight.detach().numpy().T, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            layer.weights, linear.weight.detach().numpy().T, rtol=tolerance, atol=tolerance
+        )
 
 
 def _torch_optimizer(torch, s, parameters):
     if s.name in ("adam", "adamw"):
         kind = torch.optim.Adam if s.name == "adam" else torch.optim.AdamW
-        return kind(parameters, lr=s.learning_rate, betas=(s.beta1, s.beta2), eps=s.epsilon or 1e-8, weight_decay=s.weight_decay)
+        return kind(
+            parameters,
+            lr=s.learning_rate,
+            betas=(s.beta1, s.beta2),
+            eps=s.epsilon or 1e-8,
+            weight_decay=s.weight_decay,
+        )
     momentum = 0.0 if s.name == "sgd" else s.momentum
-    return torch.optim.SGD(parameters, lr=s.learning_rate, momentum=momentum, weight_decay=s.weight_decay, nesterov=s.name == "nesterov")
+    return torch.optim.SGD(
+        parameters,
+        lr=s.learning_rate,
+        momentum=momentum,
+        weight_decay=s.weight_decay,
+        nesterov=s.name == "nesterov",
+    )
 
 
-@pytest.mark.parametrize("name,loss,targets", [("oregon-mlp", "mean_squared_error", (0.0, 1.0)), ("roy-mlp", "half_squared_error", (0.1, 0.9))])
+@pytest.mark.parametrize(
+    "name,loss,targets",
+    [
+        ("oregon-mlp", "mean_squared_error", (0.0, 1.0)),
+        ("roy-mlp", "half_squared_error", (0.1, 0.9)),
+    ],
+)
 def test_squared_errors_are_pytorchs(name, loss, targets):
     torch = pytest.importorskip("torch")
-    network, inputs, labels = make_network(network={"name": name}, training={"loss": loss, "targets": list(targets)})
-    weights = [(torch.tensor(x.weights, requires_grad=True), torch.tensor(x.bias, requires_grad=True)) for x in network.layers]
+    network, inputs, labels = make_network(
+        network={"name": name}, training={"loss": loss, "targets": list(targets)}
+    )
+    weights = [
+        (torch.tensor(x.weights, requires_grad=True), torch.tensor(x.bias, requires_grad=True))
+        for x in network.layers
+    ]
     values = torch.from_numpy(inputs)
     for w, b in weights:
         values = (torch.tanh if name == "oregon-mlp" else torch.sigmoid)(values @ w + b)

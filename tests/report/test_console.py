@@ -40,8 +40,16 @@ def log(clock):
 
 
 def record(epoch: int, **more: object) -> dict:
-    base = {"epoch": epoch, "train_loss": 0.5, "train_accuracy": 0.81, "validation_loss": 0.6, "validation_accuracy": 0.8,
-            "learning_rate": 1e-3, "samples_per_second": 12_345.6, "seconds": 1.234}
+    base = {
+        "epoch": epoch,
+        "train_loss": 0.5,
+        "train_accuracy": 0.81,
+        "validation_loss": 0.6,
+        "validation_accuracy": 0.8,
+        "learning_rate": 1e-3,
+        "samples_per_second": 12_345.6,
+        "seconds": 1.234,
+    }
     return base | more
 
 
@@ -50,7 +58,14 @@ def columns(line: str) -> list[str]:
 
 
 def test_pairs_are_two_aligned_columns():
-    lines = tables.pairs({"versions": "Ensync 0.1.0", "running on": tables.places(4, 2, ["a", "b"]), "fusion": None, "seed": 1})
+    lines = tables.pairs(
+        {
+            "versions": "Ensync 0.1.0",
+            "running on": tables.places(4, 2, ["a", "b"]),
+            "fusion": None,
+            "seed": 1,
+        }
+    )
     assert columns(lines[0]) == ["versions", "Ensync 0.1.0"]
     assert "4 ranks x 2 threads on 2 nodes (a, b)" in lines[1]
     assert "seed" in lines[2] and "fusion" not in "".join(lines)
@@ -60,16 +75,39 @@ def test_pairs_are_two_aligned_columns():
 def test_epoch_lines_stand_under_their_heads(log):
     with log.training(range(100, 1201, 100)):
         log.epoch(record(1))
-        log.epoch(record(12, train_loss=123.456, samples_per_second=1_234_567.0, validation_accuracy=None))
+        log.epoch(
+            record(12, train_loss=123.456, samples_per_second=1_234_567.0, validation_accuracy=None)
+        )
     heads, first, last = log.text().splitlines()
-    assert columns(first) == ["1/12", "0.5000", "81.00 %", "0.6000", "80.00 %", "0.001", "12,346", "1.23"]
+    assert columns(first) == [
+        "1/12",
+        "0.5000",
+        "81.00 %",
+        "0.6000",
+        "80.00 %",
+        "0.001",
+        "12,346",
+        "1.23",
+    ]
     assert columns(last)[1] == "123.4560" and columns(last)[4] == "-"
     assert len(heads) == len(first) == len(last)
-    assert [m.end() for m in re.finditer(r"\S+(?: \S+)*", heads)] == [m.end() for m in re.finditer(r"\S+(?: \S+)*", first)]
+    assert [m.end() for m in re.finditer(r"\S+(?: \S+)*", heads)] == [
+        m.end() for m in re.finditer(r"\S+(?: \S+)*", first)
+    ]
 
 
 def test_members_share_one_line_with_mean_and_range(log):
-    members = [record(1, member=m, train_loss=0.4 + 0.1 * m, train_accuracy=0.8 + 0.02 * m, samples_per_second=100.0, seconds=1.0 + m) for m in range(3)]
+    members = [
+        record(
+            1,
+            member=m,
+            train_loss=0.4 + 0.1 * m,
+            train_accuracy=0.8 + 0.02 * m,
+            samples_per_second=100.0,
+            seconds=1.0 + m,
+        )
+        for m in range(3)
+    ]
     log.epoch(members, epochs=5)
     heads, line = log.text().splitlines()
     assert columns(line)[1:3] == ["0.5000 (0.4000-0.6000)", "82.00 % (80.00-84.00)"]
@@ -78,8 +116,18 @@ def test_members_share_one_line_with_mean_and_range(log):
 
 
 def test_a_diverged_member_is_counted_and_left_out(log):
-    log.epoch([record(1, train_loss=0.4), record(1, train_loss=float("nan"), train_accuracy=0.1), record(1, train_loss=0.2)], epochs=5)
-    assert columns(log.text().splitlines()[1])[1:3] == ["0.3000 (0.2000-0.4000)", "81.00 % (81.00-81.00)"] and log.text().endswith("(1 member diverged)\n")
+    log.epoch(
+        [
+            record(1, train_loss=0.4),
+            record(1, train_loss=float("nan"), train_accuracy=0.1),
+            record(1, train_loss=0.2),
+        ],
+        epochs=5,
+    )
+    assert columns(log.text().splitlines()[1])[1:3] == [
+        "0.3000 (0.2000-0.4000)",
+        "81.00 % (81.00-81.00)",
+    ] and log.text().endswith("(1 member diverged)\n")
 
 
 def test_a_network_that_diverged_shows_a_dash(log):
@@ -94,7 +142,13 @@ def test_a_log_gets_a_progress_line_once_in_a_while(log, clock):
             log.step(step, 0.25)
     lines = log.text().splitlines()
     assert len(lines) == 4  # 125 s, one each 30 s
-    assert columns(lines[0]) == ["epoch 1/2", "step 620 of 2,000", "4.00 steps/s", "loss 0.2500", "5:45 left"]
+    assert columns(lines[0]) == [
+        "epoch 1/2",
+        "step 620 of 2,000",
+        "4.00 steps/s",
+        "loss 0.2500",
+        "5:45 left",
+    ]
 
 
 def test_epochs_of_a_growing_batch_have_fewer_steps(log, clock):
@@ -104,8 +158,11 @@ def test_epochs_of_a_growing_batch_have_fewer_steps(log, clock):
             log.step(step, 0.25)
     shown = [columns(line) for line in log.text().splitlines()]
     assert [(line[0], line[1], line[-1]) for line in shown] == [
-        ("epoch 1/3", "step 30 of 140", "1:50 left"), ("epoch 1/3", "step 60 of 140", "1:20 left"),
-        ("epoch 2/3", "step 90 of 140", "0:50 left"), ("epoch 3/3", "step 120 of 140", "0:20 left")]
+        ("epoch 1/3", "step 30 of 140", "1:50 left"),
+        ("epoch 1/3", "step 60 of 140", "1:20 left"),
+        ("epoch 2/3", "step 90 of 140", "0:50 left"),
+        ("epoch 3/3", "step 120 of 140", "0:20 left"),
+    ]
 
 
 def test_lines_put_off_the_next_progress_line(log, clock):
@@ -141,7 +198,10 @@ def screen(clock, monkeypatch):
     ours, theirs = os.openpty()
     with open(theirs, "w", encoding="utf-8") as stream, ThreadPoolExecutor(1) as reader:
         shown = reader.submit(read_until_end, ours)
-        yield lambda: Console(stream, clock=clock), lambda: os.write(theirs, END) and shown.result(timeout=20)
+        yield (
+            lambda: Console(stream, clock=clock),
+            lambda: os.write(theirs, END) and shown.result(timeout=20),
+        )
         os.write(theirs, END)
         shown.result(timeout=20)
     os.close(ours)
@@ -168,9 +228,13 @@ def test_a_terminal_gets_a_bar_below_the_lines(screen, clock):
     watch(open_console(), clock)
     shown = read()
     assert "epoch 1/3" in shown and "epoch 2/3" in shown and "100 steps/s  loss 0.2500" in shown
-    assert "  1/3     0.5000    81.00 %" in shown and f"{ESCAPE}[33mwarning: slow{ESCAPE}[0m" in shown
+    assert (
+        "  1/3     0.5000    81.00 %" in shown and f"{ESCAPE}[33mwarning: slow{ESCAPE}[0m" in shown
+    )
     assert shown.count("steps/s") <= 10, "a few times per second at most"
-    assert f"{ESCAPE}[?25l" not in shown, "the cursor must not be hidden, an aborted run could not bring it back"
+    assert f"{ESCAPE}[?25l" not in shown, (
+        "the cursor must not be hidden, an aborted run could not bring it back"
+    )
 
 
 def test_the_terminal_is_left_clean(screen, clock):
@@ -189,7 +253,10 @@ def test_no_color_is_respected(screen, clock, monkeypatch):
     open_console, read = screen
     watch(open_console(), clock)
     shown = read()
-    assert not re.search(rf"{ESCAPE}\[[0-9;]*3\d[0-9;]*m|{ESCAPE}\[[0-9;]*9\d[0-9;]*m", shown) and "warning: slow" in shown
+    assert (
+        not re.search(rf"{ESCAPE}\[[0-9;]*3\d[0-9;]*m|{ESCAPE}\[[0-9;]*9\d[0-9;]*m", shown)
+        and "warning: slow" in shown
+    )
 
 
 def test_a_pipe_gets_no_escape_codes_and_pays_for_no_terminal_library():
@@ -204,14 +271,25 @@ with console.training([10, 20]):
     console.advise("a")
 console.line(str({"rich", "matplotlib", "scipy.stats", "jinja2"} & set(sys.modules)))
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=os.environ | {"TERM": "xterm"})
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=os.environ | {"TERM": "xterm"},
+    )
     assert ESCAPE not in run.stdout and run.stdout.endswith("warning: w\nadvice: a\nset()\n")
 
 
 def test_names_from_files_cannot_steer_the_terminal(log, counts):
     log.warn("class \x1b[2J\rnamed\nso")
     log.test("\x1b]0;title", counts, ["\x1b[31mred"] + [str(i) for i in range(9)])
-    assert ESCAPE not in log.text() and "\r" not in log.text() and "warning: class \\x1b[2J\\rnamed\\nso\n" in log.text()
+    assert (
+        ESCAPE not in log.text()
+        and "\r" not in log.text()
+        and "warning: class \\x1b[2J\\rnamed\\nso\n" in log.text()
+    )
 
 
 def test_the_test_table_agrees_with_scikit_learn(log, counts):
@@ -223,13 +301,19 @@ def test_the_test_table_agrees_with_scikit_learn(log, counts):
     log.test("synchronous", counts, names, loss=0.3, top_k={"k": 5, "accuracy": 0.99})
     lines = {columns(line)[0]: columns(line) for line in log.text().splitlines() if line}
     for place, expected in enumerate(zip(*precision_recall_fscore_support(labels, predictions))):
-        assert lines[f"class {place}"][1:5] == [*map(text.percent, expected[:3]), f"{expected[3]:,}"]
+        assert lines[f"class {place}"][1:5] == [
+            *map(text.percent, expected[:3]),
+            f"{expected[3]:,}",
+        ]
     for average, name in (("macro", "mean of classes"), ("weighted", "weighted by images")):
         expected = precision_recall_fscore_support(labels, predictions, average=average)[:3]
         assert lines[name][1:4] == [*map(text.percent, expected)]
     first = log.text().splitlines()[1]
     right = np.trace(counts) / counts.sum()
-    assert f"{text.percent(right)} of 10,000 images right (95 % interval" in first and first.endswith("loss 0.3000, among the 5 likeliest 99.00 %")
+    assert (
+        f"{text.percent(right)} of 10,000 images right (95 % interval" in first
+        and first.endswith("loss 0.3000, among the 5 likeliest 99.00 %")
+    )
 
 
 def test_the_confusion_matrix_is_compact_and_left_out_when_too_wide(log, counts):
@@ -252,7 +336,17 @@ def test_the_comparison_table_has_dashes_and_notes(log, comparison):
     log.comparison(comparison)
     lines = log.text().splitlines()
     cells = {columns(line)[0]: columns(line) for line in lines if line}
-    assert cells["synchronous"][1:] == ["4", "89.69 %", "89.08 to 90.27 %", "89.64 %", "0.3600", "4.71", "3.01x", "75 %", "7.3 GB"]
+    assert cells["synchronous"][1:] == [
+        "4",
+        "89.69 %",
+        "89.08 to 90.27 %",
+        "89.64 %",
+        "0.3600",
+        "4.71",
+        "3.01x",
+        "75 %",
+        "7.3 GB",
+    ]
     assert cells["ensemble: weight averaging"][2:9] == ["-"] * 7
     assert any(line.startswith("  ensemble: weight averaging: members started") for line in lines)
     assert any(line.startswith("Synchronous training reached 89.69 %") for line in lines)
@@ -261,13 +355,23 @@ def test_the_comparison_table_has_dashes_and_notes(log, comparison):
 
 def test_the_sweep_table(log, sweep):
     log.sweep(sweep)
-    assert columns(log.text().splitlines()[1]) == ["optimizer.learning_rate", "test accuracy", "validation", "seconds", "samples/s"]
+    assert columns(log.text().splitlines()[1]) == [
+        "optimizer.learning_rate",
+        "test accuracy",
+        "validation",
+        "seconds",
+        "samples/s",
+    ]
     assert columns(log.text().splitlines()[-1]) == ["0.03", "-", "-", "5.00", "120,000"]
 
 
 def test_the_other_ranks_are_silent_and_have_every_method(capfd):
     silent = make_console(3)
-    names = [name for name, _ in inspect.getmembers(Console, inspect.isfunction) if not name.startswith("_")]
+    names = [
+        name
+        for name, _ in inspect.getmembers(Console, inspect.isfunction)
+        if not name.startswith("_")
+    ]
     assert "step" in names and "epoch" in names
     for name in names:
         assert name in vars(SilentConsole)
@@ -288,7 +392,10 @@ def test_a_verbose_rank_says_its_number(capfd):
 
 def test_rank_0_writes_to_standard_output(capfd):
     make_console(0).files({"page": "runs/comparison.html", "history": "runs/history.jsonl"})
-    assert capfd.readouterr().out == "\n  page     runs/comparison.html\n  history  runs/history.jsonl\n"
+    assert (
+        capfd.readouterr().out
+        == "\n  page     runs/comparison.html\n  history  runs/history.jsonl\n"
+    )
 
 
 def test_an_explicit_terminal_is_taken(clock):
@@ -300,10 +407,23 @@ def test_an_explicit_terminal_is_taken(clock):
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (text.percent(0.97216), "97.22 %"), (text.percent(float("nan")), "-"), (text.number(0.00001234), "1.234e-05"), (text.number(0.0), "0.0000"),
-        (text.count(1234567.8), "1,234,568"), (text.count(3.456), "3.46"), (text.seconds(0.0123), "0.0123"), (text.seconds(1234.5), "1,234"),
-        (text.clock(59.2), "1:00"), (text.clock(3725), "1:02:05"), (text.size(999), "999 B"), (text.size(1500), "1.5 kB"), (text.size(7.31e9), "7.3 GB"),
-        (text.size(999_900), "1.0 MB"), (text.factor(12.345), "12.3x"), (text.plural(1, "rank"), "1 rank"), (text.plural(2, "class", "classes"), "2 classes"),
+        (text.percent(0.97216), "97.22 %"),
+        (text.percent(float("nan")), "-"),
+        (text.number(0.00001234), "1.234e-05"),
+        (text.number(0.0), "0.0000"),
+        (text.count(1234567.8), "1,234,568"),
+        (text.count(3.456), "3.46"),
+        (text.seconds(0.0123), "0.0123"),
+        (text.seconds(1234.5), "1,234"),
+        (text.clock(59.2), "1:00"),
+        (text.clock(3725), "1:02:05"),
+        (text.size(999), "999 B"),
+        (text.size(1500), "1.5 kB"),
+        (text.size(7.31e9), "7.3 GB"),
+        (text.size(999_900), "1.0 MB"),
+        (text.factor(12.345), "12.3x"),
+        (text.plural(1, "rank"), "1 rank"),
+        (text.plural(2, "class", "classes"), "2 classes"),
         (text.pad("日本", 6), "  日本"),
     ],
 )

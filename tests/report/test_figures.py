@@ -19,14 +19,22 @@ def line_with(axes, label):
 def all_figures(comparison, sweep, counts):
     """Return every kind of figure by name."""
     names = comparison["class_names"]
-    scaling = {"synchronous": [{"ranks": r, "speedup": r**0.9, "efficiency": r**-0.1} for r in (1, 2, 4, 8, 16, 32)]}
+    scaling = {
+        "synchronous": [
+            {"ranks": r, "speedup": r**0.9, "efficiency": r**-0.1} for r in (1, 2, 4, 8, 16, 32)
+        ]
+    }
     return {
         "epochs": figures.accuracy_by_epoch(comparison["histories"]),
-        "seconds": figures.accuracy_by_seconds(comparison["histories"], {"synchronous": (4.7, 0.897)}),
+        "seconds": figures.accuracy_by_seconds(
+            comparison["histories"], {"synchronous": (4.7, 0.897)}
+        ),
         "members": figures.accuracy_by_members(comparison["accuracy_by_members"]),
         "each": figures.accuracy_of_members([0.86, None, 0.87], {"soft_voting": 0.88}),
         "confusion": figures.confusion_matrix(counts, names, "synchronous"),
-        "heat": figures.confusion_matrix(np.eye(100, dtype=int) * 9 + 1, [str(i) for i in range(100)], "synchronous"),
+        "heat": figures.confusion_matrix(
+            np.eye(100, dtype=int) * 9 + 1, [str(i) for i in range(100)], "synchronous"
+        ),
         "sweep": figures.sweep(sweep["key"], sweep["rows"]),
         "scaling": figures.scaling(scaling),
     }
@@ -36,9 +44,13 @@ def test_curves_show_the_records(comparison):
     axes = axes_of(figures.accuracy_by_epoch(comparison["histories"]))
     drawn = line_with(axes, "synchronous")
     records = comparison["histories"]["synchronous"]
-    np.testing.assert_allclose(drawn.get_ydata(), [record["validation_accuracy"] for record in records])
+    np.testing.assert_allclose(
+        drawn.get_ydata(), [record["validation_accuracy"] for record in records]
+    )
     np.testing.assert_array_equal(drawn.get_xdata(), [record["epoch"] for record in records])
-    assert sum(line.get_linestyle() == "--" for line in axes.get_lines()) == 6, "one rank, synchronous, four members"
+    assert sum(line.get_linestyle() == "--" for line in axes.get_lines()) == 6, (
+        "one rank, synchronous, four members"
+    )
     assert axes.get_xlabel() == "epoch" and "%" in axes.yaxis.get_major_formatter()(0.5, 0)
     assert "ensemble: 4 members" in [entry.get_text() for entry in axes.get_legend().get_texts()]
 
@@ -56,9 +68,22 @@ def test_missing_figures_are_gaps(comparison):
 
 
 def test_the_first_epochs_do_not_press_the_rest_into_a_line():
-    records = [{"epoch": e, "elapsed": e, "train_accuracy": 0.97, "validation_accuracy": 0.1 if e == 1 else 0.97 + e / 1000} for e in range(1, 21)]
+    records = [
+        {
+            "epoch": e,
+            "elapsed": e,
+            "train_accuracy": 0.97,
+            "validation_accuracy": 0.1 if e == 1 else 0.97 + e / 1000,
+        }
+        for e in range(1, 21)
+    ]
     assert axes_of(figures.accuracy_by_epoch({"synchronous": records})).get_ylim()[0] > 0.8
-    assert axes_of(figures.accuracy_by_seconds({"synchronous": records}, {"synchronous": (20, 0.5)})).get_ylim()[0] < 0.5, "a result is never cut off"
+    assert (
+        axes_of(
+            figures.accuracy_by_seconds({"synchronous": records}, {"synchronous": (20, 0.5)})
+        ).get_ylim()[0]
+        < 0.5
+    ), "a result is never cut off"
 
 
 def test_a_run_that_diverged_at_once_has_a_plot(recwarn):
@@ -68,13 +93,23 @@ def test_a_run_that_diverged_at_once_has_a_plot(recwarn):
 
 
 def test_one_epoch_is_a_point_that_can_be_seen(comparison):
-    histories = {name: [record for record in records if record["epoch"] == 1] for name, records in comparison["histories"].items()}
-    assert line_with(axes_of(figures.accuracy_by_epoch(histories)), "synchronous").get_marker() == "o"
+    histories = {
+        name: [record for record in records if record["epoch"] == 1]
+        for name, records in comparison["histories"].items()
+    }
+    assert (
+        line_with(axes_of(figures.accuracy_by_epoch(histories)), "synchronous").get_marker() == "o"
+    )
 
 
 def test_strategies_keep_their_colors():
-    assert figures.colors_of(["ensemble", "other", "synchronous"]) == figures.colors_of(["ensemble", "other", "synchronous"])
-    assert figures.colors_of(["synchronous"])["synchronous"] == figures.colors_of(["other", "synchronous"])["synchronous"]
+    assert figures.colors_of(["ensemble", "other", "synchronous"]) == figures.colors_of(
+        ["ensemble", "other", "synchronous"]
+    )
+    assert (
+        figures.colors_of(["synchronous"])["synchronous"]
+        == figures.colors_of(["other", "synchronous"])["synchronous"]
+    )
     many = figures.colors_of([str(i) for i in range(20)])
     assert len(many) == 20
 
@@ -84,7 +119,10 @@ def test_a_confusion_matrix_writes_every_count(counts, comparison):
     written = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
     for place, count in np.ndenumerate(counts):
         assert written[place] == (str(count) if count else "\N{MIDDLE DOT}")
-    assert axes.get_ylabel() == "true class" and [label.get_text() for label in axes.get_yticklabels()] == comparison["class_names"]
+    assert (
+        axes.get_ylabel() == "true class"
+        and [label.get_text() for label in axes.get_yticklabels()] == comparison["class_names"]
+    )
 
 
 def test_class_names_are_not_read_as_formulas(counts):
@@ -99,11 +137,26 @@ def test_many_classes_become_a_heat_map(all_figures):
     assert not axes.texts and axes.images[0].get_array().shape == (100, 100, 4)
 
 
-@pytest.mark.parametrize(("values", "scale"), [((1e-4, 1e-3, 1e-2), "log"), ((1, 2, 4, 8), "linear"), ((0.0, 0.1, 10.0), "linear"), (("sgd", "adam"), "linear")])
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ((1e-4, 1e-3, 1e-2), "log"),
+        ((1, 2, 4, 8), "linear"),
+        ((0.0, 0.1, 10.0), "linear"),
+        (("sgd", "adam"), "linear"),
+    ],
+)
 def test_a_wide_sweep_has_a_logarithmic_axis(values, scale):
-    rows = [{"value": value, "test_accuracy": 0.9, "validation_accuracy": 0.9, "seconds": 1.0} for value in values]
+    rows = [
+        {"value": value, "test_accuracy": 0.9, "validation_accuracy": 0.9, "seconds": 1.0}
+        for value in values
+    ]
     upper, lower = figures.sweep("section.key", rows).axes
-    assert lower.get_xscale() == scale and lower.get_xlabel() == "section.key" and "(s)" in lower.get_ylabel()
+    assert (
+        lower.get_xscale() == scale
+        and lower.get_xlabel() == "section.key"
+        and "(s)" in lower.get_ylabel()
+    )
 
 
 def test_a_sweep_marks_values_without_a_result(sweep):
@@ -119,7 +172,9 @@ def test_scaling_has_the_ideal_beside_it(all_figures):
 
 def test_a_lost_member_is_a_cross(all_figures):
     axes = axes_of(all_figures["each"])
-    assert list(line_with(axes, "lost").get_xdata()) == [1] and "87.0 %" in [text.get_text() for text in axes.texts]
+    assert list(line_with(axes, "lost").get_xdata()) == [1] and "87.0 %" in [
+        text.get_text() for text in axes.texts
+    ]
 
 
 def test_every_svg_is_sound_and_self_contained(all_figures):
@@ -131,22 +186,36 @@ def test_every_svg_is_sound_and_self_contained(all_figures):
         assert len(ids) == len(set(ids)) and all(value.startswith(name) for value in ids)
         for element in root.iter():
             assert element.get("href", "#").startswith(("#", "data:image/png;base64,"))
-            assert element.get("href", "#").removeprefix("#") in ["", *ids] or element.get("href").startswith("data:")
+            assert element.get("href", "#").removeprefix("#") in ["", *ids] or element.get(
+                "href"
+            ).startswith("data:")
         assert "http" not in svg and "2026" not in svg and "matplotlib" not in svg.lower()
 
 
 def test_the_same_figures_drawn_anew_are_the_same_bytes(comparison):
-    first, second = (style.to_svg(figures.accuracy_by_members(comparison["accuracy_by_members"]), "m", "l") for _ in range(2))
+    first, second = (
+        style.to_svg(figures.accuracy_by_members(comparison["accuracy_by_members"]), "m", "l")
+        for _ in range(2)
+    )
     assert first == second
 
 
 def test_colors_follow_the_page(all_figures):
     svg = style.to_svg(all_figures["epochs"], "epochs", "")
-    assert "var(--blue)" in svg and "var(--ink)" in svg and style.BLUE not in svg and "#000000" not in svg
+    assert (
+        "var(--blue)" in svg
+        and "var(--ink)" in svg
+        and style.BLUE not in svg
+        and "#000000" not in svg
+    )
 
 
 def test_shortening_leaves_the_words_alone():
-    svg = style.to_svg(figures.accuracy_of_members([0.8525, 0.862], title=f"1.23456 {style.BLUE} font-family: x;"), "m", "l")
+    svg = style.to_svg(
+        figures.accuracy_of_members([0.8525, 0.862], title=f"1.23456 {style.BLUE} font-family: x;"),
+        "m",
+        "l",
+    )
     for words in ("85.25 %", "86.00 %", f"1.23456 {style.BLUE} font-family: x;"):
         assert f">{words}<" in svg
 

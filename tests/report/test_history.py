@@ -8,7 +8,11 @@ from ensync.report.history import History, read_history, rebuild, thin
 
 
 def records(epochs: int, members: int = 1) -> list[dict]:
-    return [{"event": "epoch", "member": m, "epoch": e, "step": 10 * e, "train_loss": 1 / e} for e in range(1, epochs + 1) for m in range(members)]
+    return [
+        {"event": "epoch", "member": m, "epoch": e, "step": 10 * e, "train_loss": 1 / e}
+        for e in range(1, epochs + 1)
+        for m in range(members)
+    ]
 
 
 def test_what_is_appended_is_read_back(tmp_path):
@@ -68,11 +72,22 @@ def test_the_steps_after_a_checkpoint_are_dropped_without_a_word(tmp_path):
 
 DAMAGES = {
     "garbage": (lambda lines: [*lines[:3], b"\xff{[", *lines[3:]], "restored 0, lines left out 1"),
-    "another value": (lambda lines: [lines[0].replace(b"1.0", b"7.0"), *lines[1:]], "restored 1, lines left out 1"),
+    "another value": (
+        lambda lines: [lines[0].replace(b"1.0", b"7.0"), *lines[1:]],
+        "restored 1, lines left out 1",
+    ),
     "cut": (lambda lines: lines[:3], "restored 5, lines left out 0"),
     "missing": (lambda lines: [], "restored 8, lines left out 0"),
     "twice": (lambda lines: [*lines, *lines], "restored 0, lines left out 8"),
-    "another run's": (lambda lines: [*lines, b'{"epoch":2,"member":5,"step":15}', b"7", b'{"epoch":"2","member":0}'], "restored 0, lines left out 3"),
+    "another run's": (
+        lambda lines: [
+            *lines,
+            b'{"epoch":2,"member":5,"step":15}',
+            b"7",
+            b'{"epoch":"2","member":0}',
+        ],
+        "restored 0, lines left out 3",
+    ),
     "nested": (lambda lines: [b"[" * 100_000, *lines], "restored 0, lines left out 1"),
 }
 
@@ -90,12 +105,27 @@ def test_of_a_long_run_the_epochs_that_the_file_alone_has_are_kept(tmp_path):
     path, whole = tmp_path / "history.jsonl", records(12)
     History(path).append(*whole[:3], whole[3] | {"step": 7}, *whole[4:])
     assert rebuild(path, thin(whole)).endswith("restored 0, lines left out 1")
-    assert [record["epoch"] for record in read_history(path)] == [1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert [record["epoch"] for record in read_history(path)] == [
+        1,
+        2,
+        3,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+    ]
     assert rebuild(path, thin(whole)) == ""
 
 
 def test_figures_that_are_not_finite_are_no_damage(tmp_path):
-    path, diverged = tmp_path / "history.jsonl", [record | {"train_loss": float("nan")} for record in records(3)]
+    path, diverged = (
+        tmp_path / "history.jsonl",
+        [record | {"train_loss": float("nan")} for record in records(3)],
+    )
     History(path).append(*diverged)
     assert rebuild(path, diverged) == ""
 
@@ -104,7 +134,9 @@ def test_a_broken_line_does_not_end_a_long_run(tmp_path):
     history = History(tmp_path / "history.jsonl", limit_bytes=600)
     history.path.write_text("not JSON\n")
     history.append(*records(20))
-    assert [record["epoch"] for record in history.read()] == [record["epoch"] for record in thin(records(20))]
+    assert [record["epoch"] for record in history.read()] == [
+        record["epoch"] for record in thin(records(20))
+    ]
 
 
 def test_thinning_keeps_the_newer_half_and_the_first_epoch():
@@ -132,7 +164,9 @@ def test_a_directory_that_cannot_be_written_gets_its_sentence(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     write_whole(path, "old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(EnsyncError, match="No space left"):
         write_whole(path, "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1

@@ -55,15 +55,27 @@ def read(page) -> Reader:
 
 
 def test_the_verdict_is_on_top(read):
-    assert read.text().index("Synchronous training reached 89.69 % in 4.71 s; the ensemble (soft voting, 4 members) 87.53 % in 3.62 s: train together.") < read.text().index("macro F1")
+    assert read.text().index(
+        "Synchronous training reached 89.69 % in 4.71 s; the ensemble (soft voting, 4 members) "
+        "87.53 % in 3.62 s: train together."
+    ) < read.text().index("macro F1")
 
 
 def test_the_table_has_the_figures_and_dashes(read):
     rows = {row[0]: dict(zip(read.rows[0], row)) for row in read.rows[:6]}
-    assert rows["synchronous"]["accuracy"] == "89.69 %" and rows["synchronous"]["sent"] == "7.3 GB" and rows["synchronous"]["top 5"] == "99.71 %"
-    assert rows["ensemble: soft voting"]["speed-up"] == "3.92x" and rows["ensemble: soft voting"]["efficiency"] == "98 %"
+    assert (
+        rows["synchronous"]["accuracy"] == "89.69 %"
+        and rows["synchronous"]["sent"] == "7.3 GB"
+        and rows["synchronous"]["top 5"] == "99.71 %"
+    )
+    assert (
+        rows["ensemble: soft voting"]["speed-up"] == "3.92x"
+        and rows["ensemble: soft voting"]["efficiency"] == "98 %"
+    )
     lost = rows["ensemble: weight averaging"]
-    assert [lost[head] for head in ("accuracy", "95 % interval", "macro F1", "seconds", "speed-up")] == ["-"] * 5
+    assert [
+        lost[head] for head in ("accuracy", "95 % interval", "macro F1", "seconds", "speed-up")
+    ] == ["-"] * 5
     assert "the mean of unrelated weights is no network" in read.text()
 
 
@@ -74,8 +86,12 @@ def test_the_best_figures_are_marked(page):
 
 def test_nothing_is_fetched_from_anywhere(read, page):
     for tag, name, value in read.attributes:
-        assert name not in ("src", "srcset", "action", "background") and not name.startswith("on"), (tag, name)
-        assert name not in ("href", "xlink:href") or value.startswith(("#", "data:image/png")), value
+        assert name not in ("src", "srcset", "action", "background") and not name.startswith(
+            "on"
+        ), (tag, name)
+        assert name not in ("href", "xlink:href") or value.startswith(("#", "data:image/png")), (
+            value
+        )
     assert not {"script", "iframe", "link", "object", "embed", "img"} & set(read.tags)
     assert not re.search(r"@import|url\((?!#)", page)
 
@@ -83,14 +99,22 @@ def test_nothing_is_fetched_from_anywhere(read, page):
 def test_ids_on_the_page_are_unique_and_found(read):
     ids = [value for _, name, value in read.attributes if name == "id"]
     used = [value for _, name, value in read.attributes if name == "xlink:href"]
-    used += [found for _, _, value in read.attributes for found in re.findall(r"url\((#[^)]+)\)", value)]
+    used += [
+        found for _, _, value in read.attributes for found in re.findall(r"url\((#[^)]+)\)", value)
+    ]
     assert len(ids) == len(set(ids)) and {value.removeprefix("#") for value in used} <= set(ids)
 
 
 def test_plots_and_matrices_are_there(read):
     labels = [value for _, name, value in read.attributes if name == "aria-label"]
-    for label in ("accuracy against epochs", "accuracy against seconds", "test accuracy against the number of members fused", "validation accuracy of each member",
-                  "confusion matrix of one rank", "confusion matrix of ensemble: hard voting"):
+    for label in (
+        "accuracy against epochs",
+        "accuracy against seconds",
+        "test accuracy against the number of members fused",
+        "validation accuracy of each member",
+        "confusion matrix of one rank",
+        "confusion matrix of ensemble: hard voting",
+    ):
         assert label in labels
     assert "851" in read.texts, "a count of the confusion matrix of soft voting"
 
@@ -102,14 +126,23 @@ def test_the_job_on_the_page_is_the_job(comparison, page):
 
 
 def test_versions_machine_and_method_are_told(read):
-    for told in ("MPICH 5.0.2", "Intel(R) Xeon(R) 6 <test>", "sha256:1f3a", "All rows trained for 12 epochs", "train 54,000, validation 6,000, test 10,000", "Wilson"):
+    for told in (
+        "MPICH 5.0.2",
+        "Intel(R) Xeon(R) 6 <test>",
+        "sha256:1f3a",
+        "All rows trained for 12 epochs",
+        "train 54,000, validation 6,000, test 10,000",
+        "Wilson",
+    ):
         assert told in read.text()
 
 
 def test_text_from_elsewhere_is_escaped(comparison):
     attack = "<script>alert(1)</script>"
     comparison["class_names"][0] = attack
-    comparison["rows"][1]["note"] = comparison["machine"]["cpu"] = comparison["dataset"]["name"] = comparison["job"]["network"]["name"] = attack
+    comparison["rows"][1]["note"] = comparison["machine"]["cpu"] = comparison["dataset"][
+        "name"
+    ] = comparison["job"]["network"]["name"] = attack
     comparison["measured"] = [attack]
     comparison["rows"][0]["name"] = attack
     comparison["confusions"][attack] = comparison["confusions"].pop("one rank")
@@ -130,7 +163,9 @@ def test_the_page_is_small(page):
 
 
 def test_little_is_enough(comparison):
-    """A comparison on one rank, of a digest without histories, confusions and intervals, still gives a page."""
+    """A comparison on one rank, of a digest without histories, confusions and intervals, still
+    gives a page.
+    """
     bare = {key: comparison[key] for key in ("format", "version", "job", "rows", "class_names")}
     for row in bare["rows"]:
         row.update(test_accuracy=float("nan"), top_k=None)
@@ -140,40 +175,72 @@ def test_little_is_enough(comparison):
 
 def test_json_and_csv_hold_the_same_figures_as_the_page(comparison, page, tmp_path):
     paths = write_comparison(tmp_path / "new" / "run", comparison)
-    assert {path.name for path in paths.values()} == {path.name for path in (tmp_path / "new" / "run").iterdir()} == {"comparison.json", "comparison.csv", "comparison.html"}
+    assert (
+        {path.name for path in paths.values()}
+        == {path.name for path in (tmp_path / "new" / "run").iterdir()}
+        == {"comparison.json", "comparison.csv", "comparison.html"}
+    )
     assert json.loads(paths["figures"].read_text()) == comparison
     assert paths["page"].read_text() == page, "the same figures give the same bytes"
     with paths["table"].open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row, origin in zip(rows, comparison["rows"], strict=True):
-        assert row["name"] == origin["name"] and row["note"] == origin["note"] and int(row["bytes_sent"]) == origin["bytes_sent"]
+        assert (
+            row["name"] == origin["name"]
+            and row["note"] == origin["note"]
+            and int(row["bytes_sent"]) == origin["bytes_sent"]
+        )
         for key in ("test_accuracy", "seconds", "speedup", "weighted_f1"):
             assert (float(row[key]) if row[key] else None) == origin[key]
-    assert float(rows[1]["test_accuracy_low"]) < float(rows[1]["test_accuracy"]) < float(rows[1]["test_accuracy_high"])
+    assert (
+        float(rows[1]["test_accuracy_low"])
+        < float(rows[1]["test_accuracy"])
+        < float(rows[1]["test_accuracy_high"])
+    )
     assert rows[1]["top_k"] == "5" and rows[4]["top_k"] == ""
 
 
 def test_json_has_no_nan(comparison, tmp_path):
-    comparison["rows"][0]["test_loss"] = comparison["histories"]["synchronous"][0]["train_loss"] = float("nan")
+    comparison["rows"][0]["test_loss"] = comparison["histories"]["synchronous"][0]["train_loss"] = (
+        float("nan")
+    )
     comparison["confusions"] = comparison["accuracy_by_members"] = {}
-    written = json.loads(write_comparison(tmp_path, comparison)["figures"].read_text(), parse_constant=pytest.fail)
+    written = json.loads(
+        write_comparison(tmp_path, comparison)["figures"].read_text(), parse_constant=pytest.fail
+    )
     assert written["rows"][0]["test_loss"] is None
 
 
 def test_a_sweep_is_written_with_its_plot(sweep, tmp_path):
     paths = write_sweep(tmp_path, sweep)
-    assert {path.name for path in paths.values()} == {"sweep.json", "sweep.csv", "sweep.html", "sweep.png"}
+    assert {path.name for path in paths.values()} == {
+        "sweep.json",
+        "sweep.csv",
+        "sweep.html",
+        "sweep.png",
+    }
     assert json.loads(paths["figures"].read_text()) == sweep
     with paths["table"].open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["value"]) for row in rows] == [row["value"] for row in sweep["rows"]] and rows[-1]["test_accuracy"] == ""
+    assert [float(row["value"]) for row in rows] == [
+        row["value"] for row in sweep["rows"]
+    ] and rows[-1]["test_accuracy"] == ""
     assert paths["plot"].read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_sweep_page(sweep):
     page = Reader(sweep_page(sweep))
-    assert "optimizer.learning_rate = 0.001 has the best validation accuracy, 90.50 % (test 90.00 %)." in page.text()
-    assert page.rows[0][0] == "optimizer.learning_rate" and page.rows[6] == ["0.03", "-", "-", "5.00", "120,000"]
+    assert (
+        "optimizer.learning_rate = 0.001 has the best validation accuracy, 90.50 % (test 90.00 %)."
+        in page.text()
+    )
+    assert page.rows[0][0] == "optimizer.learning_rate" and page.rows[6] == [
+        "0.03",
+        "-",
+        "-",
+        "5.00",
+        "120,000",
+    ]
 
 
 def test_a_directory_that_cannot_be_gets_its_sentence(comparison, tmp_path):
@@ -183,12 +250,19 @@ def test_a_directory_that_cannot_be_gets_its_sentence(comparison, tmp_path):
 
 
 def test_names_cannot_steer_what_reads_page_and_table(tmp_path, comparison):
-    """Of classes, rows, notes and paths; $ would begin a formula in a figure, and one that is none."""
+    """Of classes, rows, notes and paths; $ would begin a formula in a figure, and one that is
+    none.
+    """
     steering = "a\x1b[2J\nzzz\u202e$\\frac{<script>"
-    comparison["class_names"][0] = comparison["dataset"]["path"] = comparison["rows"][0]["note"] = comparison["job"]["data"]["path"] = steering
+    comparison["class_names"][0] = comparison["dataset"]["path"] = comparison["rows"][0][
+        "note"
+    ] = comparison["job"]["data"]["path"] = steering
     written = write_comparison(tmp_path, comparison)
     page, table = written["page"].read_text(), written["table"].read_text()
     for text in (page, table):
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text) and r"a\x1b[2J\nzzz\u202e$" in text
+        assert (
+            not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+            and r"a\x1b[2J\nzzz\u202e$" in text
+        )
     assert "<script>" not in page and len(table.splitlines()) == 1 + len(comparison["rows"])
     assert json.loads(written["figures"].read_text())["class_names"][0] == steering

@@ -8,7 +8,10 @@ import pytest
 
 from ensync.report.terminal import Output, find_terminal
 
-PROBE = "import sys; from ensync.report.terminal import find_terminal; sys.stderr.write(repr(find_terminal(sys.stdout)))"
+PROBE = (
+    "import sys; from ensync.report.terminal import find_terminal; "
+    "sys.stderr.write(repr(find_terminal(sys.stdout)))"
+)
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc")
 
 
@@ -25,11 +28,20 @@ def terminal(monkeypatch):
 
 
 def launched(tmp_path: Path, command: str, stdout: int) -> str:
-    """Run a shell command below a process named mpirun whose output is `stdout`; return what the probe found."""
+    """Run a shell command below a process named mpirun whose output is `stdout`; return what the
+    probe found.
+    """
     launcher = tmp_path / "mpirun"
     launcher.symlink_to("/bin/sh")
     probe = f"{sys.executable} -c '{PROBE}'"
-    return subprocess.run([launcher, "-c", command.format(probe=probe)], stdout=stdout, stderr=subprocess.PIPE, text=True, check=True, timeout=60).stderr
+    return subprocess.run(
+        [launcher, "-c", command.format(probe=probe)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stderr
 
 
 @linux
@@ -39,7 +51,10 @@ def test_a_launcher_that_reads_through_a_pipe_hides_no_terminal(terminal, tmp_pa
 
 @linux
 def test_a_launcher_that_makes_a_pseudo_terminal_makes_no_terminal_of_a_log(terminal, tmp_path):
-    assert launched(tmp_path, "({probe} > " + os.ttyname(terminal[1]) + "); true", subprocess.PIPE) == "None"
+    assert (
+        launched(tmp_path, "({probe} > " + os.ttyname(terminal[1]) + "); true", subprocess.PIPE)
+        == "None"
+    )
 
 
 def test_without_a_launcher_the_stream_knows(terminal, monkeypatch):
@@ -59,7 +74,9 @@ def test_files_and_buffers_are_no_terminals(tmp_path):
 def test_a_write_is_one_call(tmp_path, monkeypatch):
     calls = []
     write = os.write
-    monkeypatch.setattr("os.write", lambda descriptor, data: calls.append(data) or write(descriptor, data))
+    monkeypatch.setattr(
+        "os.write", lambda descriptor, data: calls.append(data) or write(descriptor, data)
+    )
     with (tmp_path / "log").open("w", encoding="ascii") as log:
         Output(log).write("line\n" * 10_000 + "é\n")
     assert len(calls) == 1 and (tmp_path / "log").read_bytes() == b"line\n" * 10_000 + b"?\n"

@@ -10,7 +10,9 @@ def row(comparison: dict, name: str) -> dict:
 
 
 def with_accuracy(comparison: dict, **right: int) -> dict:
-    """Return the comparison with so many of 10,000 images right in the rows named by their first word or fusion."""
+    """Return the comparison with so many of 10,000 images right in the rows named by their first
+    word or fusion.
+    """
     changed = copy.deepcopy(comparison)
     for entry in changed["rows"]:
         count = right.get((entry["fusion"] or entry["name"]).replace(" ", "_"))
@@ -21,8 +23,13 @@ def with_accuracy(comparison: dict, **right: int) -> dict:
 
 
 def test_the_more_accurate_wins_and_its_price_is_told(comparison):
-    sentence, reason, price = verdict(with_accuracy(comparison, synchronous=9000, soft_voting=8700, hard_voting=8600))
-    assert sentence == "Synchronous training reached 90.00 % in 4.71 s; the ensemble (soft voting, 4 members) 87.00 % in 3.62 s: train together."
+    sentence, reason, price = verdict(
+        with_accuracy(comparison, synchronous=9000, soft_voting=8700, hard_voting=8600)
+    )
+    assert (
+        sentence == "Synchronous training reached 90.00 % in 4.71 s; the ensemble (soft voting, 4 "
+        "members) 87.00 % in 3.62 s: train together."
+    )
     assert "3.00 points" in reason and "do not overlap" in reason
     assert price.startswith("It takes 1.30x the time")
 
@@ -35,36 +42,65 @@ def test_the_ensemble_can_win(comparison):
 
 def test_overlapping_intervals_are_admitted_and_time_is_told(comparison):
     lines = verdict(with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000))
-    assert lines[0].endswith(": too close to call in accuracy, and training apart is 1.30x as fast.")
+    assert lines[0].endswith(
+        ": too close to call in accuracy, and training apart is 1.30x as fast."
+    )
     assert "intervals overlap" in lines[1] and "0.20 points" in lines[1]
 
 
 def test_alike_in_both_either_will_do(comparison):
     same = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
     row(same, "synchronous")["seconds"] = 3.65
-    assert verdict(same)[0].endswith(": too close to call in accuracy and alike in time, so either will do.")
+    assert verdict(same)[0].endswith(
+        ": too close to call in accuracy and alike in time, so either will do."
+    )
 
 
 def test_equal_accuracy_is_called_equal(comparison):
     lines = verdict(with_accuracy(comparison, synchronous=8990, soft_voting=8990, hard_voting=8000))
-    assert lines[0].endswith(": equally accurate, and training apart is 1.30x as fast.") and lines[1] == "Both have the same number of test images right."
+    assert (
+        lines[0].endswith(": equally accurate, and training apart is 1.30x as fast.")
+        and lines[1] == "Both have the same number of test images right."
+    )
 
 
-@pytest.mark.parametrize(("only_first", "only_second", "told", "advice"), [(140, 60, "more than luck gives", "train together"), (110, 100, "no more than luck may give", "too close to call")])
-def test_a_paired_test_on_the_same_images_goes_before_intervals(comparison, only_first, only_second, told, advice):
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "told", "advice"),
+    [
+        (140, 60, "more than luck gives", "train together"),
+        (110, 100, "no more than luck may give", "too close to call"),
+    ],
+)
+def test_a_paired_test_on_the_same_images_goes_before_intervals(
+    comparison, only_first, only_second, told, advice
+):
     close = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
-    close["paired"] = [{"rows": ["synchronous", "ensemble: soft voting"], "only_first": only_first, "only_second": only_second}]
+    close["paired"] = [
+        {
+            "rows": ["synchronous", "ensemble: soft voting"],
+            "only_first": only_first,
+            "only_second": only_second,
+        }
+    ]
     lines = verdict(close)
     assert told in lines[1] and "McNemar" in lines[1] and advice in lines[0]
 
 
 def test_one_rank_is_named_when_more_ranks_do_not_pay(comparison):
-    slow = with_accuracy(comparison, one_rank=9000, synchronous=9000, soft_voting=8700, hard_voting=8600)
+    slow = with_accuracy(
+        comparison, one_rank=9000, synchronous=9000, soft_voting=8700, hard_voting=8600
+    )
     row(slow, "one rank")["seconds"] = 2.0
-    assert verdict(slow)[-1] == "One rank alone reached 90.00 % in 2.00 s: more ranks do not pay for this job on this machine."
+    assert (
+        verdict(slow)[-1]
+        == "One rank alone reached 90.00 % in 2.00 s: more ranks do not pay for this job on this "
+        "machine."
+    )
 
 
-@pytest.mark.parametrize(("lost", "named"), [("synchronous", "synchronous training"), ("ensemble", "the ensemble")])
+@pytest.mark.parametrize(
+    ("lost", "named"), [("synchronous", "synchronous training"), ("ensemble", "the ensemble")]
+)
 def test_a_strategy_without_a_result_is_named(comparison, lost, named):
     for entry in comparison["rows"]:
         if entry["strategy"] == lost and entry["name"] != "one rank":
@@ -75,7 +111,9 @@ def test_a_strategy_without_a_result_is_named(comparison, lost, named):
 def test_a_comparison_made_on_one_rank_takes_it_for_synchronous(comparison):
     comparison["rows"] = [entry for entry in comparison["rows"] if entry["name"] != "synchronous"]
     lines = verdict(with_accuracy(comparison, one_rank=9000, soft_voting=8700, hard_voting=8600))
-    assert lines[0].startswith("Synchronous training reached 90.00 % in 14.2 s;") and not any("One rank alone" in line for line in lines)
+    assert lines[0].startswith("Synchronous training reached 90.00 % in 14.2 s;") and not any(
+        "One rank alone" in line for line in lines
+    )
 
 
 def test_an_ensemble_of_one_is_no_ensemble(comparison):
@@ -101,7 +139,11 @@ def test_an_interval_needs_counts(comparison):
 def test_a_sweep_is_judged_by_validation(sweep):
     sweep["rows"][3]["validation_accuracy"] = 0.95
     lines = verdict_lines = sweep_verdict(sweep)
-    assert lines[0] == "optimizer.learning_rate = 0.003 has the best validation accuracy, 95.00 % (test 88.00 %)."
+    assert (
+        lines[0]
+        == "optimizer.learning_rate = 0.003 has the best validation accuracy, 95.00 % (test "
+        "88.00 %)."
+    )
     assert verdict_lines[-1] == "No result at 0.03."
 
 

@@ -16,14 +16,25 @@ CLUSTER = Path(__file__).parent / "cluster.sh"
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 # Open MPI as root, on hosts that share two cores, without a fast network.
 OPEN_MPI = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl": "^ofi", "OMPI_MCA_osc": "^ucx",
-    "OMPI_MCA_mpi_yield_when_idle": "1", "PMIX_MCA_psec": "native",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_btl": "^ofi",
+    "OMPI_MCA_osc": "^ucx",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+    "PMIX_MCA_psec": "native",
 }
 
 
 def run(*command, **environment):
     """Run a command from the project's directory and return what it printed."""
-    done = subprocess.run([str(part) for part in command], cwd=PROJECT, env={**os.environ, **OPEN_MPI, **environment}, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=PROJECT,
+        env={**os.environ, **OPEN_MPI, **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -65,15 +76,27 @@ class Job:
 
     def history(self):
         path = self.directory / "history.jsonl"
-        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+        return (
+            [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+            if path.exists()
+            else []
+        )
 
     def reach(self, epochs, seconds=100):
         """Wait until so many epochs are trained."""
-        wait_for(lambda: len(self.history()) >= epochs, seconds, lambda: f"{epochs} epochs of {self.number}, {self.state}:\n{self.text}")
+        wait_for(
+            lambda: len(self.history()) >= epochs,
+            seconds,
+            lambda: f"{epochs} epochs of {self.number}, {self.state}:\n{self.text}",
+        )
 
     def end(self, state="COMPLETED", seconds=200):
         """Wait for the end of the job, which must be of this kind."""
-        found = wait_for(lambda: self.state in ENDED and self.state, seconds, lambda: f"the end of {self.number}, {self.state}:\n{self.text}")
+        found = wait_for(
+            lambda: self.state in ENDED and self.state,
+            seconds,
+            lambda: f"the end of {self.number}, {self.state}:\n{self.text}",
+        )
         assert found == state, f"{found}:\n{self.text}"
         return self
 
@@ -89,17 +112,48 @@ class Site:
     def __init__(self, directory):
         self.directory, self.data = directory, directory / "digits.h5"
 
-    def job(self, name, script="train", *options, arguments=(), job_file="jobs/quickstart.toml", epochs=150, **environment):
+    def job(
+        self,
+        name,
+        script="train",
+        *options,
+        arguments=(),
+        job_file="jobs/quickstart.toml",
+        epochs=150,
+        **environment,
+    ):
         """Submit a script with a job file of its own directory and log."""
         directory, log = self.directory / name, self.directory / f"{name}.log"
-        settings = {"data.path": self.data, "output.directory": directory, "training.threads": 1, "training.epochs": epochs, "checkpoint.every_epochs": 5}
+        settings = {
+            "data.path": self.data,
+            "output.directory": directory,
+            "training.threads": 1,
+            "training.epochs": epochs,
+            "checkpoint.every_epochs": 5,
+        }
         settings = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         number = run(
-            "sbatch", "--parsable", f"--output={log}", "--ntasks-per-node=1", *options, f"slurm/{script}.sbatch", job_file, *arguments, *settings,
+            "sbatch",
+            "--parsable",
+            f"--output={log}",
+            "--ntasks-per-node=1",
+            *options,
+            f"slurm/{script}.sbatch",
+            job_file,
+            *arguments,
+            *settings,
             **{"VENV": sys.prefix, **environment},
         )
         return Job(number.strip(), log, directory)
 
     def urgent(self, seconds=1):
         """Submit a more urgent job that needs every node."""
-        run("sbatch", "--parsable", "--partition=urgent", "--nodes=3", "--exclusive", "--output=/dev/null", f"--wrap=sleep {seconds}")
+        run(
+            "sbatch",
+            "--parsable",
+            "--partition=urgent",
+            "--nodes=3",
+            "--exclusive",
+            "--output=/dev/null",
+            f"--wrap=sleep {seconds}",
+        )

@@ -36,4 +36,8 @@ def power(site):
     yield cut
     for node in dead:
         run(CLUSTER, "revive", node)
-        wait_for(lambda: run("sinfo", "-h", "-n", node, "-p", "debug", "-o", "%t").strip() == "idle", 60, f"{node} to be back")
+        wait_for(
+            lambda: run("sinfo", "-h", "-n", node, "-p", "debug", "-o", "%t").strip() == "idle",
+            60,
+            f"{node} to be back",
+        )

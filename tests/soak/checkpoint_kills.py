@@ -1,11 +1,13 @@
-"""Kill -9 a process that saves checkpoints, at random moments, and check after each death what it left.
+"""Kill -9 a process that saves checkpoints, at random moments, and check after each death what it
+left.
 
     python tests/soak/checkpoint_kills.py 200 [--directory DIR] [--seed N] [--megabytes N]
 
-After every kill: the newest checkpoint verifies and holds what was saved, no acknowledged one is lost, none is damaged, and once the
-next writer has cleaned up no temporary stays. Two kills of three wait for a temporary to appear, to strike in the middle of a write;
-there are at least as many kills as asked for, and half of that number in the middle of a write.
-Prints the counts; exit code 1 with the reason at the first violation.
+After every kill: the newest checkpoint verifies and holds what was saved, no acknowledged one is
+lost, none is damaged, and once the next writer has cleaned up no temporary stays. Two kills of
+three wait for a temporary to appear, to strike in the middle of a write; there are at least as many
+kills as asked for, and half of that number in the middle of a write. Prints the counts; exit code 1
+with the reason at the first violation.
 """
 
 import argparse
@@ -21,7 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.storage.checkpoint import checkpoint_name, clean_temporaries, load_checkpoint, newest_valid, prune, save_checkpoint
+from ensync.storage.checkpoint import (
+    checkpoint_name,
+    clean_temporaries,
+    load_checkpoint,
+    newest_valid,
+    prune,
+    save_checkpoint,
+)
 
 KEEP = 3
 
@@ -31,7 +40,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(options.directory or scratch)
         directory.mkdir(parents=True, exist_ok=True)
-        return soak(directory, options.kills, random.Random(options.seed), options.megabytes * 2**18)
+        return soak(
+            directory, options.kills, random.Random(options.seed), options.megabytes * 2**18
+        )
 
 
 def arguments() -> argparse.Namespace:
@@ -55,12 +66,17 @@ def soak(directory: Path, kills: int, choose: random.Random, size: int) -> int:
             print(f"after kill {kill}: {wrong}", file=sys.stderr)
             return 1
     seconds = time.monotonic() - began
-    print(f"{kill} kills survived ({in_write} in the middle of a write), {acknowledged} checkpoints acknowledged, none lost, {seconds:.1f} s")
+    print(
+        f"{kill} kills survived ({in_write} in the middle of a write), {acknowledged} "
+        f"checkpoints acknowledged, none lost, {seconds:.1f} s"
+    )
     return 0
 
 
 def one_life(directory: Path, size: int, aimed: bool, choose: random.Random) -> int:
-    """Let a process save until it is killed; return the last step that it reported as saved, 0 if none."""
+    """Let a process save until it is killed; return the last step that it reported as saved, 0
+    if none.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -88,7 +104,9 @@ def save_for_ever(directory: Path, size: int, writer: int) -> None:
         newest, _ = newest_valid(directory)
         start = load_checkpoint(newest)[0]["step"] if newest else 0
         for step in itertools.count(start + 1):
-            save_checkpoint(directory / checkpoint_name(step // 10, step), {"step": step}, state(step, size))
+            save_checkpoint(
+                directory / checkpoint_name(step // 10, step), {"step": step}, state(step, size)
+            )
             os.write(writer, b"%d\n" % step)
             prune(directory, KEEP)
     except BaseException:
@@ -109,7 +127,9 @@ def violation(directory: Path, acknowledged: int, size: int) -> str | None:
     if newest is None:
         return f"no checkpoint, {acknowledged} were acknowledged" if acknowledged else None
     attributes, arrays = load_checkpoint(newest)
-    if not acknowledged <= attributes["step"] or not np.array_equal(arrays["parameters"], state(attributes["step"], size)["parameters"]):
+    if not acknowledged <= attributes["step"] or not np.array_equal(
+        arrays["parameters"], state(attributes["step"], size)["parameters"]
+    ):
         return f"{newest} holds step {attributes['step']}, {acknowledged} was acknowledged"
     clean_temporaries(directory)
     left = sorted(path.name for path in directory.iterdir())

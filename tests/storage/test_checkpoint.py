@@ -9,7 +9,14 @@ import pytest
 
 from ensync.errors import EnsyncError
 from ensync.storage import checkpoint_format
-from ensync.storage.checkpoint import checkpoint_name, fill_arrays, load_checkpoint, newest_valid, prune, save_checkpoint
+from ensync.storage.checkpoint import (
+    checkpoint_name,
+    fill_arrays,
+    load_checkpoint,
+    newest_valid,
+    prune,
+    save_checkpoint,
+)
 
 ARRAYS = {
     "parameters": np.arange(1000, dtype=np.float32),
@@ -18,7 +25,14 @@ ARRAYS = {
     "member/0/labels": np.arange(12, dtype=np.int64).reshape(3, 4),
     "learning_rate": np.array(1e-3),
 }
-ATTRIBUTES = {"epoch": 3, "step": 1407, "history": [{"loss": float("inf"), "rate": 0.1 + 0.2}], "name": "Größe\n\"'", "seed": 2**70, "none": None}
+ATTRIBUTES = {
+    "epoch": 3,
+    "step": 1407,
+    "history": [{"loss": float("inf"), "rate": 0.1 + 0.2}],
+    "name": "Größe\n\"'",
+    "seed": 2**70,
+    "none": None,
+}
 
 
 @pytest.fixture
@@ -55,7 +69,11 @@ def test_any_hdf5_tool_reads_the_same(path):
 
 
 def test_the_checksum_can_be_had_by_hand(path):
-    found = subprocess.run(["sh", "-c", f"{{ head -n 4 {path}; tail -c +513 {path}; }} | sha256sum"], capture_output=True, text=True).stdout.split()[0]
+    found = subprocess.run(
+        ["sh", "-c", f"{{ head -n 4 {path}; tail -c +513 {path}; }} | sha256sum"],
+        capture_output=True,
+        text=True,
+    ).stdout.split()[0]
     assert f"sha256 {found}\n".encode() in path.read_bytes()[:512]
 
 
@@ -87,7 +105,10 @@ def test_newest_is_most_steps_and_damaged_ones_are_named(tmp_path):
     (tmp_path / checkpoint_name(2, 250)).write_bytes(b"")
     path, rejected = newest_valid(tmp_path)
     assert path == tmp_path / checkpoint_name(2, 200)
-    assert [name.name for name, _ in rejected] == [checkpoint_name(10, 1000), checkpoint_name(2, 250)]
+    assert [name.name for name, _ in rejected] == [
+        checkpoint_name(10, 1000),
+        checkpoint_name(2, 250),
+    ]
     assert "cut short" in rejected[0][1] and "is empty" in rejected[1][1]
 
 
@@ -101,18 +122,29 @@ def test_prune_keeps_the_newest_and_the_protected_and_foreign_files(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     removed = prune(tmp_path, keep=2, protect=[tmp_path / names[1]])
     assert [path.name for path in removed] == [names[0], names[2], names[3]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[1], names[4], names[5], "best.h5", "history.jsonl"])
-    assert prune(tmp_path, keep=0) == [tmp_path / names[1], tmp_path / names[4]]  # the newest always stays
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [names[1], names[4], names[5], "best.h5", "history.jsonl"]
+    )
+    assert prune(tmp_path, keep=0) == [
+        tmp_path / names[1],
+        tmp_path / names[4],
+    ]  # the newest always stays
 
 
 def test_fill_checks_every_name_shape_and_type_before_it_copies(path):
     arrays = load_checkpoint(path)[1]
     targets = {name: np.full_like(array, 7) for name, array in ARRAYS.items()}
-    for change in [{"parameters": np.zeros(999, np.float32)}, {"parameters": np.zeros(1000)}, {"more": np.zeros(1)}]:
+    for change in [
+        {"parameters": np.zeros(999, np.float32)},
+        {"parameters": np.zeros(1000)},
+        {"more": np.zeros(1)},
+    ]:
         with pytest.raises(EnsyncError, match="from another network"):
             fill_arrays(path, arrays, {**targets, **change})
         assert targets["learning_rate"] == 7
     fill_arrays(path, arrays, targets)
     assert all(np.array_equal(targets[name], ARRAYS[name]) for name in ARRAYS)
     with pytest.raises(EnsyncError, match="'learning_rate' is float64"):
-        fill_arrays(path, arrays, {name: targets[name] for name in targets if name != "learning_rate"})
+        fill_arrays(
+            path, arrays, {name: targets[name] for name in targets if name != "learning_rate"}
+        )

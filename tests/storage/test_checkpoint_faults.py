@@ -1,4 +1,6 @@
-"""A refused write costs the new checkpoint only: one sentence, the earlier ones intact, nothing left behind."""
+"""A refused write costs the new checkpoint only: one sentence, the earlier ones intact, nothing
+left behind.
+"""
 
 import contextlib
 import errno
@@ -17,7 +19,14 @@ import pytest
 
 from ensync.errors import EnsyncError
 from ensync.storage import atomic
-from ensync.storage.checkpoint import checkpoint_name, clean_temporaries, load_checkpoint, newest_valid, prune, save_checkpoint
+from ensync.storage.checkpoint import (
+    checkpoint_name,
+    clean_temporaries,
+    load_checkpoint,
+    newest_valid,
+    prune,
+    save_checkpoint,
+)
 
 SMALL, LARGE = {"a": np.zeros(1000, np.float32)}, {"a": np.ones(1_000_000, np.float32)}
 FIRST, SECOND = checkpoint_name(1, 10), checkpoint_name(2, 20)
@@ -70,7 +79,9 @@ def test_a_read_only_file_system(tmp_path):
             save_checkpoint(tmp_path / name, {}, SMALL)
         subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
         refuse(tmp_path, "the file system is read-only", name=checkpoint_name(3, 30))
-        with pytest.raises(EnsyncError, match="cannot be removed because the file system is read-only"):
+        with pytest.raises(
+            EnsyncError, match="cannot be removed because the file system is read-only"
+        ):
             prune(tmp_path, keep=1)
         assert newest_valid(tmp_path) == (tmp_path / SECOND, [])
 
@@ -86,7 +97,9 @@ def test_a_directory_without_permission(tmp_path):
 def test_a_limit_on_the_size_of_files(tmp_path):
     save_checkpoint(tmp_path / FIRST, {}, SMALL)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # Python ignores SIGXFSZ, so the write fails with EFBIG
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (100_000, hard)
+    )  # Python ignores SIGXFSZ, so the write fails with EFBIG
     try:
         refuse(tmp_path, "refuses a file of this size")
     finally:
@@ -166,7 +179,15 @@ def test_temporaries_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
 
 def test_ten_kills_while_saving(tmp_path):
     script = Path(__file__).parents[1] / "soak" / "checkpoint_kills.py"
-    done = subprocess.run([sys.executable, script, "10", "--directory", tmp_path / "run"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, script, "10", "--directory", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    kills, in_write = map(int, re.match(r"(\d+) kills survived \((\d+) in the middle of a write\)", done.stdout).groups())
+    kills, in_write = map(
+        int,
+        re.match(r"(\d+) kills survived \((\d+) in the middle of a write\)", done.stdout).groups(),
+    )
     assert kills >= 10 and in_write >= 5, done.stdout

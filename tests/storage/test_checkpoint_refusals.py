@@ -1,4 +1,6 @@
-"""Every way a checkpoint file can be wrong gets its sentence, at once and within the memory of the file's size."""
+"""Every way a checkpoint file can be wrong gets its sentence, at once and within the memory of
+the file's size.
+"""
 
 import json
 import os
@@ -29,7 +31,11 @@ def refuse(path, match):
 def path(tmp_path):
     """A valid checkpoint."""
     path = tmp_path / "a.h5"
-    save_checkpoint(path, {"epoch": 1}, {"parameters": np.arange(300, dtype=np.float32), "member/0": np.arange(3)})
+    save_checkpoint(
+        path,
+        {"epoch": 1},
+        {"parameters": np.arange(300, dtype=np.float32), "member/0": np.arange(3)},
+    )
     return path
 
 
@@ -37,7 +43,9 @@ def test_every_truncation_is_refused(path):
     whole = path.read_bytes()
     for size in [*range(0, 600, 7), *range(600, len(whole), 97), len(whole) - 1]:
         path.write_bytes(whole[:size])
-        refuse(path, "is empty" if size == 0 else "is not an Ensync checkpoint|is damaged|is cut short")
+        refuse(
+            path, "is empty" if size == 0 else "is not an Ensync checkpoint|is damaged|is cut short"
+        )
     path.write_bytes(whole + b"\0")
     refuse(path, "is damaged")
 
@@ -49,7 +57,9 @@ def test_one_flipped_bit_is_refused_wherever_it_is(path):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
-        with pytest.raises(EnsyncError, match="not an Ensync checkpoint|is damaged|is cut short|newer"):
+        with pytest.raises(
+            EnsyncError, match="not an Ensync checkpoint|is damaged|is cut short|newer"
+        ):
             verify_checkpoint(path)
 
 
@@ -73,10 +83,18 @@ def test_other_files_are_not_checkpoints(tmp_path, path):
 
 
 def forge(path, index, place=None, length=None, data=bytes(64)):
-    """Write a file of a true header and checksum around any index: what a hostile author would send. Its data is at byte 512."""
+    """Write a file of a true header and checksum around any index: what a hostile author would
+    send. Its data is at byte 512.
+    """
     text = index if isinstance(index, bytes) else json.dumps(index).encode()
-    place, length = HEADER + len(data) if place is None else place, len(text) if length is None else length
-    lines = f"Ensync checkpoint\nversion 1\nbytes {HEADER + len(data) + len(text)}\nindex {place} {length}\n".encode()
+    place, length = (
+        HEADER + len(data) if place is None else place,
+        len(text) if length is None else length,
+    )
+    lines = (
+        f"Ensync checkpoint\nversion 1\nbytes {HEADER + len(data) + len(text)}\nindex "
+        f"{place} {length}\n"
+    ).encode()
     path.write_bytes(checkpoint_format.seal(lines, data + text) + data + text)
 
 
@@ -160,7 +178,9 @@ def test_names_cannot_speak_to_the_terminal(tmp_path):
 
 
 def test_links_of_hdf5_are_never_followed(tmp_path, path):
-    """What only HDF5 would follow (external and soft links, virtual and external storage) is not looked at."""
+    """What only HDF5 would follow (external and soft links, virtual and external storage) is not
+    looked at.
+    """
     whole = path.read_bytes()
     with h5py.File(path, "r+") as file:
         file["arrays/link"] = h5py.ExternalLink("/etc/passwd", "/")

@@ -1,4 +1,6 @@
-"""A split read through blocks gives the same rows, holds no more than it should and reads each block once in an epoch."""
+"""A split read through blocks gives the same rows, holds no more than it should and reads each
+block once in an epoch.
+"""
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ def dataset(tmp_path_factory):
     path = tmp_path_factory.mktemp("blocks") / "a.h5"
     train, test = pictures(ROWS, 3, 3, 1), pictures(10, 3, 3, 1)
     labels = {"train": np.arange(ROWS) % 2, "test": np.arange(10) % 2}
-    write_dataset(path, Source("s", {"train": train, "test": test}, labels, ["a", "b"], "", ""), validation=0)
+    write_dataset(
+        path, Source("s", {"train": train, "test": test}, labels, ["a", "b"], "", ""), validation=0
+    )
     with open_dataset(path) as dataset:
         yield dataset
 
@@ -61,7 +65,14 @@ def test_a_members_rows_are_cut_into_blocks_of_their_own(dataset, choose):
 def test_any_order_gives_the_right_rows(dataset):
     whole, random = dataset.read("train", 0, ROWS), np.random.default_rng(0)
     reader = BlockReader(dataset, "train", 64, 3)
-    for rows in (np.arange(ROWS), np.arange(ROWS)[::-1], random.permutation(ROWS), random.integers(0, ROWS, 50), np.zeros(0, np.int64), np.array([999])):
+    for rows in (
+        np.arange(ROWS),
+        np.arange(ROWS)[::-1],
+        random.permutation(ROWS),
+        random.integers(0, ROWS, 50),
+        np.zeros(0, np.int64),
+        np.array([999]),
+    ):
         check(reader, whole, rows)
 
 

@@ -1,4 +1,6 @@
-"""A dataset file that violates data/README.md is refused with the reason, whoever made it and however large it says it is."""
+"""A dataset file that violates data/README.md is refused with the reason, whoever made it and
+however large it says it is.
+"""
 
 import fcntl
 import os
@@ -34,17 +36,21 @@ def refused(path, sentence):
 
 def replace(name, **how):
     """Return a change that puts another dataset in place of one."""
+
     def change(file):
         del file[name]
         file.create_dataset(name, **how)
+
     return change
 
 
 def link(name, target):
     """Return a change that puts a link in place of an object."""
+
     def change(file):
         del file[name]
         file[name] = target
+
     return change
 
 
@@ -55,7 +61,9 @@ def drop(name):
 
 def attribute(name, value):
     """Return a change of an attribute; None removes it."""
-    return lambda file: file.attrs.__setitem__(name, value) if value is not None else file.attrs.__delitem__(name)
+    return lambda file: (
+        file.attrs.__setitem__(name, value) if value is not None else file.attrs.__delitem__(name)
+    )
 
 
 def value(name, place, number):
@@ -93,31 +101,67 @@ def zeros(*shape):
         (drop("fingerprint"), "lacks 'fingerprint'"),
         (attribute("format", None), "is an HDF5 file of another kind"),
         (attribute("format", np.bytes_(b"other")), "is an HDF5 file of another kind"),
-        (attribute("format", "a text of variable length"), "has an attribute 'format' that is not a short text"),
+        (
+            attribute("format", "a text of variable length"),
+            "has an attribute 'format' that is not a short text",
+        ),
         (attribute("version", 2), "has version 2 of the format"),
         (attribute("version", None), "has no version"),
         (attribute("version", "1"), "has no version"),
         (attribute("licence", None), "lacks the attribute 'licence'"),
         (attribute("source", np.bytes_(b"\xff\xfe")), "is damaged (UnicodeDecodeError"),
         (attribute("name", np.bytes_(b"red \x1b[31m")), "with characters that cannot be printed"),
-        (attribute("checksums", np.bytes_(b"[1]")), "has an attribute 'checksums' that is not a flat table"),
-        (attribute("notes", np.bytes_(b"[[1]]")), "has an attribute 'notes' that is not a flat list"),
+        (
+            attribute("checksums", np.bytes_(b"[1]")),
+            "has an attribute 'checksums' that is not a flat table",
+        ),
+        (
+            attribute("notes", np.bytes_(b"[[1]]")),
+            "has an attribute 'notes' that is not a flat list",
+        ),
         (attribute("notes", np.bytes_(b"[")), "is damaged (JSONDecodeError"),
         (attribute("preparation", np.bytes_(b"{" * 5000)), "is damaged (JSONDecodeError"),
         (attribute("notes", np.bytes_(b"[" * 5000)), "is damaged (RecursionError"),
-        (replace("images/train", data=np.zeros((28, 4, 4, 1), np.float32)), "has no 'images/train' of type u1 with 4 dimensions"),
-        (replace("images/train", data=zeros(28, 4, 4)), "has no 'images/train' of type u1 with 4 dimensions"),
-        (replace("images/train", data=zeros(27, 4, 4, 1)), "has train images of shape (27, 4, 4, 1) and labels of shape (29,)"),
+        (
+            replace("images/train", data=np.zeros((28, 4, 4, 1), np.float32)),
+            "has no 'images/train' of type u1 with 4 dimensions",
+        ),
+        (
+            replace("images/train", data=zeros(28, 4, 4)),
+            "has no 'images/train' of type u1 with 4 dimensions",
+        ),
+        (
+            replace("images/train", data=zeros(27, 4, 4, 1)),
+            "has train images of shape (27, 4, 4, 1) and labels of shape (29,)",
+        ),
         (replace("images/test", data=zeros(8, 4, 5, 1)), "has test images of shape (8, 4, 5, 1)"),
         (replace("images/train", data=zeros(29, 4, 4, 2)), "has images of shape (4, 4, 2)"),
         (replace("images/train", data=zeros(0, 4, 4, 1)), "has no training images"),
-        (replace("images/train", shape=(29, 4, 4, 1), dtype="u1", chunks=(1, 4, 4, 1)), "stores 'images/train' in pieces"),
-        (replace("images/train", data=zeros(29, 4, 4, 1), compression="gzip"), "stores 'images/train' in pieces, compressed"),
-        (replace("images/train", shape=(2**40, 4, 4, 1), dtype="u1"), "declares 'images/train' as 17592186044416 bytes"),
-        (replace("images/train", shape=(2**60, 4, 4, 1), dtype="u1", chunks=(64, 4, 4, 1)), "stores 'images/train' in pieces"),
-        (replace("labels/train", shape=(2**40,), dtype="i8"), "declares 'labels/train' as 8796093022208 bytes"),
+        (
+            replace("images/train", shape=(29, 4, 4, 1), dtype="u1", chunks=(1, 4, 4, 1)),
+            "stores 'images/train' in pieces",
+        ),
+        (
+            replace("images/train", data=zeros(29, 4, 4, 1), compression="gzip"),
+            "stores 'images/train' in pieces, compressed",
+        ),
+        (
+            replace("images/train", shape=(2**40, 4, 4, 1), dtype="u1"),
+            "declares 'images/train' as 17592186044416 bytes",
+        ),
+        (
+            replace("images/train", shape=(2**60, 4, 4, 1), dtype="u1", chunks=(64, 4, 4, 1)),
+            "stores 'images/train' in pieces",
+        ),
+        (
+            replace("labels/train", shape=(2**40,), dtype="i8"),
+            "declares 'labels/train' as 8796093022208 bytes",
+        ),
         (replace("labels/train", data=np.zeros(29, np.int32)), "has no 'labels/train' of type <i8"),
-        (replace("mean", data=np.zeros(2, np.float32)), "has mean, std or fingerprint of the wrong length"),
+        (
+            replace("mean", data=np.zeros(2, np.float32)),
+            "has mean, std or fingerprint of the wrong length",
+        ),
         (replace("mean", shape=(2**40,), dtype="f4"), "declares 'mean' as"),
         (value("std", 0, 0), "has a mean or std that is not a positive number"),
         (value("std", 0, np.nan), "has a mean or std that is not a positive number"),
@@ -125,13 +169,25 @@ def zeros(*shape):
         (value("labels/train", 3, 2), "gives row 3 of train the label 2, and has 2 classes"),
         (value("labels/validation", 0, -1), "gives row 0 of validation the label -1"),
         (value("fingerprint", slice(None), 0), "has no fingerprint"),
-        (replace("class_names", data=np.array([b"a", b"a"])), "has class names that are empty, twice there"),
+        (
+            replace("class_names", data=np.array([b"a", b"a"])),
+            "has class names that are empty, twice there",
+        ),
         (replace("class_names", data=np.array([b"a"])), "has 1 class names"),
         (replace("class_names", data=np.array([b"a", b"\x1b[2J"])), "cannot be printed"),
-        (replace("class_names", data=["a", "b"], dtype=h5py.string_dtype()), "lacks 'class_names', a list of texts of fixed length"),
+        (
+            replace("class_names", data=["a", "b"], dtype=h5py.string_dtype()),
+            "lacks 'class_names', a list of texts of fixed length",
+        ),
         (replace("class_names", shape=(2**40,), dtype="S8"), "declares 'class_names' as"),
-        (link("images/train", h5py.SoftLink("/images/test")), "lacks 'images/train' or links it to another place"),
-        (link("images", h5py.ExternalLink("/etc/passwd", "/x")), "lacks 'images/train' or links it"),
+        (
+            link("images/train", h5py.SoftLink("/images/test")),
+            "lacks 'images/train' or links it to another place",
+        ),
+        (
+            link("images", h5py.ExternalLink("/etc/passwd", "/x")),
+            "lacks 'images/train' or links it",
+        ),
         (link("class_names", h5py.SoftLink("/mean")), "lacks 'class_names'"),
         (replace("images", data=zeros(3)), "lacks 'images/train'"),
         (external, "stores 'images/train' in pieces, compressed or in another file"),
@@ -175,7 +231,10 @@ def test_a_flipped_pixel_or_label_is_found_by_verify(path):
         with h5py.File(path, "r+") as file:
             before = file[name][place]
             file[name][place] = number if before != number else 0
-        with open_dataset(path) as dataset, pytest.raises(EnsyncError, match="is damaged: rows 0 to .* are not as written"):
+        with (
+            open_dataset(path) as dataset,
+            pytest.raises(EnsyncError, match="is damaged: rows 0 to .* are not as written"),
+        ):
             check(dataset)
         with h5py.File(path, "r+") as file:
             file[name][place] = before

@@ -25,13 +25,22 @@ def test_digits_need_no_files(tmp_path):
     assert done.changed and str(done) == f"{tmp_path / 'd.h5'} is written"
     assert seen[-1] == ("writing test images", 359, 359)
     with open_dataset(tmp_path / "d.h5") as dataset:
-        assert dataset.sizes == {"train": 1294, "validation": 144, "test": 359} and dataset.shape == (8, 8, 1)
+        assert dataset.sizes == {
+            "train": 1294,
+            "validation": 144,
+            "test": 359,
+        } and dataset.shape == (8, 8, 1)
         spread = np.stack([dataset.counts[split] / dataset.sizes[split] for split in dataset.sizes])
         assert np.ptp(spread, axis=0).max() < 0.01  # every class has the same part of each split
     again = prepare("digits", tmp_path / "d.h5")
     assert not again.changed and "is there already and identical" in str(again)
-    assert "in place of another dataset" in str(prepare("digits", tmp_path / "d.h5", validation=0.2))
-    for spoilt, words in (("digests", "is written again"), ("mean", "in place of a damaged dataset")):
+    assert "in place of another dataset" in str(
+        prepare("digits", tmp_path / "d.h5", validation=0.2)
+    )
+    for spoilt, words in (
+        ("digests", "is written again"),
+        ("mean", "in place of a damaged dataset"),
+    ):
         with h5py.File(tmp_path / "d.h5", "r+") as file:
             if spoilt == "digests":
                 del file["digests"]
@@ -46,21 +55,41 @@ def test_digits_need_no_files(tmp_path):
         ("mnist", write_idx, {}, (5, 4, 1), 5),
         ("fashion-mnist", write_idx, {}, (5, 4, 1), 5),
         ("cifar-10", lambda place: write_cifar(place, "bin", 10), {}, (32, 32, 3), 1),
-        ("csv", lambda place: (place.mkdir(), write_csv(place / "train.csv")), {"bad_rows": "skip"}, (4, 4, 1), 2),
+        (
+            "csv",
+            lambda place: (place.mkdir(), write_csv(place / "train.csv")),
+            {"bad_rows": "skip"},
+            (4, 4, 1),
+            2,
+        ),
         ("images", write_pictures, {}, (32, 32, 3), 1),
-        ("images", write_pictures, {"size": 8, "greyscale": True, "bad_rows": "skip"}, (8, 8, 1), 1),
+        (
+            "images",
+            write_pictures,
+            {"size": 8, "greyscale": True, "bad_rows": "skip"},
+            (8, 8, 1),
+            1,
+        ),
     ],
 )
-def test_every_dataset_is_prepared_from_its_files(tmp_path, monkeypatch, name, write, options, shape, notes):
+def test_every_dataset_is_prepared_from_its_files(
+    tmp_path, monkeypatch, name, write, options, shape, notes
+):
     monkeypatch.setattr(sources, "read_cifar10", partial(sources.read_cifar10, rows=10))
     write(tmp_path / "files")
     done = prepare(name, tmp_path / "out" / "x.h5", tmp_path / "files", seed=5, **options)
     assert done.changed and len(done.notes) == notes and os.listdir(tmp_path / "out") == ["x.h5"]
     with open_dataset(done.path) as dataset:
-        assert dataset.shape == shape and dataset.name == name and dataset.fingerprint == done.fingerprint
+        assert (
+            dataset.shape == shape
+            and dataset.name == name
+            and dataset.fingerprint == done.fingerprint
+        )
         assert dataset.layout.tables["notes"] == list(done.notes)
         check(dataset)
-    assert not prepare(name, tmp_path / "out" / "x.h5", tmp_path / "files", seed=5, **options).changed
+    assert not prepare(
+        name, tmp_path / "out" / "x.h5", tmp_path / "files", seed=5, **options
+    ).changed
 
 
 @pytest.mark.parametrize("name", ["csv", "images"])
@@ -73,32 +102,73 @@ def test_validation_images_of_their_own_are_taken_whole_and_in_order(tmp_path, n
         write_pictures(tmp_path / "own.csv", ("a", "c"), 3)
     place = tmp_path / "train.csv" if name == "csv" else tmp_path / "train"
     with pytest.raises(EnsyncError, match="--validation 0.2 with validation images of their own"):
-        prepare(name, tmp_path / "x.h5", place, validation_from=tmp_path / "own.csv", validation=0.2)
-    with open_dataset(prepare(name, tmp_path / "x.h5", place, validation_from=tmp_path / "own.csv").path) as dataset:
-        assert dataset.preparation["validation"] == "as given" and dataset.preparation["test"] == 0.2 and dataset.preparation["kind"] == name
-        assert dataset.labels("validation").tolist() == ([0, 1, 2, 0, 1, 2, 0] if name == "csv" else [0, 0, 0, 2, 2, 2])
+        prepare(
+            name, tmp_path / "x.h5", place, validation_from=tmp_path / "own.csv", validation=0.2
+        )
+    with open_dataset(
+        prepare(name, tmp_path / "x.h5", place, validation_from=tmp_path / "own.csv").path
+    ) as dataset:
+        assert (
+            dataset.preparation["validation"] == "as given"
+            and dataset.preparation["test"] == 0.2
+            and dataset.preparation["kind"] == name
+        )
+        assert dataset.labels("validation").tolist() == (
+            [0, 1, 2, 0, 1, 2, 0] if name == "csv" else [0, 0, 0, 2, 2, 2]
+        )
         assert dataset.sizes["train"] + dataset.sizes["test"] == (30 if name == "csv" else 18)
 
 
 def test_a_class_that_train_lacks_is_refused_by_name(tmp_path):
     write_csv(tmp_path / "train.csv")
-    (tmp_path / "test.csv").write_text("\n".join(f"{label}," + ",".join(["7"] * 16) for label in (0, 9, 9, 5)))
-    with pytest.raises(EnsyncError, match=r"the test images of csv have 2 classes that the training images lack: '5' \(1 image\); '9' \(2 images\)"):
+    (tmp_path / "test.csv").write_text(
+        "\n".join(f"{label}," + ",".join(["7"] * 16) for label in (0, 9, 9, 5))
+    )
+    with pytest.raises(
+        EnsyncError,
+        match=r"the test images of csv have 2 classes that the training images lack: '5' \(1 "
+        r"image\); '9' \(2 images\)",
+    ):
         prepare("csv", tmp_path / "x.h5", tmp_path)
 
 
 def test_the_command_line_hands_its_options_on(tmp_path):
-    write_classes(tmp_path / "in", lambda path, seed: Image.new("I;16", (8, 8), 999 + seed).save(path))
+    write_classes(
+        tmp_path / "in", lambda path, seed: Image.new("I;16", (8, 8), 999 + seed).save(path)
+    )
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "in" / "a" / "clear.png")
     write_pictures(tmp_path / "own", ("a",), 3)
-    options = ["--size", "8", "--background", "#102030", "--range", "0,4095", "--validation-from", str(tmp_path / "own")]
-    command = ["data", "prepare", "images", "--from", str(tmp_path / "in"), "--to", str(tmp_path / "x.h5"), *options]
+    options = [
+        "--size",
+        "8",
+        "--background",
+        "#102030",
+        "--range",
+        "0,4095",
+        "--validation-from",
+        str(tmp_path / "own"),
+    ]
+    command = [
+        "data",
+        "prepare",
+        "images",
+        "--from",
+        str(tmp_path / "in"),
+        "--to",
+        str(tmp_path / "x.h5"),
+        *options,
+    ]
     done = CliRunner().invoke(cli, command)
-    assert done.exit_code == 0 and "transparent pixels, composed over #102030: 1 (a/clear.png)" in done.output, done.output
+    assert (
+        done.exit_code == 0
+        and "transparent pixels, composed over #102030: 1 (a/clear.png)" in done.output
+    ), done.output
     with open_dataset(tmp_path / "x.h5") as dataset:
         assert dataset.preparation["values"] == "0,4095" and dataset.sizes["validation"] == 3
     wrong = CliRunner().invoke(cli, [*command, "--background", "greenish"])
-    assert isinstance(wrong.exception, EnsyncError) and "--background greenish" in str(wrong.exception)
+    assert isinstance(wrong.exception, EnsyncError) and "--background greenish" in str(
+        wrong.exception
+    )
 
 
 def test_rows_of_a_table_that_are_in_train_and_test_are_told(tmp_path):
@@ -108,15 +178,24 @@ def test_rows_of_a_table_that_are_in_train_and_test_are_told(tmp_path):
     with (tmp_path / "test.csv").open("a") as file:
         file.write("\n".join(rows[3:5]) + "\n")
     done = prepare("csv", tmp_path / "x.h5", tmp_path, validation=0)
-    assert "test images that are training images, too: 2 (row 6 of test is row 4 of train; row 7 of test is row 5 of train)" in done.notes
+    assert (
+        "test images that are training images, too: 2 (row 6 of test is row 4 of train; row 7 of "
+        "test is row 5 of train)" in done.notes
+    )
 
 
 def test_fashion_mnist_as_published(tmp_path):
     prepare("fashion-mnist", tmp_path / "f.h5", published("fashion-mnist"))
     with open_dataset(tmp_path / "f.h5") as dataset:
         assert dataset.sizes == {"train": 54_000, "validation": 6_000, "test": 10_000}
-        assert {tuple(counts) for counts in dataset.counts.values()} == {(5400,) * 10, (600,) * 10, (1000,) * 10}
-        np.testing.assert_allclose(dataset.mean / 255, 0.2860, atol=5e-4)  # the figures everybody uses
+        assert {tuple(counts) for counts in dataset.counts.values()} == {
+            (5400,) * 10,
+            (600,) * 10,
+            (1000,) * 10,
+        }
+        np.testing.assert_allclose(
+            dataset.mean / 255, 0.2860, atol=5e-4
+        )  # the figures everybody uses
         np.testing.assert_allclose(dataset.std / 255, 0.3530, atol=5e-4)
         assert dataset.layout.tables["notes"] == [] and dataset.class_names[9] == "Ankle boot"
 
@@ -128,11 +207,19 @@ def test_fashion_mnist_as_published(tmp_path):
         ("mnist", {}, "the dataset 'mnist' without --from DIR or --download"),
         ("mnist", {"from_directory": "x", "download": True}, "with both --from DIR and --download"),
         ("mnist", {"from_directory": "x", "size": 32}, "--size with the dataset 'mnist'"),
-        ("mnist", {"from_directory": "x", "bad_rows": "skip"}, "--bad-rows with the dataset 'mnist'"),
+        (
+            "mnist",
+            {"from_directory": "x", "bad_rows": "skip"},
+            "--bad-rows with the dataset 'mnist'",
+        ),
         ("digits", {"from_directory": "x"}, "--from with the dataset 'digits'"),
         ("csv", {"download": True}, "--download with the dataset 'csv'"),
         ("csv", {}, "the dataset 'csv' without --from DIR"),
-        ("images", {"from_directory": "x", "table": Asked(label="y")}, "--label with the dataset 'images'"),
+        (
+            "images",
+            {"from_directory": "x", "table": Asked(label="y")},
+            "--label with the dataset 'images'",
+        ),
         ("images", {"from_directory": "x", "bad_rows": "drop"}, "--bad-rows drop"),
         ("images", {"from_directory": ".", "size": 0}, "--size 0"),
         ("digits", {"validation": 2.0}, "--validation 2.0"),

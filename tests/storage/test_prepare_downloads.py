@@ -1,4 +1,6 @@
-"""Downloads, from a server on this machine: checksums are checked, nothing is fetched twice, every failure has its sentence."""
+"""Downloads, from a server on this machine: checksums are checked, nothing is fetched twice,
+every failure has its sentence.
+"""
 
 import hashlib
 import os
@@ -20,7 +22,9 @@ from ensync.storage.published import PUBLISHED
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves a directory and counts what is asked for; of a file named in `fault` it gives half, nothing, or an error."""
+    """Serves a directory and counts what is asked for; of a file named in `fault` it gives half,
+    nothing, or an error.
+    """
 
     asked: list[str] = []
     fault: dict[str, str] = {}
@@ -47,7 +51,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A mirror of a small MNIST whose checksums are the published ones for this test; yields (directory, address)."""
+    """A mirror of a small MNIST whose checksums are the published ones for this test; yields
+    (directory, address).
+    """
     directory = tmp_path / "mirror"
     write_idx(directory)
     sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in directory.iterdir()}
@@ -67,18 +73,29 @@ def test_files_are_fetched_once_and_prepared(server, tmp_path, monkeypatch):
     monkeypatch.setitem(PUBLISHED["mnist"].__dict__, "url", url)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     seen = []
-    done = prepare.prepare("mnist", tmp_path / "m.h5", download=True, progress=lambda *step: seen.append(step))
-    assert done.changed and [note for note in done.notes if "validation images" not in note] == [] and len(Quiet.asked) == 4
+    done = prepare.prepare(
+        "mnist", tmp_path / "m.h5", download=True, progress=lambda *step: seen.append(step)
+    )
+    assert (
+        done.changed
+        and [note for note in done.notes if "validation images" not in note] == []
+        and len(Quiet.asked) == 4
+    )
     name, last, total = [step for step in seen if step[0].startswith("fetching t10k-labels")][-1]
     assert last == total > 0
-    assert not prepare.prepare("mnist", tmp_path / "m.h5", download=True).changed and len(Quiet.asked) == 4
+    assert (
+        not prepare.prepare("mnist", tmp_path / "m.h5", download=True).changed
+        and len(Quiet.asked) == 4
+    )
     assert len(list((tmp_path / "cache" / "ensync" / "downloads" / "mnist").iterdir())) == 4
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_stays(server, tmp_path):
     directory, url = server
     (directory / "t10k-images-idx3-ubyte.gz").write_bytes(b"something else")
-    with pytest.raises(EnsyncError, match="t10k-images-idx3-ubyte.gz does not have the published MD5"):
+    with pytest.raises(
+        EnsyncError, match="t10k-images-idx3-ubyte.gz does not have the published MD5"
+    ):
         downloads.fetch("mnist", tmp_path / "kept", url=url)
     assert not (tmp_path / "kept" / "t10k-images-idx3-ubyte.gz").exists()
     assert not [path for path in (tmp_path / "kept").iterdir() if path.name.startswith("tmp")]
@@ -97,7 +114,11 @@ def test_a_missing_file_or_server_has_its_sentence(server, tmp_path):
     (directory / "train-images-idx3-ubyte.gz").unlink()
     with pytest.raises(EnsyncError, match="train-images-idx3-ubyte.gz cannot be fetched .404"):
         downloads.fetch("mnist", tmp_path / "kept", url=url)
-    with pytest.raises(EnsyncError, match="cannot be fetched .*copy train-images-idx3-ubyte.gz by hand and give its directory with --from"):
+    with pytest.raises(
+        EnsyncError,
+        match="cannot be fetched .*copy train-images-idx3-ubyte.gz by hand and give its "
+        "directory with --from",
+    ):
         downloads.fetch("mnist", tmp_path / "kept", url="http://127.0.0.1:9/")
 
 
@@ -109,7 +130,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_a_server_does_is_told_in_words_and_half_a_file_never_counts(server, tmp_path, monkeypatch, fault):
+def test_what_a_server_does_is_told_in_words_and_half_a_file_never_counts(
+    server, tmp_path, monkeypatch, fault
+):
     monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
     Quiet.fault = {"t10k-images-idx3-ubyte.gz": fault}
     with pytest.raises(EnsyncError) as caught:
@@ -127,11 +150,21 @@ def test_what_a_server_does_is_told_in_words_and_half_a_file_never_counts(server
     [
         ("http://nowhere.invalid/", None, "(the name of the server cannot be resolved"),
         ("http://127.0.0.1:9/", None, "(the connection was refused)"),
-        ("http://127.0.0.1/", "http://127.0.0.1:9", "(the proxy of http_proxy or https_proxy does not connect)"),
-        ("http://127.0.0.1/", "http:///", "(http_proxy or https_proxy is not the address of a proxy)"),
+        (
+            "http://127.0.0.1/",
+            "http://127.0.0.1:9",
+            "(the proxy of http_proxy or https_proxy does not connect)",
+        ),
+        (
+            "http://127.0.0.1/",
+            "http:///",
+            "(http_proxy or https_proxy is not the address of a proxy)",
+        ),
     ],
 )
-def test_what_keeps_from_a_server_is_told_in_words(server, tmp_path, monkeypatch, url, proxy, sentence):
+def test_what_keeps_from_a_server_is_told_in_words(
+    server, tmp_path, monkeypatch, url, proxy, sentence
+):
     if proxy:
         monkeypatch.setenv("http_proxy", proxy)
         monkeypatch.setenv("no_proxy", "")
@@ -158,7 +191,9 @@ def test_a_signal_leaves_no_part_of_a_file(server, tmp_path):
 
 def test_a_full_disk_is_told_and_leaves_nothing(server, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))    # bytes of a file, less than any of these
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (60, before[1])
+    )  # bytes of a file, less than any of these
     try:
         with pytest.raises(EnsyncError) as caught:
             downloads.fetch("mnist", tmp_path / "kept", url=server[1])

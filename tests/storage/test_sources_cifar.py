@@ -35,19 +35,35 @@ def test_every_published_form_gives_the_same_arrays(tmp_path, kind, form):
         for path in directory.iterdir():
             path.unlink()
         directory.rmdir()
-    place = {"directory": directory, "parent": tmp_path, "archive": packed, "directory with archive": tmp_path}[form]
+    place = {
+        "directory": directory,
+        "parent": tmp_path,
+        "archive": packed,
+        "directory with archive": tmp_path,
+    }[form]
     source = read_cifar10(place, ROWS)
-    assert np.array_equal(source.images["train"], images[:-ROWS]) and np.array_equal(source.images["test"], images[-ROWS:])
-    assert source.labels["train"].tolist() == labels[:-ROWS] and source.labels["test"].tolist() == labels[-ROWS:]
+    assert np.array_equal(source.images["train"], images[:-ROWS]) and np.array_equal(
+        source.images["test"], images[-ROWS:]
+    )
+    assert (
+        source.labels["train"].tolist() == labels[:-ROWS]
+        and source.labels["test"].tolist() == labels[-ROWS:]
+    )
     assert source.class_names[3] == "cat"
 
 
 def test_a_published_batch_comes_in_to_the_byte():
-    directory = published("cifar-10")  # holds the batches as lossless pictures, with what stands before and after the pixels
+    directory = published(
+        "cifar-10"
+    )  # holds the batches as lossless pictures, with what stands before and after the pixels
     sheet = np.asarray(Image.open(directory / "test_batch.webp").convert("RGB"))
     pixels = sheet.reshape(100, 32, 100, 32, 3).transpose(0, 2, 1, 3, 4).reshape(10_000, 32, 32, 3)
     planes = pixels.transpose(0, 3, 1, 2).tobytes()
-    batch = (directory / "test_batch.head").read_bytes() + planes + (directory / "test_batch.tail").read_bytes()
+    batch = (
+        (directory / "test_batch.head").read_bytes()
+        + planes
+        + (directory / "test_batch.tail").read_bytes()
+    )
     assert hashlib.md5(batch).hexdigest() == CIFAR10_BATCHES["test_batch"]
     images, labels = cifar._decode("test_batch", batch, 10_000)
     assert np.array_equal(images, pixels)
@@ -88,11 +104,20 @@ class Evil:
         (b"\x80\x02K\x01.", "a int out of place"),
         (b"\x80\x02}", "ValueError"),
         (b"\x80\x02" + b"K\x01" * 200_000 + b".", "more than 100000 opcodes"),
-        (cifar_pickle(pictures(ROWS - 1, 32, 32, 3), [1] * (ROWS - 1)), f"holds ({ROWS - 1}, 3072) pixels"),
+        (
+            cifar_pickle(pictures(ROWS - 1, 32, 32, 3), [1] * (ROWS - 1)),
+            f"holds ({ROWS - 1}, 3072) pixels",
+        ),
         (cifar_pickle(pictures(ROWS, 32, 32, 3), [1] * (ROWS - 1)), f"({ROWS - 1},) labels"),
         (cifar_pickle(pictures(ROWS, 32, 32, 3), [300] * ROWS), "gives image 0 the label 300"),
-        (cifar_pickle(pictures(ROWS, 32, 32, 3), [1] * ROWS).replace(b"U\x02u1", b"U\x02O8"), "an array that is not of bytes"),
-        (cifar_pickle(pictures(ROWS, 32, 32, 3), [1] * ROWS)[:-100], "is not a pickle of CIFAR-10's kind"),
+        (
+            cifar_pickle(pictures(ROWS, 32, 32, 3), [1] * ROWS).replace(b"U\x02u1", b"U\x02O8"),
+            "an array that is not of bytes",
+        ),
+        (
+            cifar_pickle(pictures(ROWS, 32, 32, 3), [1] * ROWS)[:-100],
+            "is not a pickle of CIFAR-10's kind",
+        ),
     ],
 )
 def test_no_pickle_is_run_and_each_has_its_sentence(tmp_path, content, sentence):
@@ -107,8 +132,13 @@ def test_a_hand_made_pickle_is_what_python_reads():
     images = pictures(2, 32, 32, 3)
     data = cifar_pickle(images, [7, 300])
     theirs, ours = pickle.loads(data, encoding="latin-1"), read_plain_pickle(data)
-    assert ours["labels"] == theirs["labels"] == [7, 300] and ours["batch_label"] == theirs["batch_label"]
-    assert ours["data"].dtype == theirs["data"].dtype and np.array_equal(ours["data"], theirs["data"])
+    assert (
+        ours["labels"] == theirs["labels"] == [7, 300]
+        and ours["batch_label"] == theirs["batch_label"]
+    )
+    assert ours["data"].dtype == theirs["data"].dtype and np.array_equal(
+        ours["data"], theirs["data"]
+    )
 
 
 def test_missing_batches_are_named(tmp_path):

@@ -1,4 +1,6 @@
-"""CSV files come in to the value, however they are written; what is guessed is told, what is doubtful refused; bad rows are named by line."""
+"""CSV files come in to the value, however they are written; what is guessed is told, what is
+doubtful refused; bad rows are named by line.
+"""
 
 import csv
 import io
@@ -15,8 +17,19 @@ PIXELS, LABELS = pictures(60, 4, 4, 1, 7).reshape(60, 16), [row % 5 for row in r
 NAMES = [f"pixel{place}" for place in range(16)]
 
 
-def table(path, header=None, label=0, index=False, labels=LABELS, pixels=PIXELS, encoding="utf-8", **options):
-    """Write a table as pandas' to_csv does; label: where its column stands, from 0 or the end; header: names with the label's in place."""
+def table(
+    path,
+    header=None,
+    label=0,
+    index=False,
+    labels=LABELS,
+    pixels=PIXELS,
+    encoding="utf-8",
+    **options,
+):
+    """Write a table as pandas' to_csv does; label: where its column stands, from 0 or the end;
+    header: names with the label's in place.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", **options)
     if header:
@@ -37,7 +50,9 @@ def named(label, name="label"):
 
 def check(source, labels=LABELS, pixels=PIXELS, classes=("0", "1", "2", "3", "4")):
     assert np.array_equal(source.images["train"].reshape(len(labels), -1), pixels)
-    assert [source.class_names[number] for number in source.labels["train"]] == [str(label) for label in labels]
+    assert [source.class_names[number] for number in source.labels["train"]] == [
+        str(label) for label in labels
+    ]
     assert tuple(source.class_names) == tuple(classes)
 
 
@@ -46,27 +61,47 @@ def check(source, labels=LABELS, pixels=PIXELS, classes=("0", "1", "2", "3", "4"
 def test_labels_and_pixels_come_in_to_the_value(tmp_path, side, channels, header):
     images, labels = write_csv(tmp_path / "table.csv", 30, side, channels, header)
     source = read_csv(tmp_path / "table.csv")
-    assert np.array_equal(source.images["train"], images) and source.images["train"].dtype == np.uint8
+    assert (
+        np.array_equal(source.images["train"], images) and source.images["train"].dtype == np.uint8
+    )
     assert source.labels["train"].tolist() == labels and source.labels["train"].dtype == np.int64
     assert source.class_names == ["0", "1", "2"] and list(source.images) == ["train"]
     place = "column 1 ('label')" if header else "column 1"
     colour = "grey" if channels == 1 else "colour, red, green and blue of each pixel together"
-    assert source.notes == [f"table.csv is read with commas between columns, {'a' if header else 'no'} header, the label in {place}, "
-                            f"{side} x {side} pixels, {colour}, values 0 to 255"]
+    assert source.notes == [
+        f"table.csv is read with commas between columns, {'a' if header else 'no'} header, the "
+        f"label in {place}, "
+        f"{side} x {side} pixels, {colour}, values 0 to 255"
+    ]
 
 
 # name: (how it is written, what the note says of it)
 WRITTEN = {
     "numbers for names": ({"header": range(17)}, "a header, the label in column 1 ('0')"),
     "numbers, label last": ({"header": [*range(16), "label"], "label": -1}, "column 17 ('label')"),
-    "index in front": ({"header": named(0), "index": True}, "column 2 ('label'), column 1 left out as an index"),
-    "index, numbers": ({"header": range(17), "index": True}, "column 2 ('0'), column 1 left out as an index"),
-    "index, no header": ({"index": True}, "no header, the label in column 2, column 1 left out as an index"),
-    "Unnamed: 0": ({"header": ["Unnamed: 0", *named(-1)], "label": -1, "index": "as a column"}, "column 1 ('Unnamed: 0') left out"),
+    "index in front": (
+        {"header": named(0), "index": True},
+        "column 2 ('label'), column 1 left out as an index",
+    ),
+    "index, numbers": (
+        {"header": range(17), "index": True},
+        "column 2 ('0'), column 1 left out as an index",
+    ),
+    "index, no header": (
+        {"index": True},
+        "no header, the label in column 2, column 1 left out as an index",
+    ),
+    "Unnamed: 0": (
+        {"header": ["Unnamed: 0", *named(-1)], "label": -1, "index": "as a column"},
+        "column 1 ('Unnamed: 0') left out",
+    ),
     "class last": ({"header": named(-1, "class"), "label": -1}, "column 17 ('class')"),
     "Target in the middle": ({"header": named(5, "Target"), "label": 5}, "column 6 ('Target')"),
     "y": ({"header": named(-1, "y"), "label": -1}, "column 17 ('y')"),
-    "another name": ({"header": named(-1, "what it shows"), "label": -1}, "column 17 ('what it shows')"),
+    "another name": (
+        {"header": named(-1, "what it shows"), "label": -1},
+        "column 17 ('what it shows')",
+    ),
     "semicolons": ({"delimiter": ";"}, "semicolons between columns"),
     "tabs": ({"delimiter": "\t", "header": named(0)}, "tabs between columns"),
     "blanks": ({"delimiter": " "}, "blanks between columns"),
@@ -100,7 +135,9 @@ def test_lines_with_a_delimiter_at_their_end_and_words_for_labels(tmp_path):
     check(source, words, classes=("cat, tabby", "dog", "Übung"))
     assert "column 17 ('animal') (words)" in source.notes[0]
     path.write_bytes(path.read_bytes().replace("Übung".encode(), b"", 1))
-    with pytest.raises(EnsyncError, match="1 of 60 rows of table.csv are bad: line 7 lacks value 17"):
+    with pytest.raises(
+        EnsyncError, match="1 of 60 rows of table.csv are bad: line 7 lacks value 17"
+    ):
         read_csv(path)
 
 
@@ -108,7 +145,11 @@ def test_any_spelling_of_the_numbers_and_lines_will_do(tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes(b"\xef\xbb\xbf1, 0,255.0,  7 ,1e1\r\n\r\n\n9,1,2,3,4\r\n9,4,3,2,1")
     source = read_csv(path)
-    assert source.images["train"].reshape(3, 4).tolist() == [[0, 255, 7, 10], [1, 2, 3, 4], [4, 3, 2, 1]]
+    assert source.images["train"].reshape(3, 4).tolist() == [
+        [0, 255, 7, 10],
+        [1, 2, 3, 4],
+        [4, 3, 2, 1],
+    ]
     assert source.labels["train"].tolist() == [0, 1, 1] and source.class_names == ["1", "9"]
 
 
@@ -122,41 +163,69 @@ def test_values_from_0_to_1_are_shares_of_255(tmp_path, whole):
     path = table(tmp_path / "table.csv", pixels=shares.astype(int) if whole else shares)
     source = read_csv(path)
     check(source, pixels=np.rint(shares * 255))
-    assert "values 0 to 1 taken as shares of 255" in source.notes[0] and source.preparation["pixels"] == "0..1 times 255"
+    assert (
+        "values 0 to 1 taken as shares of 255" in source.notes[0]
+        and source.preparation["pixels"] == "0..1 times 255"
+    )
     path.write_text(path.read_text() + ",".join(["1"] * 16 + ["2"]) + "\n")
     if not whole:
-        with pytest.raises(EnsyncError, match="line 61 has '2' as value 17, which is not a number from 0 to 1"):
+        with pytest.raises(
+            EnsyncError, match="line 61 has '2' as value 17, which is not a number from 0 to 1"
+        ):
             read_csv(path)
 
 
 @pytest.mark.parametrize("kind", ["digits", "noise", "sparse", "binary"])
 def test_no_way_to_write_a_table_is_read_wrong(tmp_path, kind):
-    """Wherever the label is, at an end or by its name, and whatever the pixels look like, the table is read right or refused; most are read."""
+    """Wherever the label is, at an end or by its name, and whatever the pixels look like, the
+    table is read right or refused; most are read.
+    """
     draw, wrong, refused = np.random.default_rng(3), 0, 0
     for trial in range(60):
         rows, classes = int(draw.integers(20, 80)), int(draw.integers(2, 9))
-        pixels = {"digits": lambda: draw.integers(0, 17, (rows, 16)) * (draw.random(16) < 0.8), "noise": lambda: draw.integers(0, 256, (rows, 16)),
-                  "sparse": lambda: draw.integers(0, 256, (rows, 16)) * (draw.random((rows, 16)) < 0.1),
-                  "binary": lambda: 255 * draw.integers(0, 2, (rows, 16))}[kind]()
+        pixels = {
+            "digits": lambda: draw.integers(0, 17, (rows, 16)) * (draw.random(16) < 0.8),
+            "noise": lambda: draw.integers(0, 256, (rows, 16)),
+            "sparse": lambda: draw.integers(0, 256, (rows, 16)) * (draw.random((rows, 16)) < 0.1),
+            "binary": lambda: 255 * draw.integers(0, 2, (rows, 16)),
+        }[kind]()
         labels = draw.integers(0, classes, rows).tolist()
         label = int(draw.choice([0, -1, 5]))
-        header = [None, range(17), named(label, "class"), named(label, "shown")][trial % 4 if label != 5 else 2 + trial % 2]
-        path = table(tmp_path / "table.csv", header, label, bool(trial % 3 == 0), labels, pixels, delimiter=str(draw.choice([",", ";", "\t"])))
+        header = [None, range(17), named(label, "class"), named(label, "shown")][
+            trial % 4 if label != 5 else 2 + trial % 2
+        ]
+        path = table(
+            tmp_path / "table.csv",
+            header,
+            label,
+            bool(trial % 3 == 0),
+            labels,
+            pixels,
+            delimiter=str(draw.choice([",", ";", "\t"])),
+        )
         try:
             source = read_csv(path)
         except EnsyncError:
             refused += 1
             continue
         found = [source.class_names[number] for number in source.labels["train"]]
-        wrong += not (found == [str(each) for each in labels] and np.array_equal(source.images["train"].reshape(rows, 16), pixels))
+        wrong += not (
+            found == [str(each) for each in labels]
+            and np.array_equal(source.images["train"].reshape(rows, 16), pixels)
+        )
     assert wrong == 0 and refused < 40
 
 
 @pytest.mark.parametrize(
     ("asked", "header", "label"),
     [
-        (Asked(label="-1"), None, -1), (Asked(label="17"), range(17), -1), (Asked(label="16"), range(17), -1), (Asked(label="6"), None, 5),
-        (Asked(label="what"), named(3, "what"), 3), (Asked(label="LABEL"), named(3), 3), (Asked(header="yes"), named(0), 0),
+        (Asked(label="-1"), None, -1),
+        (Asked(label="17"), range(17), -1),
+        (Asked(label="16"), range(17), -1),
+        (Asked(label="6"), None, 5),
+        (Asked(label="what"), named(3, "what"), 3),
+        (Asked(label="LABEL"), named(3), 3),
+        (Asked(header="yes"), named(0), 0),
         (Asked(label="1", header="no", delimiter="comma", shape="4x4"), None, 0),
     ],
 )
@@ -166,37 +235,115 @@ def test_what_is_asked_for_is_done(tmp_path, asked, header, label):
 
 def test_shapes_other_than_squares_and_planes_of_one_colour(tmp_path):
     path = table(tmp_path / "table.csv", pixels=PIXELS[:, :12])
-    assert np.array_equal(read_csv(path, asked=Asked(shape="4x3")).images["train"], PIXELS[:, :12].reshape(60, 4, 3, 1))
-    assert np.array_equal(read_csv(path, asked=Asked(shape="2x2x3")).images["train"], PIXELS[:, :12].reshape(60, 2, 2, 3))
+    assert np.array_equal(
+        read_csv(path, asked=Asked(shape="4x3")).images["train"],
+        PIXELS[:, :12].reshape(60, 4, 3, 1),
+    )
+    assert np.array_equal(
+        read_csv(path, asked=Asked(shape="2x2x3")).images["train"],
+        PIXELS[:, :12].reshape(60, 2, 2, 3),
+    )
     planes = read_csv(path, asked=Asked(shape="3x2x2"))
-    assert np.array_equal(planes.images["train"], PIXELS[:, :12].reshape(60, 3, 2, 2).transpose(0, 2, 3, 1))
+    assert np.array_equal(
+        planes.images["train"], PIXELS[:, :12].reshape(60, 3, 2, 2).transpose(0, 2, 3, 1)
+    )
     assert "planes of red, green and blue" in planes.notes[0]
 
 
 # name: (how it is written, what is asked, what the sentence says)
 DOUBTFUL = {
-    "label last, all 0 or 1": ({"label": -1, "labels": [row // 3 % 2 for row in range(60)], "pixels": (PIXELS > 127) * 1}, Asked(), ["--label"]),
-    "label last": ({"label": -1}, Asked(), ["column 1 has 5", "different values in 60 rows and column 17 has 5 different values", "--label"]),
-    "two could be": ({"pixels": np.c_[PIXELS[:, 1:], np.arange(60) % 4]}, Asked(), ["column 1 has 5 different", "column 17 has 4 different", "--label"]),
-    "two are named": ({"header": ["label", "class", *NAMES[1:]]}, Asked(), ["2 columns named as labels are", "column 1 ('label') and column 2 ('class')"]),
-    "too many labels": ({"header": named(0), "labels": range(100, 160)}, Asked(), ["column 1 ('label')", "60 different values in 60 rows", "--label 1"]),
-    "no labels": ({"header": NAMES, "labels": PIXELS[:, 0], "pixels": PIXELS[:, 1:]}, Asked(), ["16 columns", "a picture and no label"]),
-    "no labels, no header": ({"labels": PIXELS[:, 0], "pixels": PIXELS[:, 1:]}, Asked(), ["a picture and no label"]),
-    "no square": ({"pixels": PIXELS[:, :14]}, Asked(), ["15 columns", "such as 785", "such as --shape 7x2"]),
-    "one column too many": ({"pixels": np.c_[PIXELS, PIXELS[:, 0]]}, Asked(), ["18 columns", "one too many"]),
-    "sorted as words": ({"header": ["label", *sorted(NAMES)]}, Asked(), ["not in order", "'pixel2' comes after 'pixel15'"]),
-    "colour by colour": ({"header": ["label", *(f"{c}{n}" for c in "rgb" for n in range(4))], "pixels": PIXELS[:, :12]}, Asked(),
-                         ["all columns like column 2 ('r0') before those like column 6 ('g0')", "--shape 3x2x2"]),
-    "decimal commas": ({"delimiter": ";", "pixels": [[f"0,{v}" for v in row] for row in PIXELS.tolist()]}, Asked(), ["decimal point"]),
-    "fractions": ({"pixels": PIXELS + 0.5}, Asked(), ["no usable row", "not a whole number from 0 to 255"]),
+    "label last, all 0 or 1": (
+        {"label": -1, "labels": [row // 3 % 2 for row in range(60)], "pixels": (PIXELS > 127) * 1},
+        Asked(),
+        ["--label"],
+    ),
+    "label last": (
+        {"label": -1},
+        Asked(),
+        [
+            "column 1 has 5",
+            "different values in 60 rows and column 17 has 5 different values",
+            "--label",
+        ],
+    ),
+    "two could be": (
+        {"pixels": np.c_[PIXELS[:, 1:], np.arange(60) % 4]},
+        Asked(),
+        ["column 1 has 5 different", "column 17 has 4 different", "--label"],
+    ),
+    "two are named": (
+        {"header": ["label", "class", *NAMES[1:]]},
+        Asked(),
+        ["2 columns named as labels are", "column 1 ('label') and column 2 ('class')"],
+    ),
+    "too many labels": (
+        {"header": named(0), "labels": range(100, 160)},
+        Asked(),
+        ["column 1 ('label')", "60 different values in 60 rows", "--label 1"],
+    ),
+    "no labels": (
+        {"header": NAMES, "labels": PIXELS[:, 0], "pixels": PIXELS[:, 1:]},
+        Asked(),
+        ["16 columns", "a picture and no label"],
+    ),
+    "no labels, no header": (
+        {"labels": PIXELS[:, 0], "pixels": PIXELS[:, 1:]},
+        Asked(),
+        ["a picture and no label"],
+    ),
+    "no square": (
+        {"pixels": PIXELS[:, :14]},
+        Asked(),
+        ["15 columns", "such as 785", "such as --shape 7x2"],
+    ),
+    "one column too many": (
+        {"pixels": np.c_[PIXELS, PIXELS[:, 0]]},
+        Asked(),
+        ["18 columns", "one too many"],
+    ),
+    "sorted as words": (
+        {"header": ["label", *sorted(NAMES)]},
+        Asked(),
+        ["not in order", "'pixel2' comes after 'pixel15'"],
+    ),
+    "colour by colour": (
+        {
+            "header": ["label", *(f"{c}{n}" for c in "rgb" for n in range(4))],
+            "pixels": PIXELS[:, :12],
+        },
+        Asked(),
+        ["all columns like column 2 ('r0') before those like column 6 ('g0')", "--shape 3x2x2"],
+    ),
+    "decimal commas": (
+        {"delimiter": ";", "pixels": [[f"0,{v}" for v in row] for row in PIXELS.tolist()]},
+        Asked(),
+        ["decimal point"],
+    ),
+    "fractions": (
+        {"pixels": PIXELS + 0.5},
+        Asked(),
+        ["no usable row", "not a whole number from 0 to 255"],
+    ),
     "below 0": ({"pixels": PIXELS / 127.5 - 1}, Asked(), ["which is not"]),
     "label 0": ({}, Asked(label="0"), ["--label 0", "a number from 1 to 17 or -1 to -17"]),
-    "label unknown": ({"header": named(0)}, Asked(label="digits"), ["--label digits", "label, pixel0, pixel1, ... pixel15"]),
+    "label unknown": (
+        {"header": named(0)},
+        Asked(label="digits"),
+        ["--label digits", "label, pixel0, pixel1, ... pixel15"],
+    ),
     "shape": ({}, Asked(shape="5x4"), ["--shape 5x4 has 20 values", "16 columns of pixels"]),
     "shape of words": ({}, Asked(shape="big"), ["--shape big", "--shape 28x28"]),
     "delimiter": ({}, Asked(delimiter="::"), ["--delimiter '::'", "semicolon"]),
-    "UTF-16 without a mark": ({"encoding": "utf-16-le"}, Asked(), ["not UTF-8", "save it again, as UTF-8"]),
-    "words in Latin-1": ({"labels": ["Käse", "Öl"] * 30, "encoding": "latin-1"}, Asked(), ["no class name in UTF-8 (save the table again, as UTF-8)"]),
+    "UTF-16 without a mark": (
+        {"encoding": "utf-16-le"},
+        Asked(),
+        ["not UTF-8", "save it again, as UTF-8"],
+    ),
+    "words in Latin-1": (
+        {"labels": ["Käse", "Öl"] * 30, "encoding": "latin-1"},
+        Asked(),
+        ["no class name in UTF-8 (save the table again, as UTF-8)"],
+    ),
     "UTF-32": ({"encoding": "utf-32"}, Asked(), ["not UTF-8"]),
 }
 
@@ -213,8 +360,14 @@ def test_what_is_doubtful_is_refused_with_the_option_that_settles_it(tmp_path, w
 
 @pytest.mark.parametrize(
     ("first", "sentence"),
-    [("0,1,2,3,4", "may be names or a picture; expected one of them; say which with --header yes or --header no"),
-     ("3,0,0.1,0.2,0.3", "seems to be a picture that was once read as a header")],
+    [
+        (
+            "0,1,2,3,4",
+            "may be names or a picture; expected one of them; say which with --header yes or "
+            "--header no",
+        ),
+        ("3,0,0.1,0.2,0.3", "seems to be a picture that was once read as a header"),
+    ],
 )
 def test_a_first_line_that_may_be_either_is_refused(tmp_path, first, sentence):
     path = tmp_path / "table.csv"
@@ -257,8 +410,16 @@ def test_a_bad_row_is_refused_by_line_or_skipped_on_request(tmp_path, row):
         read_csv(path)
     assert "1 of 4 rows of table.csv are bad" in str(caught.value) and BAD[row] in str(caught.value)
     source = read_csv(path, "skip")
-    assert source.images["train"].reshape(3, 4).tolist() == [[1, 2, 3, 4], [1, 2, 3, 4], [5, 6, 7, 8]]
-    assert len(source.notes) == 2 and "1 of 4 rows of table.csv left out" in source.notes[1] and BAD[row] in source.notes[1]
+    assert source.images["train"].reshape(3, 4).tolist() == [
+        [1, 2, 3, 4],
+        [1, 2, 3, 4],
+        [5, 6, 7, 8],
+    ]
+    assert (
+        len(source.notes) == 2
+        and "1 of 4 rows of table.csv left out" in source.notes[1]
+        and BAD[row] in source.notes[1]
+    )
 
 
 def test_all_bad_rows_are_counted_and_the_first_few_named_across_pieces(tmp_path, monkeypatch):
@@ -272,7 +433,9 @@ def test_all_bad_rows_are_counted_and_the_first_few_named_across_pieces(tmp_path
     note = read_csv(tmp_path / "table.csv", "skip").notes[1]
     assert note.startswith("7 of 200 rows of table.csv left out: line 8 has 'q")
     assert all(f"line {place + 1} " in note for place in bad[:5]) and note.endswith("and 2 more")
-    assert np.array_equal(read_csv(tmp_path / "table.csv", "skip").images["train"], np.delete(images, bad, axis=0))
+    assert np.array_equal(
+        read_csv(tmp_path / "table.csv", "skip").images["train"], np.delete(images, bad, axis=0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,13 +456,25 @@ def test_what_is_no_table_of_pictures_has_its_sentence(tmp_path, text, sentence)
     assert sentence in str(caught.value) and "table.csv" in str(caught.value)
 
 
-@pytest.mark.parametrize("names", [("train.csv", "Test.CSV"), ("mnist_train.csv", "mnist_test.csv"), ("fashion-mnist_train.csv", "fashion-mnist_test.csv")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.csv", "Test.CSV"),
+        ("mnist_train.csv", "mnist_test.csv"),
+        ("fashion-mnist_train.csv", "fashion-mnist_test.csv"),
+    ],
+)
 def test_a_directory_may_hold_the_splits(tmp_path, names):
-    train, test, own = (write_csv(tmp_path / name, rows) for name, rows in zip([*names, "Val.csv"], (30, 12, 9), strict=True))
+    train, test, own = (
+        write_csv(tmp_path / name, rows)
+        for name, rows in zip([*names, "Val.csv"], (30, 12, 9), strict=True)
+    )
     write_csv(tmp_path / "more.csv", 6)
     source = read_csv(tmp_path)
     for split, (images, labels) in {"train": train, "test": test, "validation": own}.items():
-        assert np.array_equal(source.images[split], images) and source.labels[split].tolist() == labels
+        assert (
+            np.array_equal(source.images[split], images) and source.labels[split].tolist() == labels
+        )
     assert source.notes[1:] == ["1 other tables left out: more.csv"]
 
 
@@ -307,19 +482,30 @@ def test_another_table_must_have_the_columns_of_the_training_table(tmp_path):
     table(tmp_path / "train.csv", named(0))
     table(tmp_path / "own.csv", named(-1), label=-1, delimiter=";")
     source = read_csv(tmp_path / "train.csv", validation=tmp_path / "own.csv")
-    assert np.array_equal(source.images["validation"], source.images["train"]) and len(source.notes) == 2
+    assert (
+        np.array_equal(source.images["validation"], source.images["train"])
+        and len(source.notes) == 2
+    )
     table(tmp_path / "own.csv", ["label", *NAMES[1:], NAMES[0]])
-    with pytest.raises(EnsyncError, match="own.csv has other columns than the training table, or in another order"):
+    with pytest.raises(
+        EnsyncError, match="own.csv has other columns than the training table, or in another order"
+    ):
         read_csv(tmp_path / "train.csv", validation=tmp_path / "own.csv")
     table(tmp_path / "test.csv", NAMES, labels=PIXELS[:, 0], pixels=PIXELS[:, 1:])
-    with pytest.raises(EnsyncError, match="test.csv has 16 columns where the training table has 17: it seems to lack the labels"):
+    with pytest.raises(
+        EnsyncError,
+        match="test.csv has 16 columns where the training table has 17: it seems to lack the "
+        "labels",
+    ):
         read_csv(tmp_path)
 
 
 def test_a_test_file_with_other_columns_is_refused(tmp_path):
     write_csv(tmp_path / "train.csv", 10, 4)
     write_csv(tmp_path / "test.csv", 10, 3)
-    with pytest.raises(EnsyncError, match=r"test.csv has no usable row: line 1 has 10 values instead of 17"):
+    with pytest.raises(
+        EnsyncError, match=r"test.csv has no usable row: line 1 has 10 values instead of 17"
+    ):
         read_csv(tmp_path)
 
 

@@ -1,6 +1,8 @@
-"""Damaged files of every format are read or refused in one sentence: no traceback, no hang, no crash, no flood of memory.
+"""Damaged files of every format are read or refused in one sentence: no traceback, no hang, no
+crash, no flood of memory.
 
-ENSYNC_FUZZ sets the number of mutations of each file (make fuzz: thousands), ENSYNC_FUZZ_SEED the first.
+ENSYNC_FUZZ sets the number of mutations of each file (make fuzz: thousands), ENSYNC_FUZZ_SEED the
+first.
 """
 
 import gzip
@@ -71,7 +73,11 @@ def test_cifar_batches(tmp_path, write):
         (tmp_path / (name + suffix)).write_bytes(write(images, labels))
     whole = write(images, labels)
     pixels = whole.index(images[0, :, :, 0].tobytes()[:100])
-    parts = (whole[:pixels], whole[pixels : pixels + 6000], whole[pixels + 6000 :])  # most damage belongs where the structure is
+    parts = (
+        whole[:pixels],
+        whole[pixels : pixels + 6000],
+        whole[pixels + 6000 :],
+    )  # most damage belongs where the structure is
 
     def read(data):
         (tmp_path / ("data_batch_1" + suffix)).write_bytes(data)
@@ -100,15 +106,31 @@ def test_cifar_archives(tmp_path, inside):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("kind", "mode"), [*((kind, "RGB") for kind in ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")),
-                                            ("png", "PA"), ("webp", "RGBA"), ("tiff", "I;16"), ("tiff", "F")])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *((kind, "RGB") for kind in ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")),
+        ("png", "PA"),
+        ("webp", "RGBA"),
+        ("tiff", "I;16"),
+        ("tiff", "F"),
+    ],
+)
 def test_pictures(tmp_path, kind, mode):
     picture = Image.fromarray(pictures(1, 20, 30, 3)[0] // 16 * 16)
     out, tags = io.BytesIO(), {}
     if mode in ("I;16", "F"):
-        picture, tags = Image.fromarray((np.asarray(picture)[..., 0] * 200).astype("u2" if mode == "I;16" else "f4")), {"tiffinfo": {340: 0, 341: 60_000}}
+        picture, tags = (
+            Image.fromarray(
+                (np.asarray(picture)[..., 0] * 200).astype("u2" if mode == "I;16" else "f4")
+            ),
+            {"tiffinfo": {340: 0, 341: 60_000}},
+        )
     elif mode != "RGB":
-        picture, tags = picture.convert(mode[0] if mode == "PA" else mode), {"transparency": 3} if mode == "PA" else {}
+        picture, tags = (
+            picture.convert(mode[0] if mode == "PA" else mode),
+            {"transparency": 3} if mode == "PA" else {},
+        )
     picture.save(out, kind, **tags)
     path = tmp_path / f"x.{kind}"
 
@@ -136,4 +158,6 @@ def test_datasets(tmp_path):
             verification.check(dataset)
 
     outcomes = list(try_all((tmp_path / "a.h5").read_bytes(), 2 * USUAL, read))
-    assert sum(map(bool, outcomes)) > 0.9 * len(outcomes)  # few bytes of the file are without a checksum
+    assert sum(map(bool, outcomes)) > 0.9 * len(
+        outcomes
+    )  # few bytes of the file are without a checksum

@@ -8,8 +8,7 @@ import pytest
 from samples import idx_images, idx_labels, published, write_idx
 
 from ensync.errors import EnsyncError
-from ensync.storage.sources import read_digits, read_idx
-from ensync.storage.sources import idx
+from ensync.storage.sources import idx, read_digits, read_idx
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
@@ -22,7 +21,9 @@ def test_images_and_labels_come_in_to_the_byte(tmp_path):
         assert np.array_equal(source.images[split], images[..., None])
         assert source.labels[split].dtype == np.int64 and source.labels[split].tolist() == labels
     assert source.class_names == list("0123456789")
-    assert all("is not the published file" in note for note in source.notes) and len(source.notes) == 4
+    assert (
+        all("is not the published file" in note for note in source.notes) and len(source.notes) == 4
+    )
 
 
 def test_decompressed_files_are_read_too(tmp_path):
@@ -36,11 +37,19 @@ def test_decompressed_files_are_read_too(tmp_path):
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_published_files_are_known(name):
     source = read_idx(published(name), name)
-    assert source.images["train"].shape == (60_000, 28, 28, 1) and source.images["test"].shape == (10_000, 28, 28, 1)
+    assert source.images["train"].shape == (60_000, 28, 28, 1) and source.images["test"].shape == (
+        10_000,
+        28,
+        28,
+        1,
+    )
     assert source.notes == []
     raw = gzip.decompress((published(name) / TRAIN_IMAGES).read_bytes())
     assert source.images["train"].tobytes() == raw[16:]
-    assert source.labels["train"].astype(np.uint8).tobytes() == gzip.decompress((published(name) / TRAIN_LABELS).read_bytes())[8:]
+    assert (
+        source.labels["train"].astype(np.uint8).tobytes()
+        == gzip.decompress((published(name) / TRAIN_LABELS).read_bytes())[8:]
+    )
 
 
 def test_another_datasets_files_are_refused():
@@ -51,17 +60,49 @@ def test_another_datasets_files_are_refused():
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        (TRAIN_IMAGES, gzip.compress(idx_labels([1, 2])), "starts with 0x00000801, not with 0x00000803"),
+        (
+            TRAIN_IMAGES,
+            gzip.compress(idx_labels([1, 2])),
+            "starts with 0x00000801, not with 0x00000803",
+        ),
         (TRAIN_IMAGES, gzip.compress(b"\0\0\x08"), "is cut short"),
-        (TRAIN_IMAGES, gzip.compress(idx_images(np.zeros((40, 5, 4), np.uint8))[:-1]), "is cut short"),
-        (TRAIN_IMAGES, gzip.compress(idx_images(np.zeros((40, 5, 4), np.uint8)))[:-4], "is cut short or damaged"),
-        (TRAIN_IMAGES, gzip.compress(idx_images(np.zeros((40, 5, 4), np.uint8)) + b"x"), "holds more than the 800 bytes"),
+        (
+            TRAIN_IMAGES,
+            gzip.compress(idx_images(np.zeros((40, 5, 4), np.uint8))[:-1]),
+            "is cut short",
+        ),
+        (
+            TRAIN_IMAGES,
+            gzip.compress(idx_images(np.zeros((40, 5, 4), np.uint8)))[:-4],
+            "is cut short or damaged",
+        ),
+        (
+            TRAIN_IMAGES,
+            gzip.compress(idx_images(np.zeros((40, 5, 4), np.uint8)) + b"x"),
+            "holds more than the 800 bytes",
+        ),
         (TRAIN_IMAGES, b"not gzip at all", "is cut short or damaged"),
         (TRAIN_IMAGES, b"", "is cut short"),
-        (TRAIN_IMAGES, gzip.compress(struct.pack(">4I", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1)), "declares 4294967295 x"),
-        (TRAIN_IMAGES, gzip.compress(struct.pack(">4I", 0x803, 0, 28, 28)), "declares 0 x 28 x 28 bytes"),
-        (TRAIN_IMAGES, gzip.compress(idx_images(np.zeros((40, 6, 4), np.uint8))), "holds images of 5 x 4 pixels and the training file 6 x 4"),
-        (TRAIN_LABELS, gzip.compress(idx_labels([0] * 39)), "40 images and train-labels-idx1-ubyte.gz 39 labels"),
+        (
+            TRAIN_IMAGES,
+            gzip.compress(struct.pack(">4I", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1)),
+            "declares 4294967295 x",
+        ),
+        (
+            TRAIN_IMAGES,
+            gzip.compress(struct.pack(">4I", 0x803, 0, 28, 28)),
+            "declares 0 x 28 x 28 bytes",
+        ),
+        (
+            TRAIN_IMAGES,
+            gzip.compress(idx_images(np.zeros((40, 6, 4), np.uint8))),
+            "holds images of 5 x 4 pixels and the training file 6 x 4",
+        ),
+        (
+            TRAIN_LABELS,
+            gzip.compress(idx_labels([0] * 39)),
+            "40 images and train-labels-idx1-ubyte.gz 39 labels",
+        ),
         (TRAIN_LABELS, gzip.compress(idx_labels([0] * 39 + [10])), "gives image 39 the label 10"),
     ],
 )
@@ -76,7 +117,9 @@ def test_each_damage_has_its_sentence(tmp_path, name, content, sentence):
 def test_a_bomb_is_refused_before_it_goes_off(tmp_path, monkeypatch):
     write_idx(tmp_path)
     zeros = 50_000_000
-    (tmp_path / TRAIN_IMAGES).write_bytes(gzip.compress(struct.pack(">4I", 0x803, zeros, 1, 1) + bytes(zeros)))
+    (tmp_path / TRAIN_IMAGES).write_bytes(
+        gzip.compress(struct.pack(">4I", 0x803, zeros, 1, 1) + bytes(zeros))
+    )
     monkeypatch.setattr(idx, "LARGEST", zeros - 1)
     with pytest.raises(EnsyncError, match="declares 50000000 x 1 x 1 bytes, which it cannot hold"):
         read_idx(tmp_path, "mnist")
@@ -100,6 +143,8 @@ def test_digits_are_scaled_to_the_full_range():
     source = read_digits()
     original = load_digits()
     assert source.images["train"].shape == (1797, 8, 8, 1) and list(source.images) == ["train"]
-    assert np.array_equal(source.images["train"][..., 0], np.floor(original.images * 255 / 16 + 0.5))
+    assert np.array_equal(
+        source.images["train"][..., 0], np.floor(original.images * 255 / 16 + 0.5)
+    )
     assert np.array_equal(source.labels["train"], original.target)
     assert source.checksums["digits.csv.gz"].startswith("sha256:")

@@ -1,4 +1,6 @@
-"""Damage of a dataset's content is found, named and refused; what is being written by another is not called damaged."""
+"""Damage of a dataset's content is found, named and refused; what is being written by another is
+not called damaged.
+"""
 
 import subprocess
 import sys
@@ -12,18 +14,32 @@ from ensync import describing
 from ensync.errors import EnsyncError
 from ensync.storage import writing
 from ensync.storage.blocks import BlockReader
-from ensync.storage.checkpoint import checkpoint_name, load_checkpoint, load_newest_valid, newest_valid, save_checkpoint
+from ensync.storage.checkpoint import (
+    checkpoint_name,
+    load_checkpoint,
+    load_newest_valid,
+    newest_valid,
+    save_checkpoint,
+)
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source
 from ensync.storage.verification import check, faults
 from ensync.storage.writing import write_dataset
 
-ROWS = 4000   # 3,600 for training: four blocks, the last of them shorter
+ROWS = 4000  # 3,600 for training: four blocks, the last of them shorter
 
 
 def source(**changes):
-    images, labels = {"train": pictures(ROWS, 4, 3, 1), "test": pictures(9, 4, 3, 1, seed=1)}, {"train": np.arange(ROWS) % 2, "test": np.arange(9) % 2}
-    return Source(**dict(name="s", images=images, labels=labels, class_names=["a", "b"], source="x", licence="y") | changes)
+    images, labels = (
+        {"train": pictures(ROWS, 4, 3, 1), "test": pictures(9, 4, 3, 1, seed=1)},
+        {"train": np.arange(ROWS) % 2, "test": np.arange(9) % 2},
+    )
+    return Source(
+        **dict(
+            name="s", images=images, labels=labels, class_names=["a", "b"], source="x", licence="y"
+        )
+        | changes
+    )
 
 
 @pytest.fixture
@@ -45,8 +61,12 @@ def without_digests(path):
         del file["digests"]
 
 
-DAMAGE = [("images/train", (1024, 0, 0, 0), "rows 1,024 to 2,047 of train are"), ("images/train", (3599, 3, 2, 0), "rows 3,072 to 3,599 of train are"),
-          ("labels/validation", 0, "rows 0 to 399 of validation are"), ("images/test", (8, 1, 1, 0), "rows 0 to 8 of test are")]
+DAMAGE = [
+    ("images/train", (1024, 0, 0, 0), "rows 1,024 to 2,047 of train are"),
+    ("images/train", (3599, 3, 2, 0), "rows 3,072 to 3,599 of train are"),
+    ("labels/validation", 0, "rows 0 to 399 of validation are"),
+    ("images/test", (8, 1, 1, 0), "rows 0 to 8 of test are"),
+]
 
 
 @pytest.mark.parametrize(("name", "place", "words"), DAMAGE)
@@ -62,11 +82,22 @@ def test_overwritten_content_is_named_and_refused(path, name, place, words):
     without_digests(path)
     with open_dataset(path) as dataset:
         for images in (None, loaded):
-            with pytest.raises(EnsyncError, match="is damaged: its images, labels or class names are not as written"):
+            with pytest.raises(
+                EnsyncError,
+                match="is damaged: its images, labels or class names are not as written",
+            ):
                 check(dataset, images)
 
 
-@pytest.mark.parametrize(("name", "place", "value"), [("mean", 0, 7), ("class_names", 1, b"c"), ("fingerprint", 70, 48), ("digests/train", (0, 0), 48)])
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("mean", 0, 7),
+        ("class_names", 1, b"c"),
+        ("fingerprint", 70, 48),
+        ("digests/train", (0, 0), 48),
+    ],
+)
 def test_overwritten_descriptions_are_refused_at_once(path, name, place, value):
     with h5py.File(path, "r+") as file:
         file[name][place] = value if file[name][place] != value else value + 1
@@ -100,15 +131,27 @@ def told(path):
 
 
 def test_verify_tells_each_splits_verdict(path):
-    whole = [["train", "3,600", "images", "as"], ["validation", "400", "images", "as"], ["test", "9", "images", "as"], [str(path), "is", "as", "it"]]
+    whole = [
+        ["train", "3,600", "images", "as"],
+        ["validation", "400", "images", "as"],
+        ["test", "9", "images", "as"],
+        [str(path), "is", "as", "it"],
+    ]
     assert told(path) == (whole, None)
     overwrite(path, "images/validation", (7, 0, 0, 0), 0)
     said, refusal = told(path)
     assert said == [whole[0], ["validation", "400", "images", "damaged:"], whole[2]]
-    assert "rows 0 to 399 of validation are not as written" in str(refusal) and refusal.exit_code == 2
+    assert (
+        "rows 0 to 399 of validation are not as written" in str(refusal) and refusal.exit_code == 2
+    )
     without_digests(path)
     said, refusal = told(path)
-    assert said[0] == ["file", "4,009", "images", "damaged:"] and "its images, labels or class names are not as written" in str(refusal)
+    assert said[0] == [
+        "file",
+        "4,009",
+        "images",
+        "damaged:",
+    ] and "its images, labels or class names are not as written" in str(refusal)
 
 
 def test_streamed_blocks_are_checked_when_they_are_first_read(path):
@@ -121,7 +164,9 @@ def test_streamed_blocks_are_checked_when_they_are_first_read(path):
 
 
 CHANGES = {
-    "a pixel": lambda s: s.images["train"].__setitem__((5, 0, 0, 0), s.images["train"][5, 0, 0, 0] ^ 1),
+    "a pixel": lambda s: s.images["train"].__setitem__(
+        (5, 0, 0, 0), s.images["train"][5, 0, 0, 0] ^ 1
+    ),
     "a label": lambda s: s.labels["train"].__setitem__(5, 1 - s.labels["train"][5]),
     "a class": lambda s: s.class_names.__setitem__(0, "c"),
     "the seed": None,
@@ -134,12 +179,19 @@ def test_the_fingerprint_changes_with(tmp_path, change):
     if CHANGES[change]:
         CHANGES[change](other)
     first = write_dataset(tmp_path / "a.h5", source())
-    assert first.fingerprint != write_dataset(tmp_path / "b.h5", other, seed=1 if CHANGES[change] else 2).fingerprint
+    assert (
+        first.fingerprint
+        != write_dataset(tmp_path / "b.h5", other, seed=1 if CHANGES[change] else 2).fingerprint
+    )
 
 
 def test_preparing_again_mends_what_is_damaged_and_adds_digests(path):
     before = path.read_bytes()
-    for spoil in (lambda: overwrite(path, "images/train", (0, 0, 0, 0), 0), lambda: overwrite(path, "mean", 0, 0), lambda: without_digests(path)):
+    for spoil in (
+        lambda: overwrite(path, "images/train", (0, 0, 0, 0), 0),
+        lambda: overwrite(path, "mean", 0, 0),
+        lambda: without_digests(path),
+    ):
         spoil()
         assert write_dataset(path, source()).changed and path.read_bytes() == before
     assert not write_dataset(path, source()).changed
@@ -164,28 +216,44 @@ def test_what_happens_to_an_open_file_is_told(path, tmp_path):
 
 @pytest.mark.parametrize("kind", ["dataset", "checkpoint"])
 def test_a_file_open_in_a_writer_is_not_called_damaged(path, tmp_path, kind):
-    """HDF5 changes the first bytes while it has a file open, and a program that is killed leaves them so."""
+    """HDF5 changes the first bytes while it has a file open, and a program that is killed leaves
+    them so.
+    """
     save_checkpoint(tmp_path / "checkpoint.h5", {}, {"a": np.zeros(10)})
-    file, look = {"dataset": (path, open_dataset), "checkpoint": (tmp_path / "checkpoint.h5", load_checkpoint)}[kind]
-    code = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print(flush=True); sys.stdin.read()"
-    writer = subprocess.Popen([sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    file, look = {
+        "dataset": (path, open_dataset),
+        "checkpoint": (tmp_path / "checkpoint.h5", load_checkpoint),
+    }[kind]
+    code = (
+        "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print(flush=True); sys.stdin.read()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     writer.stdout.readline()
     try:
-        with pytest.raises(EnsyncError, match=rf"is open for writing in another process \({writer.pid}\); .*close it there") as caught:
+        with pytest.raises(
+            EnsyncError,
+            match=rf"is open for writing in another process \({writer.pid}\); .*close it there",
+        ) as caught:
             look(file)
         assert "damaged" not in str(caught.value)
     finally:
         writer.kill()
         writer.wait()
     if kind == "dataset":
-        with pytest.raises(EnsyncError, match="was open for writing in a program that did not close it"):
+        with pytest.raises(
+            EnsyncError, match="was open for writing in a program that did not close it"
+        ):
             look(file)
         with pytest.raises(EnsyncError, match="no dataset that could be replaced .* remove it"):
             write_dataset(path, source())
 
 
 @pytest.mark.parametrize("look", [newest_valid, load_newest_valid])
-def test_a_checkpoint_that_is_pruned_meanwhile_gives_way_to_the_newer_one(tmp_path, monkeypatch, look):
+def test_a_checkpoint_that_is_pruned_meanwhile_gives_way_to_the_newer_one(
+    tmp_path, monkeypatch, look
+):
     """A run in training writes its next checkpoint and removes the one that was just listed."""
     from ensync.storage import checkpoint
 

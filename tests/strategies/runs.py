@@ -1,4 +1,6 @@
-"""What the tests of whole runs on ranks share: a cut of the digits, a job, a run to its end or to a signal, and what it left."""
+"""What the tests of whole runs on ranks share: a cut of the digits, a job, a run to its end or
+to a signal, and what it left.
+"""
 
 from mpi4py import MPI
 
@@ -18,9 +20,13 @@ SILENT = make_console(1)
 
 def write_digits(path, rows, seed=1):
     """Write a dataset of the first so many digits, from rank 0. Collective."""
+
     def write():
         source = read_digits()
-        source.images["train"], source.labels["train"] = source.images["train"][:rows], source.labels["train"][:rows]
+        source.images["train"], source.labels["train"] = (
+            source.images["train"][:rows],
+            source.labels["train"][:rows],
+        )
         write_dataset(path, source, validation=0.1, seed=seed)
 
     on_root(COMM, write)
@@ -28,17 +34,25 @@ def write_digits(path, rows, seed=1):
 
 def common_digits(tmp_path_factory, rows):
     """Return the path of a new dataset, the same on all ranks."""
-    path = COMM.bcast(str(tmp_path_factory.mktemp("data") / "digits.h5") if COMM.rank == 0 else None)
+    path = COMM.bcast(
+        str(tmp_path_factory.mktemp("data") / "digits.h5") if COMM.rank == 0 else None
+    )
     write_digits(path, rows)
     return path
 
 
 def job_maker(dataset, tmp_path, **defaults):
-    """Return a function from a run's name and the settings of sections, which replace `defaults`, to a job in a directory that all ranks know."""
+    """Return a function from a run's name and the settings of sections, which replace
+    `defaults`, to a job in a directory that all ranks know.
+    """
     directory = COMM.bcast(str(tmp_path))
 
     def make(name="run", **sections):
-        tables = {"data": {"path": dataset}, "output": {"directory": f"{directory}/{name}"}, **defaults}
+        tables = {
+            "data": {"path": dataset},
+            "output": {"directory": f"{directory}/{name}"},
+            **defaults,
+        }
         for section, values in sections.items():
             tables[section] = tables.get(section, {}) | values
         return job_from_dict(tables)
@@ -56,13 +70,17 @@ def run(comm, job, wish=None):
 
 
 def resume(comm, loaded, job):
-    return course.train(session.resume(comm, loaded, job, open_feeds(comm, job), SILENT, StopWish()))
+    return course.train(
+        session.resume(comm, loaded, job, open_feeds(comm, job), SILENT, StopWish())
+    )
 
 
 def gathered(trained):
     """Return the vectors and positions of all members, the same on every rank."""
     arrays, positions = state.gather_members(trained.comm, trained.plan, trained.trainees)
-    return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(positions)
+    return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(
+        positions
+    )
 
 
 class StopAt(StopWish):

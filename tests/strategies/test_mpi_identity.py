@@ -1,4 +1,6 @@
-"""A run knows what it was trained on: it predicts without its dataset, and no verb takes another for it."""
+"""A run knows what it was trained on: it predicts without its dataset, and no verb takes another
+for it.
+"""
 
 import re
 import shutil
@@ -27,8 +29,15 @@ ROWS = 300
 @pytest.fixture
 def job(tmp_path_factory, tmp_path):
     """The job of two members, trained on a dataset of its own that the test may spoil."""
-    make = job_maker(common_digits(tmp_path_factory, ROWS), tmp_path, network={"hidden": [12]}, optimizer={"learning_rate": 0.02}, fusion={"method": "weighted_voting"},
-                     training={"strategy": "ensemble", "epochs": 2, "batch": 20, "threads": 1}, ensemble={"members": 2})
+    make = job_maker(
+        common_digits(tmp_path_factory, ROWS),
+        tmp_path,
+        network={"hidden": [12]},
+        optimizer={"learning_rate": 0.02},
+        fusion={"method": "weighted_voting"},
+        training={"strategy": "ensemble", "epochs": 2, "batch": 20, "threads": 1},
+        ensemble={"members": 2},
+    )
     job = make()
     run(COMM, job)
     return job
@@ -42,9 +51,11 @@ def spoil(function):
 
 def change(path, name, place, value):
     """Overwrite a value of the dataset in place."""
+
     def write():
         with h5py.File(path, "r+") as file:
             file[name][place] = value
+
     spoil(write)
 
 
@@ -91,13 +102,18 @@ def describe(job, *overrides):
 
 
 def rename_a_class(path):
-    """Prepare the digits again with another name of a class, so that the same fingerprint would be another class."""
+    """Prepare the digits again with another name of a class, so that the same fingerprint would
+    be another class.
+    """
     from ensync.storage.sources import read_digits
     from ensync.storage.writing import write_dataset
 
     def write():
         source = read_digits()
-        source.images["train"], source.labels["train"] = source.images["train"][:ROWS], source.labels["train"][:ROWS]
+        source.images["train"], source.labels["train"] = (
+            source.images["train"][:ROWS],
+            source.labels["train"][:ROWS],
+        )
         source.class_names[:] = [f"renamed {name}" for name in source.class_names]
         write_dataset(path, source, validation=0.1, seed=1)
 
@@ -107,7 +123,11 @@ def rename_a_class(path):
 def test_predict_says_the_same_whatever_became_of_the_dataset(job, capfd):
     images = pictures(job)
     predicted = []
-    for spoiled in (lambda: None, lambda: rename_a_class(job.data.path), lambda: spoil(Path(job.data.path).unlink)):
+    for spoiled in (
+        lambda: None,
+        lambda: rename_a_class(job.data.path),
+        lambda: spoil(Path(job.data.path).unlink),
+    ):
         spoiled()
         capfd.readouterr()
         verbs.predict(COMM, job.output.directory, (images,), None, ())
@@ -121,11 +141,17 @@ def test_votes_are_weighted_as_the_validation_images_said_which_the_run_remember
     from ensync.strategies import results
 
     jury = results.jury_of_files(COMM, loaded, job, feeds)
-    assert np.array_equal(loaded.validated(COMM), jury.validation.correct) and jury.validation.correct.sum() > 0
+    assert (
+        np.array_equal(loaded.validated(COMM), jury.validation.correct)
+        and jury.validation.correct.sum() > 0
+    )
 
 
 PREPARED = {
-    "another seed": (lambda path: write_digits(path, ROWS, seed=2), r"prepared otherwise: seed 2 instead of 1"),
+    "another seed": (
+        lambda path: write_digits(path, ROWS, seed=2),
+        r"prepared otherwise: seed 2 instead of 1",
+    ),
     "other images": (lambda path: write_digits(path, 250), "other numbers of images"),
     "other names": (rename_a_class, "class 0 is 'renamed 0', the run's is '0'"),
 }
@@ -139,10 +165,15 @@ def test_another_dataset_is_refused_by_every_verb_that_would_take_it_for_the_run
     refused(words, evaluate, job)
     refused(words, resume, job)
     text, refusal = describe(job)
-    assert "trained on  'digits', 8 x 8 x 1, 10 classes, 300 images" in text and re.search(words, refusal)
+    assert "trained on  'digits', 8 x 8 x 1, 10 classes, 300 images" in text and re.search(
+        words, refusal
+    )
 
 
-@pytest.mark.parametrize(("name", "place"), [("images/test", (3, 4, 4, 0)), ("images/train", (9, 0, 0, 0)), ("labels/test", 3)])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("images/test", (3, 4, 4, 0)), ("images/train", (9, 0, 0, 0)), ("labels/test", 3)],
+)
 def test_content_overwritten_in_place_is_refused(job, name, place):
     with open_dataset(job.data.path) as dataset:
         before = dataset.labels("test")[3]
@@ -154,8 +185,16 @@ def test_content_overwritten_in_place_is_refused(job, name, place):
 @pytest.mark.parametrize("strategy", ["ensemble", "synchronous"])
 def test_content_overwritten_in_place_is_refused_where_it_is_streamed(job, strategy):
     change(job.data.path, "images/train", (9, 0, 0, 0), 77)
-    sections = {"data": {"placement": "stream"}, "training": {"strategy": strategy}, "output": {"directory": job.output.directory + strategy}}
-    streamed = job.model_copy(update={name: getattr(job, name).model_copy(update=values) for name, values in sections.items()})
+    sections = {
+        "data": {"placement": "stream"},
+        "training": {"strategy": strategy},
+        "output": {"directory": job.output.directory + strategy},
+    }
+    streamed = job.model_copy(
+        update={
+            name: getattr(job, name).model_copy(update=values) for name, values in sections.items()
+        }
+    )
     refused(r"is damaged: rows 0 to \d+ of train are not as written", run, COMM, streamed)
 
 
@@ -165,9 +204,13 @@ def test_evaluate_on_another_file_says_so_and_keeps_the_runs_normalisation(job, 
     loaded = state.load_newest(COMM, Path(job.output.directory))
     feeds = verbs._feeds_to_test(COMM, loaded, job, loaded.identity, other)
     with open_dataset(other) as dataset:
-        assert np.array_equal(feeds.test.labels, dataset.labels("test")) and not np.array_equal(loaded.identity.mean, dataset.mean)
+        assert np.array_equal(feeds.test.labels, dataset.labels("test")) and not np.array_equal(
+            loaded.identity.mean, dataset.mean
+        )
     own = open_feeds(COMM, job)
-    assert np.array_equal(feeds.test.mean, own.test.mean) and np.array_equal(feeds.test.inverse_std, own.test.inverse_std)
+    assert np.array_equal(feeds.test.mean, own.test.mean) and np.array_equal(
+        feeds.test.inverse_std, own.test.inverse_std
+    )
     assert feeds.tested_on()["own"] is False and own.tested_on()["own"] is True
     capfd.readouterr()
     evaluate(job, data=other)
@@ -178,11 +221,13 @@ def test_evaluate_on_another_file_says_so_and_keeps_the_runs_normalisation(job, 
 
 def older(job):
     """Make of the newest checkpoint one as it was written before runs knew their dataset."""
+
     def write():
         path = sorted((Path(job.output.directory) / "checkpoints").iterdir())[-1]
         attributes, arrays = load_checkpoint(path)
         del attributes["version"], attributes["dataset"]
         save_checkpoint(path, attributes, arrays)
+
     spoil(write)
 
 
@@ -206,7 +251,11 @@ def test_resuming_a_run_of_the_older_version_completes_its_checkpoints(job):
     resume(job)
     identity = state.load_newest(COMM, Path(job.output.directory)).identity
     with open_dataset(job.data.path) as dataset:
-        assert np.array_equal(identity.mean, dataset.mean) and identity.class_names == dataset.class_names and identity.preparation == dataset.preparation
+        assert (
+            np.array_equal(identity.mean, dataset.mean)
+            and identity.class_names == dataset.class_names
+            and identity.preparation == dataset.preparation
+        )
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(job):
@@ -214,6 +263,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused(job):
         path = sorted((Path(job.output.directory) / "checkpoints").iterdir())[-1]
         attributes, arrays = load_checkpoint(path)
         save_checkpoint(path, attributes | {"version": 3}, arrays)
+
     spoil(write)
     refused("is of a run of version 3", evaluate, job)
 
@@ -221,7 +271,10 @@ def test_a_checkpoint_of_a_newer_version_is_refused(job):
 def test_describe_works_where_the_dataset_is_missing(job):
     copy = Path(job.data.path).with_name("copy.h5")
     spoil(lambda: shutil.copy(job.data.path, copy))
-    assert f"dataset     {job.data.path}, the same" in describe(job)[0] and f"{copy}, the same" in describe(job, f"data.path={copy}")[0]
+    assert (
+        f"dataset     {job.data.path}, the same" in describe(job)[0]
+        and f"{copy}, the same" in describe(job, f"data.path={copy}")[0]
+    )
     COMM.Barrier()
     spoil(Path(job.data.path).unlink)
     text, refusal = describe(job)
@@ -261,7 +314,9 @@ def test_a_streamed_run_refuses_to_go_on_when_its_file_is_written_to(job, monkey
         monkeypatch.setattr(module, "BLOCK", Window(16, 3))
     begun, _ = meddled(job, monkeypatch, placement="stream")
     refused("was written to while the run reads from it", begun.run)
-    assert on_root(COMM, lambda: state.has_checkpoint(Path(job.output.directory))), "what was trained before is kept"
+    assert on_root(COMM, lambda: state.has_checkpoint(Path(job.output.directory))), (
+        "what was trained before is kept"
+    )
 
 
 def test_nodes_with_different_files_are_refused(job):

@@ -15,7 +15,9 @@ pytestmark = [pytest.mark.mpi(min_size=2), pytest.mark.timeout(60)]
 
 
 def spans(monkeypatch, where: Topology) -> list[tuple[float, float]]:
-    """Return when each rank began and ended what compiles, on the clock that processes of a machine share."""
+    """Return when each rank began and ended what compiles, on the clock that processes of a
+    machine share.
+    """
     span = []
 
     def try_step(job, feeds):

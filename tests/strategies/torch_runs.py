@@ -1,4 +1,6 @@
-"""A whole run once more, as a plain PyTorch loop in float64: what a job says of batches, rates, averages, best epochs and ends."""
+"""A whole run once more, as a plain PyTorch loop in float64: what a job says of batches, rates,
+averages, best epochs and ends.
+"""
 
 import copy
 import math
@@ -19,13 +21,25 @@ torch.set_num_threads(1)
 class Run:
     """One network on rows of a training split, trained to its end by `train`.
 
-    network: Ensync's, for its layout; together: rows that statistics of an average are estimated from at once.
+    network: Ensync's, for its layout; together: rows that statistics of an average are estimated
+    from at once.
     """
 
     def __init__(self, job, network, start, splits, rows, member, together):
-        self.job, self.network, self.splits, self.rows, self.member, self.together = job, network, splits, rows, member, together
+        self.job, self.network, self.splits, self.rows, self.member, self.together = (
+            job,
+            network,
+            splits,
+            rows,
+            member,
+            together,
+        )
         layers = job.model_dump(mode="json", exclude_none=True)["network"]["layers"]
-        self.twin, _ = torch_layers.listed(layers, torch.zeros(2, network.shape[2], *network.shape[:2], dtype=torch.float64), network.classes)
+        self.twin, _ = torch_layers.listed(
+            layers,
+            torch.zeros(2, network.shape[2], *network.shape[:2], dtype=torch.float64),
+            network.classes,
+        )
         self.fill(start)
         self.average, self.best = None, None
         self.lowest, self.best_epoch, self.reduced = math.inf, 0, 1.0
@@ -33,44 +47,85 @@ class Run:
         self.history, self.ended, self.diverged = [], "", False
 
     def fill(self, vectors):
-        for tensor, ours in zip(self.twin.parameters(), _views(vectors["parameters"], self.network.layout).values(), strict=True):
+        for tensor, ours in zip(
+            self.twin.parameters(),
+            _views(vectors["parameters"], self.network.layout).values(),
+            strict=True,
+        ):
             torch_networks.set_from(tensor, ours)
-        for buffer, ours in zip(self.buffers(self.twin), _views(vectors["statistics"], self.network.statistics_layout).values(), strict=True):
+        for buffer, ours in zip(
+            self.buffers(self.twin),
+            _views(vectors["statistics"], self.network.statistics_layout).values(),
+            strict=True,
+        ):
             buffer.copy_(torch.from_numpy(ours.copy()))
 
     @staticmethod
     def buffers(twin):
-        return [buffer for norm in twin.modules() if isinstance(norm, torch_layers.Norm) for buffer in (norm.mean, norm.variance)]
+        return [
+            buffer
+            for norm in twin.modules()
+            if isinstance(norm, torch_layers.Norm)
+            for buffer in (norm.mean, norm.variance)
+        ]
 
     def vectors(self, twin):
         """Return flat parameters and statistics as Ensync lays them out."""
-        shapes = [view.shape for view in _views(self.network.parameters, self.network.layout).values()]
-        parameters = [torch_networks.as_ours(tensor, shape).ravel() for tensor, shape in zip(twin.parameters(), shapes, strict=True)]
-        return {"parameters": np.concatenate(parameters), "statistics": np.concatenate([np.empty(0), *(b.numpy().ravel() for b in self.buffers(twin))])}
+        shapes = [
+            view.shape for view in _views(self.network.parameters, self.network.layout).values()
+        ]
+        parameters = [
+            torch_networks.as_ours(tensor, shape).ravel()
+            for tensor, shape in zip(twin.parameters(), shapes, strict=True)
+        ]
+        return {
+            "parameters": np.concatenate(parameters),
+            "statistics": np.concatenate(
+                [np.empty(0), *(b.numpy().ravel() for b in self.buffers(twin))]
+            ),
+        }
 
     def outputs(self, twin, split, rows):
         """Return outputs, per-sample losses and how many are right."""
         images, labels = self.splits[split]
-        inputs = torch.from_numpy(images[rows].reshape(len(rows), *self.network.shape).transpose(0, 3, 1, 2).copy())
+        inputs = torch.from_numpy(
+            images[rows].reshape(len(rows), *self.network.shape).transpose(0, 3, 1, 2).copy()
+        )
         outputs, labels, t = twin(inputs), torch.from_numpy(labels[rows]), self.job.training
         if t.loss == "cross_entropy":
-            losses = torch.nn.functional.cross_entropy(outputs, labels, label_smoothing=t.label_smoothing, reduction="none")
+            losses = torch.nn.functional.cross_entropy(
+                outputs, labels, label_smoothing=t.label_smoothing, reduction="none"
+            )
         else:
             targets = torch.full_like(outputs, t.targets[0])
             targets[torch.arange(len(labels)), labels] = t.targets[1]
-            losses = (outputs - targets).square().sum(1) / (outputs.shape[1] if t.loss == "mean_squared_error" else 2)
+            losses = (outputs - targets).square().sum(1) / (
+                outputs.shape[1] if t.loss == "mean_squared_error" else 2
+            )
         return outputs, losses, int((outputs.argmax(1) == labels).sum())
 
     def train(self):
         t, o = self.job.training, self.job.optimizer
         parameters = list(self.twin.parameters())
         if o.name in ("sgd", "momentum", "nesterov"):
-            optimizer = torch.optim.SGD(parameters, lr=1, momentum=0 if o.name == "sgd" else o.momentum, nesterov=o.name == "nesterov", weight_decay=o.weight_decay)
+            optimizer = torch.optim.SGD(
+                parameters,
+                lr=1,
+                momentum=0 if o.name == "sgd" else o.momentum,
+                nesterov=o.name == "nesterov",
+                weight_decay=o.weight_decay,
+            )
         elif o.preset == "keras":
             optimizer = KerasAdam(parameters, o)
         else:
             kind = torch.optim.Adam if o.name == "adam" else torch.optim.AdamW
-            optimizer = kind(parameters, lr=1, betas=(o.beta1, o.beta2), eps=o.epsilon or 1e-8, weight_decay=o.weight_decay)
+            optimizer = kind(
+                parameters,
+                lr=1,
+                betas=(o.beta1, o.beta2),
+                eps=o.epsilon or 1e-8,
+                weight_decay=o.weight_decay,
+            )
         for epoch in range(t.epochs):
             self.epoch(epoch, optimizer)
             if self.ended or self.diverged:
@@ -88,7 +143,9 @@ class Run:
         return min(batch, len(self.rows)), factor
 
     def rate(self, passed, step):
-        """Return the schedule's factor after `passed` epochs, a Fraction as the length `step` of a step."""
+        """Return the schedule's factor after `passed` epochs, a Fraction as the length `step` of
+        a step.
+        """
         s, epochs = self.job.schedule, self.job.training.epochs
         warmup = Fraction(str(s.warmup_epochs))
         if passed < warmup:
@@ -115,7 +172,11 @@ class Run:
                 loss, right = loss + losses.sum().item(), right + hits
             if self.job.optimizer.clip_norm:
                 torch.nn.utils.clip_grad_norm_(self.twin.parameters(), self.job.optimizer.clip_norm)
-            factor = self.rate(epoch + Fraction(number, len(spans)), Fraction(1, len(spans))) * grown * self.reduced
+            factor = (
+                self.rate(epoch + Fraction(number, len(spans)), Fraction(1, len(spans)))
+                * grown
+                * self.reduced
+            )
             for group in optimizer.param_groups:
                 group["lr"] = self.job.optimizer.learning_rate * factor
             optimizer.step()
@@ -124,7 +185,14 @@ class Run:
         self.diverged = not math.isfinite(loss)
         if self.diverged:
             return
-        self.history.append({"epoch": epoch + 1, "step": self.steps, "train_loss": loss / len(order), "train_accuracy": right / len(order)})
+        self.history.append(
+            {
+                "epoch": epoch + 1,
+                "step": self.steps,
+                "train_loss": loss / len(order),
+                "train_accuracy": right / len(order),
+            }
+        )
         self.validate(epoch + 1)
 
     def follow(self):
@@ -134,7 +202,11 @@ class Run:
         if self.average is None:
             self.average = copy.deepcopy(self.twin)
         for mean, value in zip(self.average.parameters(), self.twin.parameters(), strict=True):
-            mean.data = value.data.clone() if self.steps == 1 else decay * mean.data + (1 - decay) * value.data
+            mean.data = (
+                value.data.clone()
+                if self.steps == 1
+                else decay * mean.data + (1 - decay) * value.data
+            )
 
     @torch.no_grad()
     def settle(self):
@@ -166,13 +238,21 @@ class Run:
         if loss < self.plateau - p.threshold:
             self.plateau, self.waited = loss, 0
         elif p.patience and self.waited >= p.patience:
-            self.reduced, self.waited = max(min(1.0, p.minimum / self.job.optimizer.learning_rate), self.reduced * p.factor), 0
+            self.reduced, self.waited = (
+                max(
+                    min(1.0, p.minimum / self.job.optimizer.learning_rate), self.reduced * p.factor
+                ),
+                0,
+            )
         if loss < self.lowest:
             self.lowest, self.best_epoch = loss, epoch
             if t.best_weights:
                 self.best = copy.deepcopy(judged)
         elif t.early_stopping and epoch - self.best_epoch >= t.early_stopping:
-            self.ended = f"early stopping at epoch {epoch} of {t.epochs}: no better validation loss since epoch {self.best_epoch}"
+            self.ended = (
+                f"early stopping at epoch {epoch} of {t.epochs}: no better validation "
+                f"loss since epoch {self.best_epoch}"
+            )
 
     @property
     def tested(self):
@@ -181,12 +261,18 @@ class Run:
     @torch.no_grad()
     def scores(self):
         """Return the scores of the test split."""
-        outputs, _, _ = self.outputs(self.tested.eval(), "test", np.arange(len(self.splits["test"][1])))
-        return (outputs.softmax(1) if self.job.training.loss == "cross_entropy" else outputs).numpy()
+        outputs, _, _ = self.outputs(
+            self.tested.eval(), "test", np.arange(len(self.splits["test"][1]))
+        )
+        return (
+            outputs.softmax(1) if self.job.training.loss == "cross_entropy" else outputs
+        ).numpy()
 
 
 class KerasAdam:
-    """Keras' update: alpha = rate sqrt(1 - b2^t) / (1 - b1^t), p -= alpha m / (sqrt(v) + epsilon); of AdamW, p -= rate decay p before."""
+    """Keras' update: alpha = rate sqrt(1 - b2^t) / (1 - b1^t), p -= alpha m / (sqrt(v) +
+    epsilon); of AdamW, p -= rate decay p before.
+    """
 
     def __init__(self, parameters, settings):
         self.parameters, self.settings, self.t = parameters, settings, 0
@@ -209,4 +295,10 @@ class KerasAdam:
                 g = g + s.weight_decay * p
             m.mul_(s.beta1).add_((1 - s.beta1) * g)
             v.mul_(s.beta2).add_((1 - s.beta2) * g * g)
-            p.sub_(rate * math.sqrt(1 - s.beta2**self.t) / (1 - s.beta1**self.t) * m / (v.sqrt() + (s.epsilon or 1e-7)))
+            p.sub_(
+                rate
+                * math.sqrt(1 - s.beta2**self.t)
+                / (1 - s.beta1**self.t)
+                * m
+                / (v.sqrt() + (s.epsilon or 1e-7))
+            )

@@ -1,8 +1,10 @@
-"""Array kernels compiled by numba: outputs are passed in, nothing is allocated, no policy; the only home of numba."""
+"""Array kernels compiled by numba: outputs are passed in, nothing is allocated, no policy; the
+only home of numba.
+"""
 
 from ensync.kernels.threads import prepare_environment
 
-prepare_environment()   # before numba is imported
+prepare_environment()  # before numba is imported
 
 from ensync.kernels.cache import check_cache_files  # noqa: E402
 

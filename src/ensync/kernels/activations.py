@@ -1,4 +1,6 @@
-"""Activations and their gradients, softmax, dropout: in place, vectorised, without a library call per element."""
+"""Activations and their gradients, softmax, dropout: in place, vectorised, without a library
+call per element.
+"""
 
 import math
 
@@ -10,10 +12,15 @@ from numba.extending import intrinsic, overload
 from ensync.kernels.options import INNER, KERNEL
 
 IDENTITY, RELU, TANH, LOGISTIC = 0, 1, 2, 3
-ACTIVATIONS: dict[str, int] = {"identity": IDENTITY, "relu": RELU, "tanh": TANH, "logistic": LOGISTIC}
+ACTIVATIONS: dict[str, int] = {
+    "identity": IDENTITY,
+    "relu": RELU,
+    "tanh": TANH,
+    "logistic": LOGISTIC,
+}
 
-BLOCK = 1 << 13          # elements of one task
-SERIAL_BELOW = 1 << 15   # elements; less work than this is done before other threads have started
+BLOCK = 1 << 13  # elements of one task
+SERIAL_BELOW = 1 << 15  # elements; less work than this is done before other threads have started
 
 
 @intrinsic
@@ -37,7 +44,9 @@ def as_bits(typing_context, value):
 
 
 def exponential(x):
-    """Return e**x, to be called in compiled code; float32 to 1e-7 relative from -87.3 to 88.3, held there beyond."""
+    """Return e**x, to be called in compiled code; float32 to 1e-7 relative from -87.3 to 88.3,
+    held there beyond.
+    """
     raise NotImplementedError("only in compiled code")
 
 
@@ -67,28 +76,58 @@ def _logistic(x):
 
 
 EXP_LOW, EXP_HIGH = np.float32(-87.3), np.float32(88.3)
-LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
-ROUND = np.float32(1.5 * 2**23)   # adding it leaves the nearest whole number in the low bits
-E0, E1, E2, E3, E4, E5 = map(np.float32, (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3,
-                                          1.9875691500e-4))
+LOG2_E, LN2_HIGH, LN2_LOW = (
+    np.float32(1.44269504),
+    np.float32(0.693359375),
+    np.float32(-2.12194440e-4),
+)
+ROUND = np.float32(1.5 * 2**23)  # adding it leaves the nearest whole number in the low bits
+E0, E1, E2, E3, E4, E5 = map(
+    np.float32,
+    (
+        5.0000001201e-1,
+        1.6666665459e-1,
+        4.1665795894e-2,
+        8.3334519073e-3,
+        1.3981999507e-3,
+        1.9875691500e-4,
+    ),
+)
 ONE, HALF = np.float32(1), np.float32(0.5)
 
 
 def exponential32(x):
-    """e**x = 2**n * e**r: n = round(x / ln 2), r = x - n ln 2 in two parts (Cody and Waite), e**r by the polynomial of Cephes' expf."""
+    """e**x = 2**n * e**r: n = round(x / ln 2), r = x - n ln 2 in two parts (Cody and Waite),
+    e**r by the polynomial of Cephes' expf.
+    """
     x = EXP_LOW if x < EXP_LOW else x
     x = EXP_HIGH if x > EXP_HIGH else x
     rounded = x * LOG2_E + ROUND
     n = rounded - ROUND
     r = x - n * LN2_HIGH - n * LN2_LOW
     power = ((((E5 * r + E4) * r + E3) * r + E2) * r + E1) * r + E0
-    return (power * r * r + r + ONE) * as_float32(np.uint32((as_bits(rounded) + np.uint32(127)) << np.uint32(23)))
+    return (power * r * r + r + ONE) * as_float32(
+        np.uint32((as_bits(rounded) + np.uint32(127)) << np.uint32(23))
+    )
 
 
-TANH_LIMIT = np.float32(7.9053111)   # tanh is 1 - 3e-7 here; the formula is held to its value
-P1, P3, P5, P7, P9, P11, P13 = map(np.float32, (4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08,
-                                                -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16))
-Q0, Q2, Q4, Q6 = map(np.float32, (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06))
+TANH_LIMIT = np.float32(7.9053111)  # tanh is 1 - 3e-7 here; the formula is held to its value
+P1, P3, P5, P7, P9, P11, P13 = map(
+    np.float32,
+    (
+        4.89352455891786e-03,
+        6.37261928875436e-04,
+        1.48572235717979e-05,
+        5.12229709037114e-08,
+        -8.60467152213735e-11,
+        2.00018790482477e-13,
+        -2.76076847742355e-16,
+    ),
+)
+Q0, Q2, Q4, Q6 = map(
+    np.float32,
+    (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06),
+)
 
 
 def hyperbolic_tangent32(x):
@@ -129,12 +168,14 @@ def activate(code: int, values: np.ndarray) -> None:
         activate_block(code, flat)
     else:
         for block in numba.prange(blocks):
-            activate_block(code, flat[block * BLOCK:(block + 1) * BLOCK])
+            activate_block(code, flat[block * BLOCK : (block + 1) * BLOCK])
 
 
 @numba.njit(**INNER)
 def gradient_block(code, outputs, gradient):
-    """Multiply a flat stretch of the gradient by the activation's derivative, written as a function of its output."""
+    """Multiply a flat stretch of the gradient by the activation's derivative, written as a
+    function of its output.
+    """
     zero, one = gradient.dtype.type(0), gradient.dtype.type(1)
     if code == RELU:
         for i in range(gradient.size):
@@ -149,19 +190,27 @@ def gradient_block(code, outputs, gradient):
 
 @numba.njit(parallel=True, **KERNEL)
 def activation_gradient(code: int, outputs: np.ndarray, gradient: np.ndarray) -> None:
-    """Multiply `gradient` by the activation's derivative at the point whose outputs are given, in place; any one shape for both."""
+    """Multiply `gradient` by the activation's derivative at the point whose outputs are given,
+    in place; any one shape for both.
+    """
     flat_outputs, flat = outputs.reshape(-1), gradient.reshape(-1)
     blocks = (flat.size + BLOCK - 1) // BLOCK
     if flat.size < SERIAL_BELOW:
         gradient_block(code, flat_outputs, flat)
     else:
         for block in numba.prange(blocks):
-            gradient_block(code, flat_outputs[block * BLOCK:(block + 1) * BLOCK], flat[block * BLOCK:(block + 1) * BLOCK])
+            gradient_block(
+                code,
+                flat_outputs[block * BLOCK : (block + 1) * BLOCK],
+                flat[block * BLOCK : (block + 1) * BLOCK],
+            )
 
 
 @numba.njit(**INNER)
 def softmax_row(logits, out):
-    """Write the softmax of one row; the largest logit is subtracted first. Return that logit and the sum of exponentials."""
+    """Write the softmax of one row; the largest logit is subtracted first. Return that logit and
+    the sum of exponentials.
+    """
     largest = logits[0]
     for i in range(1, logits.size):
         largest = largest if logits[i] <= largest else logits[i]
@@ -178,7 +227,9 @@ def softmax_row(logits, out):
 
 @numba.njit(parallel=True, **KERNEL)
 def softmax(logits: np.ndarray, out: np.ndarray) -> None:
-    """Write the softmax of each row of `logits` (n, classes) to `out` (n, classes), which may be `logits` itself."""
+    """Write the softmax of each row of `logits` (n, classes) to `out` (n, classes), which may be
+    `logits` itself.
+    """
     if logits.size < SERIAL_BELOW:
         for row in range(logits.shape[0]):
             softmax_row(logits[row], out[row])
@@ -189,7 +240,9 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> None:
 
 @numba.njit(**KERNEL)
 def softmax_gradient(outputs: np.ndarray, gradient: np.ndarray) -> None:
-    """Turn the gradient at softmax's outputs (n, classes) into the one at its logits, in place: o * (g - sum(g * o))."""
+    """Turn the gradient at softmax's outputs (n, classes) into the one at its logits, in place:
+    o * (g - sum(g * o)).
+    """
     for row in range(outputs.shape[0]):
         total = gradient.dtype.type(0)
         for i in range(outputs.shape[1]):
@@ -200,7 +253,9 @@ def softmax_gradient(outputs: np.ndarray, gradient: np.ndarray) -> None:
 
 @numba.njit(**INNER)
 def row_words(key, row):
-    """Return two 32-bit words that depend on every bit of key and row (two rounds of splitmix64's finaliser)."""
+    """Return two 32-bit words that depend on every bit of key and row (two rounds of
+    splitmix64's finaliser).
+    """
     z = np.uint64(key) + np.uint64(row + 1) * np.uint64(0x9E3779B97F4A7C15)
     for _ in range(2):
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -211,7 +266,9 @@ def row_words(key, row):
 
 @numba.njit(**INNER)
 def mix32(h):
-    """Return a permutation of 32 bits in which every bit depends on every bit ("lowbias32" of C. Wellons' hash prospector)."""
+    """Return a permutation of 32 bits in which every bit depends on every bit ("lowbias32" of C.
+    Wellons' hash prospector).
+    """
     h = np.uint32(np.uint32(h ^ np.uint32(h >> np.uint32(16))) * np.uint32(0x7FEB352D))
     h = np.uint32(np.uint32(h ^ np.uint32(h >> np.uint32(15))) * np.uint32(0x846CA68B))
     return np.uint32(h ^ np.uint32(h >> np.uint32(16)))
@@ -221,7 +278,8 @@ def mix32(h):
 def drop_row(values, limit, factor, key, row):
     """Drop in place the elements of one row whose random word lies below `limit`, scale the others.
 
-    In place, since LLVM asks of two arrays whether they overlap, and computes one by one if so (15 times slower).
+    In place, since LLVM asks of two arrays whether they overlap, and computes one by one if so (15
+    times slower).
     """
     low, high = row_words(key, row)
     zero = values.dtype.type(0)
@@ -231,13 +289,16 @@ def drop_row(values, limit, factor, key, row):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def dropout(values: np.ndarray, rate: float, key: np.uint64, first_row: int,
-            out: np.ndarray) -> None:
-    """Write `values` (n, width) with each element dropped with probability `rate` and the others scaled by 1 / (1 - rate); out may be values.
+def dropout(
+    values: np.ndarray, rate: float, key: np.uint64, first_row: int, out: np.ndarray
+) -> None:
+    """Write `values` (n, width) with each element dropped with probability `rate` and the others
+    scaled by 1 / (1 - rate); out may be values.
 
-    key: uint64, another one for each layer and step; first_row: the place of row 0 in the global batch. Key, row of the
-    global batch and column alone decide, so ranks and threads change nothing. rate is at least 0 and below 1, so that its limit fits 32
-    bits; columns are told apart up to 2^32.
+    key: uint64, another one for each layer and step; first_row: the place of row 0 in the global
+    batch. Key, row of the global batch and column alone decide, so ranks and threads change
+    nothing. rate is at least 0 and below 1, so that its limit fits 32 bits; columns are told apart
+    up to 2^32.
     """
     limit, factor = np.uint32(rate * 4294967296.0), values.dtype.type(1 / (1 - rate))
     if values.size < SERIAL_BELOW:

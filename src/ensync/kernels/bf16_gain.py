@@ -17,20 +17,46 @@ TERMS, TIMES, TRIES = 64, 100, 5
 def _products(a, b, c, terms, times):
     width = VECTORS * lanes(a)
     for _ in range(times):
-        PLAIN(pointer(a, 0), pointer(b, 0), pointer(c, 0), pointer(c, 0), terms, terms, 1, width, 0, width)
+        PLAIN(
+            pointer(a, 0),
+            pointer(b, 0),
+            pointer(c, 0),
+            pointer(c, 0),
+            terms,
+            terms,
+            1,
+            width,
+            0,
+            width,
+        )
 
 
 @njit(**KERNEL)
 def _pair_products(a, b, c, terms, times):
     width = VECTORS * lanes(a)
     for _ in range(times):
-        PAIRS(pointer(a, 0), pointer(b, 0), pointer(c, 0), pointer(c, 0), terms, terms, 1, width, 0, width)
+        PAIRS(
+            pointer(a, 0),
+            pointer(b, 0),
+            pointer(c, 0),
+            pointer(c, 0),
+            terms,
+            terms,
+            1,
+            width,
+            0,
+            width,
+        )
 
 
 def bf16_gain() -> float:
-    """Return how many times as fast as in float32 products are in bf16, measured for a few tenths of a millisecond."""
+    """Return how many times as fast as in float32 products are in bf16, measured for a few
+    tenths of a millisecond.
+    """
     width = VECTORS * 16
-    a, b, c = (np.zeros(rows * width, np.float32) for rows in (ROWS * TERMS // width + 1, TERMS, ROWS))
+    a, b, c = (
+        np.zeros(rows * width, np.float32) for rows in (ROWS * TERMS // width + 1, TERMS, ROWS)
+    )
     seconds = []
     for products, terms in ((_products, TERMS), (_pair_products, TERMS // 2)):
         products(a, b, c, terms, 1)

@@ -1,7 +1,9 @@
-"""Compiled kernels on disk are checked when they are read: what is damaged, stale or another kernel's is compiled anew, not run or refused.
+"""Compiled kernels on disk are checked when they are read: what is damaged, stale or another
+kernel's is compiled anew, not run or refused.
 
-numba writes them without a checksum and without fsync, so that a machine that stops at the wrong moment leaves files that fail to
-load at every later start; and its index and data are two files, which two processes that compile at once may leave of different runs.
+numba writes them without a checksum and without fsync, so that a machine that stops at the wrong
+moment leaves files that fail to load at every later start; and its index and data are two files,
+which two processes that compile at once may leave of different runs.
 """
 
 import hashlib
@@ -14,7 +16,9 @@ DIGEST_BYTES = 32
 
 
 class CheckedCacheFile(IndexDataCacheFile):
-    """numba's cache file with a SHA-256 behind each entry and its source's stamp and key within; unreadable files are missing files."""
+    """numba's cache file with a SHA-256 behind each entry and its source's stamp and key within;
+    unreadable files are missing files.
+    """
 
     cannot_be_kept = False
 
@@ -22,17 +26,23 @@ class CheckedCacheFile(IndexDataCacheFile):
         """Return the entry of this key, None when there is none that is whole and its own."""
         try:
             own, data = super().load(key)
-        except Exception:   # none; or unpickling garbage, which raises anything
+        except Exception:  # none; or unpickling garbage, which raises anything
             return None
         return data if own == (self._source_stamp, key) else None
 
     def save(self, key, data) -> None:
-        """Write the entry of this key; warn once when it cannot be written, for instance on a full disk."""
+        """Write the entry of this key; warn once when it cannot be written, for instance on a
+        full disk.
+        """
         try:
             super().save(key, ((self._source_stamp, key), data))
         except OSError as error:
             if not CheckedCacheFile.cannot_be_kept:
-                warnings.warn(f"compiled kernels cannot be kept ({error}), so the next start compiles again; set NUMBA_CACHE_DIR", stacklevel=2)
+                warnings.warn(
+                    f"compiled kernels cannot be kept ({error}), so the next start compiles "
+                    "again; set NUMBA_CACHE_DIR",
+                    stacklevel=2,
+                )
             CheckedCacheFile.cannot_be_kept = True
 
     def _load_index(self) -> dict:
@@ -43,18 +53,20 @@ class CheckedCacheFile(IndexDataCacheFile):
 
     def _dump(self, obj) -> bytes:
         data = super()._dump(obj)
-        return data + hashlib.sha256(data).digest()   # pickle ignores what follows
+        return data + hashlib.sha256(data).digest()  # pickle ignores what follows
 
     def _load_data(self, name: str):
         with open(self._data_path(name), "rb") as file:
             data = file.read()
         if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
-            raise OSError(f"{name} is damaged")   # which numba takes for a missing file
+            raise OSError(f"{name} is damaged")  # which numba takes for a missing file
         return pickle.loads(data)
 
 
 def check_cache_files() -> None:
-    """Let numba use checked cache files from now on; without effect where this numba keeps its cache in another way."""
+    """Let numba use checked cache files from now on; without effect where this numba keeps its
+    cache in another way.
+    """
     import numba.core.caching
 
     methods = ("load", "save", "_load_index", "_load_data", "_dump", "_data_path")

@@ -1,4 +1,6 @@
-"""What `ensync doctor` asks of this home: how numba threads here, and where it keeps what it compiled."""
+"""What `ensync doctor` asks of this home: how numba threads here, and where it keeps what it
+compiled.
+"""
 
 import os
 import tempfile
@@ -9,7 +11,9 @@ from ensync.kernels import updates
 
 
 def threading_layer() -> str:
-    """Return numba's threading layer ("omp", "tbb", "workqueue"), known once a threaded kernel has run."""
+    """Return numba's threading layer ("omp", "tbb", "workqueue"), known once a threaded kernel
+    has run.
+    """
     import numba
 
     vector = np.ones(1 << 20, np.float32)
@@ -21,7 +25,9 @@ def threading_layer() -> str:
 
 
 def kernel_cache() -> tuple[str, str]:
-    """Return the directory of compiled kernels, and why it cannot be written or keeps nothing, "" when it does."""
+    """Return the directory of compiled kernels, and why it cannot be written or keeps nothing,
+    "" when it does.
+    """
     directory = os.environ["NUMBA_CACHE_DIR"]
     if os.path.basename(directory).startswith("ensync-numba-"):
         return directory, "the cache directory cannot be written"

@@ -1,4 +1,5 @@
-"""An argument of kernels that is there or None, so that numba compiles one of two forms: it prunes `if flag is None` for either.
+"""An argument of kernels that is there or None, so that numba compiles one of two forms: it prunes
+`if flag is None` for either.
 
 For True it would compile both branches, since it only knows what None is not when the type says so.
 """
@@ -13,7 +14,9 @@ class Flag:
 
 
 class FlagType(types.Opaque):
-    """Its numba type. numba's dead branch pruning asks types for `literal_type`, and takes what has one for something else than None."""
+    """Its numba type. numba's dead branch pruning asks types for `literal_type`, and takes what
+    has one for something else than None.
+    """
 
     @property
     def literal_type(self) -> "FlagType":

@@ -1,6 +1,8 @@
-"""Vector primitives of one-sample training: C += A B for one row or a few, and dot products of rows.
+"""Vector primitives of one-sample training: C += A B for one row or a few, and dot products of
+rows.
 
-Every width is padded to whole vectors, so that neither has an edge; short sums make tiles.tile's epilogue too dear here. Both work for float32, float64 and any vector width.
+Every width is padded to whole vectors, so that neither has an edge; short sums make tiles.tile's
+epilogue too dear here. Both work for float32, float64 and any vector width.
 """
 
 import itertools
@@ -18,7 +20,9 @@ CHAINS = 8
 
 def _vectors(builder: ir.IRBuilder, address) -> Vectors:
     element = address.type.pointee
-    return Vectors(builder.module, builder, element, lanes_of(4 if isinstance(element, ir.FloatType) else 8))
+    return Vectors(
+        builder.module, builder, element, lanes_of(4 if isinstance(element, ir.FloatType) else 8)
+    )
 
 
 def _accumulators(builder: ir.IRBuilder, vector: Vectors, count: int) -> list:
@@ -34,7 +38,8 @@ def _multiply_add(builder: ir.IRBuilder, vector: Vectors, x, y, slot) -> None:
 
 
 def make_product(rows: int, vectors: int):
-    """Return kernel(a, b, c, a_row, a_step, b_row, depth): C[p, :] += sum over k of A[p, k] * B[k, :].
+    """Return kernel(a, b, c, a_row, a_step, b_row, depth): C[p, :] += sum over k of A[p, k] * B[k,
+    :].
 
     p over `rows` rows, which are b_row elements apart in C as in B; columns: `vectors` vectors.
     a, b, c: addresses from simd.pointer; A[p, k] lies p * a_row + k * a_step behind a.
@@ -48,13 +53,18 @@ def make_product(rows: int, vectors: int):
             a, b, c, a_row, a_step, b_row, depth = arguments
             vector = _vectors(builder, a)
             columns = [INT64(v * vector.lanes) for v in range(vectors)]
-            sums = [[_accumulators(builder, vector, vectors) for _ in range(rows)] for _ in range(splits)]
+            sums = [
+                [_accumulators(builder, vector, vectors) for _ in range(rows)]
+                for _ in range(splits)
+            ]
             with cgutils.for_range_slice(builder, INT64(0), depth, INT64(splits)) as (first, _):
                 for split in range(splits):
                     k = builder.add(first, INT64(split))
                     right = [vector.load(_at(builder, b, k, b_row, column)) for column in columns]
                     for p in range(rows):
-                        left = vector.splat(builder.load(_at(builder, a, INT64(p), a_row, builder.mul(k, a_step))))
+                        left = vector.splat(
+                            builder.load(_at(builder, a, INT64(p), a_row, builder.mul(k, a_step)))
+                        )
                         for v in range(vectors):
                             _multiply_add(builder, vector, left, right[v], sums[split][p][v])
             for p, v in itertools.product(range(rows), range(vectors)):
@@ -71,32 +81,43 @@ def make_product(rows: int, vectors: int):
 
 
 def _shuffle(builder: ir.IRBuilder, x, y, order: list[int]):
-    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order))
+    return builder.shuffle_vector(
+        x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+    )
 
 
 def _sums_of_lanes(builder: ir.IRBuilder, vectors: list, lane_count: int):
-    """Return one vector whose lane i is the sum of the lanes of vectors[i], in log2(lanes) rounds that add halves."""
+    """Return one vector whose lane i is the sum of the lanes of vectors[i], in log2(lanes)
+    rounds that add halves.
+    """
     segment = lane_count
     while segment > 1:
         segment //= 2
         low = [lane for lane in range(2 * lane_count) if lane // segment % 2 == 0]
         high = [lane + segment for lane in low]
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [builder.fadd(_shuffle(builder, x, y, low), _shuffle(builder, x, y, high)) for x, y in pairs]
+        vectors = [
+            builder.fadd(_shuffle(builder, x, y, low), _shuffle(builder, x, y, high))
+            for x, y in pairs
+        ]
     return vectors[0]
 
 
 @register_jitable
 def square_of(lane_count: int) -> tuple[int, int]:
-    """Return how many rows of A and of B one call of `dots_square` takes: their product is the number of lanes."""
+    """Return how many rows of A and of B one call of `dots_square` takes: their product is the
+    number of lanes.
+    """
     return min(4, lane_count), max(1, lane_count // 4)
 
 
 def make_dots(square: bool):
-    """Return kernel(a, b, c, a_row, b_row, c_row, width): C[q, p] = sum over j of A[p, j] * B[q, j].
+    """Return kernel(a, b, c, a_row, b_row, c_row, width): C[q, p] = sum over j of A[p, j] * B[q,
+    j].
 
-    p over `lanes` rows of A for one row q of B, or, if `square`, over the numbers of rows that `square_of` tells.
-    width: number of j, a multiple of the lanes (0 stores zeros). a, b, c: addresses from simd.pointer.
+    p over `lanes` rows of A for one row q of B, or, if `square`, over the numbers of rows that
+    `square_of` tells. width: number of j, a multiple of the lanes (0 stores zeros). a, b, c:
+    addresses from simd.pointer.
     """
 
     @intrinsic
@@ -112,10 +133,14 @@ def make_dots(square: bool):
                     left = vector.load(_at(builder, a, INT64(p), a_row, j))
                     for q in range(queries):
                         _multiply_add(builder, vector, left, right[q], products[q * rows + p])
-            total = _sums_of_lanes(builder, [builder.load(product) for product in products], vector.lanes)
+            total = _sums_of_lanes(
+                builder, [builder.load(product) for product in products], vector.lanes
+            )
             for q in range(queries):
                 part = _shuffle(builder, total, total, list(range(q * rows, (q + 1) * rows)))
-                to = builder.bitcast(_at(builder, c, INT64(q), c_row, INT64(0)), part.type.as_pointer())
+                to = builder.bitcast(
+                    _at(builder, c, INT64(q), c_row, INT64(0)), part.type.as_pointer()
+                )
                 builder.store(part, to).align = vector.element_bytes
             return context.get_dummy_value()
 

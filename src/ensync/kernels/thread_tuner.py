@@ -11,15 +11,18 @@ from collections.abc import Callable
 
 from ensync.kernels.threads import thread_limit, use_threads
 
-FEWER, MORE = 1, -1           # directions of a trial: to half as many threads, to twice as many
-SOONEST = {FEWER: 0.2, MORE: 1.0}    # seconds of steps between two trials at first; lost trials double it
+FEWER, MORE = 1, -1  # directions of a trial: to half as many threads, to twice as many
+SOONEST = {
+    FEWER: 0.2,
+    MORE: 1.0,
+}  # seconds of steps between two trials at first; lost trials double it
 LATEST = 10.0
-STEPS_A_SECOND = 100          # trials of long steps come as rarely as those of steps of 10 ms
-LENGTH = {FEWER: 0.03, MORE: 0.06}   # seconds of a trial, which has at least two steps
-WINS, HOPELESS = 0.93, 1.15   # a step on trial over a usual one: below it wins, above it ends early
-RECENT, ERRATIC = 0.05, 1.3   # seconds of steps that, so many times as slow, call for fewer threads
-COLD = 2                      # first steps, which touch memory for the first time
-STANDS = 3.0                  # seconds for which more threads must stay the better choice
+STEPS_A_SECOND = 100  # trials of long steps come as rarely as those of steps of 10 ms
+LENGTH = {FEWER: 0.03, MORE: 0.06}  # seconds of a trial, which has at least two steps
+WINS, HOPELESS = 0.93, 1.15  # a step on trial over a usual one: below it wins, above it ends early
+RECENT, ERRATIC = 0.05, 1.3  # seconds of steps that, so many times as slow, call for fewer threads
+COLD = 2  # first steps, which touch memory for the first time
+STANDS = 3.0  # seconds for which more threads must stay the better choice
 
 
 class Mean:
@@ -52,12 +55,12 @@ class ThreadTuner:
         self.counts = [thread_limit()]
         while self.counts[-1] > 1:
             self.counts.append(self.counts[-1] // 2)
-        self.place, self.trial = 0, 0       # in `counts`, and the direction of the trial at hand
+        self.place, self.trial = 0, 0  # in `counts`, and the direction of the trial at hand
         self.usual, self.recent, self.tried = Mean(0.5), Mean(), Mean()
-        self.now = Mean()                   # all steps: the clock
+        self.now = Mean()  # all steps: the clock
         self.waits = dict(SOONEST)
-        self.last = dict.fromkeys(SOONEST, (0.0, 0.0))   # seconds and steps at the last trial
-        self.raised = -STANDS               # seconds at the last change to more threads
+        self.last = dict.fromkeys(SOONEST, (0.0, 0.0))  # seconds and steps at the last trial
+        self.raised = -STANDS  # seconds at the last change to more threads
 
     def __enter__(self) -> "ThreadTuner":
         return self
@@ -67,7 +70,8 @@ class ThreadTuner:
         use_threads(self.counts[0])
 
     def note(self, seconds: float) -> None:
-        """Take the seconds of a step, without waits for other ranks; choose the threads of the next.
+        """Take the seconds of a step, without waits for other ranks; choose the threads of the
+        next.
 
         Steps must be alike: those of smaller batches are not to be noted.
         """
@@ -114,7 +118,9 @@ class ThreadTuner:
             use_threads(self.counts[self.place])
 
     def _move(self, direction: int) -> None:
-        """Keep the threads on trial. More of them that soon proved worse are tried ever more rarely."""
+        """Keep the threads on trial. More of them that soon proved worse are tried ever more
+        rarely.
+        """
         if direction == MORE:
             self.raised = self.now.seconds
         else:
@@ -132,7 +138,10 @@ class ThreadTuner:
             return
         more, fewer = self.counts[self.place], self.counts[self.place + FEWER]
         slow, fast = (f"{1e3 * mean.value:.3g} ms" for mean in (self.usual, self.tried))
-        self.tell(f"a step takes {slow} on {more} threads and {fast} on {fewer}: other programs use these "
-                  "cores, or the network is small; fewer threads are used until that changes, with the "
-                  f"same results; --set training.threads={fewer} fixes the number")
+        self.tell(
+            f"a step takes {slow} on {more} threads and {fast} on {fewer}: other programs use "
+            "these "
+            "cores, or the network is small; fewer threads are used until that changes, with the "
+            f"same results; --set training.threads={fewer} fixes the number"
+        )
         self.tell = None

@@ -1,4 +1,6 @@
-"""The threads of this rank, and the process's environment that numba reads before it is imported."""
+"""The threads of this rank, and the process's environment that numba reads before it is
+imported.
+"""
 
 import atexit
 import hashlib
@@ -16,16 +18,28 @@ from pathlib import Path
 from ensync.errors import EnsyncError
 
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-LAYERS = ("default", "omp", "tbb", "workqueue", "safe", "threadsafe", "forksafe")   # that NUMBA_THREADING_LAYER may name
-OPTIMIZATION = "2"   # of LLVM, where numba takes 3: kernels are vectors already, as fast, and compiled in a fifth less time
+LAYERS = (
+    "default",
+    "omp",
+    "tbb",
+    "workqueue",
+    "safe",
+    "threadsafe",
+    "forksafe",
+)  # that NUMBA_THREADING_LAYER may name
+# of LLVM, where numba takes 3: kernels are vectors already, as fast, and compiled in a fifth less
+# time
+OPTIMIZATION = "2"
 
 
 def prepare_environment() -> None:
-    """Choose numba's cache directory and optimisation, keep other libraries from starting threads of their own; call before numba is imported.
+    """Choose numba's cache directory and optimisation, keep other libraries from starting threads
+    of their own; call before numba is imported.
 
-    Settings of the user's are kept. A cache that cannot be written becomes a temporary one, with a warning.
-    The OpenMP wait policy stays the library's own: threads spin for under a millisecond, then sleep (fork and join
-    of two threads 1.1 us; 9-30 us with OMP_WAIT_POLICY=passive), and numba passes its own thread count.
+    Settings of the user's are kept. A cache that cannot be written becomes a temporary one, with a
+    warning. The OpenMP wait policy stays the library's own: threads spin for under a millisecond,
+    then sleep (fork and join of two threads 1.1 us; 9-30 us with OMP_WAIT_POLICY=passive), and
+    numba passes its own thread count.
     """
     _check_variables()
     for name in SINGLE_THREADED:
@@ -35,14 +49,20 @@ def prepare_environment() -> None:
         return
     directory = cache_directory()
     try:
-        if not directory.is_absolute():   # HOME is not set, and the user has no entry in the system's list
+        if (
+            not directory.is_absolute()
+        ):  # HOME is not set, and the user has no entry in the system's list
             raise OSError("the home directory is not known")
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
         directory = Path(tempfile.mkdtemp(prefix="ensync-numba-"))
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
-        warnings.warn(f"compiled kernels cannot be kept ({error}), so each start compiles again; set NUMBA_CACHE_DIR", stacklevel=2)
+        warnings.warn(
+            f"compiled kernels cannot be kept ({error}), so each start compiles again; set "
+            "NUMBA_CACHE_DIR",
+            stacklevel=2,
+        )
     os.environ["NUMBA_CACHE_DIR"] = str(directory)
     if "numba.core.config" in sys.modules:
         sys.modules["numba.core.config"].CACHE_DIR = str(directory)
@@ -50,7 +70,10 @@ def prepare_environment() -> None:
 
 def _check_variables() -> None:
     """Refuse values that numba would stumble over at the first kernel, or ignore."""
-    rules = {"NUMBA_NUM_THREADS": ("[1-9][0-9]*", "a whole number of at least 1"), "NUMBA_THREADING_LAYER": ("|".join(LAYERS), "one of " + ", ".join(LAYERS))}
+    rules = {
+        "NUMBA_NUM_THREADS": ("[1-9][0-9]*", "a whole number of at least 1"),
+        "NUMBA_THREADING_LAYER": ("|".join(LAYERS), "one of " + ", ".join(LAYERS)),
+    }
     for name, (pattern, expected) in rules.items():
         value = os.environ.get(name, "")
         if value and not re.fullmatch(pattern, value):
@@ -58,23 +81,35 @@ def _check_variables() -> None:
 
 
 def cache_directory() -> Path:
-    """Return the directory of this host's compiled kernels: one per CPU, versions, form of vectors, optimisation and shared sources.
+    """Return the directory of this host's compiled kernels: one per CPU, versions, form of vectors,
+    optimisation and shared sources.
 
-    numba notices an edit of the file that holds a kernel, not of a file that this one imports: those are in the name.
+    numba notices an edit of the file that holds a kernel, not of a file that this one imports:
+    those are in the name.
     """
     import llvmlite.binding as llvm
 
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     machine = llvm.get_host_cpu_features().flatten() + os.environ.get("ENSYNC_SIMD", "")
-    versions = [platform.python_version(), *(importlib.metadata.version(name) for name in ("numba", "llvmlite"))]
-    parts = [f"{llvm.get_host_cpu_name()}-{digest(machine)}", *versions, f"O{os.environ['NUMBA_OPT']}", digest(*map(Path.read_text, shared_sources()))]
+    versions = [
+        platform.python_version(),
+        *(importlib.metadata.version(name) for name in ("numba", "llvmlite")),
+    ]
+    parts = [
+        f"{llvm.get_host_cpu_name()}-{digest(machine)}",
+        *versions,
+        f"O{os.environ['NUMBA_OPT']}",
+        digest(*map(Path.read_text, shared_sources())),
+    ]
     return Path(home, "ensync", "numba", "-".join(parts))
 
 
 def shared_sources() -> list[Path]:
     """Return the files of this package that others of its files import."""
     files = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.py"))}
-    names_imported = r"^from ensync\.kernels(?:\.(\w+))? import (\([^)]*\)|.*)$"   # or over several lines
+    names_imported = (
+        r"^from ensync\.kernels(?:\.(\w+))? import (\([^)]*\)|.*)$"  # or over several lines
+    )
     pattern = re.compile(names_imported, re.MULTILINE)
     named = set()
     for path in files.values():
@@ -91,14 +126,15 @@ def digest(*texts: str) -> str:
 def thread_budget(affinity: set[int], neighbours: Sequence[set[int]]) -> int:
     """Return how many threads a rank that may run on `affinity` should use, at least 1.
 
-    neighbours: the affinity of every rank on this node, this one included. A CPU that several ranks may use counts
-    as a share for each, so that bound ranks use their own CPUs and unbound ranks divide the node's.
+    neighbours: the affinity of every rank on this node, this one included. A CPU that several ranks
+    may use counts as a share for each, so that bound ranks use their own CPUs and unbound ranks
+    divide the node's.
     """
     share = sum(1 / max(1, sum(cpu in other for other in neighbours)) for cpu in affinity)
     return max(1, int(share + 1e-9))
 
 
-_threads: dict[str, int] = {}   # "limit": those of this rank, "used": those that kernels use now
+_threads: dict[str, int] = {}  # "limit": those of this rank, "used": those that kernels use now
 
 
 def set_threads(count: int) -> None:
@@ -106,20 +142,27 @@ def set_threads(count: int) -> None:
     import numba
 
     if not 1 <= count <= numba.config.NUMBA_NUM_THREADS:
-        raise EnsyncError(f"{count} threads", f"1 to {numba.config.NUMBA_NUM_THREADS}, the CPUs this process may run on",
-                          "choose a number in this range, or set NUMBA_NUM_THREADS before the start")
+        raise EnsyncError(
+            f"{count} threads",
+            f"1 to {numba.config.NUMBA_NUM_THREADS}, the CPUs this process may run on",
+            "choose a number in this range, or set NUMBA_NUM_THREADS before the start",
+        )
     _threads["limit"] = count
     use_threads(count)
 
 
 def use_threads(count: int) -> None:
-    """Let kernels use only `count` of the rank's threads until this or `set_threads` is called again."""
+    """Let kernels use only `count` of the rank's threads until this or `set_threads` is called
+    again.
+    """
     _threads["used"] = count
     follow_threads()
 
 
 def follow_threads() -> None:
-    """Use as many threads as the rank does now in this thread of Python: numba keeps the number by thread."""
+    """Use as many threads as the rank does now in this thread of Python: numba keeps the number
+    by thread.
+    """
     import numba
 
     numba.set_num_threads(get_threads())

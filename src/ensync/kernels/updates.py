@@ -20,7 +20,9 @@ def sgd_block(parameters, gradient, rate, decay):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def sgd(parameters: np.ndarray, gradient: np.ndarray, learning_rate: float, weight_decay: float) -> None:
+def sgd(
+    parameters: np.ndarray, gradient: np.ndarray, learning_rate: float, weight_decay: float
+) -> None:
     """p -= learning_rate * (g + weight_decay * p); (size,) vectors of one type."""
     rate, decay = parameters.dtype.type(learning_rate), parameters.dtype.type(weight_decay)
     if parameters.size < SERIAL_BELOW:
@@ -34,7 +36,11 @@ def sgd(parameters: np.ndarray, gradient: np.ndarray, learning_rate: float, weig
 @numba.njit(fastmath={"contract"}, **INNER)
 def momentum_block(parameters, gradient, velocity, rate, keep, decay, nesterov):
     """v = keep * v + g; p -= rate * (g + keep * v if nesterov else v), with g + decay * p for g."""
-    new, old = (parameters.dtype.type(1), keep) if nesterov else (parameters.dtype.type(0), parameters.dtype.type(1))
+    new, old = (
+        (parameters.dtype.type(1), keep)
+        if nesterov
+        else (parameters.dtype.type(0), parameters.dtype.type(1))
+    )
     state = flush_tiny_numbers()
     for i in range(parameters.size):
         slope = gradient[i] + decay * parameters[i]
@@ -44,9 +50,17 @@ def momentum_block(parameters, gradient, velocity, rate, keep, decay, nesterov):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def momentum(parameters: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, learning_rate: float, momentum: float,
-             weight_decay: float, nesterov: bool) -> None:
-    """v = momentum * v + g; p -= learning_rate * v, or * (g + momentum * v) with nesterov; g includes weight_decay * p.
+def momentum(
+    parameters: np.ndarray,
+    gradient: np.ndarray,
+    velocity: np.ndarray,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None:
+    """v = momentum * v + g; p -= learning_rate * v, or * (g + momentum * v) with nesterov; g
+    includes weight_decay * p.
 
     (size,) vectors of one type; velocity starts at 0 (PyTorch's SGD, without dampening).
     """
@@ -57,28 +71,47 @@ def momentum(parameters: np.ndarray, gradient: np.ndarray, velocity: np.ndarray,
     else:
         for block in numba.prange((parameters.size + BLOCK - 1) // BLOCK):
             part = slice(block * BLOCK, (block + 1) * BLOCK)
-            momentum_block(parameters[part], gradient[part], velocity[part], rate, keep, decay, nesterov)
+            momentum_block(
+                parameters[part], gradient[part], velocity[part], rate, keep, decay, nesterov
+            )
 
 
 @numba.njit(fastmath={"contract"}, **INNER)
 def adam_block(parameters, gradient, first, second, rate, weights, root, epsilon, coupled, kept):
-    """First and second moments of g + coupled * p, then p = kept * p - rate * m / (sqrt(v) * root + epsilon)."""
+    """First and second moments of g + coupled * p, then p = kept * p - rate * m / (sqrt(v) *
+    root + epsilon).
+    """
     beta1, rest1, beta2, rest2 = weights
     state = flush_tiny_numbers()
     for i in range(parameters.size):
         slope = gradient[i] + coupled * parameters[i]
         first[i] = beta1 * first[i] + rest1 * slope
         second[i] = beta2 * second[i] + rest2 * (slope * slope)
-        parameters[i] = kept * parameters[i] - rate * first[i] / (np.sqrt(second[i]) * root + epsilon)
+        parameters[i] = kept * parameters[i] - rate * first[i] / (
+            np.sqrt(second[i]) * root + epsilon
+        )
     restore(state)
 
 
 @numba.njit(parallel=True, **KERNEL)
-def adam(parameters: np.ndarray, gradient: np.ndarray, first: np.ndarray, second: np.ndarray, step: int, learning_rate: float,
-         beta1: float, beta2: float, epsilon: float, weight_decay: float, decoupled: bool) -> None:
-    """One step of Adam (Kingma and Ba 2015), or of AdamW (Loshchilov and Hutter 2019) when weight decay is decoupled.
+def adam(
+    parameters: np.ndarray,
+    gradient: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    step: int,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    """One step of Adam (Kingma and Ba 2015), or of AdamW (Loshchilov and Hutter 2019) when weight
+    decay is decoupled.
 
-    (size,) vectors of one type; first, second: the moments, 0 before the first step; step: 1 at the first step.
+    (size,) vectors of one type; first, second: the moments, 0 before the first step; step: 1 at the
+    first step.
     """
     kind = parameters.dtype.type
     rate, root = kind(learning_rate / (1 - beta1**step)), kind(1 / math.sqrt(1 - beta2**step))
@@ -90,12 +123,25 @@ def adam(parameters: np.ndarray, gradient: np.ndarray, first: np.ndarray, second
     else:
         for block in numba.prange((parameters.size + BLOCK - 1) // BLOCK):
             part = slice(block * BLOCK, (block + 1) * BLOCK)
-            adam_block(parameters[part], gradient[part], first[part], second[part], rate, weights, root, small, coupled, kept)
+            adam_block(
+                parameters[part],
+                gradient[part],
+                first[part],
+                second[part],
+                rate,
+                weights,
+                root,
+                small,
+                coupled,
+                kept,
+            )
 
 
 @numba.njit(parallel=True, **KERNEL)
 def follow(parameters: np.ndarray, average: np.ndarray, share: float) -> None:
-    """average += share * (parameters - average): one step of an exponential moving average, (size,) vectors of one type."""
+    """average += share * (parameters - average): one step of an exponential moving average,
+    (size,) vectors of one type.
+    """
     part = parameters.dtype.type(share)
     for block in numba.prange((parameters.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(parameters.size, (block + 1) * BLOCK)):
@@ -113,14 +159,18 @@ def squares_block(vector):
 
 @numba.njit(parallel=True, **KERNEL)
 def sum_of_squares(vector: np.ndarray) -> float:
-    """Return the sum of squares of a (size,) vector in float64, blocks added in a fixed order; NaN or inf when one is inside."""
+    """Return the sum of squares of a (size,) vector in float64, blocks added in a fixed order;
+    NaN or inf when one is inside.
+    """
     blocks = (vector.size + BLOCK - 1) // BLOCK
     sums = np.zeros(blocks)
     for block in numba.prange(blocks):
-        sums[block] = squares_block(vector[block * BLOCK:(block + 1) * BLOCK])
+        sums[block] = squares_block(vector[block * BLOCK : (block + 1) * BLOCK])
     return sums.sum()
 
 
 def all_finite(vector: np.ndarray) -> bool:
-    """Return whether no element of a (size,) vector is NaN or infinite (in float64, beyond 1e154: its square is)."""
+    """Return whether no element of a (size,) vector is NaN or infinite (in float64, beyond
+    1e154: its square is).
+    """
     return math.isfinite(sum_of_squares(vector))

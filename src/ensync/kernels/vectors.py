@@ -1,10 +1,11 @@
 """Values as wide as the machine's vector registers, usable as plain variables inside numba kernels.
 
-`load(address, index, count)` reads `count` neighbours into a vector (the other lanes are 0), `+ - * /`, `fma`, `maximum`
-and `choose(mask, a, b)` work on all lanes, `store(address, index, vector, count)` writes `count` lanes. An address comes
-from `simd.pointer`: an array as the argument of an inner function would cost two atomic reference counts per call.
-With a constant `count` of all lanes no mask is emitted. An address of uint16 is one of bf16 numbers: `load` widens them to
-float32, `store` rounds to the nearest.
+`load(address, index, count)` reads `count` neighbours into a vector (the other lanes are 0), `+ - *
+/`, `fma`, `maximum` and `choose(mask, a, b)` work on all lanes, `store(address, index, vector,
+count)` writes `count` lanes. An address comes from `simd.pointer`: an array as the argument of an
+inner function would cost two atomic reference counts per call. With a constant `count` of all lanes
+no mask is emitted. An address of uint16 is one of bf16 numbers: `load` widens them to float32,
+`store` rounds to the nearest.
 """
 
 import operator
@@ -22,7 +23,9 @@ INDEX = ir.IntType(64)
 
 
 class Vector(types.Type):
-    """The numba type of `lanes` numbers of type `dtype` in one register; `types.boolean` makes a mask."""
+    """The numba type of `lanes` numbers of type `dtype` in one register; `types.boolean` makes a
+    mask.
+    """
 
     def __init__(self, dtype: types.Type, lanes: int):
         self.dtype, self.lanes = dtype, lanes
@@ -45,21 +48,31 @@ def _element(dtype: types.Type) -> ir.Type:
 
 def _vector_of(dtype: types.Type) -> Vector:
     """The register of numbers that memory holds in this type."""
-    return Vector(types.float32 if dtype == types.uint16 else dtype, simd.lanes_of(simd.bytes_of(dtype)))
+    return Vector(
+        types.float32 if dtype == types.uint16 else dtype, simd.lanes_of(simd.bytes_of(dtype))
+    )
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
     kind = ir.VectorType(scalar.type, lanes)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    first = builder.insert_element(
+        ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
+    )
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
 
 
 def _mask(builder: ir.IRBuilder, first: ir.Value, count: ir.Value, lanes: int) -> ir.Value:
-    """Lanes first <= lane < count, both at most a few times the lanes: they are compared in 32 bits."""
+    """Lanes first <= lane < count, both at most a few times the lanes: they are compared in 32
+    bits.
+    """
     numbers = ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(lanes)))
-    first, count = (_splat(builder, builder.trunc(bound, ir.IntType(32)), lanes) for bound in (first, count))
-    return builder.and_(builder.icmp_signed("<", numbers, count), builder.icmp_signed(">=", numbers, first))
+    first, count = (
+        _splat(builder, builder.trunc(bound, ir.IntType(32)), lanes) for bound in (first, count)
+    )
+    return builder.and_(
+        builder.icmp_signed("<", numbers, count), builder.icmp_signed(">=", numbers, first)
+    )
 
 
 def _call(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list) -> ir.Value:
@@ -83,7 +96,9 @@ def _load(builder, dtype, lanes, address, index, first, count):
     mask = _mask(builder, first, count, lanes)
     align = ir.Constant(ir.IntType(32), dtype.bitwidth // 8)
     nothing = ir.Constant(kind, None)
-    loaded = _call(builder, f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, align, mask, nothing])
+    loaded = _call(
+        builder, f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, align, mask, nothing]
+    )
     return _widened(builder, loaded) if dtype == types.uint16 else loaded
 
 
@@ -121,7 +136,15 @@ def load(context, address, index, count):
     vector = _vector_of(address.dtype)
 
     def generate(target, builder, sig, arguments):
-        return _load(builder, address.dtype, vector.lanes, arguments[0], arguments[1], ir.Constant(INDEX, 0), arguments[2])
+        return _load(
+            builder,
+            address.dtype,
+            vector.lanes,
+            arguments[0],
+            arguments[1],
+            ir.Constant(INDEX, 0),
+            arguments[2],
+        )
 
     return vector(address, types.int64, types.int64), generate
 
@@ -139,11 +162,21 @@ def load_between(context, address, index, first, count):
 
 @intrinsic
 def load_as(context, like, address, index, count):
-    """As `load`, with as many lanes as the vector `like` has: for codes that go along with floats (not uint16, which is bf16)."""
+    """As `load`, with as many lanes as the vector `like` has: for codes that go along with
+    floats (not uint16, which is bf16).
+    """
     vector = Vector(address.dtype, like.lanes)
 
     def generate(target, builder, sig, arguments):
-        return _load(builder, vector.dtype, vector.lanes, arguments[1], arguments[2], ir.Constant(INDEX, 0), arguments[3])
+        return _load(
+            builder,
+            vector.dtype,
+            vector.lanes,
+            arguments[1],
+            arguments[2],
+            ir.Constant(INDEX, 0),
+            arguments[3],
+        )
 
     return vector(like, address, types.int64, types.int64), generate
 
@@ -159,12 +192,20 @@ def store(context, address, index, vector, count):
 
         def masked():
             mask = _mask(builder, ir.Constant(INDEX, 0), arguments[3], vector.lanes)
-            _call(builder, f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [value, pointer, ir.Constant(ir.IntType(32), align), mask])
+            _call(
+                builder,
+                f"llvm.masked.store.{_suffix(kind)}.p0",
+                ir.VoidType(),
+                [value, pointer, ir.Constant(ir.IntType(32), align), mask],
+            )
 
         if simd.SIMD == "avx512":
             masked()
         else:
-            with builder.if_else(builder.icmp_signed(">=", arguments[3], ir.Constant(INDEX, vector.lanes)), likely=True) as (whole, part):
+            with builder.if_else(
+                builder.icmp_signed(">=", arguments[3], ir.Constant(INDEX, vector.lanes)),
+                likely=True,
+            ) as (whole, part):
                 with whole:
                     builder.store(value, pointer).align = align
                 with part:
@@ -183,7 +224,9 @@ def _halves(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 @intrinsic
 def store_halves(context, address, index, vector):
-    """Write all lanes as bf16 to address[index : index + lanes / 2]: each place of a float32 takes two neighbours."""
+    """Write all lanes as bf16 to address[index : index + lanes / 2]: each place of a float32
+    takes two neighbours.
+    """
 
     def generate(target, builder, sig, arguments):
         halves = _halves(builder, arguments[2])
@@ -209,7 +252,7 @@ def pair(context, a, b):
 def _prefetch(address, writes: int, cache: int):
     def generate(target, builder, sig, arguments):
         place = _pointer(builder, arguments[0], arguments[1], ir.IntType(8))
-        hints = [ir.Constant(ir.IntType(32), value) for value in (writes, cache, 1)]   # 1: data
+        hints = [ir.Constant(ir.IntType(32), value) for value in (writes, cache, 1)]  # 1: data
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, *hints])
         return target.get_dummy_value()
 
@@ -224,7 +267,9 @@ def fetch(context, address, index):
 
 @intrinsic
 def fetch_to_write(context, address, index):
-    """Ask for the cache line of address[index], to be written (x86 knows only the first cache for that)."""
+    """Ask for the cache line of address[index], to be written (x86 knows only the first cache
+    for that).
+    """
     return _prefetch(address, 1, 3)
 
 
@@ -252,7 +297,9 @@ def splat(context, address, scalar):
 
 @intrinsic
 def splat_as(context, like, address, scalar):
-    """The whole number, cut to the bits of the address's type, in as many lanes as the vector `like` has."""
+    """The whole number, cut to the bits of the address's type, in as many lanes as the vector
+    `like` has.
+    """
     vector = Vector(address.dtype, like.lanes)
 
     def generate(target, builder, sig, arguments):
@@ -267,7 +314,9 @@ def fma(context, a, b, c):
     """a * b + c, rounded once."""
 
     def generate(target, builder, sig, arguments):
-        return _call(builder, f"llvm.fma.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments))
+        return _call(
+            builder, f"llvm.fma.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments)
+        )
 
     return a(a, a, a), generate
 
@@ -277,7 +326,9 @@ def square_root(context, a):
     """The square root of every lane."""
 
     def generate(target, builder, sig, arguments):
-        return _call(builder, f"llvm.sqrt.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments))
+        return _call(
+            builder, f"llvm.sqrt.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments)
+        )
 
     return a(a), generate
 
@@ -287,7 +338,9 @@ def power(context, a, b):
     """a ** b per lane, by the C library: slow."""
 
     def generate(target, builder, sig, arguments):
-        return _call(builder, f"llvm.pow.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments))
+        return _call(
+            builder, f"llvm.pow.{_suffix(arguments[0].type)}", arguments[0].type, list(arguments)
+        )
 
     return a(a, a), generate
 
@@ -336,7 +389,11 @@ def _define(operation, instruction: str) -> None:
     @infer_global(operation)
     class _(AbstractTemplate):
         def generic(self, arguments, keywords):
-            if len(arguments) == 2 and isinstance(arguments[0], Vector) and arguments[0] == arguments[1]:
+            if (
+                len(arguments) == 2
+                and isinstance(arguments[0], Vector)
+                and arguments[0] == arguments[1]
+            ):
                 return signature(arguments[0], *arguments)
 
     @lower_builtin(operation, Vector, Vector)
@@ -344,5 +401,10 @@ def _define(operation, instruction: str) -> None:
         return getattr(builder, instruction)(*arguments)
 
 
-for _operation, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+for _operation, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
     _define(_operation, _instruction)

@@ -15,9 +15,11 @@ from ensync.mpi.world import Comm, patient_barrier
 from ensync.signals import INTERRUPTED, STOPPED, StoppedEarly
 from ensync.streams import flush, tell
 
-# How long a failed rank waits for the others to fail as well, before it ends the job over their heads.
+# How long a failed rank waits for the others to fail as well, before it ends the job over their
+# heads.
 _GRACE = 1.0
-# Seconds for which the launcher gets to pass the reason on: what it has not read when a job is aborted may be lost.
+# Seconds for which the launcher gets to pass the reason on: what it has not read when a job is
+# aborted may be lost.
 _HEARD = 0.1
 
 
@@ -25,10 +27,11 @@ _HEARD = 0.1
 def guard(comm: Comm) -> Iterator[None]:
     """Run the whole program of every rank inside this. Collective: all ranks enter it together.
 
-    A rank that fails waits a moment for the others. When all ranks leave, as with a mistake that each of them finds, the
-    reason is told once and they exit with its code. When others are still at work, or wait for this one in a collective that
-    would never end, the rank tells its number, node and reason and aborts the job. Exit codes: 2 a mistake told in a
-    sentence; 1 a bug, with traceback; 130 interrupted; 75 stopped by a signal before training; or that of sys.exit.
+    A rank that fails waits a moment for the others. When all ranks leave, as with a mistake that
+    each of them finds, the reason is told once and they exit with its code. When others are still
+    at work, or wait for this one in a collective that would never end, the rank tells its number,
+    node and reason and aborts the job. Exit codes: 2 a mistake told in a sentence; 1 a bug, with
+    traceback; 130 interrupted; 75 stopped by a signal before training; or that of sys.exit.
     """
     exit_comm = comm.Dup()
     survivors.remember_nodes(comm)
@@ -51,7 +54,9 @@ def guard(comm: Comm) -> Iterator[None]:
 
 
 def _together(comm: Comm, exit_comm: Comm, code: int, reason: str) -> int:
-    """Wait for the others, or end the job where they do not come, tell the reasons and return the exit code of all."""
+    """Wait for the others, or end the job where they do not come, tell the reasons and return
+    the exit code of all.
+    """
     if code == 0:
         patient_barrier(exit_comm)
     elif not _all_leave(exit_comm):
@@ -70,11 +75,17 @@ def _leave_for_good(comm: Comm, code: int) -> None:
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
-    """Return the exit code of an exception and what a person should read about it, "" when nothing."""
+    """Return the exit code of an exception and what a person should read about it, "" when
+    nothing.
+    """
     if known := sentence(error):
         return known.exit_code, str(known)
     if survivors.is_loss(error):
-        return 1, "another rank has died; expected all ranks of the job; look for its reason above or in its node's log, then continue with `ensync resume`."
+        return (
+            1,
+            "another rank has died; expected all ranks of the job; look for its reason above or "
+            "in its node's log, then continue with `ensync resume`.",
+        )
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "interrupted"
     if isinstance(error, StoppedEarly):
@@ -87,7 +98,9 @@ def _outcome(error: BaseException) -> tuple[int, str]:
 
 
 def _all_leave(comm: Comm) -> bool:
-    """Return whether all ranks leave the program now; a higher rank waits longer, so that of several the lowest speaks."""
+    """Return whether all ranks leave the program now; a higher rank waits longer, so that of
+    several the lowest speaks.
+    """
     limit = time.monotonic() + _GRACE + _delay(comm)
     request = comm.Ibarrier()
     while not request.Test():
@@ -111,7 +124,9 @@ def end_job(comm: Comm, code: int, reason: str) -> None:
 
 
 def _tell(outcomes: list[tuple[int, str]]) -> None:
-    """Write each different reason once: plainly when all ranks have the same, otherwise with the first rank that has it."""
+    """Write each different reason once: plainly when all ranks have the same, otherwise with the
+    first rank that has it.
+    """
     reasons = [reason for _, reason in outcomes]
     for rank, reason in enumerate(reasons):
         if reason and reason not in reasons[:rank]:

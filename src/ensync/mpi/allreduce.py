@@ -15,11 +15,16 @@ from ensync.mpi.world import Comm, agree_any, node_of
 
 # Elements passed to MPI at once: its counts are 32-bit before MPI-4.
 _LONGEST = 1 << 28
-_GRADIENT, _STATISTICS, _TRAINING = float(Doing.GRADIENT), float(Doing.STATISTICS), float(Doing.TRAINING)
+_GRADIENT, _STATISTICS, _TRAINING = (
+    float(Doing.GRADIENT),
+    float(Doing.STATISTICS),
+    float(Doing.TRAINING),
+)
 
 
 class Allreduce:
-    """Sums a flat float32 or float64 vector over the ranks of a communicator, in place, and counts what that costs.
+    """Sums a flat float32 or float64 vector over the ranks of a communicator, in place, and counts
+    what that costs.
 
     calls, bytes (of the vectors) and seconds (waiting for slower ranks included) are this rank's.
     """
@@ -33,7 +38,9 @@ class Allreduce:
         self._updates: list[NodeUpdate] = []
 
     def vector(self, n: int, dtype: np.dtype | type = np.float32) -> np.ndarray:
-        """Return zeros (n,) that this object sums fastest: where ranks share a node, they lie in its shared memory. Collective."""
+        """Return zeros (n,) that this object sums fastest: where ranks share a node, they lie in
+        its shared memory. Collective.
+        """
         if self.comm.size == 1:
             return np.zeros(n, dtype)
         with doing(Doing.SHARED):
@@ -46,14 +53,18 @@ class Allreduce:
             self._node = node_of(self.comm)
         size = self._node.size
         obstacle = free_space_obstacle(size * n * dtype.itemsize)
-        if any(self.comm.allgather(bool(obstacle) or size == 1)) or len(set(self.comm.allgather(size))) > 1:
+        if (
+            any(self.comm.allgather(bool(obstacle) or size == 1))
+            or len(set(self.comm.allgather(size))) > 1
+        ):
             return np.zeros(n, dtype)
         shared = NodeVector(self.comm, self._node, n, dtype)
         self._shared[shared.values.ctypes.data] = shared
         return shared.values
 
     def update_of(self, vector: np.ndarray, size: int) -> NodeUpdate | None:
-        """Return the shared update of the parameters whose gradient is the first `size` elements of a vector of this object. Collective.
+        """Return the shared update of the parameters whose gradient is the first `size` elements of
+        a vector of this object. Collective.
 
         None where its ranks have a node each, or too little shared memory.
         """
@@ -63,11 +74,21 @@ class Allreduce:
         if any(self.comm.allgather(bool(free_space_obstacle(self._node.size * vector.nbytes)))):
             return None
         with doing(Doing.SHARED):
-            self._updates.append(NodeUpdate(self.comm, self._node, gradient, size, lambda seconds: self._count(seconds, vector.nbytes)))
+            self._updates.append(
+                NodeUpdate(
+                    self.comm,
+                    self._node,
+                    gradient,
+                    size,
+                    lambda seconds: self._count(seconds, vector.nbytes),
+                )
+            )
         return self._updates[-1]
 
     def __call__(self, vector: np.ndarray) -> None:
-        """Replace `vector` (n,) by its sum over the ranks; the same bits arrive on all of them. Collective."""
+        """Replace `vector` (n,) by its sum over the ranks; the same bits arrive on all of them.
+        Collective.
+        """
         if self.comm.size == 1:
             return
         start, address = perf_counter(), vector.ctypes.data
@@ -87,7 +108,9 @@ class Allreduce:
         self.seconds += seconds
 
     def close(self) -> None:
-        """Give the memory of all vectors back, which must not be touched again; the counters stay. Collective."""
+        """Give the memory of all vectors back, which must not be touched again; the counters
+        stay. Collective.
+        """
         held: list[NodeUpdate | NodeVector] = [*self._updates, *self._shared.values()]
         for each in held:
             each.free()
@@ -105,7 +128,9 @@ def _sum(comm: Comm, vector: np.ndarray) -> None:
 
 
 def sum_counts(comm: Comm, counts: np.ndarray) -> np.ndarray:
-    """Return the sum over ranks of an int64 or float64 array of any shape, on every rank. Collective."""
+    """Return the sum over ranks of an int64 or float64 array of any shape, on every rank.
+    Collective.
+    """
     total = np.ascontiguousarray(counts).copy()
     with doing(Doing.COUNTS):
         comm.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
@@ -122,13 +147,17 @@ def reduce_to_root(comm: Comm, array: np.ndarray) -> np.ndarray | None:
 
 
 def gather_to_root(comm: Comm, item: Any) -> list[Any] | None:
-    """Return the (picklable) items of all ranks in order of rank on rank 0, None elsewhere. Collective."""
+    """Return the (picklable) items of all ranks in order of rank on rank 0, None elsewhere.
+    Collective.
+    """
     with doing(Doing.GATHERING):
         return comm.gather(item)
 
 
 def replicas_equal(comm: Comm, vector: np.ndarray) -> bool:
-    """Return on every rank whether all ranks hold the same bits in `vector`, compared by hash. Collective."""
+    """Return on every rank whether all ranks hold the same bits in `vector`, compared by hash.
+    Collective.
+    """
     digest = hashlib.blake2b(np.ascontiguousarray(vector).data, digest_size=16).digest()
     with doing(Doing.AGREEMENT):
         roots = comm.bcast(digest)

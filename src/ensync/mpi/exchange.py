@@ -8,8 +8,12 @@ from ensync.mpi.world import Comm
 _TAG = 71
 
 
-def arrays_to_root(comm: Comm, source: int, arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
-    """Return on rank 0 the arrays that rank `source` passes; the other ranks pass None, get None and need not call."""
+def arrays_to_root(
+    comm: Comm, source: int, arrays: dict[str, np.ndarray] | None
+) -> dict[str, np.ndarray] | None:
+    """Return on rank 0 the arrays that rank `source` passes; the other ranks pass None, get None
+    and need not call.
+    """
     if comm.rank not in (0, source):
         return None
     if source == 0:
@@ -22,7 +26,10 @@ def arrays_to_root(comm: Comm, source: int, arrays: dict[str, np.ndarray] | None
                 comm.Send(np.ascontiguousarray(array), 0, _TAG)
         return None
     with doing(Doing.EXCHANGE):
-        received = {name: np.empty(shape, dtype) for name, shape, dtype in comm.recv(source=source, tag=_TAG)}
+        received = {
+            name: np.empty(shape, dtype)
+            for name, shape, dtype in comm.recv(source=source, tag=_TAG)
+        }
         for array in received.values():
             comm.Recv(array, source, _TAG)
     return received
@@ -31,8 +38,16 @@ def arrays_to_root(comm: Comm, source: int, arrays: dict[str, np.ndarray] | None
 def arrays_from_root(comm: Comm, arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     """Return on every rank the arrays that rank 0 passes. Collective."""
     with doing(Doing.EXCHANGE):
-        layout = comm.bcast([(name, a.shape, a.dtype.str) for name, a in arrays.items()] if arrays is not None else None)
-        held = {name: np.ascontiguousarray(a) for name, a in arrays.items()} if arrays is not None else {n: np.empty(s, d) for n, s, d in layout}
+        layout = comm.bcast(
+            [(name, a.shape, a.dtype.str) for name, a in arrays.items()]
+            if arrays is not None
+            else None
+        )
+        held = (
+            {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+            if arrays is not None
+            else {n: np.empty(s, d) for n, s, d in layout}
+        )
         for array in held.values():
             comm.Bcast(array)
     return held

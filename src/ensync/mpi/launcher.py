@@ -1,4 +1,6 @@
-"""Does the launcher (mpirun, srun) belong to the MPI library? If not, every rank would think that it is alone."""
+"""Does the launcher (mpirun, srun) belong to the MPI library? If not, every rank would think
+that it is alone.
+"""
 
 import sys
 import time
@@ -8,8 +10,11 @@ from pathlib import Path
 from ensync.errors import EnsyncError
 from ensync.launching import started
 
+
 def check_before(environment: Mapping[str, str], library: str) -> None:
-    """Refuse Open MPI's mpirun for another library, before that one initialises: MPICH would abort with a riddle."""
+    """Refuse Open MPI's mpirun for another library, before that one initialises: MPICH would
+    abort with a riddle.
+    """
     size, _, name = started(environment)
     if library != "Open MPI" and name.startswith("OMPI") and size > 1:
         raise EnsyncError(*_mismatch(environment, library, "cannot join them"))
@@ -22,7 +27,9 @@ def check_after(environment: Mapping[str, str], library: str, size: int) -> None
 
 
 def _mismatch(environment: Mapping[str, str], library: str, sees: str) -> tuple[str, str, str]:
-    """Return the three parts of the error on the launcher's first rank; let the others leave after it has spoken."""
+    """Return the three parts of the error on the launcher's first rank; let the others leave
+    after it has spoken.
+    """
     size, rank, name = started(environment)
     if rank > 0:
         time.sleep(1)

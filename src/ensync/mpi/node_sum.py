@@ -1,8 +1,10 @@
-"""The sum of one vector per rank where ranks share nodes: in shared memory on a node, by MPI between nodes.
+"""The sum of one vector per rank where ranks share nodes: in shared memory on a node, by MPI
+between nodes.
 
-MPI copies a vector through buffers of its own, several times. Here each rank's vector lies in memory that all ranks of
-the node can reach: rank r of P sums block r of all P vectors, in order of rank, and stores the sum in all P of them.
-Or, where the sum is a gradient, it stores what the update makes of it: block r of the parameters (`node_update`).
+MPI copies a vector through buffers of its own, several times. Here each rank's vector lies in
+memory that all ranks of the node can reach: rank r of P sums block r of all P vectors, in order of
+rank, and stores the sum in all P of them. Or, where the sum is a gradient, it stores what the
+update makes of it: block r of the parameters (`node_update`).
 """
 
 import os
@@ -15,13 +17,16 @@ from mpi4py import MPI
 from ensync.mpi.world import Comm
 from ensync.sharding import block
 
-# A rank's memory is whole pages: one for the counter by which it announces its progress, then those of its vector.
+# A rank's memory is whole pages: one for the counter by which it announces its progress, then those
+# of its vector.
 _PAGE = 4096
-# Elements summed at once, so that a piece stays in the cache between its addition and its copies (or its update).
+# Elements summed at once, so that a piece stays in the cache between its addition and its copies
+# (or its update).
 _PIECE = 1 << 16
 # Elements in a cache line of 64 bytes (float32): no two ranks write to the same line.
 _LINE = 16
-# Looks at a counter before other processes get the core, and seconds before the waiting rank sleeps between looks.
+# Looks at a counter before other processes get the core, and seconds before the waiting rank sleeps
+# between looks.
 _LOOKS, _PATIENCE, _NAP = 200, 1e-3, 1e-4
 
 _yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
@@ -30,16 +35,21 @@ _yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 class NodeVector:
     """A vector (n,) of each rank, and their sum in place.
 
-    `node` are the ranks of `comm` that share this node's memory; every node has the same number of them. Collective.
+    `node` are the ranks of `comm` that share this node's memory; every node has the same number of
+    them. Collective.
     """
 
     def __init__(self, comm: Comm, node: Comm, n: int, dtype: np.dtype | type) -> None:
         dtype = np.dtype(dtype)
         self._node = node
         self._across = comm.Split(node.rank, comm.rank)
-        self._window = MPI.Win.Allocate_shared(_PAGE + -(-n * dtype.itemsize // _PAGE) * _PAGE, 1, comm=node)
+        self._window = MPI.Win.Allocate_shared(
+            _PAGE + -(-n * dtype.itemsize // _PAGE) * _PAGE, 1, comm=node
+        )
         self._window.Lock_all()  # an epoch without end: Sync is allowed within one only
-        memory = [memoryview(self._window.Shared_query(rank)[0]).cast("B") for rank in range(node.size)]
+        memory = [
+            memoryview(self._window.Shared_query(rank)[0]).cast("B") for rank in range(node.size)
+        ]
         self._counters = [part[:8].cast("q") for part in memory]
         self._vectors = [np.frombuffer(part, dtype, n, _PAGE) for part in memory]
         self._round = 0
@@ -51,7 +61,9 @@ class NodeVector:
         node.Barrier()
 
     def sum(self) -> None:
-        """Replace the values by their sum over the ranks of `comm`, the same bits on all of them. Collective."""
+        """Replace the values by their sum over the ranks of `comm`, the same bits on all of
+        them. Collective.
+        """
         self.meet()
         for start in range(self._start, self._stop, _PIECE):
             piece = slice(start, min(start + _PIECE, self._stop))
@@ -61,9 +73,11 @@ class NodeVector:
         self.meet()
 
     def sum_blocks(self, end: int, use: Callable[[slice, np.ndarray], None]) -> None:
-        """Sum this rank's block of the first `end` elements, and hand each piece of it to `use`, as a slice and sums that it may change.
+        """Sum this rank's block of the first `end` elements, and hand each piece of it to `use`, as
+        a slice and sums that it may change.
 
-        All ranks have met before; what the vectors hold there is then of no more use. Collective where there are several nodes.
+        All ranks have met before; what the vectors hold there is then of no more use. Collective
+        where there are several nodes.
         """
         stop = min(self._stop, end)
         for start in range(self._start, stop, _PIECE):
@@ -71,7 +85,9 @@ class NodeVector:
             use(piece, self._total(piece))
 
     def sum_behind(self, end: int) -> np.ndarray:
-        """Return the sum of the elements from `end` on, the same bits on all ranks, which have met before. Collective."""
+        """Return the sum of the elements from `end` on, the same bits on all ranks, which have
+        met before. Collective.
+        """
         total = self._vectors[0][end:].copy()
         for vector in self._vectors[1:]:
             total += vector[end:]
@@ -91,7 +107,9 @@ class NodeVector:
         return slice(*(min(line * _LINE, len(self.values)) for line in lines))
 
     def _total(self, piece: slice) -> np.ndarray:
-        """Return the sum of a piece over the ranks of all nodes, in the memory of the node's first rank."""
+        """Return the sum of a piece over the ranks of all nodes, in the memory of the node's
+        first rank.
+        """
         total, *others = (vector[piece] for vector in self._vectors)
         for vector in others:
             np.add(total, vector, out=total)
@@ -100,7 +118,9 @@ class NodeVector:
         return total
 
     def meet(self) -> None:
-        """Wait until all ranks of the node are here; what each wrote before is then visible to all."""
+        """Wait until all ranks of the node are here; what each wrote before is then visible to
+        all.
+        """
         self._round += 1
         self._window.Sync()
         self._counters[self._node.rank][0] = self._round
@@ -110,7 +130,9 @@ class NodeVector:
         self._window.Sync()
 
     def _wait(self, counter: memoryview) -> None:
-        """Look at a counter: eagerly at first, then leaving the core to others, then asleep, with MPI kept in motion."""
+        """Look at a counter: eagerly at first, then leaving the core to others, then asleep,
+        with MPI kept in motion.
+        """
         for _ in range(_LOOKS):
             if counter[0] >= self._round:
                 return
@@ -128,4 +150,3 @@ class NodeVector:
         self._window.Unlock_all()
         self._window.Free()
         self._across.Free()
-

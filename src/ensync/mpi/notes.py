@@ -9,15 +9,20 @@ from pathlib import Path
 from ensync.activity import PHRASES, Doing
 from ensync.errors import EnsyncError
 
-GONE, SILENT = "", "?"    # states of processes beside those of Linux
+GONE, SILENT = "", "?"  # states of processes beside those of Linux
 _STATES = {
-    GONE: " is gone and", "T": " is stopped by a signal and", "t": " is stopped by a debugger and", "D": " hangs in a disk or file system and",
+    GONE: " is gone and",
+    "T": " is stopped by a signal and",
+    "t": " is stopped by a debugger and",
+    "D": " hangs in a disk or file system and",
 }
 
 
 @dataclass(frozen=True)
 class Note:
-    """What a rank does for `age` seconds after `step` steps, and the state of its process: a letter of proc_pid_stat(5), GONE or SILENT."""
+    """What a rank does for `age` seconds after `step` steps, and the state of its process: a
+    letter of proc_pid_stat(5), GONE or SILENT.
+    """
 
     rank: int
     node: str
@@ -34,7 +39,9 @@ class Note:
 
     @property
     def compiles(self) -> bool:
-        """Whether it compiles kernels, which may take longer than anything else and can tell nothing meanwhile."""
+        """Whether it compiles kernels, which may take longer than anything else and can tell
+        nothing meanwhile.
+        """
         return self.operation == Doing.COMPILING and self.state == "R"
 
     @property
@@ -45,11 +52,17 @@ class Note:
     @property
     def where(self) -> str:
         """In which operation, and of which step where there are steps."""
-        return PHRASES[self.operation] + (f" of step {self.step + 1}" if self.operation in (Doing.GRADIENT, Doing.STATISTICS, Doing.TRAINING) else "")
+        return PHRASES[self.operation] + (
+            f" of step {self.step + 1}"
+            if self.operation in (Doing.GRADIENT, Doing.STATISTICS, Doing.TRAINING)
+            else ""
+        )
 
 
 def standstill(notes: Iterable[Note], limit: float, directory: str) -> EnsyncError:
-    """Return the report that nobody gets on, or that a rank is dead: the waiting ranks by operation, then each that others may wait for."""
+    """Return the report that nobody gets on, or that a rank is dead: the waiting ranks by
+    operation, then each that others may wait for.
+    """
     notes, now = sorted(notes, key=lambda note: note.rank), time.time()
     waiting: dict[str, list[Note]] = {}
     for note in notes:
@@ -58,14 +71,26 @@ def standstill(notes: Iterable[Note], limit: float, directory: str) -> EnsyncErr
     told = [_waiting(where, group, now) for where, group in waiting.items()]
     told += [_other(note, now) for note in notes if not note.waits]
     if any(note.dead for note in notes):
-        return EnsyncError("; ".join(told), "all ranks of the job", f"look for the reason in the log of its node, then continue with `ensync resume {directory}`")
-    return EnsyncError("; ".join(told), f"some rank to get on within training.watchdog = {limit:g} s",
-                       f"look at what is named last, then continue with `ensync resume {directory}`, or raise training.watchdog")
+        return EnsyncError(
+            "; ".join(told),
+            "all ranks of the job",
+            "look for the reason in the log of its node, then continue with `ensync resume "
+            f"{directory}`",
+        )
+    return EnsyncError(
+        "; ".join(told),
+        f"some rank to get on within training.watchdog = {limit:g} s",
+        f"look at what is named last, then continue with `ensync resume {directory}`, or raise "
+        "training.watchdog",
+    )
 
 
 def _waiting(where: str, notes: list[Note], now: float) -> str:
     several = len(notes) > 1
-    return f"rank{'s' * several} {_numbers([n.rank for n in notes])} wait{'s' * (not several)} in {where} {_since(max(n.age for n in notes), now)}"
+    return (
+        f"rank{'s' * several} {_numbers([n.rank for n in notes])} wait{'s' * (not several)} "
+        f"in {where} {_since(max(n.age for n in notes), now)}"
+    )
 
 
 def _other(note: Note, now: float) -> str:
@@ -87,11 +112,15 @@ def _numbers(ranks: list[int]) -> str:
             runs[-1].append(rank)
         else:
             runs.append([rank])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+    return ", ".join(
+        f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs
+    )
 
 
 def identity() -> tuple[int, str]:
-    """Return this process's number and start time, which tells a later process with the same number apart."""
+    """Return this process's number and start time, which tells a later process with the same
+    number apart.
+    """
     return os.getpid(), _stat(os.getpid())[1]
 
 
@@ -104,6 +133,6 @@ def state(process: int, started: str) -> str:
 def _stat(process: int) -> tuple[str, str]:
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return fields[0], fields[19]   # fields 3 and 22 of proc_pid_stat(5)
+        return fields[0], fields[19]  # fields 3 and 22 of proc_pid_stat(5)
     except OSError:
         return GONE, ""

@@ -1,7 +1,9 @@
-"""The sum of one vector per shard along one tree over the shards, whoever holds them: its bits do not depend on the number of ranks.
+"""The sum of one vector per shard along one tree over the shards, whoever holds them: its bits do
+not depend on the number of ranks.
 
-Shards 0 to 7 are added as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). A rank holds neighbouring shards and adds up the subtrees
-that it holds whole; only these travel. Each rank gets its stretch of all of them, goes on up the tree, and hands the sum round.
+Shards 0 to 7 are added as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). A rank holds neighbouring
+shards and adds up the subtrees that it holds whole; only these travel. Each rank gets its stretch
+of all of them, goes on up the tree, and hands the sum round.
 """
 
 from collections.abc import Iterable
@@ -24,11 +26,13 @@ class Node(NamedTuple):
 
 
 class Tree:
-    """Adds vectors of one length, given from left to right, in buffers of its own, of which it needs no more than the tree is high, twice."""
+    """Adds vectors of one length, given from left to right, in buffers of its own, of which it
+    needs no more than the tree is high, twice.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.buffers: list[np.ndarray] = []   # the nodes' sums, and room for more of them
+        self.buffers: list[np.ndarray] = []  # the nodes' sums, and room for more of them
 
     def add(self, node: Node, vector: np.ndarray) -> None:
         """Take the sum of the next subtree to the right; two halves of a larger one become that."""
@@ -44,7 +48,9 @@ class Tree:
         self.nodes.append(node)
 
     def total(self) -> np.ndarray:
-        """Return the sum of all; where the number of shards is no power of two, the last subtrees are added first."""
+        """Return the sum of all; where the number of shards is no power of two, the last
+        subtrees are added first.
+        """
         total, *before = self.buffers[: len(self.nodes)][::-1]
         for buffer in before:
             total = np.add(buffer, total, out=buffer)
@@ -64,7 +70,9 @@ def whole_subtrees(shards: range) -> list[Node]:
 
 
 class ShardSum(Allreduce):
-    """Sums over `shards` that the ranks of a communicator hold in blocks, besides sums over its ranks; both are counted."""
+    """Sums over `shards` that the ranks of a communicator hold in blocks, besides sums over its
+    ranks; both are counted.
+    """
 
     def __init__(self, comm: Comm, shards: int) -> None:
         super().__init__(comm)
@@ -72,11 +80,14 @@ class ShardSum(Allreduce):
         self.mine = range(*block(shards, comm.size, comm.rank))
         self._routes: dict[tuple[int, np.dtype], _Route] = {}
 
-    def over_shards(self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT) -> None:
-        """Write to `out` (n,) the sum of the vectors (n,) of all shards, the same bits on all ranks. Collective.
+    def over_shards(
+        self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT
+    ) -> None:
+        """Write to `out` (n,) the sum of the vectors (n,) of all shards, the same bits on all
+        ranks. Collective.
 
-        vectors: of the shards in `mine`, in their order; each is read before the next is asked for, and `out` may be one of them.
-        operation: what the watchdog calls the wait.
+        vectors: of the shards in `mine`, in their order; each is read before the next is asked for,
+        and `out` may be one of them. operation: what the watchdog calls the wait.
         """
         key = len(out), out.dtype
         if key not in self._routes:
@@ -101,7 +112,9 @@ class _Route:
 
     def __init__(self, comm: Comm, shards: int, n: int, dtype: np.dtype) -> None:
         self.comm, self.own, self.all = comm, Tree(), Tree()
-        self.held = [whole_subtrees(range(*block(shards, comm.size, rank))) for rank in range(comm.size)]
+        self.held = [
+            whole_subtrees(range(*block(shards, comm.size, rank))) for rank in range(comm.size)
+        ]
         self.stretches = [slice(*block(n, comm.size, rank)) for rank in range(comm.size)]
         self.lengths = [part.stop - part.start for part in self.stretches]
         subtrees, length = len(self.held[comm.rank]), self.lengths[comm.rank]
@@ -120,6 +133,8 @@ class _Route:
                 start += length
         self.comm.Alltoallv([self.given, self.given_counts], [self.taken, self.taken_counts])
         self.all.nodes.clear()
-        for node, row in zip((node for nodes in self.held for node in nodes), self.taken, strict=True):
+        for node, row in zip(
+            (node for nodes in self.held for node in nodes), self.taken, strict=True
+        ):
             self.all.add(node, row)
         self.comm.Allgatherv(self.all.total(), [out, self.lengths])

@@ -1,4 +1,6 @@
-"""Ranks and nodes: the communicator of the whole job, who sits where, and decisions that all ranks take together."""
+"""Ranks and nodes: the communicator of the whole job, who sits where, and decisions that all
+ranks take together.
+"""
 
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from ensync.signals import StoppedEarly
 Comm = MPI.Intracomm
 T = TypeVar("T")
 
+
 def world() -> Comm:
     """Return the communicator of all ranks of this job."""
     return MPI.COMM_WORLD
@@ -28,7 +31,9 @@ def mpi_description() -> str:
 
 @dataclass(frozen=True)
 class Topology:
-    """Where the ranks sit: `nodes` machines named in order of their first rank, `ranks_on_node` of them here, `local_rank` among these."""
+    """Where the ranks sit: `nodes` machines named in order of their first rank, `ranks_on_node`
+    of them here, `local_rank` among these.
+    """
 
     size: int
     rank: int
@@ -50,10 +55,11 @@ def topology(comm: Comm) -> Topology:
 
 
 def on_root(comm: Comm, function: Callable[[], T]) -> T:
-    """Call `function` on rank 0 while the others sleep, and return its (picklable) result on every rank. Collective.
+    """Call `function` on rank 0 while the others sleep, and return its (picklable) result on every
+    rank. Collective.
 
-    An EnsyncError, and what becomes one (errors.sentence), is raised on all ranks alike, and a StoppedEarly; of any other exception
-    the others hear as a RuntimeError.
+    An EnsyncError, and what becomes one (errors.sentence), is raised on all ranks alike, and a
+    StoppedEarly; of any other exception the others hear as a RuntimeError.
     """
     outcome: tuple[T | None, BaseException | None] = None, None
     bug: BaseException | None = None
@@ -79,7 +85,9 @@ def agree_any(comm: Comm, flag: bool) -> bool:
     """Return on every rank whether any rank passed a true flag. Collective."""
     found = np.array([flag], np.int8)
     with doing(Doing.AGREEMENT):
-        comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)    # not mpi4py's allreduce of objects, which lets no other thread run while it waits
+        comm.Allreduce(
+            MPI.IN_PLACE, found, op=MPI.MAX
+        )  # not mpi4py's allreduce of objects, which lets no other thread run while it waits
     return bool(found[0])
 
 
@@ -90,7 +98,9 @@ def share(comm: Comm, item: T) -> list[T]:
 
 
 def patient_barrier(comm: Comm, longest_sleep: float = 0.02) -> None:
-    """Wait for all ranks, asleep between looks: a barrier's spinning would take the cores of the ranks that still work. Collective."""
+    """Wait for all ranks, asleep between looks: a barrier's spinning would take the cores of the
+    ranks that still work. Collective.
+    """
     with doing(Doing.MEETING):
         _sleep_until_all_come(comm, longest_sleep)
 
@@ -108,7 +118,9 @@ def node_of(comm: Comm) -> Comm:
 
 
 def split(comm: Comm, color: int, key: int = 0) -> Comm:
-    """Return the communicator of the ranks with the same colour, ordered by key, then rank. Collective."""
+    """Return the communicator of the ranks with the same colour, ordered by key, then rank.
+    Collective.
+    """
     return cast(Comm, comm.Split(color, key))
 
 

@@ -13,16 +13,24 @@ from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 from ensync.nn.separable import SeparableConvolution
 from ensync.settings import Network as Settings
 
-CLASSES: dict[str, type[Layer]] = {   # kinds whose settings are the arguments of their class
-    "convolution": Convolution, "depthwise": DepthwiseConvolution, "separable": SeparableConvolution,
-    "max_pooling": MaxPooling, "average_pooling": AveragePooling, "global_average_pooling": GlobalAveragePooling,
-    "flatten": Flatten, "batch_normalization": BatchNormalization, "dropout": Dropout,
+CLASSES: dict[str, type[Layer]] = {  # kinds whose settings are the arguments of their class
+    "convolution": Convolution,
+    "depthwise": DepthwiseConvolution,
+    "separable": SeparableConvolution,
+    "max_pooling": MaxPooling,
+    "average_pooling": AveragePooling,
+    "global_average_pooling": GlobalAveragePooling,
+    "flatten": Flatten,
+    "batch_normalization": BatchNormalization,
+    "dropout": Dropout,
     "local_response_normalization": LocalResponseNormalization,
 }
 
 
 def layers_of(settings: Settings, classes: int) -> list[Layer]:
-    """Return the layers under [[network.layers]]; a dense layer without units has one for each class."""
+    """Return the layers under [[network.layers]]; a dense layer without units has one for each
+    class.
+    """
     return compose(settings.layers or [], classes)
 
 
@@ -37,8 +45,12 @@ def _layer(settings: Section, classes: int) -> Layer:
     if isinstance(settings, ResidualLayer):
         main = compose(settings.layers, classes)
         if not main or not isinstance(main[-1], BatchNormalization) or main[-1].relu:
-            raise EnsyncError("a residual layer that does not end in a batch normalisation", "a batch_normalization without activation as the last of its layers, "
-                              "which adds the inputs in passing", "append one, and give the activation to the residual layer")
+            raise EnsyncError(
+                "a residual layer that does not end in a batch normalisation",
+                "a batch_normalization without activation as the last of its layers, "
+                "which adds the inputs in passing",
+                "append one, and give the activation to the residual layer",
+            )
         return Residual(main, settings.activation, compose(settings.shortcut, classes))
     if isinstance(settings, ParallelLayer):
         return Parallel([Chain(compose(branch, classes)) for branch in settings.branches])

@@ -1,4 +1,6 @@
-"""The named convolutional networks: settings in, layers out. Counts of parameters are those of the sources, for 10 classes unless said."""
+"""The named convolutional networks: settings in, layers out. Counts of parameters are those of
+the sources, for 10 classes unless said.
+"""
 
 from collections.abc import Sequence
 from typing import cast
@@ -19,7 +21,9 @@ PLAIN: Options = {"momentum": 0.9, "epsilon": 1e-5, "unbiased": True}
 
 
 def hidden(settings: Settings, *widths: int) -> list[int]:
-    """Return the widths of the dense layers before the last: these where the job gives none; an empty list is none at all."""
+    """Return the widths of the dense layers before the last: these where the job gives none; an
+    empty list is none at all.
+    """
     return list(widths) if settings.hidden is None else settings.hidden
 
 
@@ -30,7 +34,11 @@ def rates(settings: Settings, defaults: Sequence[float]) -> list[float]:
         return list(defaults)
     found = given if isinstance(given, list) else [given] * len(defaults)
     if len(found) != len(defaults):
-        raise EnsyncError(f"network.dropout = {found}", f"one rate, or one for each of the {len(defaults)} places of {settings.name}", "change the list")
+        raise EnsyncError(
+            f"network.dropout = {found}",
+            f"one rate, or one for each of the {len(defaults)} places of {settings.name}",
+            "change the list",
+        )
     return found
 
 
@@ -40,9 +48,11 @@ def dropout(rate: float) -> list[Layer]:
 
 
 def parashar_cnn(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """Seven 3x3 convolutions in three blocks, two dense layers: 7,510,090 parameters on 28x28x1, 7,510,986 with statistics.
+    """Seven 3x3 convolutions in three blocks, two dense layers: 7,510,090 parameters on 28x28x1,
+    7,510,986 with statistics.
 
-    The source gives no dropout rates; 0.25 after each pooling and 0.5 after the first dense layer are the usual ones.
+    The source gives no dropout rates; 0.25 after each pooling and 0.5 after the first dense layer
+    are the usual ones.
     """
     places = rates(settings, (0.25, 0.25, 0.25, 0.5))
     layers: list[Layer] = []
@@ -54,7 +64,9 @@ def parashar_cnn(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
 
 
 def separable_block(filters: Sequence[int], shape: Shape, residual: bool = False) -> list[Layer]:
-    """Separable convolutions, each with batch normalisation and ReLU, or a residual sum in place of the last ReLU; in one layer where this CPU can."""
+    """Separable convolutions, each with batch normalisation and ReLU, or a residual sum in place
+    of the last ReLU; in one layer where this CPU can.
+    """
     images = [cast("tuple[int, int, int]", (*shape[:2], count)) for count in filters]
     if all(separable.fits(given, count, 4) for given, count in zip(images, filters)):
         return [SeparableBlock(filters, residual=residual)]
@@ -66,15 +78,28 @@ def separable_block(filters: Sequence[int], shape: Shape, residual: bool = False
 
 def minixception(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     """Separable convolutions with skips: 94,474 parameters on 32x32x3, 96,202 with statistics."""
-    layers: list[Layer] = [Convolution(32), BatchNormalization("relu"), Convolution(64), BatchNormalization("relu")]
+    layers: list[Layer] = [
+        Convolution(32),
+        BatchNormalization("relu"),
+        Convolution(64),
+        BatchNormalization("relu"),
+    ]
     for _ in range(4):
         layers += separable_block([64, 64], shape, residual=True)
     layers += separable_block([128, 128], shape)
-    return [*layers, MaxPooling(3, 2, "same"), GlobalAveragePooling(), *(Dense(width, "relu") for width in hidden(settings, 64)), Dense(classes)]
+    return [
+        *layers,
+        MaxPooling(3, 2, "same"),
+        GlobalAveragePooling(),
+        *(Dense(width, "relu") for width in hidden(settings, 64)),
+        Dense(classes),
+    ]
 
 
 def minixception_plain(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """The source's PyTorch variant, without skips and separable convolutions: 391,050 parameters on 32x32x3."""
+    """The source's PyTorch variant, without skips and separable convolutions: 391,050 parameters
+    on 32x32x3.
+    """
     layers: list[Layer] = []
     for filters in (32, 64, 64, 64, 64, 64, 128, 128):
         layers += [Convolution(filters), BatchNormalization("relu", **PLAIN)]
@@ -82,65 +107,103 @@ def minixception_plain(settings: Settings, shape: Shape, classes: int) -> list[L
 
 
 def alexnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """Five convolutions, three of them in two halves, and three dense layers (Krizhevsky et al. 2012); 60,965,224 parameters at width 1, 224x224x3, 1000 classes."""
+    """Five convolutions, three of them in two halves, and three dense layers (Krizhevsky et al.
+    2012); 60,965,224 parameters at width 1, 224x224x3, 1000 classes.
+    """
+
     def wide(channels: int) -> int:
         return 2 * max(1, round(channels * settings.width / 2))
 
     widths = hidden(settings, 4096, 4096)
     drops = rates(settings, [0.5] * len(widths))
     layers: list[Layer] = [
-        Convolution(wide(96), 11, 4, 2, activation="relu"), LocalResponseNormalization(), MaxPooling(3, 2),
-        Convolution(wide(256), 5, 1, 2, 2, activation="relu"), LocalResponseNormalization(), MaxPooling(3, 2),
-        Convolution(wide(384), 3, activation="relu"), Convolution(wide(384), 3, groups=2, activation="relu"),
-        Convolution(wide(256), 3, groups=2, activation="relu"), MaxPooling(3, 2), Flatten()]
+        Convolution(wide(96), 11, 4, 2, activation="relu"),
+        LocalResponseNormalization(),
+        MaxPooling(3, 2),
+        Convolution(wide(256), 5, 1, 2, 2, activation="relu"),
+        LocalResponseNormalization(),
+        MaxPooling(3, 2),
+        Convolution(wide(384), 3, activation="relu"),
+        Convolution(wide(384), 3, groups=2, activation="relu"),
+        Convolution(wide(256), 3, groups=2, activation="relu"),
+        MaxPooling(3, 2),
+        Flatten(),
+    ]
     for width, rate in zip(widths, drops, strict=True):
         layers += [Dense(wide(width), "relu"), *dropout(rate)]
     return [*layers, Dense(classes)]
 
 
 def lenet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """LeNet-5 (LeCun et al. 1998) with full connections: 61,706 parameters on 28x28x1 (framed by zeros to 32x32), 62,006 on 32x32x3."""
+    """LeNet-5 (LeCun et al. 1998) with full connections: 61,706 parameters on 28x28x1 (framed by
+    zeros to 32x32), 62,006 on 32x32x3.
+    """
     f = settings.activation or "tanh"
-    layers: list[Layer] = [Convolution(6, 5, padding=2 if shape[0] < 32 else 0, activation=f), AveragePooling(2),
-                           Convolution(16, 5, padding=0, activation=f), AveragePooling(2), Flatten()]
+    layers: list[Layer] = [
+        Convolution(6, 5, padding=2 if shape[0] < 32 else 0, activation=f),
+        AveragePooling(2),
+        Convolution(16, 5, padding=0, activation=f),
+        AveragePooling(2),
+        Flatten(),
+    ]
     return [*layers, *(Dense(width, f) for width in hidden(settings, 120, 84)), Dense(classes)]
 
 
 def resnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """6 n + 2 layers for small images (He et al. 2016, section 4.2): 269,722 parameters for n = 3 on 32x32x3, 272,474 with projections."""
+    """6 n + 2 layers for small images (He et al. 2016, section 4.2): 269,722 parameters for n =
+    3 on 32x32x3, 272,474 with projections.
+    """
     depth = settings.depth or 20
     if depth < 8 or depth % 6 != 2:
-        raise EnsyncError(f"network.depth = {depth} for a resnet", "6 n + 2 layers: 8, 14, 20, 32, 44, 56, 110, ...", "change it")
+        raise EnsyncError(
+            f"network.depth = {depth} for a resnet",
+            "6 n + 2 layers: 8, 14, 20, 32, 44, 56, 110, ...",
+            "change it",
+        )
     layers: list[Layer] = [Convolution(16, use_bias=False), BatchNormalization("relu", **PLAIN)]
     before = 16
     for filters in (16, 32, 64):
         for place in range(depth // 6):
             stride = 2 if place == 0 and filters > 16 else 1
-            main = [Convolution(filters, 3, stride, 1, use_bias=False), BatchNormalization("relu", **PLAIN),
-                    Convolution(filters, use_bias=False), BatchNormalization(**PLAIN)]
-            layers.append(Residual(main, "relu", _around(settings, filters) if filters != before else []))
+            main = [
+                Convolution(filters, 3, stride, 1, use_bias=False),
+                BatchNormalization("relu", **PLAIN),
+                Convolution(filters, use_bias=False),
+                BatchNormalization(**PLAIN),
+            ]
+            layers.append(
+                Residual(main, "relu", _around(settings, filters) if filters != before else [])
+            )
             before = filters
     return [*layers, GlobalAveragePooling(), Dense(classes)]
 
 
 def _around(settings: Settings, filters: int) -> list[Layer]:
-    """The shortcut of a block that halves the image and changes the channels: the paper's options A and B."""
+    """The shortcut of a block that halves the image and changes the channels: the paper's
+    options A and B.
+    """
     if settings.shortcut == "identity":
         return [Subsampling(filters, 2)]
     return [Convolution(filters, 1, 2, 0, use_bias=False), BatchNormalization(**PLAIN)]
 
 
-VGG = {   # filters of the convolutions between two poolings
-    11: ([64], [128], [256] * 2, [512] * 2, [512] * 2), 13: ([64] * 2, [128] * 2, [256] * 2, [512] * 2, [512] * 2),
-    16: ([64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3), 19: ([64] * 2, [128] * 2, [256] * 4, [512] * 4, [512] * 4),
+VGG = {  # filters of the convolutions between two poolings
+    11: ([64], [128], [256] * 2, [512] * 2, [512] * 2),
+    13: ([64] * 2, [128] * 2, [256] * 2, [512] * 2, [512] * 2),
+    16: ([64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3),
+    19: ([64] * 2, [128] * 2, [256] * 4, [512] * 4, [512] * 4),
 }
 
 
 def vgg(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """Simonyan and Zisserman 2015 with batch normalisation and one dense layer, for small images: depth 16 has 14,728,266 parameters on 32x32x3."""
+    """Simonyan and Zisserman 2015 with batch normalisation and one dense layer, for small
+    images: depth 16 has 14,728,266 parameters on 32x32x3.
+    """
     depth = settings.depth or 16
     if depth not in VGG:
-        raise EnsyncError(f"network.depth = {depth} for a vgg", "one of " + ", ".join(map(str, VGG)), "change it")
+        raise EnsyncError(
+            f"network.depth = {depth} for a vgg", "one of " + ", ".join(map(str, VGG)), "change it"
+        )
     layers: list[Layer] = []
     for block in VGG[depth]:
         for filters in block:

@@ -11,25 +11,56 @@ from ensync.nn.memory import Workspace, empty
 
 
 class Convolution(Layer):
-    """outputs = activation(inputs convolved with weights `(size, size, c / groups, filters)` + bias)."""
+    """outputs = activation(inputs convolved with weights `(size, size, c / groups, filters)` +
+    bias).
+    """
 
-    def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", groups: int = 1,
-                 activation: str = "identity", use_bias: bool = True) -> None:
-        self.filters, self.size, self.stride, self.padding, self.groups, self.activation = filters, size, stride, padding, groups, activation
+    def __init__(
+        self,
+        filters: int,
+        size: int = 3,
+        stride: int = 1,
+        padding: Padding = "same",
+        groups: int = 1,
+        activation: str = "identity",
+        use_bias: bool = True,
+    ) -> None:
+        self.filters, self.size, self.stride, self.padding, self.groups, self.activation = (
+            filters,
+            size,
+            stride,
+            padding,
+            groups,
+            activation,
+        )
         self.use_bias = use_bias
         self.code = ACTIVATIONS[activation]
 
     def build(self, shape: Shape) -> Shape:
         h, w, c = image(shape, self)
         if c % self.groups or self.filters % self.groups:
-            raise EnsyncError(f"{self.groups} groups for {c} channels and {self.filters} filters", "a number that divides both", "change groups or filters")
+            raise EnsyncError(
+                f"{self.groups} groups for {c} channels and {self.filters} filters",
+                "a number that divides both",
+                "change groups or filters",
+            )
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
-        self.form = convolution.Convolution((h, w, c), (self.size, self.size), (oh, ow, self.filters), self.stride, (top, left), self.groups,
-                                            self.bf16)
+        self.form = convolution.Convolution(
+            (h, w, c),
+            (self.size, self.size),
+            (oh, ow, self.filters),
+            self.stride,
+            (top, left),
+            self.groups,
+            self.bf16,
+        )
         self.reads_bf16 = self.writes_bf16 = self.form.takes_bf16 and self.code in (IDENTITY, RELU)
         fans = self.size**2 * c // self.groups, self.size**2 * self.filters
         bias = Parameter("bias", (self.filters,), *fans, "bias")
-        self.parameters = (Parameter("weights", self.form.weights_shape, *fans, before=self.activation), *[bias] * self.use_bias)
+        self.parameters = (
+            Parameter("weights", self.form.weights_shape, *fans, before=self.activation),
+            *[bias] * self.use_bias,
+        )
         return self.form.outputs
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
@@ -46,18 +77,32 @@ class Convolution(Layer):
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.inputs, self.current = inputs, self.outputs[: len(inputs)]
-        convolution.convolution_forward(self.form, inputs, self.weights, self.bias, self.code, Workspace.of(self.weights.dtype), self.current)
+        convolution.convolution_forward(
+            self.form,
+            inputs,
+            self.weights,
+            self.bias,
+            self.code,
+            Workspace.of(self.weights.dtype),
+            self.current,
+        )
         return self.current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         scratch = Workspace.of(self.weights.dtype)
         if self.code or not self.form.is_product:
-            convolution.close_activation(self.code, self.current, gradient, scratch, self.bias_gradient)
-        convolution.convolution_weight_gradient(self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient)
+            convolution.close_activation(
+                self.code, self.current, gradient, scratch, self.bias_gradient
+            )
+        convolution.convolution_weight_gradient(
+            self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient
+        )
         if self.inputs_gradient is None:
             return None
         out = self.inputs_gradient[: len(gradient)]
-        convolution.convolution_input_gradient(self.form, gradient, self.weights, self.zeros, scratch, out)
+        convolution.convolution_input_gradient(
+            self.form, gradient, self.weights, self.zeros, scratch, out
+        )
         return out
 
     def operations(self, shape: Shape) -> int:
@@ -65,12 +110,16 @@ class Convolution(Layer):
 
     def describe(self) -> str:
         words = [f"Convolution {self.size}x{self.size}, {self.filters}"]
-        words += [f"stride {self.stride}"] * (self.stride > 1) + [f"{self.groups} groups"] * (self.groups > 1)
+        words += [f"stride {self.stride}"] * (self.stride > 1) + [f"{self.groups} groups"] * (
+            self.groups > 1
+        )
         return ", ".join(words + [self.activation] * bool(self.code))
 
 
 class DepthwiseConvolution(Layer):
-    """outputs = each channel of the inputs convolved with a filter of its own, weights `(size, size, c)`, without bias."""
+    """outputs = each channel of the inputs convolved with a filter of its own, weights `(size,
+    size, c)`, without bias.
+    """
 
     def __init__(self, size: int = 3, stride: int = 1, padding: Padding = "same") -> None:
         self.size, self.stride, self.padding = size, stride, padding
@@ -79,7 +128,9 @@ class DepthwiseConvolution(Layer):
         h, w, c = self.image = image(shape, self)
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.shape, self.zeros_before = (oh, ow, c), (top, left)
-        self.parameters = (Parameter("weights", (self.size, self.size, c), self.size**2 * c, self.size**2),)
+        self.parameters = (
+            Parameter("weights", (self.size, self.size, c), self.size**2 * c, self.size**2),
+        )
         return self.shape
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
@@ -93,21 +144,31 @@ class DepthwiseConvolution(Layer):
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.inputs, current = inputs, self.outputs[: len(inputs)]
-        depthwise.depthwise_forward(inputs, self.weights, self.zeros, self.stride, self.zeros_before, current)
+        depthwise.depthwise_forward(
+            inputs, self.weights, self.zeros, self.stride, self.zeros_before, current
+        )
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         rows = len(gradient)
-        partial = Workspace.of(gradient.dtype)[: rows * self.weights.size].reshape(rows, *self.weights.shape)
-        depthwise.depthwise_weight_gradient(self.inputs, gradient, self.stride, self.zeros_before, partial, self.weights_gradient)
+        partial = Workspace.of(gradient.dtype)[: rows * self.weights.size].reshape(
+            rows, *self.weights.shape
+        )
+        depthwise.depthwise_weight_gradient(
+            self.inputs, gradient, self.stride, self.zeros_before, partial, self.weights_gradient
+        )
         if self.inputs_gradient is None:
             return None
         out = self.inputs_gradient[:rows]
-        depthwise.depthwise_input_gradient(gradient, self.weights, self.zeros, self.stride, self.zeros_before, out)
+        depthwise.depthwise_input_gradient(
+            gradient, self.weights, self.zeros, self.stride, self.zeros_before, out
+        )
         return out
 
     def operations(self, shape: Shape) -> int:
         return self.size**2 * int(np.prod(shape))
 
     def describe(self) -> str:
-        return f"Depthwise {self.size}x{self.size}" + (f", stride {self.stride}" if self.stride > 1 else "")
+        return f"Depthwise {self.size}x{self.size}" + (
+            f", stride {self.stride}" if self.stride > 1 else ""
+        )

@@ -1,4 +1,6 @@
-"""Layers: each declares its arrays, is bound to views of the network's flat vectors, and fills buffers allocated once."""
+"""Layers: each declares its arrays, is bound to views of the network's flat vectors, and fills
+buffers allocated once.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named array of a layer: its shape, fans and following activation for the initialiser, and how it starts (weights, bias, zeros, ones)."""
+    """A named array of a layer: its shape, fans and following activation for the initialiser,
+    and how it starts (weights, bias, zeros, ones).
+    """
 
     name: str
     shape: Shape
@@ -36,34 +40,52 @@ class Step:
     """What a layer may need to know of the step at hand."""
 
     training: bool = False
-    key: int = 0            # 64 random bits of this step, the same on every rank
-    first_row: int = 0      # position in the global batch of the first local row
-    allreduce: Callable[[np.ndarray], None] | None = None   # batch normalisation over ranks: replaces a vector by its sum over them
-    share: float | None = None   # of this batch in the moving statistics; None: as each layer says
+    key: int = 0  # 64 random bits of this step, the same on every rank
+    first_row: int = 0  # position in the global batch of the first local row
+    allreduce: Callable[[np.ndarray], None] | None = (
+        None  # batch normalisation over ranks: replaces a vector by its sum over them
+    )
+    share: float | None = None  # of this batch in the moving statistics; None: as each layer says
 
 
 class Layer:
-    """One stage of a network. Shapes are without the batch axis; buffers hold up to `rows` samples."""
+    """One stage of a network. Shapes are without the batch axis; buffers hold up to `rows`
+    samples.
+    """
 
-    parameters: tuple[Parameter, ...] = ()   # trained
-    statistics: tuple[Parameter, ...] = ()   # kept, saved and averaged, not trained
-    layers: Sequence["Layer"] = ()           # nested in this one
-    bf16: bool | None = None                 # True: products of numbers rounded to bf16, where the layer has them, with float32 sums
-    reads_bf16 = writes_bf16 = False         # whether its inputs, or outputs, may lie in memory as bf16, and their gradient with them
-    bf16_inputs = bf16_outputs = False       # whether they do, as the network says
+    parameters: tuple[Parameter, ...] = ()  # trained
+    statistics: tuple[Parameter, ...] = ()  # kept, saved and averaged, not trained
+    layers: Sequence["Layer"] = ()  # nested in this one
+    bf16: bool | None = (
+        # True: products of numbers rounded to bf16, where the layer has them, with float32 sums
+        None
+    )
+    reads_bf16 = writes_bf16 = (
+        # whether its inputs, or outputs, may lie in memory as bf16, and their gradient with them
+        False
+    )
+    bf16_inputs = bf16_outputs = False  # whether they do, as the network says
 
     def build(self, shape: Shape) -> Shape:
-        """Declare parameters and statistics for inputs of this shape and return the shape of the outputs."""
+        """Declare parameters and statistics for inputs of this shape and return the shape of the
+        outputs.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        """Take views: values of parameters and statistics by name, gradients of parameters by name."""
+        """Take views: values of parameters and statistics by name, gradients of parameters by
+        name.
+        """
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        """Make the buffers; `first` means that nobody asks for the gradient with respect to the inputs."""
+        """Make the buffers; `first` means that nobody asks for the gradient with respect to the
+        inputs.
+        """
 
     def stored(self, dtype: np.dtype) -> tuple[np.dtype, np.dtype]:
-        """Return the types in which inputs and outputs lie in memory, and their gradients, where parameters are of this one."""
+        """Return the types in which inputs and outputs lie in memory, and their gradients, where
+        parameters are of this one.
+        """
         return BF16 if self.bf16_inputs else dtype, BF16 if self.bf16_outputs else dtype
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
@@ -72,7 +94,9 @@ class Layer:
 
     # returns None where nobody asks for the gradient (`first`); who calls knows, hence Any
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | Any:
-        """Fill the parameters' gradients from the gradient of the outputs (may be overwritten); return that of the inputs."""
+        """Fill the parameters' gradients from the gradient of the outputs (may be overwritten);
+        return that of the inputs.
+        """
         raise NotImplementedError(type(self).__name__)
 
     def operations(self, shape: Shape) -> int:
@@ -84,7 +108,9 @@ class Layer:
         return type(self).__name__
 
     def inside(self) -> list[tuple[str, "Layer", Shape]]:
-        """What the layer table tells of the inside: a prefix, the layer, the shape of its outputs."""
+        """What the layer table tells of the inside: a prefix, the layer, the shape of its
+        outputs.
+        """
         return []
 
 
@@ -99,7 +125,9 @@ Views = dict[str, np.ndarray]
 
 
 def deal(layers: Sequence[T], values: Views, gradients: Views) -> Iterator[tuple[T, Views, Views]]:
-    """Yield each layer with its own views of values and gradients; the views of all are named "3.weights", "0.2.scale"."""
+    """Yield each layer with its own views of values and gradients; the views of all are named
+    "3.weights", "0.2.scale".
+    """
     own: list[tuple[Views, Views]] = [({}, {}) for _ in layers]
     for kind, views in enumerate((values, gradients)):
         for name, view in views.items():
@@ -142,13 +170,17 @@ class Dense(Layer):
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         rows = inputs.shape[0]
         self.inputs, self.current = inputs.reshape(rows, self.width), self.outputs[:rows]
-        matmul.dense_forward(self.inputs, self.weights, self.bias, self.code, self.current, self.scratch)
+        matmul.dense_forward(
+            self.inputs, self.weights, self.bias, self.code, self.current, self.scratch
+        )
         return self.current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         if self.code:
             activations.activation_gradient(self.code, self.current, gradient)
-        matmul.dense_weight_gradient(self.inputs, gradient, self.weights_gradient, self.bias_gradient, self.scratch)
+        matmul.dense_weight_gradient(
+            self.inputs, gradient, self.weights_gradient, self.bias_gradient, self.scratch
+        )
         if self.inputs_gradient is None:
             return None
         out = self.inputs_gradient[: gradient.shape[0]]
@@ -159,7 +191,11 @@ class Dense(Layer):
         return self.width * self.units
 
     def describe(self) -> str:
-        return ("Flatten, dense" if len(self.given) > 1 else "Dense") + f" {self.units}" + (f", {self.activation}" if self.code else "")
+        return (
+            ("Flatten, dense" if len(self.given) > 1 else "Dense")
+            + f" {self.units}"
+            + (f", {self.activation}" if self.code else "")
+        )
 
 
 class Softmax(Layer):
@@ -183,10 +219,17 @@ class Softmax(Layer):
 
 
 class Dropout(Layer):
-    """Zero a share `rate` of the values while training and scale the others by 1 / (1 - rate) (Srivastava et al. 2014, inverted)."""
+    """Zero a share `rate` of the values while training and scale the others by 1 / (1 - rate)
+    (Srivastava et al. 2014, inverted).
+    """
 
     def __init__(self, rate: float, index: int = 0) -> None:
-        self.rate, self.index = rate, index  # index: this layer's number among the network's dropouts, which it sets, so that two differ
+        self.rate, self.index = (
+            rate,
+            index,
+            # index: this layer's number among the network's dropouts, which it sets, so that two
+            # differ
+        )
 
     def build(self, shape: Shape) -> Shape:
         self.width = prod(shape)
@@ -199,7 +242,13 @@ class Dropout(Layer):
         if not step.training:
             return inputs
         rows = inputs.shape[0]
-        activations.dropout(inputs.reshape(rows, self.width), self.rate, self._key(step), step.first_row, self.outputs[:rows])
+        activations.dropout(
+            inputs.reshape(rows, self.width),
+            self.rate,
+            self._key(step),
+            step.first_row,
+            self.outputs[:rows],
+        )
         return self.outputs[:rows].reshape(inputs.shape)
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:

@@ -1,4 +1,6 @@
-"""Arrays that begin on a cache line (vectors that straddle two cost the products a tenth of their speed), and the scratch that layers share."""
+"""Arrays that begin on a cache line (vectors that straddle two cost the products a tenth of
+their speed), and the scratch that layers share.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +8,17 @@ from math import prod
 
 import numpy as np
 
-LINE = 64   # bytes
-BF16 = np.dtype(np.uint16)   # of arrays of bf16 numbers, for which numpy has no type; the kernels take uint16 for them
-# Bytes of a huge page, and from which numpy asks the system for them (madvise). In pages of 4 KiB, which lie anywhere, a thread's scratch
-# meets in some sets of the second cache: a line of depthwise sums took twice its time.
+LINE = 64  # bytes
+BF16 = np.dtype(
+    np.uint16
+)  # of arrays of bf16 numbers, for which numpy has no type; the kernels take uint16 for them
+# Bytes of a huge page, and from which numpy asks the system for them (madvise). In pages of 4 KiB,
+# which lie anywhere, a thread's scratch meets in some sets of the second cache: a line of depthwise
+# sums took twice its time.
 HUGE, ASKED_FROM = 2 << 20, 4 << 20
 
 
-LARGEST = 1 << 62   # bytes that an array may count
+LARGEST = 1 << 62  # bytes that an array may count
 
 
 class Count:
@@ -27,7 +32,9 @@ _count: Count | None = None
 
 @contextmanager
 def counted() -> Iterator[Count]:
-    """Count inside the block what is asked for, instead of making it: arrays have their shape and type over one number, to be looked at only."""
+    """Count inside the block what is asked for, instead of making it: arrays have their shape
+    and type over one number, to be looked at only.
+    """
     global _count
     before, _count, kept, Workspace.arrays = _count, Count(), Workspace.arrays, {}
     try:
@@ -37,7 +44,9 @@ def counted() -> Iterator[Count]:
 
 
 def empty(shape: int | tuple[int, ...], dtype: np.dtype | type, boundary: int = LINE) -> np.ndarray:
-    """Return an array of any values whose first element lies on a cache line, or on another boundary."""
+    """Return an array of any values whose first element lies on a cache line, or on another
+    boundary.
+    """
     size = (shape if isinstance(shape, int) else prod(shape)) * np.dtype(dtype).itemsize
     if size > LARGEST:
         raise MemoryError(f"an array of {size} bytes")
@@ -58,7 +67,9 @@ def zeros(shape: int | tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
 
 
 class Workspace:
-    """Scratch that all layers of this process share, because only one of them computes at a time."""
+    """Scratch that all layers of this process share, because only one of them computes at a
+    time.
+    """
 
     arrays: dict[np.dtype, np.ndarray] = {}
 

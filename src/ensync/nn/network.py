@@ -1,4 +1,6 @@
-"""A network on one rank: layers in a row over one flat vector of parameters and one of gradients."""
+"""A network on one rank: layers in a row over one flat vector of parameters and one of
+gradients.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +16,18 @@ from ensync.nn.layers import Dropout, Layer, Parameter, Shape, Step, deal, walk
 from ensync.nn.memory import empty, zeros
 from ensync.sharding import Purpose, generator
 
-LOSS_SUM, CORRECT, STOP, SPARE = range(4)   # what travels behind the gradient in the same allreduce
+LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # what travels behind the gradient in the same allreduce
 TAIL = 4
-COUNTED = 1 << 24    # samples of a global batch that float32 counts exactly
-AT_ONCE = 128        # rows of an evaluation, where the local batch has fewer and
-BUFFERED = 1 << 22   # where so many rows do not have more values than this
+COUNTED = 1 << 24  # samples of a global batch that float32 counts exactly
+AT_ONCE = 128  # rows of an evaluation, where the local batch has fewer and
+BUFFERED = 1 << 22  # where so many rows do not have more values than this
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of a sample: cross_entropy of softmax(outputs), or a squared error with these targets."""
+    """The loss of a sample: cross_entropy of softmax(outputs), or a squared error with these
+    targets.
+    """
 
     name: str = "cross_entropy"
     smoothing: float = 0.0
@@ -41,14 +45,25 @@ class Loss:
 
 
 class Network:
-    """Layers over flat `parameters`, `gradient` and `statistics`; buffers for at least `rows` samples, allocated once.
+    """Layers over flat `parameters`, `gradient` and `statistics`; buffers for at least `rows`
+    samples, allocated once.
 
-    The gradient is the front of `reduced`; behind it TAIL sums travel in the same allreduce, and the statistics where `statistics_travel`:
-    where batch normalisation is local, they are then the mean over the ranks after each step.
+    The gradient is the front of `reduced`; behind it TAIL sums travel in the same allreduce, and
+    the statistics where `statistics_travel`: where batch normalisation is local, they are then the
+    mean over the ranks after each step.
     """
 
-    def __init__(self, layers: Sequence[Layer], shape: Shape, loss: Loss, rows: int, dtype: np.dtype | type = np.float32,
-                 initializer: str = "auto", statistics_travel: bool = False, bf16: bool = False) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        shape: Shape,
+        loss: Loss,
+        rows: int,
+        dtype: np.dtype | type = np.float32,
+        initializer: str = "auto",
+        statistics_travel: bool = False,
+        bf16: bool = False,
+    ) -> None:
         self.layers, self.shape, self.loss, self.dtype = list(layers), shape, loss, np.dtype(dtype)
         self.shapes: list[Shape] = []
         for layer in walk(self.layers):
@@ -59,7 +74,11 @@ class Network:
         for left, right in pairwise(self.layers):
             left.bf16_outputs = right.bf16_inputs = bf16 and left.writes_bf16 and right.reads_bf16
         if len(shape) != 1:
-            raise EnsyncError(f"a network with outputs of shape {' x '.join(map(str, shape))}", "one row of outputs, one for each class", "put a flatten layer before the last")
+            raise EnsyncError(
+                f"a network with outputs of shape {' x '.join(map(str, shape))}",
+                "one row of outputs, one for each class",
+                "put a flatten layer before the last",
+            )
         (self.classes,) = shape
         self.at_once = min(AT_ONCE, BUFFERED // sum(prod(s) for s in self.shapes))
         self.rows = max(rows, self.at_once)
@@ -67,15 +86,21 @@ class Network:
         self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
         for number, layer in enumerate(self.dropouts):
             layer.index = number + 1
-        self.layout = [(f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.parameters]
-        self.statistics_layout = [(f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.statistics]
+        self.layout = [
+            (f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.parameters
+        ]
+        self.statistics_layout = [
+            (f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.statistics
+        ]
         self._allocate()
 
     def _allocate(self) -> None:
         size = sum(p.size for _, p in self.layout)
         self.parameters = zeros(size, self.dtype)
         self.statistics = np.zeros(sum(p.size for _, p in self.statistics_layout), self.dtype)
-        self.reduce_in(zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype))
+        self.reduce_in(
+            zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype)
+        )
         for i, layer in enumerate(self.layers):
             layer.allocate(self.rows, self.dtype, first=i == 0)
         self.inputs = empty((self.rows, prod(self.shape)), self.dtype)
@@ -83,24 +108,47 @@ class Network:
         self.outputs_gradient = empty((self.rows, self.classes), self.dtype)
 
     def reduce_in(self, reduced: np.ndarray) -> None:
-        """Let the gradient and its tail lie in `reduced` (as long as the one before), such as memory in which ranks sum fast."""
+        """Let the gradient and its tail lie in `reduced` (as long as the one before), such as
+        memory in which ranks sum fast.
+        """
         self.reduced, size = reduced, len(self.parameters)
-        self.gradient, self.tail, self.travelling = reduced[:size], reduced[size : size + TAIL], reduced[size + TAIL :]
-        values = {**_views(self.parameters, self.layout), **_views(self.statistics, self.statistics_layout)}
+        self.gradient, self.tail, self.travelling = (
+            reduced[:size],
+            reduced[size : size + TAIL],
+            reduced[size + TAIL :],
+        )
+        values = {
+            **_views(self.parameters, self.layout),
+            **_views(self.statistics, self.statistics_layout),
+        }
         for layer, own, gradients in deal(self.layers, values, _views(self.gradient, self.layout)):
             layer.bind(own, gradients)
 
     def keep_in(self, parameters: np.ndarray) -> None:
-        """Let the parameters lie in an array of their length, such as memory that other ranks can reach."""
+        """Let the parameters lie in an array of their length, such as memory that other ranks
+        can reach.
+        """
         parameters[:] = self.parameters
         self.parameters = parameters
         self.reduce_in(self.reduced)
 
     def initialize(self, seed: int, member: int = 0) -> None:
-        """Draw the start values; every array has a stream of its own from (seed, member, its number)."""
-        for index, (view, parameter) in enumerate(zip(_views(self.parameters, self.layout).values(), (p for _, p in self.layout), strict=True)):
+        """Draw the start values; every array has a stream of its own from (seed, member, its
+        number).
+        """
+        for index, (view, parameter) in enumerate(
+            zip(
+                _views(self.parameters, self.layout).values(),
+                (p for _, p in self.layout),
+                strict=True,
+            )
+        ):
             view[...] = self._start(generator(seed, Purpose.INITIAL, member, index), parameter)
-        for view, (_, parameter) in zip(_views(self.statistics, self.statistics_layout).values(), self.statistics_layout, strict=True):
+        for view, (_, parameter) in zip(
+            _views(self.statistics, self.statistics_layout).values(),
+            self.statistics_layout,
+            strict=True,
+        ):
             view[...] = 1.0 if parameter.start == "ones" else 0.0
 
     def _start(self, random: np.random.Generator, p: Parameter) -> np.ndarray | float:
@@ -112,14 +160,20 @@ class Network:
         return 1.0 if p.start == "ones" else 0.0
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
-        """Return the outputs `(rows, classes)` (logits under cross-entropy) of inputs `(rows, features)`."""
+        """Return the outputs `(rows, classes)` (logits under cross-entropy) of inputs `(rows,
+        features)`.
+        """
         values = inputs.reshape(inputs.shape[0], *self.shape)
         for layer in self.layers:
             values = layer.forward(values, step)
         return values
 
-    def backward(self, inputs: np.ndarray, labels: np.ndarray, global_batch: int, step: Step) -> None:
-        """Fill `reduced`: the gradient of the loss summed over these rows and divided by the global batch, loss sum and correct count."""
+    def backward(
+        self, inputs: np.ndarray, labels: np.ndarray, global_batch: int, step: Step
+    ) -> None:
+        """Fill `reduced`: the gradient of the loss summed over these rows and divided by the
+        global batch, loss sum and correct count.
+        """
         if len(labels) == 0 and step.allreduce is None:
             self.reduced[:] = 0.0
             return
@@ -130,20 +184,32 @@ class Network:
         self.tail[LOSS_SUM], self.tail[CORRECT] = loss_sum, correct
         for layer in reversed(self.layers):
             gradient = layer.backward(gradient, step)
-        if len(labels) == 0:   # this rank only took part in the sums of the batch normalisations
+        if len(labels) == 0:  # this rank only took part in the sums of the batch normalisations
             self.reduced[:] = 0.0
 
-    def _loss(self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray) -> tuple[float, int]:
+    def _loss(
+        self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray
+    ) -> tuple[float, int]:
         if self.loss.is_cross_entropy:
             found: tuple[float, int] = losses.softmax_cross_entropy(
-                outputs, labels, scale, self.loss.smoothing, gradient)
+                outputs, labels, scale, self.loss.smoothing, gradient
+            )
         else:
-            found = losses.squared_error(outputs, labels, self.loss.low, self.loss.high,
-                                         self.loss.factor(self.classes), scale, gradient)
+            found = losses.squared_error(
+                outputs,
+                labels,
+                self.loss.low,
+                self.loss.high,
+                self.loss.factor(self.classes),
+                scale,
+                gradient,
+            )
         return found
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, int]:
-        """Return scores `(rows, classes)` (probabilities under cross-entropy, else the outputs), loss sum and correct count."""
+        """Return scores `(rows, classes)` (probabilities under cross-entropy, else the outputs),
+        loss sum and correct count.
+        """
         outputs = self.forward(inputs, Step())
         scores = self.scores[: len(labels)]
         loss_sum, correct = self._loss(outputs, labels, 1.0, self.outputs_gradient[: len(labels)])

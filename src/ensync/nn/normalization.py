@@ -19,56 +19,99 @@ class Options(TypedDict, total=False):
 
 
 class BatchNormalization(Layer):
-    """outputs = activation(gamma * (inputs - mean) / sqrt(variance + epsilon) + beta), per channel (Ioffe and Szegedy 2015).
+    """outputs = activation(gamma * (inputs - mean) / sqrt(variance + epsilon) + beta), per channel
+    (Ioffe and Szegedy 2015).
 
-    While training, mean and variance are the batch's: of this rank, or of all ranks where the step has an `allreduce`;
-    then every rank has to run forward and backward, an empty local batch too. Otherwise they are the moving ones.
-    momentum: of the moving statistics, Keras' meaning; unbiased: whether the moving variance is divided by count - 1, as PyTorch does.
+    While training, mean and variance are the batch's: of this rank, or of all ranks where the step
+    has an `allreduce`; then every rank has to run forward and backward, an empty local batch too.
+    Otherwise they are the moving ones. momentum: of the moving statistics, Keras' meaning;
+    unbiased: whether the moving variance is divided by count - 1, as PyTorch does.
     """
 
     reads_bf16 = writes_bf16 = True
 
-    def __init__(self, activation: str = "identity", momentum: float = 0.99, epsilon: float = 1e-3, unbiased: bool = False) -> None:
-        self.relu, self.momentum, self.epsilon, self.unbiased = activation == "relu", momentum, epsilon, unbiased
-        self.in_place = True   # whether the gradient of the inputs may be written over that of the outputs, which spares memory traffic
+    def __init__(
+        self,
+        activation: str = "identity",
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        unbiased: bool = False,
+    ) -> None:
+        self.relu, self.momentum, self.epsilon, self.unbiased = (
+            activation == "relu",
+            momentum,
+            epsilon,
+            unbiased,
+        )
+        # whether the gradient of the inputs may be written over that of the outputs, which spares
+        # memory traffic
+        self.in_place = True
 
     def build(self, shape: Shape) -> Shape:
         self.shape, c = shape, shape[-1]
-        self.parameters = Parameter("gamma", (c,), start="ones"), Parameter("beta", (c,), start="zeros")
-        self.statistics = Parameter("moving_mean", (c,), start="zeros"), Parameter("moving_variance", (c,), start="ones")
+        self.parameters = (
+            Parameter("gamma", (c,), start="ones"),
+            Parameter("beta", (c,), start="zeros"),
+        )
+        self.statistics = (
+            Parameter("moving_mean", (c,), start="zeros"),
+            Parameter("moving_variance", (c,), start="ones"),
+        )
         return shape
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        self.gamma, self.beta, self.moving_mean, self.moving_variance = (values[p.name] for p in (*self.parameters, *self.statistics))
+        self.gamma, self.beta, self.moving_mean, self.moving_variance = (
+            values[p.name] for p in (*self.parameters, *self.statistics)
+        )
         self.gamma_gradient, self.beta_gradient = gradients["gamma"], gradients["beta"]
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         given, kept = self.stored(dtype)
         self.outputs = empty((rows, *self.shape), kept)
-        self.inputs_gradient = None if self.in_place and given == kept else empty((rows, *self.shape), given)
+        self.inputs_gradient = (
+            None if self.in_place and given == kept else empty((rows, *self.shape), given)
+        )
         c = self.shape[-1]
-        self.affine, self.spare = zeros((3, c), dtype), np.zeros(c, dtype)   # center, scale and shift
+        self.affine, self.spare = (
+            zeros((3, c), dtype),
+            np.zeros(c, dtype),
+        )  # center, scale and shift
         self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
         self.mean, self.variance, self.sums = np.zeros(c), np.zeros(c), np.zeros((2, c))
         self.travelling = np.zeros(2 * c + 1)
         Workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 3 * c, dtype)
 
-    def forward(self, inputs: np.ndarray, step: Step, skip: np.ndarray | None = None, relu_of_sum: bool = False) -> np.ndarray:
+    def forward(
+        self,
+        inputs: np.ndarray,
+        step: Step,
+        skip: np.ndarray | None = None,
+        relu_of_sum: bool = False,
+    ) -> np.ndarray:
         c = self.shape[-1]
         self.values, current = inputs.reshape(-1, c), self.outputs[: len(inputs)]
         if step.training:
             normalization.channel_sums(self.values, self._partial(), self.sums)
         self.use_sums(len(self.values), step)
         added = self.no_skip if skip is None else skip.reshape(-1, c)
-        normalization.normalize(self.values, self.affine, added, self.relu or relu_of_sum, current.reshape(-1, c))
+        normalization.normalize(
+            self.values, self.affine, added, self.relu or relu_of_sum, current.reshape(-1, c)
+        )
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        c, out = self.shape[-1], gradient if self.inputs_gradient is None else self.inputs_gradient[: len(gradient)]
+        c, out = (
+            self.shape[-1],
+            gradient if self.inputs_gradient is None else self.inputs_gradient[: len(gradient)],
+        )
         given = gradient.reshape(-1, c)
-        normalization.channel_gradient_sums(given, self.values, self.affine, self.relu, self._partial(), self.sums)
+        normalization.channel_gradient_sums(
+            given, self.values, self.affine, self.relu, self._partial(), self.sums
+        )
         self.use_gradient_sums(step)
-        normalization.normalize_backward(given, self.values, self.affine, self.relu, self.coefficients, out.reshape(-1, c))
+        normalization.normalize_backward(
+            given, self.values, self.affine, self.relu, self.coefficients, out.reshape(-1, c)
+        )
         return out
 
     def _partial(self) -> np.ndarray:
@@ -76,17 +119,25 @@ class BatchNormalization(Layer):
         return Workspace.of(self.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
 
     def use_sums(self, rows: int, step: Step) -> None:
-        """Set what normalises: while training from `sums` over so many local rows, which the moving statistics follow."""
+        """Set what normalises: while training from `sums` over so many local rows, which the
+        moving statistics follow.
+        """
         if step.training:
             self._use_batch(self._sums_over_ranks(rows, step), step)
             return
         self.mean[:], self.variance[:] = self.moving_mean, self.moving_variance
-        self.affine[:] = self.moving_mean, self.gamma / np.sqrt(self.variance + self.epsilon), self.beta
+        self.affine[:] = (
+            self.moving_mean,
+            self.gamma / np.sqrt(self.variance + self.epsilon),
+            self.beta,
+        )
 
     def use_gradient_sums(self, step: Step) -> None:
-        """Set the parameters' gradients from this rank's gradient `sums`, and the coefficients from those of all.
+        """Set the parameters' gradients from this rank's gradient `sums`, and the coefficients from
+        those of all.
 
-        They add up because `allreduce` gives all ranks the same bits, and with them the same center.
+        They add up because `allreduce` gives all ranks the same bits, and with them the same
+        center.
         """
         self._gradients(self.count, self.gamma_gradient, self.beta_gradient)
         if step.allreduce is not None:
@@ -94,7 +145,9 @@ class BatchNormalization(Layer):
             self._gradients(self.count, self.spare, self.spare)
 
     def _sums_over_ranks(self, count: int, step: Step) -> int:
-        """Make `sums` over `count` local rows those over the rows of all ranks, where the step is synchronised, and return the number of these."""
+        """Make `sums` over `count` local rows those over the rows of all ranks, where the step
+        is synchronised, and return the number of these.
+        """
         if step.allreduce is None:
             return count
         self.sums[:] = normalization.about_zero(self.sums, count)
@@ -112,7 +165,16 @@ class BatchNormalization(Layer):
     def _use_batch(self, count: int, step: Step) -> None:
         """Normalise by the batch's statistics and let the moving ones follow."""
         self.count = max(1, count)
-        normalization.batch_coefficients(self.sums, self.count, self.gamma, self.beta, self.epsilon, self.affine, self.mean, self.variance)
+        normalization.batch_coefficients(
+            self.sums,
+            self.count,
+            self.gamma,
+            self.beta,
+            self.epsilon,
+            self.affine,
+            self.mean,
+            self.variance,
+        )
         if count:
             correction = count / max(1, count - 1) if self.unbiased else 1.0
             share = 1 - self.momentum if step.share is None else step.share
@@ -120,8 +182,17 @@ class BatchNormalization(Layer):
             self.moving_variance += share * (correction * self.variance - self.moving_variance)
 
     def _gradients(self, count: int, gamma_gradient: np.ndarray, beta_gradient: np.ndarray) -> None:
-        normalization.gradient_coefficients(self.sums, count, self.epsilon, self.mean, self.variance, self.affine, gamma_gradient,
-                                            beta_gradient, self.coefficients)
+        normalization.gradient_coefficients(
+            self.sums,
+            count,
+            self.epsilon,
+            self.mean,
+            self.variance,
+            self.affine,
+            gamma_gradient,
+            beta_gradient,
+            self.coefficients,
+        )
 
     def operations(self, shape: Shape) -> int:
         return int(np.prod(shape))
@@ -131,7 +202,9 @@ class BatchNormalization(Layer):
 
 
 class LocalResponseNormalization(Layer):
-    """outputs = inputs / (k + alpha * sum of squares over n neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
+    """outputs = inputs / (k + alpha * sum of squares over n neighbouring channels) ** beta
+    (Krizhevsky et al. 2012).
+    """
 
     def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> None:
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
@@ -141,19 +214,40 @@ class LocalResponseNormalization(Layer):
         return shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.outputs, self.inputs_gradient = empty((rows, *self.shape), dtype), empty((rows, *self.shape), dtype)
-        Workspace.reserve(response.scratch_size(self.shape[-1], self.n, np.dtype(dtype).itemsize), dtype)
+        self.outputs, self.inputs_gradient = (
+            empty((rows, *self.shape), dtype),
+            empty((rows, *self.shape), dtype),
+        )
+        Workspace.reserve(
+            response.scratch_size(self.shape[-1], self.n, np.dtype(dtype).itemsize), dtype
+        )
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         c, current = self.shape[-1], self.outputs[: len(inputs)]
         self.inputs = inputs.reshape(-1, c)
-        response.response_forward(self.inputs, self.k, self.n, self.alpha, self.beta, Workspace.of(inputs.dtype), current.reshape(-1, c))
+        response.response_forward(
+            self.inputs,
+            self.k,
+            self.n,
+            self.alpha,
+            self.beta,
+            Workspace.of(inputs.dtype),
+            current.reshape(-1, c),
+        )
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         c, out = self.shape[-1], self.inputs_gradient[: len(gradient)]
-        response.response_backward(gradient.reshape(-1, c), self.inputs, self.k, self.n, self.alpha, self.beta, Workspace.of(gradient.dtype),
-                                   out.reshape(-1, c))
+        response.response_backward(
+            gradient.reshape(-1, c),
+            self.inputs,
+            self.k,
+            self.n,
+            self.alpha,
+            self.beta,
+            Workspace.of(gradient.dtype),
+            out.reshape(-1, c),
+        )
         return out
 
     def operations(self, shape: Shape) -> int:

@@ -10,26 +10,38 @@ from ensync.nn.memory import empty
 
 
 class MaxPooling(Layer):
-    """outputs = the maximum of each window; windows overlap where the stride is less than the size."""
+    """outputs = the maximum of each window; windows overlap where the stride is less than the
+    size.
+    """
 
     kind = "Max pooling"
     reads_bf16 = writes_bf16 = True
 
-    def __init__(self, size: int = 2, stride: int | None = None, padding: Padding = "valid") -> None:
+    def __init__(
+        self, size: int = 2, stride: int | None = None, padding: Padding = "valid"
+    ) -> None:
         self.size, self.stride, self.padding = size, stride or size, padding
 
     def build(self, shape: Shape) -> Shape:
         h, w, c = self.image = image(shape, self)
-        if isinstance(self.padding, int) and 2 * self.padding > self.size:   # a window could lie outside the image
-            raise EnsyncError(f"{self.kind.lower()} of windows of {self.size} pixels with padding {self.padding}", "a padding of at most half the size",
-                              "lower the padding, or take larger windows")
+        if (
+            isinstance(self.padding, int) and 2 * self.padding > self.size
+        ):  # a window could lie outside the image
+            raise EnsyncError(
+                f"{self.kind.lower()} of windows of {self.size} pixels with padding {self.padding}",
+                "a padding of at most half the size",
+                "lower the padding, or take larger windows",
+            )
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
         self.shape, self.window = (oh, ow, c), ((self.size, self.size), self.stride, (top, left))
         return self.shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         given, kept = self.stored(dtype)
-        self.outputs, self.chosen = empty((rows, *self.shape), kept), empty((rows, *self.shape), pooling.tap_type(self.window[0]))
+        self.outputs, self.chosen = (
+            empty((rows, *self.shape), kept),
+            empty((rows, *self.shape), pooling.tap_type(self.window[0])),
+        )
         self.inputs_gradient = empty((rows, *self.image), given)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
@@ -39,11 +51,15 @@ class MaxPooling(Layer):
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         rows = len(gradient)
-        pooling.max_pool_backward(gradient, self.chosen[:rows], *self.window, self.inputs_gradient[:rows])
+        pooling.max_pool_backward(
+            gradient, self.chosen[:rows], *self.window, self.inputs_gradient[:rows]
+        )
         return self.inputs_gradient[:rows]
 
     def describe(self) -> str:
-        return f"{self.kind} {self.size}x{self.size}" + (f", stride {self.stride}" if self.stride != self.size else "")
+        return f"{self.kind} {self.size}x{self.size}" + (
+            f", stride {self.stride}" if self.stride != self.size else ""
+        )
 
 
 class AveragePooling(MaxPooling):
@@ -74,7 +90,10 @@ class GlobalAveragePooling(Layer):
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         given, kept = self.stored(dtype)
-        self.outputs, self.inputs_gradient = empty((rows, self.image[2]), kept), empty((rows, *self.image), given)
+        self.outputs, self.inputs_gradient = (
+            empty((rows, self.image[2]), kept),
+            empty((rows, *self.image), given),
+        )
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         current = self.outputs[: len(inputs)]

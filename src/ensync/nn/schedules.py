@@ -1,7 +1,9 @@
-"""What changes in the course of training, as pure functions of the place in it: the learning rate's factor, the batch.
+"""What changes in the course of training, as pure functions of the place in it: the learning rate's
+factor, the batch.
 
-A place is a whole number of steps, at so many a epoch, and epochs are the decimal numbers of the job file: what is compared
-is exact, so that a reduction after 0.1 epochs of 10 steps falls on the step after the first.
+A place is a whole number of steps, at so many a epoch, and epochs are the decimal numbers of the
+job file: what is compared is exact, so that a reduction after 0.1 epochs of 10 steps falls on the
+step after the first.
 """
 
 import functools
@@ -12,7 +14,8 @@ from ensync.settings import Growth, Schedule
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Return the factor of the step taken when `step` steps are over, in a run of so many epochs of so many steps.
+    """Return the factor of the step taken when `step` steps are over, in a run of so many epochs of
+    so many steps.
 
     Warm-up is linear (Goyal et al. 2017), cosine is Loshchilov and Hutter 2017, equation 5.
     """
@@ -23,7 +26,9 @@ def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, ep
             return min(1.0, (before + warmup.denominator) / whole)
     if schedule.name == "step":
         length = decimal(schedule.step_epochs)
-        return float(schedule.factor ** (step * length.denominator // (steps_per_epoch * length.numerator)))
+        return float(
+            schedule.factor ** (step * length.denominator // (steps_per_epoch * length.numerator))
+        )
     if schedule.name == "cosine":
         start = schedule.warmup_epochs * steps_per_epoch
         done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
@@ -38,7 +43,9 @@ def decimal(value: float) -> Fraction:
 
 
 def growths(growth: Growth, batch: int, epoch: int) -> int:
-    """Return how often a batch has grown when this many epochs are over, without passing the largest."""
+    """Return how often a batch has grown when this many epochs are over, without passing the
+    largest.
+    """
     if not growth.every_epochs:
         return 0
     times = 0

@@ -1,4 +1,6 @@
-"""Separable convolutions: as two layers, and as blocks with batch normalisation computed in the cache."""
+"""Separable convolutions: as two layers, and as blocks with batch normalisation computed in the
+cache.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +20,20 @@ from ensync.nn.normalization import BatchNormalization, Options
 class SeparableConvolution(Chain):
     """A depthwise convolution without bias, then a pointwise one with bias."""
 
-    def __init__(self, filters: int, size: int = 3, stride: int = 1, padding: Padding = "same", activation: str = "identity") -> None:
-        super().__init__([DepthwiseConvolution(size, stride, padding), Convolution(filters, 1, activation=activation)])
+    def __init__(
+        self,
+        filters: int,
+        size: int = 3,
+        stride: int = 1,
+        padding: Padding = "same",
+        activation: str = "identity",
+    ) -> None:
+        super().__init__(
+            [
+                DepthwiseConvolution(size, stride, padding),
+                Convolution(filters, 1, activation=activation),
+            ]
+        )
         self.size, self.filters = size, filters
 
     def describe(self) -> str:
@@ -30,7 +44,9 @@ class SeparableConvolution(Chain):
 
 
 class SeparableUnit:
-    """A separable convolution and its batch normalisation inside a `SeparableBlock`: arrays and calls, no buffers of its own."""
+    """A separable convolution and its batch normalisation inside a `SeparableBlock`: arrays and
+    calls, no buffers of its own.
+    """
 
     def __init__(self, filters: int, size: int, relu: bool, norm: BatchNormalization) -> None:
         self.filters, self.size, self.norm = filters, size, norm
@@ -42,45 +58,99 @@ class SeparableUnit:
         self.image = h, w, c
         self.norm.build((h, w, self.filters))
         taps = self.size**2
-        return (Parameter("depthwise", (self.size, self.size, c), taps * c, taps), Parameter("weights", (c, self.filters), c, self.filters),
-                Parameter("bias", (self.filters,), c, self.filters, "bias"), *self.norm.parameters)
+        return (
+            Parameter("depthwise", (self.size, self.size, c), taps * c, taps),
+            Parameter("weights", (c, self.filters), c, self.filters),
+            Parameter("bias", (self.filters,), c, self.filters, "bias"),
+            *self.norm.parameters,
+        )
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
         """Take views."""
         self.norm.bind(values, gradients)
-        self.depthwise, self.weights, self.bias = (values[name] for name in ("depthwise", "weights", "bias"))
-        self.depthwise_gradient, self.weights_gradient, self.bias_gradient = (gradients[name] for name in ("depthwise", "weights", "bias"))
+        self.depthwise, self.weights, self.bias = (
+            values[name] for name in ("depthwise", "weights", "bias")
+        )
+        self.depthwise_gradient, self.weights_gradient, self.bias_gradient = (
+            gradients[name] for name in ("depthwise", "weights", "bias")
+        )
 
     def allocate(self, rows: int, dtype: np.dtype, given: np.dtype, kept: np.dtype) -> None:
-        """Make the buffers: what the convolution returns, of type `kept`, and the gradient of its inputs, of type `given`."""
+        """Make the buffers: what the convolution returns, of type `kept`, and the gradient of
+        its inputs, of type `given`.
+        """
         h, w, c = self.image
         self.norm.allocate(0, dtype, first=False)
-        self.outputs, self.inputs_gradient = empty((rows, h, w, self.filters), kept), empty((rows, h, w, c), given)
+        self.outputs, self.inputs_gradient = (
+            empty((rows, h, w, self.filters), kept),
+            empty((rows, h, w, c), given),
+        )
         self.partial = empty((rows, 3, max(c, self.filters)), dtype)
-        self.zeros, self.no_skip = np.zeros(max(c, self.filters), dtype), np.zeros((0, h, w, c), given)
-        self.as_it_is = np.repeat(np.array([[0], [1], [0]], dtype), c, axis=1)   # the affine of no normalisation
+        self.zeros, self.no_skip = (
+            np.zeros(max(c, self.filters), dtype),
+            np.zeros((0, h, w, c), given),
+        )
+        self.as_it_is = np.repeat(
+            np.array([[0], [1], [0]], dtype), c, axis=1
+        )  # the affine of no normalisation
         Workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
 
-    def forward(self, inputs: np.ndarray, before: BatchNormalization | None, step: Step, bf16: bool | None) -> np.ndarray:
-        """Return the outputs before their normalisation, given x, or what `before` normalises to x."""
+    def forward(
+        self, inputs: np.ndarray, before: BatchNormalization | None, step: Step, bf16: bool | None
+    ) -> np.ndarray:
+        """Return the outputs before their normalisation, given x, or what `before` normalises to
+        x.
+        """
         rows, (h, w, _) = len(inputs), self.image
         self.inputs, self.before, self.current = inputs, before, self.outputs[:rows]
-        separable.separable_forward(inputs, self._affine(), before is not None, self.depthwise, self.zeros, self.weights, self.bias,
-                                    Workspace.of(self.zeros.dtype), self.current, self._partial(rows, self.filters), self.norm.sums,
-                                    bf16)
+        separable.separable_forward(
+            inputs,
+            self._affine(),
+            before is not None,
+            self.depthwise,
+            self.zeros,
+            self.weights,
+            self.bias,
+            Workspace.of(self.zeros.dtype),
+            self.current,
+            self._partial(rows, self.filters),
+            self.norm.sums,
+            bf16,
+        )
         self.norm.use_sums(rows * h * w, step)
         return self.current
 
-    def backward(self, gradient: np.ndarray, skip: np.ndarray | None, step: Step, bf16: bool | None) -> np.ndarray:
-        """Return the gradient of x, plus skip; the normalisation's gradient sums are known, and those of `before` become known."""
+    def backward(
+        self, gradient: np.ndarray, skip: np.ndarray | None, step: Step, bf16: bool | None
+    ) -> np.ndarray:
+        """Return the gradient of x, plus skip; the normalisation's gradient sums are known, and
+        those of `before` become known.
+        """
         rows, norm, before = len(gradient), self.norm, self.before or self.norm
         norm.use_gradient_sums(step)
-        self.bias_gradient[:] = 0   # a bias that a mean over the batch takes away again
+        self.bias_gradient[:] = 0  # a bias that a mean over the batch takes away again
         out = self.inputs_gradient[:rows]
-        separable.separable_backward(gradient, self.current, norm.affine, norm.relu, norm.coefficients, self.inputs,
-                                     self._affine(), self.before is not None, self.depthwise, self.zeros, self.weights,
-                                     self.no_skip if skip is None else skip, Workspace.of(self.zeros.dtype), out, self.depthwise_gradient,
-                                     self.weights_gradient, self._partial(rows, self.image[2]), before.sums, bf16)
+        separable.separable_backward(
+            gradient,
+            self.current,
+            norm.affine,
+            norm.relu,
+            norm.coefficients,
+            self.inputs,
+            self._affine(),
+            self.before is not None,
+            self.depthwise,
+            self.zeros,
+            self.weights,
+            self.no_skip if skip is None else skip,
+            Workspace.of(self.zeros.dtype),
+            out,
+            self.depthwise_gradient,
+            self.weights_gradient,
+            self._partial(rows, self.image[2]),
+            before.sums,
+            bf16,
+        )
         return out
 
     def _affine(self) -> np.ndarray:
@@ -92,19 +162,30 @@ class SeparableUnit:
 
 
 class SeparableBlock(Layer):
-    """Separable convolutions, each with batch normalisation and ReLU; `residual`: no last ReLU, but the inputs added (Xception's block).
+    """Separable convolutions, each with batch normalisation and ReLU; `residual`: no last ReLU, but
+    the inputs added (Xception's block).
 
     Computed image by image in the cache (`kernels.separable`); channels must be multiples of 32.
-    options: of the batch normalisations. With bf16 products, what lies between two of its convolutions is bf16 too.
+    options: of the batch normalisations. With bf16 products, what lies between two of its
+    convolutions is bf16 too.
     """
 
     reads_bf16 = writes_bf16 = True
 
-    def __init__(self, filters: Sequence[int], size: int = 3, residual: bool = False,
-                 **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        filters: Sequence[int],
+        size: int = 3,
+        residual: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
         self.residual, self.filters, self.size = residual, list(filters), size
-        self.units = [SeparableUnit(k, size, not residual or i + 1 < len(self.filters), BatchNormalization(**options))
-                      for i, k in enumerate(self.filters)]
+        self.units = [
+            SeparableUnit(
+                k, size, not residual or i + 1 < len(self.filters), BatchNormalization(**options)
+            )
+            for i, k in enumerate(self.filters)
+        ]
         self.layers = [unit.norm for unit in self.units]
 
     def build(self, shape: Shape) -> Shape:
@@ -129,7 +210,9 @@ class SeparableBlock(Layer):
         for unit in self.units:
             unit.allocate(rows, dtype, given if unit is self.units[0] else between, between)
         self.outputs = empty((rows, *self.shape), kept)
-        Workspace.reserve(normalization.blocks(rows * self.shape[0] * self.shape[1]) * 3 * self.shape[2], dtype)
+        Workspace.reserve(
+            normalization.blocks(rows * self.shape[0] * self.shape[1]) * 3 * self.shape[2], dtype
+        )
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         values, rows, c = inputs, len(inputs), self.shape[2]
@@ -138,8 +221,9 @@ class SeparableBlock(Layer):
             values, before = unit.forward(values, before, step, self.bf16), unit.norm
         last = self.units[-1].norm
         skip = inputs.reshape(-1, c) if self.residual else last.no_skip
-        normalization.normalize(values.reshape(-1, c), last.affine, skip, last.relu,
-                                self.outputs[:rows].reshape(-1, c))
+        normalization.normalize(
+            values.reshape(-1, c), last.affine, skip, last.relu, self.outputs[:rows].reshape(-1, c)
+        )
         return self.outputs[:rows]
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
@@ -147,14 +231,29 @@ class SeparableBlock(Layer):
         values = last.current.reshape(-1, c)
         blocks = normalization.blocks(len(values))
         partial = Workspace.of(last.norm.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
-        normalization.channel_gradient_sums(gradient.reshape(-1, c), values, last.norm.affine, last.norm.relu, partial, last.norm.sums)
+        normalization.channel_gradient_sums(
+            gradient.reshape(-1, c),
+            values,
+            last.norm.affine,
+            last.norm.relu,
+            partial,
+            last.norm.sums,
+        )
         for unit in reversed(self.units):
-            gradient = unit.backward(gradient, skip if unit is self.units[0] else None, step, self.bf16)
+            gradient = unit.backward(
+                gradient, skip if unit is self.units[0] else None, step, self.bf16
+            )
         return gradient
 
     def operations(self, shape: Shape) -> int:
-        return shape[0] * shape[1] * sum((self.size**2 + unit.filters) * unit.image[2] for unit in self.units)
+        return (
+            shape[0]
+            * shape[1]
+            * sum((self.size**2 + unit.filters) * unit.image[2] for unit in self.units)
+        )
 
     def describe(self) -> str:
         words = " - ".join(str(k) for k in self.filters)
-        return f"Separable {self.size}x{self.size}, {words}, normalized" + ", residual" * self.residual
+        return (
+            f"Separable {self.size}x{self.size}, {words}, normalized" + ", residual" * self.residual
+        )

@@ -14,8 +14,12 @@ from ensync.settings import Job
 from ensync.settings import Network as Settings
 
 
-def perceptron(settings: Settings, classes: int, widths: list[int], hidden: str, output: str) -> list[Layer]:
-    """A dense network: hidden layers of these widths, each followed by dropout where asked, then the output layer."""
+def perceptron(
+    settings: Settings, classes: int, widths: list[int], hidden: str, output: str
+) -> list[Layer]:
+    """A dense network: hidden layers of these widths, each followed by dropout where asked, then
+    the output layer.
+    """
     layers: list[Layer] = []
     for width, rate in zip(widths, images.rates(settings, [0.0] * len(widths)), strict=True):
         layers += [Dense(width, settings.activation or hidden), *images.dropout(rate)]
@@ -43,39 +47,81 @@ def listed(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
 
 
 NETWORKS: dict[str, Callable[[Settings, Shape, int], list[Layer]]] = {
-    "mlp": mlp, "oregon-mlp": oregon_mlp, "roy-mlp": roy_mlp, "parashar-cnn": images.parashar_cnn, "minixception": images.minixception,
-    "minixception-plain": images.minixception_plain, "alexnet": images.alexnet, "lenet": images.lenet, "resnet": images.resnet, "vgg": images.vgg,
+    "mlp": mlp,
+    "oregon-mlp": oregon_mlp,
+    "roy-mlp": roy_mlp,
+    "parashar-cnn": images.parashar_cnn,
+    "minixception": images.minixception,
+    "minixception-plain": images.minixception_plain,
+    "alexnet": images.alexnet,
+    "lenet": images.lenet,
+    "resnet": images.resnet,
+    "vgg": images.vgg,
     "layers": listed,
 }
-INITIALIZERS = {   # of the sources: Keras' and PyTorch's defaults, the papers'
-    "parashar-cnn": "glorot_uniform", "minixception": "glorot_uniform", "minixception-plain": "pytorch", "lenet": "glorot_uniform",
-    "resnet": "he_normal", "vgg": "he_normal",
+INITIALIZERS = {  # of the sources: Keras' and PyTorch's defaults, the papers'
+    "parashar-cnn": "glorot_uniform",
+    "minixception": "glorot_uniform",
+    "minixception-plain": "pytorch",
+    "lenet": "glorot_uniform",
+    "resnet": "he_normal",
+    "vgg": "he_normal",
 }
 
 
 def build(job: Job, shape: Shape, classes: int, rows: int) -> Network:
-    """Return the job's network for images of this shape, with buffers for `rows` samples; its parameters are still zero."""
+    """Return the job's network for images of this shape, with buffers for `rows` samples; its
+    parameters are still zero.
+    """
     t, settings = job.training, job.network
     if t.precision == "bf16" and bf16_missing():
-        raise EnsyncError(f"training.precision = 'bf16', but {bf16_missing()}", "a CPU that multiplies bf16 numbers (AMD Zen 4 and later, "
-                          "Intel Cooper Lake and since Sapphire Rapids)", "set training.precision = 'float32'")
+        raise EnsyncError(
+            f"training.precision = 'bf16', but {bf16_missing()}",
+            "a CPU that multiplies bf16 numbers (AMD Zen 4 and later, "
+            "Intel Cooper Lake and since Sapphire Rapids)",
+            "set training.precision = 'float32'",
+        )
     layers = NETWORKS[settings.name](settings, shape, classes)
     _finish(layers, job)
-    initializer = INITIALIZERS.get(settings.name, "auto") if settings.initializer == "auto" else settings.initializer
-    network = Network(layers, shape, Loss(t.loss, t.label_smoothing, *t.targets), rows, np.dtype(t.dtype), initializer, settings.batch_norm == "local",
-                      t.precision == "bf16")
+    initializer = (
+        INITIALIZERS.get(settings.name, "auto")
+        if settings.initializer == "auto"
+        else settings.initializer
+    )
+    network = Network(
+        layers,
+        shape,
+        Loss(t.loss, t.label_smoothing, *t.targets),
+        rows,
+        np.dtype(t.dtype),
+        initializer,
+        settings.batch_norm == "local",
+        t.precision == "bf16",
+    )
     if network.classes != classes:
-        raise EnsyncError(f"a network with {network.classes} outputs for {classes} classes", "one output for each class", "leave the units of the last dense layer out")
+        raise EnsyncError(
+            f"a network with {network.classes} outputs for {classes} classes",
+            "one output for each class",
+            "leave the units of the last dense layer out",
+        )
     return network
 
 
 def _finish(layers: list[Layer], job: Job) -> None:
-    """Give the last layer its activation: none under cross-entropy, whose softmax belongs to the loss, else the job's or the network's own."""
+    """Give the last layer its activation: none under cross-entropy, whose softmax belongs to the
+    loss, else the job's or the network's own.
+    """
     last = layers[-1]
     if not isinstance(last, Dense):
-        raise EnsyncError(f"a network that ends in '{last.describe()}'", "a dense layer with one output for each class", "append a layer of kind 'dense'")
+        raise EnsyncError(
+            f"a network that ends in '{last.describe()}'",
+            "a dense layer with one output for each class",
+            "append a layer of kind 'dense'",
+        )
     given = job.network.output_activation
     if job.training.loss == "cross_entropy":
         layers[-1] = Dense(last.units)
     elif given != "auto":
-        layers[-1:] = [Dense(last.units), Softmax()] if given == "softmax" else [Dense(last.units, given)]
+        layers[-1:] = (
+            [Dense(last.units), Softmax()] if given == "softmax" else [Dense(last.units, given)]
+        )

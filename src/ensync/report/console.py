@@ -1,4 +1,6 @@
-"""What rank 0 says while it works: a live bar on a terminal, plain lines in a log, silence on the other ranks."""
+"""What rank 0 says while it works: a live bar on a terminal, plain lines in a log, silence on
+the other ranks.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 LOG_SECONDS = 30.0  # between two progress lines of a log
-LOG_EPOCHS = 1_000  # lines of epochs that a log gets in any case; of later ones it gets one in LOG_SECONDS
+LOG_EPOCHS = (
+    1_000  # lines of epochs that a log gets in any case; of later ones it gets one in LOG_SECONDS
+)
 
 
 def make_console(rank: int, verbose: bool = False) -> Console:
-    """Return the console of a rank: rank 0 speaks; the others are silent, or with `verbose` write plain lines with their number."""
+    """Return the console of a rank: rank 0 speaks; the others are silent, or with `verbose`
+    write plain lines with their number.
+    """
     if rank == 0:
         return Console()
     return Console(prefix=f"[rank {rank}] ", terminal=None) if verbose else SilentConsole()
@@ -33,15 +39,24 @@ def make_console(rank: int, verbose: bool = False) -> Console:
 class Console:
     """Lines, tables and progress of one rank; each call writes its whole lines at once.
 
-    stream: where to (standard output); prefix: before each line; terminal: what the lines end up on, "ask" finds out, None is a log.
+    stream: where to (standard output); prefix: before each line; terminal: what the lines end up
+    on, "ask" finds out, None is a log.
     """
 
     def __init__(
-        self, stream: TextIO | None = None, prefix: str = "",
+        self,
+        stream: TextIO | None = None,
+        prefix: str = "",
         terminal: Terminal | Literal["ask"] | None = "ask",
-        log_seconds: float = LOG_SECONDS, clock: Callable[[], float] = time.monotonic,
+        log_seconds: float = LOG_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._output, self._prefix, self._clock, self._log_seconds = Output(stream), prefix, clock, log_seconds
+        self._output, self._prefix, self._clock, self._log_seconds = (
+            Output(stream),
+            prefix,
+            clock,
+            log_seconds,
+        )
         found = find_terminal(self._output.stream) if isinstance(terminal, str) else terminal
         self._rich = _rich_console(self._output, found) if found else None
         self._progress: BarProgress | LogProgress | None = None
@@ -49,7 +64,9 @@ class Console:
         self._epoch_lines, self._epoch_due = 0, -NEVER
 
     def lines(self, lines: Sequence[str], style: str = "") -> None:
-        """Write lines of plain text, above the bar when there is one. style: rich's, for terminals ("bold", "yellow")."""
+        """Write lines of plain text, above the bar when there is one. style: rich's, for
+        terminals ("bold", "yellow").
+        """
         whole = "\n".join(self._prefix + printable(line) for line in lines)
         if self._rich is None:
             self._output.write(whole + "\n")
@@ -63,9 +80,13 @@ class Console:
         self.lines([line], style)
 
     def check(self) -> None:
-        """Refuse to end well where lines were lost, for verbs that write nothing else. Errors: EnsyncError."""
+        """Refuse to end well where lines were lost, for verbs that write nothing else. Errors:
+        EnsyncError.
+        """
         if self._output.trouble:
-            raise EnsyncError(self._output.trouble, "room for what is printed", "print to another place")
+            raise EnsyncError(
+                self._output.trouble, "room for what is printed", "print to another place"
+            )
 
     def warn(self, message: str) -> None:
         """Write what may be wrong."""
@@ -77,7 +98,9 @@ class Console:
 
     @contextmanager
     def training(self, ends: Sequence[int], step: int = 0) -> Iterator[None]:
-        """Show progress inside the block: of epochs that end at these steps (or samples: what `step` will count), `step` of them done before."""
+        """Show progress inside the block: of epochs that end at these steps (or samples: what
+        `step` will count), `step` of them done before.
+        """
         pace = Pace(ends, step, self._clock)
         self._epochs, self._members_shown = len(ends), 0
         if self._rich is None:
@@ -92,28 +115,47 @@ class Console:
             self._progress, self._due = None, NEVER
 
     def step(self, step: int, loss: float) -> None:
-        """Tell that so many steps of the whole run are done; costs a look at the clock when it is too early to show."""
+        """Tell that so many steps of the whole run are done; costs a look at the clock when it
+        is too early to show.
+        """
         if self._clock() < self._due or self._progress is None:
             return
         self._progress.show(step, loss)
         self._due = self._clock() + self._progress.interval
 
     def epoch(self, records: Mapping | Sequence[Mapping], epochs: int | None = None) -> None:
-        """Write the line of an epoch from its history record, or from those of all members; `epochs` of the run when outside `training`."""
+        """Write the line of an epoch from its history record, or from those of all members;
+        `epochs` of the run when outside `training`.
+        """
         records = [records] if isinstance(records, Mapping) else list(records)
         epochs = epochs or self._epochs
-        if self._rich is None and self._epoch_lines >= LOG_EPOCHS and self._clock() < self._epoch_due and all(r["epoch"] < epochs for r in records):
+        if (
+            self._rich is None
+            and self._epoch_lines >= LOG_EPOCHS
+            and self._clock() < self._epoch_due
+            and all(r["epoch"] < epochs for r in records)
+        ):
             return
-        self._epoch_lines, self._epoch_due = self._epoch_lines + 1, self._clock() + self._log_seconds
+        self._epoch_lines, self._epoch_due = (
+            self._epoch_lines + 1,
+            self._clock() + self._log_seconds,
+        )
         if self._members_shown != len(records):
             self.line(tables.epoch_heads(epochs, len(records)), "bold")
             self._members_shown = len(records)
         self.line(tables.epoch_line(records, epochs))
 
     def test(
-        self, name: str, counts: np.ndarray, class_names: Sequence[str], loss: float | None = None, top_k: Mapping[str, float] | None = None
+        self,
+        name: str,
+        counts: np.ndarray,
+        class_names: Sequence[str],
+        loss: float | None = None,
+        top_k: Mapping[str, float] | None = None,
     ) -> None:
-        """Write the test result `name` from its confusion counts int64 (classes, classes); top_k: {"k": 5, "accuracy": 0.99}."""
+        """Write the test result `name` from its confusion counts int64 (classes, classes);
+        top_k: {"k": 5, "accuracy": 0.99}.
+        """
         self.lines(["", *tables.test_lines(name, counts, class_names, loss, top_k)])
 
     def comparison(self, comparison: Mapping) -> None:
@@ -143,7 +185,9 @@ class SilentConsole(Console):
     def _nothing(self, *args: object, **kwargs: object) -> None:
         """Say nothing."""
 
-    lines = line = check = warn = advise = step = epoch = test = comparison = sweep = files = _nothing
+    lines = line = check = warn = advise = step = epoch = test = comparison = sweep = files = (
+        _nothing
+    )
 
 
 def _styled(lines: str, style: str) -> Text:
@@ -154,7 +198,9 @@ def _styled(lines: str, style: str) -> Text:
 
 
 def _rich_console(output: Output, terminal: Terminal) -> RichConsole:
-    """Return rich's console for a terminal, colours as the terminal has them and NO_COLOR allows."""
+    """Return rich's console for a terminal, colours as the terminal has them and NO_COLOR
+    allows.
+    """
     from rich.console import Console as RichConsole
 
     class SteadyConsole(RichConsole):

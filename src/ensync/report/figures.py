@@ -1,6 +1,8 @@
-"""The plots of a comparison, a sweep and a scaling run, each a function from plain figures to a matplotlib Figure.
+"""The plots of a comparison, a sweep and a scaling run, each a function from plain figures to a
+matplotlib Figure.
 
-`style.to_svg` and `style.save_png` write them. matplotlib's object interface only: nothing here has a state.
+`style.to_svg` and `style.save_png` write them. matplotlib's object interface only: nothing here has
+a state.
 """
 
 from __future__ import annotations
@@ -12,7 +14,19 @@ import numpy as np
 
 from ensync.errors import printable
 from ensync.report import text
-from ensync.report.style import BLUE, GREEN, GREY, INK, MARKS, NAMED, ORANGE, RIGHT, SERIES, WRONG, styled
+from ensync.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MARKS,
+    NAMED,
+    ORANGE,
+    RIGHT,
+    SERIES,
+    WRONG,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,12 +67,21 @@ def _figure(width: float = 6.4, height: float = 4.0) -> Figure:
 
 
 def _percent_axis(axes: Axes) -> None:
-    """Label shares of 1 on the y axis in percent, with the digits that the distance of the ticks asks for."""
+    """Label shares of 1 on the y axis in percent, with the digits that the distance of the ticks
+    asks for.
+    """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     def label(value: float, _: int) -> str:
         ticks = 100 * axes.yaxis.get_majorticklocs()
-        digits = next((digits for digits in range(3) if np.allclose(ticks, ticks.round(digits), rtol=0, atol=1e-6)), 3)
+        digits = next(
+            (
+                digits
+                for digits in range(3)
+                if np.allclose(ticks, ticks.round(digits), rtol=0, atol=1e-6)
+            ),
+            3,
+        )
         return text.percent(value, digits)
 
     axes.yaxis.set_major_locator(MaxNLocator(6, min_n_ticks=3, steps=[1, 2, 2.5, 5, 10]))
@@ -76,18 +99,34 @@ def _crosses(axes: Axes, places: Sequence[float], label: str) -> None:
     if places:
         axes.set_ylim(axes.get_ylim())
         low = axes.get_ylim()[0]
-        axes.plot(places, [low] * len(places), "x", color=INK, markersize=8, markeredgewidth=1.8, clip_on=False, label=label)
+        axes.plot(
+            places,
+            [low] * len(places),
+            "x",
+            color=INK,
+            markersize=8,
+            markeredgewidth=1.8,
+            clip_on=False,
+            label=label,
+        )
 
 
 def colors_of(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each name: the same for the same strategy in every plot, the next free one for others."""
-    free = iter([color for color in SERIES if color not in {NAMED.get(name) for name in names}] * (1 + len(names)))
+    """Return a colour for each name: the same for the same strategy in every plot, the next free
+    one for others.
+    """
+    free = iter(
+        [color for color in SERIES if color not in {NAMED.get(name) for name in names}]
+        * (1 + len(names))
+    )
     return {name: NAMED.get(name) or next(free) for name in names}
 
 
 def _by_member(records: Records) -> list[Records]:
     members = sorted({record.get("member", 0) for record in records})
-    return [[record for record in records if record.get("member", 0) == member] for member in members]
+    return [
+        [record for record in records if record.get("member", 0) == member] for member in members
+    ]
 
 
 def _points(records: Records, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +140,9 @@ def _points(records: Records, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str) -> None:
-    """Draw train dashed and validation solid; several members thin, each its own lines; one rank broad and pale, as others may hide it."""
+    """Draw train dashed and validation solid; several members thin, each its own lines; one rank
+    broad and pale, as others may hide it.
+    """
     members = _by_member(records)
     alone, broad = len(members) == 1, name == "one rank"
     label = name if alone else f"{name}: {text.plural(len(members), 'member')}"
@@ -112,17 +153,26 @@ def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str
     }
     for place, member in enumerate(members):
         axes.plot(
-            *_points(member, x, "train_accuracy"), "--", color=color, markerfacecolor="none",
-            linewidth=2.2 if broad else 1.1 if alone else 0.8, **look,
+            *_points(member, x, "train_accuracy"),
+            "--",
+            color=color,
+            markerfacecolor="none",
+            linewidth=2.2 if broad else 1.1 if alone else 0.8,
+            **look,
         )
         axes.plot(
-            *_points(member, x, "validation_accuracy"), "-", color=color,
+            *_points(member, x, "validation_accuracy"),
+            "-",
+            color=color,
             linewidth=4 if broad else 1.8 if alone else 1.0,
-            label=label if place == 0 else None, **look,
+            label=label if place == 0 else None,
+            **look,
         )
 
 
-def _learning_figure(histories: Mapping[str, Records], x: str, title: str, xlabel: str) -> tuple[Figure, Axes]:
+def _learning_figure(
+    histories: Mapping[str, Records], x: str, title: str, xlabel: str
+) -> tuple[Figure, Axes]:
     figure = _figure()
     axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel="accuracy")
     for name, color in colors_of(list(histories)).items():
@@ -137,14 +187,20 @@ def _cut_start(axes: Axes) -> None:
     """Let the first epochs leave at the lower edge where they would press the rest into a line."""
     accuracies = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [[0.0]])
     accuracies = accuracies[np.isfinite(accuracies)]
-    best, middle, least = (accuracies.max(), np.median(accuracies), accuracies.min()) if len(accuracies) else (0, 0, 0)
+    best, middle, least = (
+        (accuracies.max(), np.median(accuracies), accuracies.min())
+        if len(accuracies)
+        else (0, 0, 0)
+    )
     bottom = best - max(5 * (best - middle), 0.02)
     if bottom > least:
         axes.set_ylim(bottom, best + 0.05 * (best - bottom))
 
 
 def _legend(axes: Axes, *more: Look) -> None:
-    """Draw the legend of learning curves: the strategies, then what solid and dashed mean, then `more`."""
+    """Draw the legend of learning curves: the strategies, then what solid and dashed mean, then
+    `more`.
+    """
     from matplotlib.lines import Line2D
 
     kinds: list[Look] = [
@@ -152,7 +208,10 @@ def _legend(axes: Axes, *more: Look) -> None:
         {"label": "training", "linewidth": 1.1, "linestyle": "--"},
         *more,
     ]
-    legend = axes.legend(handles=axes.get_legend_handles_labels()[0] + [Line2D([], [], color=INK, **kind) for kind in kinds])
+    legend = axes.legend(
+        handles=axes.get_legend_handles_labels()[0]
+        + [Line2D([], [], color=INK, **kind) for kind in kinds]
+    )
     for line in legend.get_lines():
         line.set_alpha(max(0.45, line.get_alpha() or 1))
 
@@ -167,12 +226,17 @@ def accuracy_by_epoch(histories: Mapping[str, Records]) -> Figure:
 
 
 @styled
-def accuracy_by_seconds(histories: Mapping[str, Records], results: Mapping[str, tuple[float, float]] | None = None) -> Figure:
+def accuracy_by_seconds(
+    histories: Mapping[str, Records], results: Mapping[str, tuple[float, float]] | None = None
+) -> Figure:
     """Return accuracy against the seconds since training began, from history records by strategy.
 
-    results: by strategy the seconds and the test accuracy in the end, of the fused members for an ensemble; shown as stars.
+    results: by strategy the seconds and the test accuracy in the end, of the fused members for an
+    ensemble; shown as stars.
     """
-    figure, axes = _learning_figure(histories, "elapsed", "Accuracy against time", "time since training began (s)")
+    figure, axes = _learning_figure(
+        histories, "elapsed", "Accuracy against time", "time since training began (s)"
+    )
     star: Look = {"marker": "*", "markersize": 11, "linestyle": "none", "markeredgewidth": 0}
     for name, color in colors_of(list(histories)).items():
         if results and name in results:
@@ -186,12 +250,22 @@ def accuracy_by_seconds(histories: Mapping[str, Records], results: Mapping[str, 
 
 @styled
 def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
-    """Return test accuracy against the number of fused members: for each fusion the accuracies of 1, 2, ... members."""
+    """Return test accuracy against the number of fused members: for each fusion the accuracies
+    of 1, 2, ... members.
+    """
     figure = _figure(6.4, 3.6)
-    axes = figure.add_subplot(title="Test accuracy of the first 1, 2, ... members fused", xlabel="members fused", ylabel="test accuracy")
-    for (name, values), color, mark in zip(fusions.items(), SERIES * len(fusions), MARKS * len(fusions)):
+    axes = figure.add_subplot(
+        title="Test accuracy of the first 1, 2, ... members fused",
+        xlabel="members fused",
+        ylabel="test accuracy",
+    )
+    for (name, values), color, mark in zip(
+        fusions.items(), SERIES * len(fusions), MARKS * len(fusions)
+    ):
         known = [np.nan if value is None else value for value in values]
-        axes.plot(range(1, len(known) + 1), known, color=color, marker=mark, label=name.replace("_", " "))
+        axes.plot(
+            range(1, len(known) + 1), known, color=color, marker=mark, label=name.replace("_", " ")
+        )
     most = max(map(len, fusions.values()), default=1)
     axes.set_xlim(1 - min(0.9, 0.04 * most), most + 0.04 * most)
     _percent_axis(axes)
@@ -201,8 +275,11 @@ def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
 
 
 @styled
-def confusion_matrix(counts: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """Return the confusion counts (classes, classes) with row = true class; shades are shares of the row.
+def confusion_matrix(
+    counts: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
+    """Return the confusion counts (classes, classes) with row = true class; shades are shares of
+    the row.
 
     Up to 20 classes every count is written; above, it is a heat map.
     """
@@ -211,27 +288,41 @@ def confusion_matrix(counts: Sequence[Sequence[int]] | np.ndarray, class_names: 
     classes = len(counts)
     side = min(9.0, 1.6 + 0.44 * classes) if classes <= ANNOTATED else 6.4
     figure = _figure(side + 0.5, side)
-    axes = figure.add_subplot(title=title, xlabel="predicted class", ylabel="true class", aspect="equal")
+    axes = figure.add_subplot(
+        title=title, xlabel="predicted class", ylabel="true class", aspect="equal"
+    )
     axes.grid(False)
     axes.spines[:].set_visible(False)
     (_write_counts if classes <= ANNOTATED else _heat_map)(axes, counts, shares, class_names)
     return figure
 
 
-def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]) -> None:
-    """Draw shaded cells (blue where right, orange where wrong) with their counts, which need no colour to be read."""
+def _write_counts(
+    axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Draw shaded cells (blue where right, orange where wrong) with their counts, which need no
+    colour to be read.
+    """
     from matplotlib.patches import Rectangle
 
     classes = len(counts)
     fontsize = 8 if counts.max() < 10_000 else 6.5
-    centred: Lettering = {
-        "ha": "center", "va": "center", "fontsize": fontsize, "in_layout": False
-    }
+    centred: Lettering = {"ha": "center", "va": "center", "fontsize": fontsize, "in_layout": False}
     for (i, j), count in np.ndenumerate(counts):
         if count:
             share = cast(float, shares[i, j])
             shade = 0.08 + 0.8 * share if i == j else min(0.9, 0.06 + 3 * share)
-            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=RIGHT if i == j else WRONG, alpha=shade, linewidth=0, in_layout=False))
+            axes.add_patch(
+                Rectangle(
+                    (j - 0.5, i - 0.5),
+                    1,
+                    1,
+                    facecolor=RIGHT if i == j else WRONG,
+                    alpha=shade,
+                    linewidth=0,
+                    in_layout=False,
+                )
+            )
             axes.text(j, i, f"{count}", color="white" if shade > 0.55 else INK, **centred)
         else:
             axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **centred)
@@ -245,8 +336,12 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_name
     axes.tick_params(length=0)
 
 
-def _heat_map(axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]) -> None:
-    """Draw the shares of each row as an image, darker is more (a power below 1, so that mistakes are seen)."""
+def _heat_map(
+    axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Draw the shares of each row as an image, darker is more (a power below 1, so that mistakes
+    are seen).
+    """
     from matplotlib.colors import to_rgb
     from matplotlib.ticker import MaxNLocator
 
@@ -267,16 +362,30 @@ def _short(name: str, letters: int = 14) -> str:
 
 @styled
 def sweep(key: str, rows: Sequence[Mapping]) -> Figure:
-    """Return accuracy and seconds, one above the other, against the values of the swept setting `key`."""
+    """Return accuracy and seconds, one above the other, against the values of the swept setting
+    `key`.
+    """
     figure = _figure(6.4, 5.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     places, labels = _sweep_places([row["value"] for row in rows])
     for axes, name, column, color, mark, style in (
-        (upper, "test", "test_accuracy", BLUE, "o", "-"), (upper, "validation", "validation_accuracy", GREEN, "s", "--"),
+        (upper, "test", "test_accuracy", BLUE, "o", "-"),
+        (upper, "validation", "validation_accuracy", GREEN, "s", "--"),
         (lower, "seconds", "seconds", ORANGE, "D", "-"),
     ):
-        axes.plot(places, _column(rows, column), linestyle="none" if labels else style, marker=mark, color=color, label=name)
-    _crosses(upper, [place for place, row in zip(places, rows) if row.get("test_accuracy") is None], "no result")
+        axes.plot(
+            places,
+            _column(rows, column),
+            linestyle="none" if labels else style,
+            marker=mark,
+            color=color,
+            label=name,
+        )
+    _crosses(
+        upper,
+        [place for place, row in zip(places, rows) if row.get("test_accuracy") is None],
+        "no result",
+    )
     _percent_axis(upper)
     upper.set(title=f"What {key} does to accuracy and time", ylabel="accuracy")
     lower.set(xlabel=key, ylabel="training time (s)")
@@ -291,7 +400,9 @@ def _column(rows: Sequence[Mapping], key: str) -> list[float]:
 
 
 def _sweep_places(values: Sequence[object]) -> tuple[list[float], list[str] | None]:
-    """Return where the values stand on the axis: numbers where they are, names one after the other with their labels."""
+    """Return where the values stand on the axis: numbers where they are, names one after the
+    other with their labels.
+    """
     numbers: list[float] = [
         value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
@@ -301,7 +412,9 @@ def _sweep_places(values: Sequence[object]) -> tuple[list[float], list[str] | No
 
 
 def _value_axis(axes: Axes, places: Sequence[float], labels: Sequence[str] | None) -> None:
-    """Give the swept values their ticks; values more than 20 times apart stand on a logarithmic axis."""
+    """Give the swept values their ticks; values more than 20 times apart stand on a logarithmic
+    axis.
+    """
     if min(places) > 0 and max(places) > SPREAD * min(places) and labels is None:
         axes.set_xscale("log")
     if labels is not None:
@@ -313,7 +426,9 @@ def _value_axis(axes: Axes, places: Sequence[float], labels: Sequence[str] | Non
 
 @styled
 def scaling(series: Mapping[str, Sequence[Mapping]]) -> Figure:
-    """Return speed-up and efficiency against ranks, by strategy rows {"ranks", "speedup", "efficiency"}, with the ideal."""
+    """Return speed-up and efficiency against ranks, by strategy rows {"ranks", "speedup",
+    "efficiency"}, with the ideal.
+    """
     figure = _figure(8.0, 3.7)
     left, right = figure.subplots(1, 2)
     ranks = sorted({row["ranks"] for rows in series.values() for row in rows})
@@ -322,7 +437,13 @@ def scaling(series: Mapping[str, Sequence[Mapping]]) -> Figure:
     for (name, color), mark in zip(colors_of(list(series)).items(), MARKS * len(series)):
         rows = sorted(series[name], key=lambda row: row["ranks"])
         for axes, column in ((left, "speedup"), (right, "efficiency")):
-            axes.plot([row["ranks"] for row in rows], _column(rows, column), marker=mark, color=color, label=name)
+            axes.plot(
+                [row["ranks"] for row in rows],
+                _column(rows, column),
+                marker=mark,
+                color=color,
+                label=name,
+            )
     left.set(title="Speed-up over one rank", xlabel="ranks", ylabel="times as fast")
     right.set(title="Efficiency of each rank", xlabel="ranks", ylabel="efficiency")
     right.set_ylim(0, max(1.05, right.get_ylim()[1]))
@@ -338,8 +459,13 @@ def scaling(series: Mapping[str, Sequence[Mapping]]) -> Figure:
 
 
 @styled
-def accuracy_of_members(accuracies: Sequence[float | None], fused: Mapping[str, float] | None = None, title: str = "Accuracy of each member") -> Figure:
-    """Return a point for each member's accuracy (a cross for a lost one) and a line for each fusion of them.
+def accuracy_of_members(
+    accuracies: Sequence[float | None],
+    fused: Mapping[str, float] | None = None,
+    title: str = "Accuracy of each member",
+) -> Figure:
+    """Return a point for each member's accuracy (a cross for a lost one) and a line for each fusion
+    of them.
 
     Points, since bars would have to begin at 0 %, where no difference could be seen.
     """
@@ -349,9 +475,20 @@ def accuracy_of_members(accuracies: Sequence[float | None], fused: Mapping[str, 
     axes.plot(known, "o", color=ORANGE, markersize=8, label="member")
     if len(known) <= 12:
         for member, value in enumerate(known):
-            axes.annotate(text.percent(value, 1), (member, value), (0, 7), textcoords="offset points", ha="center", fontsize=8)
-    for (name, value), color, line in zip((fused or {}).items(), (BLUE, GREEN, INK) * 2, ("-", "--", ":") * 2):
-        axes.axhline(value, color=color, linestyle=line, linewidth=1.6, label=name.replace("_", " "))
+            axes.annotate(
+                text.percent(value, 1),
+                (member, value),
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    for (name, value), color, line in zip(
+        (fused or {}).items(), (BLUE, GREEN, INK) * 2, ("-", "--", ":") * 2
+    ):
+        axes.axhline(
+            value, color=color, linestyle=line, linewidth=1.6, label=name.replace("_", " ")
+        )
     axes.margins(x=max(0.03, 0.5 / len(known)), y=0.25)
     lost = [member for member, value in enumerate(known) if np.isnan(value)]
     _crosses(axes, lost, "lost")

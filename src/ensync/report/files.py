@@ -19,7 +19,9 @@ def finite(value: object) -> object: ...
 
 
 def finite(value: object) -> object:
-    """Return the value with each float that is not finite as None, in any depth, numpy's numbers as Python's: JSON knows no NaN."""
+    """Return the value with each float that is not finite as None, in any depth, numpy's numbers
+    as Python's: JSON knows no NaN.
+    """
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -31,13 +33,19 @@ def finite(value: object) -> object:
 
 def refuse_write(path: Path, error: OSError) -> EnsyncError:
     """Return the error for a file that could not be written."""
-    return EnsyncError(f"{path} could not be written ({error.strerror})", "a directory with room and the right to write", "free space, or set output.directory elsewhere")
+    return EnsyncError(
+        f"{path} could not be written ({error.strerror})",
+        "a directory with room and the right to write",
+        "free space, or set output.directory elsewhere",
+    )
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Put a file in its place whole or not at all: a temporary one beside it, flushed to disk, renamed. EnsyncError when the disk refuses.
+    """Put a file in its place whole or not at all: a temporary one beside it, flushed to disk,
+    renamed. EnsyncError when the disk refuses.
 
-    The temporary name is always the same, so what a killed run left behind is overwritten by the next.
+    The temporary name is always the same, so what a killed run left behind is overwritten by the
+    next.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -47,6 +55,6 @@ def write_whole(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with contextlib.suppress(OSError):    # on a file system that became read-only
+        with contextlib.suppress(OSError):  # on a file system that became read-only
             temporary.unlink(missing_ok=True)
         raise refuse_write(path, error) from error

@@ -1,4 +1,6 @@
-"""The history of a run: one JSON record per line, appended while training, bounded in size, cut back on resume."""
+"""The history of a run: one JSON record per line, appended while training, bounded in size, cut
+back on resume.
+"""
 
 import json
 import os
@@ -15,11 +17,15 @@ LIMIT_BYTES = 16 * 2**20  # about 60,000 records of one member and epoch
 
 
 def _lines(records: Iterable[Mapping]) -> str:
-    return "".join(json.dumps(finite(record), allow_nan=False, separators=(",", ":")) + "\n" for record in records)
+    return "".join(
+        json.dumps(finite(record), allow_nan=False, separators=(",", ":")) + "\n"
+        for record in records
+    )
 
 
 def read_history(path: Path | str) -> list[dict]:
-    """Return the records of a history file, [] when there is none; a last line cut short is left out.
+    """Return the records of a history file, [] when there is none; a last line cut short is left
+    out.
 
     EnsyncError when a line in the middle is no record.
     """
@@ -28,7 +34,8 @@ def read_history(path: Path | str) -> list[dict]:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    lines.pop()  # after the last line's end there is nothing, or the beginning of a line that was never finished
+    # after the last line's end there is nothing, or the beginning of a line that was never finished
+    lines.pop()
     return [_record(path, place, line) for place, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -38,7 +45,11 @@ def _record(path: Path, place: int, line: bytes) -> dict:
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise EnsyncError(f"line {place} of {path}: {line[:60]!r}", "one JSON record per line", "delete that line, or the file")
+        raise EnsyncError(
+            f"line {place} of {path}: {line[:60]!r}",
+            "one JSON record per line",
+            "delete that line, or the file",
+        )
     return record
 
 
@@ -62,14 +73,17 @@ def readable_records(path: Path | str) -> tuple[list[dict], int]:
 
 
 def rebuild(path: Path | str, records: Sequence[Mapping]) -> str:
-    """Make the file say what a checkpoint's records say; return in a sentence what was wrong with it, or "". Atomic.
+    """Make the file say what a checkpoint's records say; return in a sentence what was wrong with
+    it, or "". Atomic.
 
     For resume: the steps after the checkpoint are run, and written, again. Where a long run's
     checkpoint has been thinned out, epochs that the file alone has are kept.
     """
     path = Path(path)
     found, broken = readable_records(path)
-    known = {(record["epoch"], record["member"]): cast(Mapping, finite(record)) for record in records}
+    known = {
+        (record["epoch"], record["member"]): cast(Mapping, finite(record)) for record in records
+    }
     last = max((epoch for epoch, _ in known), default=0)
     whole = dict(sorted((known | _finer(found, known)).items()))
     inside = [(key, record) for record in found if (key := _key(record)) is None or key[0] <= last]
@@ -79,8 +93,10 @@ def rebuild(path: Path | str, records: Sequence[Mapping]) -> str:
     restored, left_out = len(whole) - len(kept), broken + len(inside) - len(kept)
     if not (restored or left_out):
         return ""
-    return (f"{path} was rebuilt from the checkpoint: "
-            f"records restored {restored:,}, lines left out {left_out:,}")
+    return (
+        f"{path} was rebuilt from the checkpoint: "
+        f"records restored {restored:,}, lines left out {left_out:,}"
+    )
 
 
 def _key(record: Mapping) -> tuple[int, int] | None:
@@ -89,7 +105,9 @@ def _key(record: Mapping) -> tuple[int, int] | None:
     return (epoch, member) if type(epoch) is int and type(member) is int else None
 
 
-def _finer(found: Iterable[Mapping], known: Mapping[tuple[int, int], Mapping]) -> dict[tuple[int, int], Mapping]:
+def _finer(
+    found: Iterable[Mapping], known: Mapping[tuple[int, int], Mapping]
+) -> dict[tuple[int, int], Mapping]:
     """Return the records between known epochs of their member, whose steps lie between theirs."""
     steps: dict[int, list[tuple[int, int]]] = {}
     for epoch, member in sorted(known):
@@ -107,7 +125,9 @@ def _finer(found: Iterable[Mapping], known: Mapping[tuple[int, int], Mapping]) -
 
 
 def thin(records: list[dict]) -> list[dict]:
-    """Return the records without every second epoch of the older half: the curves keep their shape."""
+    """Return the records without every second epoch of the older half: the curves keep their
+    shape.
+    """
     epochs = sorted({record.get("epoch", 0) for record in records})
     dropped = set(epochs[1 : len(epochs) // 2 : 2])
     return [record for record in records if record.get("epoch", 0) not in dropped]
@@ -137,7 +157,9 @@ class History:
             return file.read(1) == b"\n"
 
     def append(self, *records: Mapping) -> None:
-        """Add records with one write, so that a crash cuts at most the last line. EnsyncError when the disk refuses."""
+        """Add records with one write, so that a crash cuts at most the last line. EnsyncError
+        when the disk refuses.
+        """
         try:
             with self.path.open("ab", buffering=0) as file:
                 file.write(_lines(records).encode())

@@ -29,14 +29,20 @@ class Pace:
             self._last = now, step
 
     def left(self, step: int) -> float | None:
-        """Return the seconds still to go at the run's mean pace, validation included; None before anything is known."""
+        """Return the seconds still to go at the run's mean pace, validation included; None
+        before anything is known.
+        """
         taken, done = self._clock() - self._first[0], step - self._first[1]
         return taken / done * max(0, self.total - step) if done > 0 else None
 
     def words(self, step: int, loss: float) -> tuple[str, str, str]:
         """Return "epoch 3/20", "12,345 steps/s  loss 0.3456" and "1:02 left"."""
         epochs = len(self.ends)
-        return f"epoch {min(epochs, bisect_right(self.ends, step) + 1)}/{epochs}", f"{text.count(self.rate)} steps/s  loss {text.number(loss)}", f"{text.clock(self.left(step))} left"
+        return (
+            f"epoch {min(epochs, bisect_right(self.ends, step) + 1)}/{epochs}",
+            f"{text.count(self.rate)} steps/s  loss {text.number(loss)}",
+            f"{text.clock(self.left(step))} left",
+        )
 
 
 class LogProgress:
@@ -56,17 +62,32 @@ class LogProgress:
 
 
 class BarProgress:
-    """Progress on a terminal: rich's bar at the lower end, drawn by our calls alone (no thread beside the kernels')."""
+    """Progress on a terminal: rich's bar at the lower end, drawn by our calls alone (no thread
+    beside the kernels').
+    """
 
     interval = 0.25
 
     def __init__(self, pace: Pace, console: RichConsole) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        words = TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}", markup=False)
-        columns = TextColumn("{task.description}", markup=False), BarColumn(max(4, min(24, console.width - 60))), words
+        words = TextColumn(
+            "{task.percentage:>3.0f} %  {task.fields[speed]}  {task.fields[left]}", markup=False
+        )
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(max(4, min(24, console.width - 60))),
+            words,
+        )
         self.pace, self._shown = pace, False
-        self._bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self._bar = Progress(
+            *columns,
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._task = self._bar.add_task("", total=pace.total, speed="", left="")
 
     def show(self, step: int, loss: float) -> None:

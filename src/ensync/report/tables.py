@@ -29,10 +29,14 @@ def pairs(items: Mapping[str, object]) -> list[str]:
 def places(ranks: int, threads: int, nodes: Sequence[str]) -> str:
     """Return "4 ranks x 2 threads on 2 nodes (a, b)"."""
     listed = ", ".join(nodes[:4]) + (f" and {len(nodes) - 4} more" if len(nodes) > 4 else "")
-    return f"{text.plural(ranks, 'rank')} x {text.plural(threads, 'thread')} on {text.plural(len(nodes), 'node')} ({listed})"
+    return (
+        f"{text.plural(ranks, 'rank')} x {text.plural(threads, 'thread')} on "
+        f"{text.plural(len(nodes), 'node')} ({listed})"
+    )
 
 
-# name of the column, key of the record, how one value is written, width alone, width with the members' range
+# name of the column, key of the record, how one value is written, width alone, width with the
+# members' range
 EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float | None], str], int, int], ...] = (
     ("loss", "train_loss", text.number, 9, 23),
     ("train", "train_accuracy", text.percent, 9, 24),
@@ -47,7 +51,13 @@ EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float | None], str], int, int], .
 def epoch_heads(epochs: int, members: int) -> str:
     """Return the heads above the epoch lines."""
     heads = [text.pad("epoch", _epoch_width(epochs))]
-    return "  ".join(heads + [text.pad(head, wide if members > 1 else narrow) for head, _, _, narrow, wide in EPOCH_COLUMNS])
+    return "  ".join(
+        heads
+        + [
+            text.pad(head, wide if members > 1 else narrow)
+            for head, _, _, narrow, wide in EPOCH_COLUMNS
+        ]
+    )
 
 
 def _epoch_width(epochs: int) -> int:
@@ -57,19 +67,26 @@ def _epoch_width(epochs: int) -> int:
 def epoch_line(records: Sequence[Record], epochs: int) -> str:
     """Return the line of one epoch: of one network, or mean (least-most) over the members' records.
 
-    samples/s is the members' sum, seconds and learning rate the largest. A member without a finite loss is counted at the line's end.
+    samples/s is the members' sum, seconds and learning rate the largest. A member without a finite
+    loss is counted at the line's end.
     """
-    sound = [record for record in records if not text.missing(record.get("train_loss"))] or list(records)
+    sound = [record for record in records if not text.missing(record.get("train_loss"))] or list(
+        records
+    )
     start = f"{printable(str(records[0]['epoch']))}/{epochs}"
     cells = [text.pad(start, _epoch_width(epochs))]
     for _, key, form, narrow, wide in EPOCH_COLUMNS:
         values = [record.get(key) for record in sound]
-        cells.append(text.pad(_over_members(key, values, form), wide if len(records) > 1 else narrow))
+        cells.append(
+            text.pad(_over_members(key, values, form), wide if len(records) > 1 else narrow)
+        )
     lost = len(records) - len(sound)
     return "  ".join(cells) + (f"  ({text.plural(lost, 'member')} diverged)" if lost else "")
 
 
-def _over_members(key: str, values: Sequence[float | None], form: Callable[[float | None], str]) -> str:
+def _over_members(
+    key: str, values: Sequence[float | None], form: Callable[[float | None], str]
+) -> str:
     known = [value for value in values if not text.missing(value)]
     if not known:
         return text.DASH
@@ -78,7 +95,11 @@ def _over_members(key: str, values: Sequence[float | None], form: Callable[[floa
     if key in ("seconds", "learning_rate"):
         return form(max(known))
     mean = form(math.fsum(known) / len(known))
-    return mean if len(values) == 1 else f"{mean} ({_bare(form(min(known)))}-{_bare(form(max(known)))})"
+    return (
+        mean
+        if len(values) == 1
+        else f"{mean} ({_bare(form(min(known)))}-{_bare(form(max(known)))})"
+    )
 
 
 def _bare(shown: str) -> str:
@@ -86,9 +107,15 @@ def _bare(shown: str) -> str:
 
 
 def test_lines(
-    name: str, counts: np.ndarray, class_names: Sequence[str], loss: float | None = None, top_k: Mapping[str, float] | None = None
+    name: str,
+    counts: np.ndarray,
+    class_names: Sequence[str],
+    loss: float | None = None,
+    top_k: Mapping[str, float] | None = None,
 ) -> list[str]:
-    """Return the test result of a network or fusion from its confusion counts (classes, classes)."""
+    """Return the test result of a network or fusion from its confusion counts (classes,
+    classes).
+    """
     rows, right = int(counts.sum()), int(np.trace(counts))
     if rows == 0:
         return [f"Test, {name}: no images"]
@@ -98,19 +125,46 @@ def test_lines(
     first = f"Test, {printable(name)}: {share} ({sure})"
     more = [] if text.missing(loss) else [f"loss {text.number(loss)}"]
     more += [f"among the {top_k['k']} likeliest {text.percent(top_k['accuracy'])}"] if top_k else []
-    return [", ".join([first, *more]), "", *class_lines(counts, class_names), "", *confusion_lines(counts, class_names)]
+    return [
+        ", ".join([first, *more]),
+        "",
+        *class_lines(counts, class_names),
+        "",
+        *confusion_lines(counts, class_names),
+    ]
 
 
 def class_lines(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
     """Return precision, recall and F1 of each class, then their plain and weighted means."""
-    scores = np.stack([metrics.precision(counts), metrics.recall(counts), metrics.f1(counts)], axis=1)
+    scores = np.stack(
+        [metrics.precision(counts), metrics.recall(counts), metrics.f1(counts)], axis=1
+    )
     images = counts.sum(axis=1)
-    rows = [[name, *map(text.percent, row), f"{n:,}", _confused(counts[i], i, class_names)] for i, (name, row, n) in enumerate(zip(class_names, scores, images))]
+    rows = [
+        [name, *map(text.percent, row), f"{n:,}", _confused(counts[i], i, class_names)]
+        for i, (name, row, n) in enumerate(zip(class_names, scores, images))
+    ]
     seen = (images + counts.sum(axis=0)) > 0
     weighted = (images @ scores) / images.sum()
-    rows.append(["mean of classes", *map(text.percent, [*scores[seen].mean(axis=0)[:2], metrics.macro_f1(counts)]), "", ""])
-    rows.append(["weighted by images", *map(text.percent, [*weighted[:2], metrics.weighted_f1(counts)]), f"{images.sum():,}", ""])
-    return text.table(["class", "precision", "recall", "F1", "images", "most often taken for"], rows, left=(0, 5))
+    rows.append(
+        [
+            "mean of classes",
+            *map(text.percent, [*scores[seen].mean(axis=0)[:2], metrics.macro_f1(counts)]),
+            "",
+            "",
+        ]
+    )
+    rows.append(
+        [
+            "weighted by images",
+            *map(text.percent, [*weighted[:2], metrics.weighted_f1(counts)]),
+            f"{images.sum():,}",
+            "",
+        ]
+    )
+    return text.table(
+        ["class", "precision", "recall", "F1", "images", "most often taken for"], rows, left=(0, 5)
+    )
 
 
 def _confused(row: np.ndarray, label: int, class_names: Sequence[str]) -> str:
@@ -121,24 +175,51 @@ def _confused(row: np.ndarray, label: int, class_names: Sequence[str]) -> str:
 
 
 def confusion_lines(counts: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    """Return the confusion counts, row = true class, column = predicted class; nothing above 20 classes."""
+    """Return the confusion counts, row = true class, column = predicted class; nothing above 20
+    classes.
+    """
     if len(counts) > WIDEST_CONFUSION:
         return []
-    rows = [[str(i), name, *[str(n) if n else "." for n in counts[i]]] for i, name in enumerate(class_names)]
-    return ["true class by row, predicted by column", *text.table(["", "", *map(str, range(len(counts)))], rows, left=(1,))]
+    rows = [
+        [str(i), name, *[str(n) if n else "." for n in counts[i]]]
+        for i, name in enumerate(class_names)
+    ]
+    return [
+        "true class by row, predicted by column",
+        *text.table(["", "", *map(str, range(len(counts)))], rows, left=(1,)),
+    ]
 
 
-COMPARISON_HEADS = ("", "ranks", "accuracy", "95 % interval", "macro F1", "loss", "seconds", "speed-up", "efficiency", "sent")
+COMPARISON_HEADS = (
+    "",
+    "ranks",
+    "accuracy",
+    "95 % interval",
+    "macro F1",
+    "loss",
+    "seconds",
+    "speed-up",
+    "efficiency",
+    "sent",
+)
 
 
 def comparison_cells(comparison: Mapping, row: Mapping) -> list[str]:
-    """Return the cells of one row of the comparison table, in the order of COMPARISON_HEADS; "-" for what is missing."""
+    """Return the cells of one row of the comparison table, in the order of COMPARISON_HEADS; "-"
+    for what is missing.
+    """
     interval = interval_of(comparison, row)
     return [
-        str(row["name"]), text.setting(row.get("ranks")), text.percent(row.get("test_accuracy")),
+        str(row["name"]),
+        text.setting(row.get("ranks")),
+        text.percent(row.get("test_accuracy")),
         f"{100 * interval.low:.2f} to {text.percent(interval.high)}" if interval else text.DASH,
-        text.percent(row.get("macro_f1")), text.number(row.get("test_loss")), text.seconds(row.get("seconds")),
-        text.factor(row.get("speedup")), text.percent(row.get("efficiency"), 0), text.size(row.get("bytes_sent")),
+        text.percent(row.get("macro_f1")),
+        text.number(row.get("test_loss")),
+        text.seconds(row.get("seconds")),
+        text.factor(row.get("speedup")),
+        text.percent(row.get("efficiency"), 0),
+        text.size(row.get("bytes_sent")),
     ]
 
 
@@ -157,11 +238,16 @@ SWEEP_HEADS = ("test accuracy", "validation", "seconds", "samples/s")
 def sweep_cells(row: Mapping) -> list[str]:
     """Return the cells of one row of a sweep: the value, then in the order of SWEEP_HEADS."""
     return [
-        text.setting(row["value"]), text.percent(row.get("test_accuracy")), text.percent(row.get("validation_accuracy")),
-        text.seconds(row.get("seconds")), text.count(row.get("samples_per_second")),
+        text.setting(row["value"]),
+        text.percent(row.get("test_accuracy")),
+        text.percent(row.get("validation_accuracy")),
+        text.seconds(row.get("seconds")),
+        text.count(row.get("samples_per_second")),
     ]
 
 
 def sweep_lines(sweep: Mapping) -> list[str]:
     """Return a sweep as a table."""
-    return text.table([str(sweep["key"]), *SWEEP_HEADS], [sweep_cells(row) for row in sweep["rows"]], left=())
+    return text.table(
+        [str(sweep["key"]), *SWEEP_HEADS], [sweep_cells(row) for row in sweep["rows"]], left=()
+    )

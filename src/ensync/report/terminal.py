@@ -1,4 +1,6 @@
-"""Where rank 0's lines really end up: a terminal or a log, asked of the launcher when there is one."""
+"""Where rank 0's lines really end up: a terminal or a log, asked of the launcher when there is
+one.
+"""
 
 import errno
 import io
@@ -26,8 +28,9 @@ class Terminal:
 def find_terminal(stream: TextIO) -> Terminal | None:
     """Return the terminal behind the stream, None when its lines go into a file or a pipe.
 
-    The stream itself does not know: MPICH's launcher reads its ranks through pipes and forwards to the terminal, Open MPI's
-    gives them a pseudo-terminal and forwards to a log. So the launcher's own output is asked where the launcher is an ancestor.
+    The stream itself does not know: MPICH's launcher reads its ranks through pipes and forwards to
+    the terminal, Open MPI's gives them a pseudo-terminal and forwards to a log. So the launcher's
+    own output is asked where the launcher is an ancestor.
     """
     if os.environ.get("TERM", "dumb") == "dumb" or not _is_process_output(stream):
         return None
@@ -41,7 +44,9 @@ def find_terminal(stream: TextIO) -> Terminal | None:
 
 
 def _terminal_of(process: int) -> Terminal | None:
-    """Return the terminal that another process's standard output is. OSError when it may not be looked at."""
+    """Return the terminal that another process's standard output is. OSError when it may not be
+    looked at.
+    """
     path = f"/proc/{process}/fd/1"
     if not stat.S_ISCHR(os.stat(path).st_mode):
         return None
@@ -53,7 +58,9 @@ def _terminal_of(process: int) -> Terminal | None:
 
 
 def _is_process_output(stream: TextIO) -> bool:
-    """Return whether the stream is this process's standard output or a terminal, not a file or a test's buffer."""
+    """Return whether the stream is this process's standard output or a terminal, not a file or a
+    test's buffer.
+    """
     try:
         return stream.fileno() == 1 or stream.isatty()
     except (AttributeError, OSError, ValueError):
@@ -69,7 +76,9 @@ def _columns(descriptor: int) -> int:
 
 
 def _launcher() -> int | None:
-    """Return the process number of the outermost MPI launcher right above this process, None without one (or without /proc)."""
+    """Return the process number of the outermost MPI launcher right above this process, None
+    without one (or without /proc).
+    """
     found, process = None, os.getppid()
     while process > 1:
         try:
@@ -92,9 +101,11 @@ def _name_and_parent(process: int) -> tuple[str, int]:
 
 
 class Output:
-    """A text stream whose every write is one system call, so that the lines of several ranks do not mix.
+    """A text stream whose every write is one system call, so that the lines of several ranks do not
+    mix.
 
-    When nobody reads any more (a closed pipe, a full disk) it falls silent: training is worth more than its log.
+    When nobody reads any more (a closed pipe, a full disk) it falls silent: training is worth more
+    than its log.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

@@ -29,7 +29,9 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Return a figure with fixed digits after the point, in powers of ten when they would not show it."""
+    """Return a figure with fixed digits after the point, in powers of ten when they would not
+    show it.
+    """
     if missing(value):
         return DASH
     shown = value == 0 or 10.0**-digits <= abs(value) < 1e5
@@ -42,7 +44,9 @@ def setting(value: object) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a count as "12,345" and a rate (a float) with three significant digits at least: "12,345", "34.5"."""
+    """Return a count as "12,345" and a rate (a float) with three significant digits at least:
+    "12,345", "34.5".
+    """
     if missing(value):
         return DASH
     digits = 0 if isinstance(value, int) or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
@@ -87,20 +91,40 @@ def plural(amount: int, one: str, many: str | None = None) -> str:
 
 
 def cells(text: str) -> int:
-    """Return how many columns of a terminal the text takes (wide letters two, combining ones none)."""
+    """Return how many columns of a terminal the text takes (wide letters two, combining ones
+    none).
+    """
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(
+        0
+        if unicodedata.combining(letter)
+        else 2
+        if unicodedata.east_asian_width(letter) in "WF"
+        else 1
+        for letter in text
+    )
 
 
 def pad(text: str, columns: int, left: bool = False) -> str:
-    """Return the text filled with blanks to so many columns, on the right side when left-aligned."""
+    """Return the text filled with blanks to so many columns, on the right side when
+    left-aligned.
+    """
     blanks = " " * max(0, columns - cells(text))
     return text + blanks if left else blanks + text
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Return the lines of an aligned table, its heads first; the columns named in `left` start at the left, figures end at the right."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)
+) -> list[str]:
+    """Return the lines of an aligned table, its heads first; the columns named in `left` start
+    at the left, figures end at the right.
+    """
     lines = [[printable(cell) for cell in line] for line in (heads, *rows)]
     widths = [max(cells(line[column]) for line in lines) for column in range(len(heads))]
-    return ["  ".join(pad(cell, widths[column], column in left) for column, cell in enumerate(line)).rstrip() for line in lines]
+    return [
+        "  ".join(
+            pad(cell, widths[column], column in left) for column, cell in enumerate(line)
+        ).rstrip()
+        for line in lines
+    ]

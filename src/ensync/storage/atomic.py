@@ -1,6 +1,8 @@
-"""A file appears whole or not at all: temporary beside it, write, fsync, rename, fsync of the directory.
+"""A file appears whole or not at all: temporary beside it, write, fsync, rename, fsync of the
+directory.
 
-Plain system calls, because each of them reports a full disk, a quota or a vanished directory when it happens, in one way (OSError).
+Plain system calls, because each of them reports a full disk, a quota or a vanished directory when
+it happens, in one way (OSError).
 """
 
 import errno
@@ -15,7 +17,8 @@ from pathlib import Path
 
 from ensync.errors import EnsyncError, reason
 
-FOREIGN_AGE = 900.0  # seconds after which a temporary of another node counts as abandoned: its writer cannot be asked
+# seconds after which a temporary of another node counts as abandoned: its writer cannot be asked
+FOREIGN_AGE = 900.0
 LONGEST_NAME = 255  # bytes, of every usual file system
 WRITE_PIECE = 1 << 24  # bytes per write call, so that a signal is never deferred for long
 
@@ -23,9 +26,11 @@ _TEMPORARY = re.compile(r"\.(?P<stem>.+)-(?P<pid>\d+)-(?P<start>\d+)\.[0-9a-f]{8
 
 
 def write_atomically(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:
-    """Write the pieces as one file that replaces `path` at once, safe against a crash at any moment.
+    """Write the pieces as one file that replaces `path` at once, safe against a crash at any
+    moment.
 
-    Errors: EnsyncError when the operating system refuses any step; then `path` is as it was before and no temporary stays.
+    Errors: EnsyncError when the operating system refuses any step; then `path` is as it was before
+    and no temporary stays.
     """
     path = Path(path)
     try:
@@ -36,10 +41,12 @@ def write_atomically(path: str | os.PathLike[str], pieces: Iterable[bytes | memo
 
 @contextmanager
 def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the name of a new, empty file beside `path`; what is left of it after the block is removed.
+    """Yield the name of a new, empty file beside `path`; what is left of it after the block is
+    removed.
 
-    For files that are written here and there, as HDF5 does; `put_in_place` makes the file `path` before the block ends.
-    Errors: EnsyncError in place of any OSError in the block; then `path` is as it was before and no temporary stays.
+    For files that are written here and there, as HDF5 does; `put_in_place` makes the file `path`
+    before the block ends. Errors: EnsyncError in place of any OSError in the block; then `path` is
+    as it was before and no temporary stays.
     """
     path = Path(path)
     temporary = _temporary_name(path)
@@ -66,7 +73,8 @@ def put_in_place(temporary: Path, path: Path) -> None:
 def clean_temporaries(directory: str | os.PathLike[str]) -> list[Path]:
     """Remove the temporaries that dead writers left in `directory`, and return their paths.
 
-    A writer on this node is dead when its process is; one on another node when its file has not grown for FOREIGN_AGE seconds.
+    A writer on this node is dead when its process is; one on another node when its file has not
+    grown for FOREIGN_AGE seconds.
     """
     removed = []
     for path in sorted(Path(directory).glob(".*.tmp")):
@@ -85,7 +93,8 @@ def _temporary_name(path: Path) -> Path:
 def _cannot_write(path: Path, error: OSError) -> EnsyncError:
     missing = error.errno in (errno.ENOENT, errno.ESTALE)
     return EnsyncError(
-        f"{path} cannot be written because {'the directory does not exist (any more)' if missing else reason(error)}",
+        f"{path} cannot be written because "
+        f"{'the directory does not exist (any more)' if missing else reason(error)}",
         "a writable directory with room for the file",
         f"make room in {path.parent} or choose another directory; files written before are intact",
     )
@@ -124,19 +133,26 @@ def _sync_directory(directory: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, and order renames themselves
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+        ):  # some network file systems cannot, and order renames themselves
             raise
     finally:
         os.close(descriptor)
 
 
 def _writer() -> str:
-    """Name this process as host-pid-start: the start time tells a later process with the same number apart."""
+    """Name this process as host-pid-start: the start time tells a later process with the same
+    number apart.
+    """
     return f"{socket.gethostname()}-{os.getpid()}-{start_time(os.getpid())}"
 
 
 def start_time(pid: int) -> str:
-    """Return the start time of a living process in clock ticks since boot, "" when it is dead, "0" where there is no /proc."""
+    """Return the start time of a living process in clock ticks since boot, "" when it is dead,
+    "0" where there is no /proc.
+    """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,6 @@
-"""Rows of a split that does not fit into memory, read in whole blocks of neighbours and kept while they are in use."""
+"""Rows of a split that does not fit into memory, read in whole blocks of neighbours and kept
+while they are in use.
+"""
 
 import numpy as np
 
@@ -8,33 +10,44 @@ from ensync.storage.verification import check_block, is_block
 
 
 class BlockReader:
-    """Holds up to `blocks` blocks of `block` rows of a split; a row asked for brings in its block, in place of the one longest unused.
+    """Holds up to `blocks` blocks of `block` rows of a split; a row asked for brings in its block,
+    in place of the one longest unused.
 
-    With an order that shuffles `blocks` blocks of `block` rows at a time (sharding.epoch_order with a window) each block is read once
-    in an epoch. rows: the dataset rows int64, ascending, that the order was made for, where it is not all of the split (a member's
-    shard); blocks are then cut from these. Memory: blocks + 1 blocks, more only for batches larger than a block.
-    labels: int64 (rows,) of the split; with them a block is compared with its digest when it is read for the first time, where it has one.
+    With an order that shuffles `blocks` blocks of `block` rows at a time (sharding.epoch_order with
+    a window) each block is read once in an epoch. rows: the dataset rows int64, ascending, that the
+    order was made for, where it is not all of the split (a member's shard); blocks are then cut
+    from these. Memory: blocks + 1 blocks, more only for batches larger than a block. labels: int64
+    (rows,) of the split; with them a block is compared with its digest when it is read for the
+    first time, where it has one.
     """
 
-    def __init__(self, dataset: Dataset, split: str, block: int, blocks: int, rows: np.ndarray | None = None,
-                 labels: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        block: int,
+        blocks: int,
+        rows: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> None:
         self._dataset, self._split, self._block, self._rows = dataset, split, block, rows
         self._size = dataset.sizes[split] if rows is None else len(rows)
         count = -(-self._size // block)
         self._slots = min(blocks, count)
         self._buffer = np.empty(((self._slots + 1) * block, dataset.features), np.uint8)
-        self._slot_of = np.full(count, -1, np.int64)         # of a block; -1: not held
+        self._slot_of = np.full(count, -1, np.int64)  # of a block; -1: not held
         self._block_in = np.full(self._slots, -1, np.int64)  # of a slot; -1: empty
-        self._used = np.full(self._slots, -1, np.int64)      # when a row of the slot was last asked for
+        self._used = np.full(self._slots, -1, np.int64)  # when a row of the slot was last asked for
         self._labels, self._checked = labels, np.zeros(count, bool)
         self._clock = 0
         self.blocks_read = 0
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return images uint8 (m, features) and the place int64 (n,) of each of `rows` (n,) among them, valid until the next call.
+        """Return images uint8 (m, features) and the place int64 (n,) of each of `rows` (n,) among
+        them, valid until the next call.
 
-        A batch that straddles two windows may need more blocks than there is room for. Its first rows are then set aside, in the
-        spare block, before their blocks make way.
+        A batch that straddles two windows may need more blocks than there is room for. Its first
+        rows are then set aside, in the spare block, before their blocks make way.
         """
         numbers = self._numbers(rows)
         start = 0
@@ -62,7 +75,11 @@ class BlockReader:
         missing = needed[self._slot_of[needed] < 0]
         if len(missing):
             idle = np.flatnonzero(~np.isin(self._block_in, needed))
-            for block, slot in zip(missing.tolist(), idle[np.argsort(self._used[idle], kind="stable")].tolist(), strict=False):
+            for block, slot in zip(
+                missing.tolist(),
+                idle[np.argsort(self._used[idle], kind="stable")].tolist(),
+                strict=False,
+            ):
                 self._load(block, slot)
         self._clock += len(numbers)
         self._used[self._slot_of[needed]] = self._clock - from_end
@@ -83,7 +100,11 @@ class BlockReader:
 
     def _check(self, block: int, start: int, images: np.ndarray) -> None:
         stop = start + len(images)
-        if self._labels is not None and not self._checked[block] and is_block(self._dataset, self._split, start, stop):
+        if (
+            self._labels is not None
+            and not self._checked[block]
+            and is_block(self._dataset, self._split, start, stop)
+        ):
             check_block(self._dataset, self._split, start, images, self._labels[start:stop])
         self._checked[block] = True
 

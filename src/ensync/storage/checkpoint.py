@@ -1,7 +1,8 @@
-"""Checkpoints: one HDF5 file per run state, whole or absent, refused with the reason when anything in it is not as written.
+"""Checkpoints: one HDF5 file per run state, whole or absent, refused with the reason when anything
+in it is not as written.
 
-A checkpoint knows no rank count. `attributes` is what JSON can say (job, epoch, step, history, versions); `arrays` are the flat vectors.
-The layout of the file is in checkpoint_format.py.
+A checkpoint knows no rank count. `attributes` is what JSON can say (job, epoch, step, history,
+versions); `arrays` are the flat vectors. The layout of the file is in checkpoint_format.py.
 """
 
 import os
@@ -48,12 +49,15 @@ def checkpoint_name(epoch: int, step: int) -> str:
     return f"checkpoint-e{epoch:05d}-s{step:09d}.h5"
 
 
-def save_checkpoint(path: str | os.PathLike[str], attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def save_checkpoint(
+    path: str | os.PathLike[str], attributes: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
     """Write `attributes` and `arrays` as one file that replaces `path` at once.
 
-    attributes: anything json can write, NumPy scalars included. arrays: integers and floats of 1 to 8 bytes, any shape; names may
-    contain "/". The HDF5 image is made in memory (as large as the arrays), then written: HDF5 itself never meets a full disk.
-    Errors: EnsyncError when the file cannot be written; what stood at `path` and beside it is then intact.
+    attributes: anything json can write, NumPy scalars included. arrays: integers and floats of 1 to
+    8 bytes, any shape; names may contain "/". The HDF5 image is made in memory (as large as the
+    arrays), then written: HDF5 itself never meets a full disk. Errors: EnsyncError when the file
+    cannot be written; what stood at `path` and beside it is then intact.
     """
     write_atomically(path, checkpoint_format.encode(attributes, arrays))
 
@@ -61,19 +65,23 @@ def save_checkpoint(path: str | os.PathLike[str], attributes: Mapping[str, Any],
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return (attributes, arrays) of a checkpoint after verifying all of it.
 
-    Errors: EnsyncError with the reason when the file is absent, cut short, damaged, from a newer version or not a checkpoint.
-    Memory: no more than the size of the file, whatever the file claims.
+    Errors: EnsyncError with the reason when the file is absent, cut short, damaged, from a newer
+    version or not a checkpoint. Memory: no more than the size of the file, whatever the file
+    claims.
     """
     return checkpoint_format.decode(path)
 
 
 def verify_checkpoint(path: str | os.PathLike[str]) -> None:
-    """Raise the EnsyncError that load_checkpoint would raise, without reading the arrays into memory."""
+    """Raise the EnsyncError that load_checkpoint would raise, without reading the arrays into
+    memory.
+    """
     checkpoint_format.decode(path, with_arrays=False)
 
 
 def newest_valid(directory: str | os.PathLike[str]) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """Return the newest checkpoint of `directory` that verifies, and each newer one that does not with the reason.
+    """Return the newest checkpoint of `directory` that verifies, and each newer one that does not
+    with the reason.
 
     The path is None when there is none. Newest means most steps; times of files are not asked.
     """
@@ -81,21 +89,30 @@ def newest_valid(directory: str | os.PathLike[str]) -> tuple[Path | None, list[t
     return found[0] if found else None, rejected
 
 
-def load_newest_valid(directory: str | os.PathLike[str]) -> tuple[Found | None, list[tuple[Path, str]]]:
-    """Return the newest checkpoint of `directory` that is whole, read, and each newer one that is not with the reason; None when there is none."""
+def load_newest_valid(
+    directory: str | os.PathLike[str],
+) -> tuple[Found | None, list[tuple[Path, str]]]:
+    """Return the newest checkpoint of `directory` that is whole, read, and each newer one that
+    is not with the reason; None when there is none.
+    """
     found, rejected = _newest(directory, load_checkpoint)
     return Found(found[0], *found[1]) if found else None, rejected
 
 
-def _newest(directory: str | os.PathLike[str], look: Callable[[Path], T]) -> tuple[tuple[Path, T] | None, list[tuple[Path, str]]]:
-    """Return the newest checkpoint that `look` does not refuse, with what it returns, and each newer one with its reason.
+def _newest(
+    directory: str | os.PathLike[str], look: Callable[[Path], T]
+) -> tuple[tuple[Path, T] | None, list[tuple[Path, str]]]:
+    """Return the newest checkpoint that `look` does not refuse, with what it returns, and each
+    newer one with its reason.
 
-    A run that trains meanwhile may remove a file between our look at the directory and at the file. It has then written a newer
-    one, so that we look again.
+    A run that trains meanwhile may remove a file between our look at the directory and at the file.
+    It has then written a newer one, so that we look again.
     """
     rejected: dict[Path, str] = {}
     gone: set[Path] = set()
-    while left := [path for path in checkpoints(directory) if path not in rejected and path not in gone]:
+    while left := [
+        path for path in checkpoints(directory) if path not in rejected and path not in gone
+    ]:
         try:
             return (left[-1], look(left[-1])), list(rejected.items())
         except checkpoint_format.Absent:
@@ -105,14 +122,19 @@ def _newest(directory: str | os.PathLike[str], look: Callable[[Path], T]) -> tup
     return None, list(rejected.items())
 
 
-def prune(directory: str | os.PathLike[str], keep: int, protect: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
-    """Remove all but the newest `keep` (at least 1) checkpoints and those in `protect` (by file name); return the removed paths.
+def prune(
+    directory: str | os.PathLike[str], keep: int, protect: Iterable[str | os.PathLike[str]] = ()
+) -> list[Path]:
+    """Remove all but the newest `keep` (at least 1) checkpoints and those in `protect` (by file
+    name); return the removed paths.
 
     Only files named by checkpoint_name are touched; temporaries of dead writers go as well.
     Errors: EnsyncError when the operating system refuses.
     """
     protected = {Path(name).name for name in protect}
-    removed = [path for path in checkpoints(directory)[: -max(keep, 1)] if path.name not in protected]
+    removed = [
+        path for path in checkpoints(directory)[: -max(keep, 1)] if path.name not in protected
+    ]
     try:
         for path in removed:
             path.unlink(missing_ok=True)
@@ -126,8 +148,13 @@ def prune(directory: str | os.PathLike[str], keep: int, protect: Iterable[str | 
     return removed
 
 
-def fill_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> None:
-    """Copy `arrays`, loaded from `path`, into the like-built `targets` after checking every name, shape and type.
+def fill_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    targets: Mapping[str, np.ndarray],
+) -> None:
+    """Copy `arrays`, loaded from `path`, into the like-built `targets` after checking every name,
+    shape and type.
 
     Errors: EnsyncError naming the first difference; then no target is changed.
     """
@@ -145,7 +172,9 @@ def fill_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], 
 
 
 def checkpoints(directory: str | os.PathLike[str]) -> list[Path]:
-    """Return the checkpoints of a directory, fewest steps first; none when there is no such directory."""
+    """Return the checkpoints of a directory, fewest steps first; none when there is no such
+    directory.
+    """
     try:
         names = os.listdir(directory)
     except OSError:

@@ -1,4 +1,6 @@
-"""What `ensync doctor` asks of this home: whether the file system takes whole files, and whether HDF5's locks work on it."""
+"""What `ensync doctor` asks of this home: whether the file system takes whole files, and whether
+HDF5's locks work on it.
+"""
 
 import os
 import shutil
@@ -24,7 +26,9 @@ def existing(directory: str | os.PathLike[str]) -> Path:
 
 
 def file_system(directory: Path) -> tuple[str, int]:
-    """Return the type of the file system ("ext4", "nfs4", "lustre"; "unknown") and its free bytes."""
+    """Return the type of the file system ("ext4", "nfs4", "lustre"; "unknown") and its free
+    bytes.
+    """
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

@@ -32,8 +32,15 @@ class Prepared(Written):
         if self.before is None:
             return f"{self.path} is written"
         if self.before == self.fingerprint:
-            return f"{self.path} is written again: it had other notes, no digests or damage; for runs that were trained on it, it is the same"
-        was = "another dataset that was there; runs that were trained on that one will refuse this" if self.before else "a damaged dataset"
+            return (
+                f"{self.path} is written again: it had other notes, no digests or damage; for "
+                "runs that were trained on it, it is the same"
+            )
+        was = (
+            "another dataset that was there; runs that were trained on that one will refuse this"
+            if self.before
+            else "a damaged dataset"
+        )
         return f"{self.path} is written in place of {was}"
 
 
@@ -58,17 +65,37 @@ def prepare(
     table: sources.Asked | None = None,
     progress: Progress = lambda *_: None,
 ) -> Prepared:
-    """Write the dataset `name` to `destination` in one piece, from local files or the network. One process, safe to run twice.
+    """Write the dataset `name` to `destination` in one piece, from local files or the network. One
+    process, safe to run twice.
 
-    table: what the columns of a CSV are, where they are not to be found out.
-    progress(what, done, total) is called now and then. Errors: EnsyncError for every mistake in the arguments, the files, the network
-    or the disk; `destination` is then as it was.
+    table: what the columns of a CSV are, where they are not to be found out. progress(what, done,
+    total) is called now and then. Errors: EnsyncError for every mistake in the arguments, the
+    files, the network or the disk; `destination` is then as it was.
     """
     if name not in OPTIONS:
-        raise EnsyncError(f"the dataset '{name}'{nearest(name, OPTIONS)}", "one of " + ", ".join(OPTIONS), "choose one of them")
+        raise EnsyncError(
+            f"the dataset '{name}'{nearest(name, OPTIONS)}",
+            "one of " + ", ".join(OPTIONS),
+            "choose one of them",
+        )
     asked = table or sources.Asked()
-    given = {"from": from_directory, "download": download, "size": size, "greyscale": greyscale, "bad-rows": bad_rows}
-    _check(name, {**given, **asked.given(), "validation-from": validation_from, "background": background, "range": values})
+    given = {
+        "from": from_directory,
+        "download": download,
+        "size": size,
+        "greyscale": greyscale,
+        "bad-rows": bad_rows,
+    }
+    _check(
+        name,
+        {
+            **given,
+            **asked.given(),
+            "validation-from": validation_from,
+            "background": background,
+            "range": values,
+        },
+    )
     target = Path(destination or default_destination(name))
     check_target(target)
     place = fetch(name, progress=progress) if download else Path(from_directory or "")
@@ -79,21 +106,42 @@ def prepare(
         "digits": sources.read_digits,
         "cifar-10": lambda: sources.read_cifar10(place),
         "csv": lambda: sources.read_csv(place, bad_rows, own, asked),
-        "images": lambda: sources.read_images(place, pixels, greyscale, bad_rows, own, how, progress),
+        "images": lambda: sources.read_images(
+            place, pixels, greyscale, bad_rows, own, how, progress
+        ),
     }
     source = readers.get(name, lambda: sources.read_idx(place, name))()
     return Prepared(**vars(write_dataset(target, source, validation, seed, progress)))
 
 
 def _check(name: str, given: dict[str, Any]) -> None:
-    """Raise EnsyncError unless the options given are those the dataset has, and say where it comes from."""
+    """Raise EnsyncError unless the options given are those the dataset has, and say where it
+    comes from.
+    """
     for option, value in given.items():
-        if value is not None and value is not False and value != BAD_ROWS[0] and option not in OPTIONS[name]:
-            raise EnsyncError(f"--{option} with the dataset '{name}'", "an option that this dataset has", f"leave --{option} out")
+        if (
+            value is not None
+            and value is not False
+            and value != BAD_ROWS[0]
+            and option not in OPTIONS[name]
+        ):
+            raise EnsyncError(
+                f"--{option} with the dataset '{name}'",
+                "an option that this dataset has",
+                f"leave --{option} out",
+            )
     if given["bad-rows"] not in BAD_ROWS:
         raise EnsyncError(f"--bad-rows {given['bad-rows']}", "refuse or skip", "choose one of them")
-    ways = [{"from": "--from DIR", "download": "--download"}[way] for way in OPTIONS[name] if way in ("from", "download")]
+    ways = [
+        {"from": "--from DIR", "download": "--download"}[way]
+        for way in OPTIONS[name]
+        if way in ("from", "download")
+    ]
     count = bool(given["from"]) + bool(given["download"])
     if ways and count != 1:
         both = f"with both {' and '.join(ways)}" if count else f"without {' or '.join(ways)}"
-        raise EnsyncError(f"the dataset '{name}' {both}", "one of them" if count else " or ".join(ways), "say where its files come from")
+        raise EnsyncError(
+            f"the dataset '{name}' {both}",
+            "one of them" if count else " or ".join(ways),
+            "say where its files come from",
+        )

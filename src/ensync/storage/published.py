@@ -40,19 +40,41 @@ PUBLISHED: dict[str, Published] = {
             "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
             "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
         },
-        source="Fashion-MNIST: H. Xiao, K. Rasul, R. Vollgraf (Zalando SE) 2017, https://github.com/zalandoresearch/fashion-mnist",
+        source="Fashion-MNIST: H. Xiao, K. Rasul, R. Vollgraf (Zalando SE) 2017, "
+        "https://github.com/zalandoresearch/fashion-mnist",
         licence="MIT",
         class_names=(
-            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
         ),
     ),
     "cifar-10": Published(
         title="CIFAR-10",
         url="https://www.cs.toronto.edu/~kriz/",
         files={"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
-        source="CIFAR-10: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+        source="CIFAR-10: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, "
+        "2009, https://www.cs.toronto.edu/~kriz/cifar.html",
         licence="no formal licence; its authors ask to be cited",
-        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        class_names=(
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ),
     ),
 }
 
@@ -67,7 +89,9 @@ CIFAR10_BATCHES = {
 
 
 def other_owner(name: str, file_name: str, md5: str) -> str | None:
-    """Return the title of the dataset, other than `name`, that publishes `file_name` with this MD5; None when there is none."""
+    """Return the title of the dataset, other than `name`, that publishes `file_name` with this
+    MD5; None when there is none.
+    """
     for other, published in PUBLISHED.items():
         if other != name and published.files.get(file_name) == md5:
             return published.title

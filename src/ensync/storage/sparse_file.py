@@ -1,4 +1,6 @@
-"""A file in memory with holes, for HDF5 to lay out a large file in without its size and without a disk that could be full."""
+"""A file in memory with holes, for HDF5 to lay out a large file in without its size and without
+a disk that could be full.
+"""
 
 import io
 import os
@@ -17,7 +19,9 @@ class SparseFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to `offset` from the start, the position or the end."""
-        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = (
+            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        )
         return self.position
 
     def tell(self) -> int:

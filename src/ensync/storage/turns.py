@@ -1,7 +1,9 @@
-"""One process at a time does a task that makes a file; those that waited for it take over how it ended.
+"""One process at a time does a task that makes a file; those that waited for it take over how it
+ended.
 
-The ranks of one launch prepare a dataset once in this way, whatever started them: no variable of a launcher has to be true.
-Where the file system has no locks, each does the task: a file appears whole or not at all, so that it is the same in the end.
+The ranks of one launch prepare a dataset once in this way, whatever started them: no variable of a
+launcher has to be true. Where the file system has no locks, each does the task: a file appears
+whole or not at all, so that it is the same in the end.
 """
 
 import fcntl
@@ -19,7 +21,8 @@ PAUSE = 0.02  # seconds between two looks
 
 
 def in_turn(path: Path, task: str, work: Callable[[], str], patience: float = 0.0) -> str:
-    """Return what `work()` says, or said in the process that did the same `task` for `path` while this one waited.
+    """Return what `work()` says, or said in the process that did the same `task` for `path` while
+    this one waited.
 
     patience: seconds to let others come first. Errors: EnsyncError of `work`, here or there.
     """
@@ -62,7 +65,9 @@ def _said(ended: dict) -> str:
 
 @contextmanager
 def _held(lock: Path) -> Iterator[tuple[int, dict | None]]:
-    """Yield a descriptor of the held lock, -1 where there are no locks, and None; or how the holder before ended, {} when it died."""
+    """Yield a descriptor of the held lock, -1 where there are no locks, and None; or how the
+    holder before ended, {} when it died.
+    """
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError:  # the work will say what is wrong there

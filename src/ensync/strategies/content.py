@@ -1,4 +1,6 @@
-"""What the attributes of a run's checkpoint are. A true checksum says that they are as they were written, not by whom."""
+"""What the attributes of a run's checkpoint are. A true checksum says that they are as they were
+written, not by whom.
+"""
 
 import re
 from typing import Annotated, Any
@@ -9,7 +11,7 @@ from ensync import __version__
 from ensync.errors import EnsyncError
 from ensync.storage.layout import LARGEST_SIDE, MOST_CLASSES
 
-VERSION = 2   # of a run's attributes; 1 lacks `dataset`
+VERSION = 2  # of a run's attributes; 1 lacks `dataset`
 MOST_MEMBERS = 4096
 
 
@@ -79,7 +81,9 @@ class Trained(Exact):
 
     name: Printable
     class_names: Annotated[list[Printable], Field(min_length=2, max_length=MOST_CLASSES)]
-    shape: Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_SIDE)]], Field(min_length=3, max_length=3)]
+    shape: Annotated[
+        list[Annotated[int, Field(ge=1, le=LARGEST_SIDE)]], Field(min_length=3, max_length=3)
+    ]
     mean: list[Finite]
     std: list[Annotated[Finite, Field(gt=0)]]
     sizes: Sizes
@@ -98,7 +102,9 @@ class Content(Exact):
     fingerprint: Word
     history: list[Record]
     elapsed: float
-    best_checkpoint: Annotated[str, Field(pattern=re.compile(r"\A(checkpoint-e\d{1,19}-s\d{1,19}\.h5)?\Z"))]
+    best_checkpoint: Annotated[
+        str, Field(pattern=re.compile(r"\A(checkpoint-e\d{1,19}-s\d{1,19}\.h5)?\Z"))
+    ]
     best_accuracy: float
     positions: list[Standing]
 
@@ -107,7 +113,11 @@ def check(path: object, attributes: dict[str, Any]) -> None:
     """Raise EnsyncError unless these attributes are a run's."""
     version = attributes.get("version", 1)
     if isinstance(version, int) and version > VERSION:
-        raise EnsyncError(f"{path} is of a run of version {version}", f"version {VERSION} or before, which this Ensync ({__version__}) reads", "use the Ensync that wrote it")
+        raise EnsyncError(
+            f"{path} is of a run of version {version}",
+            f"version {VERSION} or before, which this Ensync ({__version__}) reads",
+            "use the Ensync that wrote it",
+        )
     try:
         content = Content.model_validate(attributes)
     except ValidationError as error:
@@ -116,11 +126,18 @@ def check(path: object, attributes: dict[str, Any]) -> None:
         what = "lacks" if found["type"] == "missing" else "holds a wrong value as"
         raise _refusal(path, f"{what} {where!r}") from None
     if len(content.positions) != content.members:
-        raise _refusal(path, f"tells where {len(content.positions)} of {content.members} members stand")
+        raise _refusal(
+            path, f"tells where {len(content.positions)} of {content.members} members stand"
+        )
     trained = content.dataset
-    if trained and not (len(trained.mean) == len(trained.std) == trained.shape[2] and trained.fingerprint == content.fingerprint):
+    if trained and not (
+        len(trained.mean) == len(trained.std) == trained.shape[2]
+        and trained.fingerprint == content.fingerprint
+    ):
         raise _refusal(path, "holds a wrong value as 'dataset'")
 
 
 def _refusal(path: object, why: str) -> EnsyncError:
-    return EnsyncError(f"{path} {why}", "a checkpoint of a training run", "use one that `ensync train` wrote")
+    return EnsyncError(
+        f"{path} {why}", "a checkpoint of a training run", "use one that `ensync train` wrote"
+    )

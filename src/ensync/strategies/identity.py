@@ -1,4 +1,6 @@
-"""The identity of a dataset: what a run keeps of the data it was trained on, to predict without them and to tell others from them."""
+"""The identity of a dataset: what a run keeps of the data it was trained on, to predict without
+them and to tell others from them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +17,9 @@ from ensync.storage.dataset import Dataset
 class Identity:
     """All that a run must know of a dataset.
 
-    shape (height, width, channels); mean, std float32 (channels,) in units of 0..255; sizes {split: rows}; fingerprint of images, labels,
-    split and class names (data/README.md); preparation {word: value}, how pictures became images.
+    shape (height, width, channels); mean, std float32 (channels,) in units of 0..255; sizes {split:
+    rows}; fingerprint of images, labels, split and class names (data/README.md); preparation {word:
+    value}, how pictures became images.
     """
 
     name: str
@@ -31,7 +34,16 @@ class Identity:
     @classmethod
     def of(cls, dataset: Dataset) -> "Identity":
         """Return the identity of an open dataset."""
-        return cls(dataset.name, list(dataset.class_names), dataset.shape, dataset.mean, dataset.std, dict(dataset.sizes), dataset.fingerprint, dataset.preparation)
+        return cls(
+            dataset.name,
+            list(dataset.class_names),
+            dataset.shape,
+            dataset.mean,
+            dataset.std,
+            dict(dataset.sizes),
+            dataset.fingerprint,
+            dataset.preparation,
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Identity":
@@ -56,48 +68,90 @@ class Identity:
 
     def __str__(self) -> str:
         """Return it in some words."""
-        return f"'{self.name}', {' x '.join(map(str, self.shape))}, {self.classes} classes, {sum(self.sizes.values()):,} images, {self.fingerprint[:15]}"
+        return (
+            f"'{self.name}', {' x '.join(map(str, self.shape))}, {self.classes} classes, "
+            f"{sum(self.sizes.values()):,} images, {self.fingerprint[:15]}"
+        )
 
 
 def same(run: Path, trained_on: Identity | None, fingerprint: str, dataset: Dataset) -> Identity:
-    """Return the identity of what a run was trained on when `dataset` is that, and raise EnsyncError when it is another.
+    """Return the identity of what a run was trained on when `dataset` is that, and raise
+    EnsyncError when it is another.
 
     trained_on: None for runs of before, which carry the fingerprint only.
     """
     found = Identity.of(dataset)
     if dataset.fingerprint == fingerprint:
-        if trained_on and (trained_on.shape, trained_on.class_names, trained_on.sizes) != (found.shape, found.class_names, found.sizes):
-            raise EnsyncError(f"{run} describes its dataset otherwise than {dataset.path}, which has the fingerprint that it names", "the same of both",
-                              "use a checkpoint that `ensync train` wrote")
+        if trained_on and (trained_on.shape, trained_on.class_names, trained_on.sizes) != (
+            found.shape,
+            found.class_names,
+            found.sizes,
+        ):
+            raise EnsyncError(
+                f"{run} describes its dataset otherwise than {dataset.path}, which has the "
+                "fingerprint that it names",
+                "the same of both",
+                "use a checkpoint that `ensync train` wrote",
+            )
         return trained_on or found
     difference = f" ({_difference(trained_on, found)})" if trained_on else ""
     raise EnsyncError(
-        f"the dataset {dataset.path} is not the one that {run} was trained on{difference}", f"the file with fingerprint {fingerprint}",
-        "put that file back, prepare it again as it was or give --set data.path=FILE; `ensync evaluate RUN --data FILE` tests on other images on purpose")
+        f"the dataset {dataset.path} is not the one that {run} was trained on{difference}",
+        f"the file with fingerprint {fingerprint}",
+        "put that file back, prepare it again as it was or give --set data.path=FILE; `ensync "
+        "evaluate RUN --data FILE` tests on other images on purpose",
+    )
 
 
 def alike(run: Path, trained_on: Identity, dataset: Dataset) -> Identity:
-    """Return the identity of what a run was trained on when its networks can be tested on another dataset, and raise EnsyncError otherwise."""
+    """Return the identity of what a run was trained on when its networks can be tested on
+    another dataset, and raise EnsyncError otherwise.
+    """
     other = Identity.of(dataset)
-    if other.shape == trained_on.shape and other.class_names == trained_on.class_names and other.sizes["test"]:
+    if (
+        other.shape == trained_on.shape
+        and other.class_names == trained_on.class_names
+        and other.sizes["test"]
+    ):
         return trained_on
     what = _difference(trained_on, other) if other.sizes["test"] else "it has no test images"
-    raise EnsyncError(f"{dataset.path} cannot test {run} ({what})", f"test images of {' x '.join(map(str, trained_on.shape))} pixels in the run's classes",
-                      "prepare the other images with the same size, colour and class names")
+    raise EnsyncError(
+        f"{dataset.path} cannot test {run} ({what})",
+        f"test images of {' x '.join(map(str, trained_on.shape))} pixels in the run's classes",
+        "prepare the other images with the same size, colour and class names",
+    )
 
 
 def _difference(trained_on: Identity, other: Identity) -> str:
     """Return the first thing in which another dataset differs, in words."""
     if trained_on.shape != other.shape:
-        return f"images of {' x '.join(map(str, other.shape))}, the run's are {' x '.join(map(str, trained_on.shape))}"
+        return (
+            f"images of {' x '.join(map(str, other.shape))}, the run's are "
+            f"{' x '.join(map(str, trained_on.shape))}"
+        )
     if trained_on.class_names != other.class_names:
         return _difference_of_names(trained_on.class_names, other.class_names)
     if trained_on.sizes != other.sizes:
-        return "other numbers of images: " + ", ".join(f"{other.sizes[s]:,} {s} instead of {rows:,}" for s, rows in trained_on.sizes.items() if other.sizes[s] != rows)
-    changed = [key for key in (trained_on.preparation.keys() | other.preparation) - {"program"} if trained_on.preparation.get(key) != other.preparation.get(key)]
+        return "other numbers of images: " + ", ".join(
+            f"{other.sizes[s]:,} {s} instead of {rows:,}"
+            for s, rows in trained_on.sizes.items()
+            if other.sizes[s] != rows
+        )
+    changed = [
+        key
+        for key in (trained_on.preparation.keys() | other.preparation) - {"program"}
+        if trained_on.preparation.get(key) != other.preparation.get(key)
+    ]
     if changed:
-        return "prepared otherwise: " + ", ".join(f"{k} {other.preparation.get(k)} instead of {trained_on.preparation.get(k)}" for k in sorted(changed))
-    return f"other images or labels: '{other.name}', the run's '{trained_on.name}'" if trained_on.name != other.name else "other images or labels"
+        return "prepared otherwise: " + ", ".join(
+            f"{k} {other.preparation.get(k)} instead of {trained_on.preparation.get(k)}"
+            for k in sorted(changed)
+        )
+    return (
+        f"other images or labels: '{other.name}', the run's '{trained_on.name}'"
+        if trained_on.name != other.name
+        else "other images or labels"
+    )
 
 
 def _difference_of_names(ours: list[str], others: list[str]) -> str:

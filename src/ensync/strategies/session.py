@@ -1,4 +1,6 @@
-"""A run from start (or checkpoint) to test result: members in groups of ranks, trained leg by leg, decisions taken by all."""
+"""A run from start (or checkpoint) to test result: members in groups of ranks, trained leg by
+leg, decisions taken by all.
+"""
 
 import math
 import shlex
@@ -32,7 +34,15 @@ from ensync.strategies import state as states
 from ensync.strategies.data import Feeds
 from ensync.strategies.identity import Identity
 from ensync.strategies.memory import rows_at_once
-from ensync.strategies.plan import Plan, check_shards, first_members, make_plan, rows_of, settle_members, starts_together
+from ensync.strategies.plan import (
+    Plan,
+    check_shards,
+    first_members,
+    make_plan,
+    rows_of,
+    settle_members,
+    starts_together,
+)
 from ensync.training import VALIDATED, Trainee
 from ensync.virtual_shards import VirtualShards, meets
 
@@ -52,12 +62,19 @@ class Stopped(EnsyncError):
 
     def of_part(self, part: str, whole: str) -> "Stopped":
         """Return it as told of a part of something larger, which `whole` continues."""
-        return Stopped(f"{self.given}, in {part}", "", f"{self.action} that alone, {whole} all of it", self.exit_code)
+        return Stopped(
+            f"{self.given}, in {part}",
+            "",
+            f"{self.action} that alone, {whole} all of it",
+            self.exit_code,
+        )
 
 
 @dataclass
 class Session:
-    """Everything of a run on this rank. Build with `start` or `resume`, then `run`, then score (strategies.results)."""
+    """Everything of a run on this rank. Build with `start` or `resume`, then `run`, then score
+    (strategies.results).
+    """
 
     comm: Comm
     job: Job
@@ -68,7 +85,9 @@ class Session:
     plan: Plan
     trainees: dict[int, Trainee]
     begun: float = field(default_factory=time.perf_counter)
-    untold: list[dict[str, Any]] = field(default_factory=list)    # this rank's records on their way to the others
+    untold: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # this rank's records on their way to the others
 
     @property
     def directory(self) -> Path:
@@ -77,11 +96,15 @@ class Session:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training and validation so far, those before a resume included, without the writing of checkpoints."""
+        """Seconds of training and validation so far, those before a resume included, without the
+        writing of checkpoints.
+        """
         return self.state.elapsed + time.perf_counter() - self.begun
 
     def run(self) -> None:
-        """Train until every member is done. Collective. Raises Stopped after a checkpoint when any rank got a signal."""
+        """Train until every member is done. Collective. Raises Stopped after a checkpoint when
+        any rank got a signal.
+        """
         trainees = self.trainees.values()
         starts = [sum(steps) for steps in zip(*(t.starts for t in trainees), strict=True)]
         with self._tuned(), self.console.training(starts[1:], sum(t.steps_done for t in trainees)):
@@ -90,7 +113,9 @@ class Session:
         self._check_replicas("at the end")
 
     def _tuned(self) -> AbstractContextManager[Any]:
-        """Let the members train on as many threads as are fastest, where the job leaves their number open."""
+        """Let the members train on as many threads as are fastest, where the job leaves their
+        number open.
+        """
         if self.job.training.threads or thread_limit() == 1:
             return nullcontext()
         tuner = ThreadTuner(self.console.warn)
@@ -99,8 +124,12 @@ class Session:
         return tuner
 
     def _target(self) -> tuple[int, int] | None:
-        """Return (epoch, step) up to which all members train next, None when all are done. Collective."""
-        mine = [(t.position.epoch, t.position.step) for t in self.trainees.values() if not self._done(t)]
+        """Return (epoch, step) up to which all members train next, None when all are done.
+        Collective.
+        """
+        mine = [
+            (t.position.epoch, t.position.step) for t in self.trainees.values() if not self._done(t)
+        ]
         least = [p for p in share(self.comm, min(mine, default=None)) if p is not None]
         if not least:
             return None
@@ -119,7 +148,9 @@ class Session:
         return self.job.training.epochs
 
     def _leg(self, epoch: int, step: int) -> None:
-        """Train every member up to the target, validate where an epoch ended, save, and stop when asked to."""
+        """Train every member up to the target, validate where an epoch ended, save, and stop
+        when asked to.
+        """
         records, stop = [], 0
         for trainee in self.trainees.values():
             if self._done(trainee) or trainee.position.epoch > epoch:
@@ -129,21 +160,35 @@ class Session:
                     stop |= trainee.train(step - trainee.position.step)
             trainee.note_divergence()
             if trainee.position.finished:
-                records.append(self._record(trainee, trainee.position.epoch + 1, trainee.figures() | {"train_loss": math.nan, "train_accuracy": math.nan}))
+                records.append(
+                    self._record(
+                        trainee,
+                        trainee.position.epoch + 1,
+                        trainee.figures() | {"train_loss": math.nan, "train_accuracy": math.nan},
+                    )
+                )
             elif trainee.epoch_done:
                 with doing(Doing.EVALUATING):
                     records.append(self._close_epoch(trainee))
         gathered = self._note_records(records)
         self.feeds.check_unchanged(self.comm, self.console)
-        fallen = {record["member"]: record["ended"] for record in gathered if record.get("ended", "").startswith(DIVERGED)}
+        fallen = {
+            record["member"]: record["ended"]
+            for record in gathered
+            if record.get("ended", "").startswith(DIVERGED)
+        }
         self._set_back(fallen)
         stopping = agree_any(self.comm, bool(stop or self.wish.number))
-        self._save_if_due([record for record in gathered if record["member"] not in fallen], stopping)
+        self._save_if_due(
+            [record for record in gathered if record["member"] not in fallen], stopping
+        )
         if stopping:
             raise self._stopped()
 
     def _close_epoch(self, trainee: Trainee) -> dict[str, Any]:
-        """Validate on the ranks of the member and return the epoch's record. Collective over these ranks."""
+        """Validate on the ranks of the member and return the epoch's record. Collective over
+        these ranks.
+        """
         figures, found = trainee.close_epoch(), {}
         self._settle_average(trainee)
         if len(self.feeds.validation):
@@ -156,15 +201,28 @@ class Session:
         return self._record(trainee, trainee.position.epoch, figures | found)
 
     def _record(self, trainee: Trainee, epoch: int, figures: dict[str, float]) -> dict[str, Any]:
-        """Return what the history says of an epoch of a member, without figures that are no numbers, and why it was the last one."""
-        record = {"event": "epoch", "member": trainee.member, "epoch": epoch, "step": trainee.optimizer.steps, "validation_loss": None, "validation_accuracy": None}
-        record |= {name: value if math.isfinite(value) else None for name, value in figures.items()} | {"elapsed": self.elapsed}
+        """Return what the history says of an epoch of a member, without figures that are no
+        numbers, and why it was the last one.
+        """
+        record = {
+            "event": "epoch",
+            "member": trainee.member,
+            "epoch": epoch,
+            "step": trainee.optimizer.steps,
+            "validation_loss": None,
+            "validation_accuracy": None,
+        }
+        record |= {
+            name: value if math.isfinite(value) else None for name, value in figures.items()
+        } | {"elapsed": self.elapsed}
         if trainee.position.finished or trainee.position.epoch >= self.job.training.epochs:
             record["ended"] = trainee.position.ended(self.job.training.epochs)
         return record
 
     def _settle_average(self, trainee: Trainee) -> None:
-        """Give the average of the weights the statistics that belong to it; those of the network in training stay. Collective over the member's ranks."""
+        """Give the average of the weights the statistics that belong to it; those of the network
+        in training stay. Collective over the member's ranks.
+        """
         if trainee.average and len(trainee.network.statistics):
             total = Allreduce(alone()) if self.job.training.deterministic else trainee.allreduce
             assert isinstance(total, Allreduce)
@@ -173,16 +231,22 @@ class Session:
                 trainee.average["statistics"][:] = network.statistics
 
     def _validate(self, trainee: Trainee) -> tuple[float, float]:
-        """Return a member's validation loss and accuracy, the same bits on all its ranks. Collective over them."""
+        """Return a member's validation loss and accuracy, the same bits on all its ranks.
+        Collective over them.
+        """
         feed, group = self.feeds.validation, self.plan.comm
         with trainee.using(VALIDATED):
-            _, _, losses, correct = evaluate_block(trainee.network, feed, group.size, group.rank, self.job.training.deterministic)
+            _, _, losses, correct = evaluate_block(
+                trainee.network, feed, group.size, group.rank, self.job.training.deterministic
+            )
         parts = share(group, (losses, correct))
-        loss = math.fsum(loss for losses, _ in parts for loss in losses)   # exact, so of no order
+        loss = math.fsum(loss for losses, _ in parts for loss in losses)  # exact, so of no order
         return loss / len(feed), sum(correct for _, correct in parts) / len(feed)
 
     def _note_records(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Collect the members' records on rank 0, show and append them; return them on every rank. Collective."""
+        """Collect the members' records on rank 0, show and append them; return them on every
+        rank. Collective.
+        """
         self.untold = records if self.plan.comm.rank == 0 else []
         gathered = [r for part in share(self.comm, self.untold) for r in part]
         self.state.history.extend(gathered)
@@ -194,7 +258,9 @@ class Session:
         return gathered
 
     def _set_back(self, ended: dict[int, str]) -> None:
-        """Give members that diverged the state that the newest checkpoint has of them, or their start, for a resume to go on from. Collective."""
+        """Give members that diverged the state that the newest checkpoint has of them, or their
+        start, for a resume to go on from. Collective.
+        """
         if not ended:
             return
         held = on_root(self.comm, lambda: states.has_checkpoint(self.directory))
@@ -209,18 +275,29 @@ class Session:
                 trainee.position.finished = why
             epoch = loaded.attributes["positions"][member]["epoch"] if loaded else 0
             who = f"member {member}" if self.plan.members > 1 else "the network"
-            self.console.warn(f"{who} {why}; it is kept as it was after {plural(epoch, 'epoch')}, from where {self.remedy} trains it on")
+            self.console.warn(
+                f"{who} {why}; it is kept as it was after {plural(epoch, 'epoch')}, from where "
+                f"{self.remedy} trains it on"
+            )
 
     @property
     def remedy(self) -> str:
         """The command that trains members on that diverged."""
-        return f"`ensync resume {shlex.quote(str(self.directory))} --set optimizer.learning_rate={self.job.optimizer.learning_rate / 10:g}`"
+        return (
+            f"`ensync resume {shlex.quote(str(self.directory))} --set "
+            f"optimizer.learning_rate={self.job.optimizer.learning_rate / 10:g}`"
+        )
 
     def _save_if_due(self, ended: list[dict[str, Any]], stopping: bool) -> None:
         c = self.job.checkpoint
         epoch = max((r["epoch"] for r in ended), default=0)
         last = self._target() is None
-        if stopping or last or (ended and c.every_epochs and epoch % c.every_epochs == 0) or (not ended and c.every_steps):
+        if (
+            stopping
+            or last
+            or (ended and c.every_epochs and epoch % c.every_epochs == 0)
+            or (not ended and c.every_steps)
+        ):
             self.save()
 
     def save(self) -> str:
@@ -232,9 +309,12 @@ class Session:
         begun = time.perf_counter()
         try:
             with doing(Doing.SAVING):
-                name = states.save(self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees)
+                name = states.save(
+                    self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees
+                )
             with doing(Doing.MEETING):
-                self.comm.Barrier()   # the others slept while rank 0 wrote: their waking is no training either
+                # the others slept while rank 0 wrote: their waking is no training either
+                self.comm.Barrier()
             return name
         finally:
             self.state.elapsed = before
@@ -243,13 +323,21 @@ class Session:
     def _stopped(self) -> Stopped:
         number = max(share(self.comm, int(self.wish.number)))
         position = min((t.position.epoch, t.position.step) for t in self.trainees.values())
-        where = plural(position[0], "epoch") + (f" and {plural(position[1], 'step')}" if position[1] else "")
+        where = plural(position[0], "epoch") + (
+            f" and {plural(position[1], 'step')}" if position[1] else ""
+        )
         where = share(self.comm, where)[0]
-        return Stopped(f"stopped by {signal.Signals(number).name} after {where}, with a checkpoint", "",
-                       f"`ensync resume {self.directory}` continues", 75 if number in AGAIN else 130)
+        return Stopped(
+            f"stopped by {signal.Signals(number).name} after {where}, with a checkpoint",
+            "",
+            f"`ensync resume {self.directory}` continues",
+            75 if number in AGAIN else 130,
+        )
 
     def close(self) -> None:
-        """Give the shared memory of the members' sums back; they cannot be trained any more. Collective."""
+        """Give the shared memory of the members' sums back; they cannot be trained any more.
+        Collective.
+        """
         for trainee in self.trainees.values():
             if trainee.together is not None:
                 trainee.network.keep_in(trainee.network.parameters.copy())
@@ -264,9 +352,17 @@ class Session:
     def _check_trainee(self, trainee: Trainee, when: str) -> None:
         """Refuse replicas that differ by a bit. Collective over the member's ranks."""
         network = trainee.network
-        if not all([replicas_equal(self.plan.comm, vector) for vector in (network.parameters, network.statistics)]):
-            raise EnsyncError(f"the replicas of member {trainee.member} differ {when}", "the same bits on all its ranks",
-                              "look for ranks of different CPU types or library versions (`ensync doctor`)")
+        if not all(
+            [
+                replicas_equal(self.plan.comm, vector)
+                for vector in (network.parameters, network.statistics)
+            ]
+        ):
+            raise EnsyncError(
+                f"the replicas of member {trainee.member} differ {when}",
+                "the same bits on all its ranks",
+                "look for ranks of different CPU types or library versions (`ensync doctor`)",
+            )
 
     def idle(self) -> bool:
         """Whether there is nothing left to train. Collective."""
@@ -284,12 +380,16 @@ class Session:
 
 
 def build_network(job: Job, identity: Identity, ranks: int) -> Network:
-    """Return the job's network with buffers for this rank's share (or one virtual shard) of what goes through it at once."""
+    """Return the job's network with buffers for this rank's share (or one virtual shard) of what
+    goes through it at once.
+    """
     rows = rows_at_once(job, identity.sizes["train"], ranks)
     return zoo.build(job, identity.shape, identity.classes, rows)
 
 
-def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish) -> dict[int, Trainee]:
+def build_trainees(
+    comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish
+) -> dict[int, Trainee]:
     """Return this rank's members with their start values."""
     trainees: dict[int, Trainee] = {}
 
@@ -300,25 +400,48 @@ def build_trainees(comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Cons
         console.step(done, p.loss_sum / max(p.samples, 1))
 
     check_shards(job, comm.size, plan.members)
-    allreduce = ShardSum(plan.comm, job.training.virtual_shards) if job.training.deterministic else Allreduce(plan.comm)
+    allreduce = (
+        ShardSum(plan.comm, job.training.virtual_shards)
+        if job.training.deterministic
+        else Allreduce(plan.comm)
+    )
     for member in plan.mine:
         network = build_network(job, feeds.identity, plan.comm.size)
-        shards = _virtual_shards(job, feeds, network, allreduce) if isinstance(allreduce, ShardSum) else None
+        shards = (
+            _virtual_shards(job, feeds, network, allreduce)
+            if isinstance(allreduce, ShardSum)
+            else None
+        )
         together = join(network, allreduce, job) if shards is None else None
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
         rows = rows_of(job, feeds.train.labels, plan.members, member)
-        trainees[member] = Trainee(plan.comm, allreduce, job, member, network, optimizer, feeds.train_of(rows), rows, wish, progress, shards=shards, together=together)
+        trainees[member] = Trainee(
+            plan.comm,
+            allreduce,
+            job,
+            member,
+            network,
+            optimizer,
+            feeds.train_of(rows),
+            rows,
+            wish,
+            progress,
+            shards=shards,
+            together=together,
+        )
         trainees[member].restart()
     feeds.check_shards(comm)
     return trainees
 
 
 def join(network: Network, allreduce: Allreduce, job: Job) -> NodeUpdate | None:
-    """Lay gradient and parameters where the ranks of `allreduce` reach them; return the update that they share, where they can. Collective."""
+    """Lay gradient and parameters where the ranks of `allreduce` reach them; return the update
+    that they share, where they can. Collective.
+    """
     if allreduce.comm.size == 1:
         return None
     network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
-    if job.optimizer.clip_norm:   # which asks for the norm of the whole gradient
+    if job.optimizer.clip_norm:  # which asks for the norm of the whole gradient
         return None
     together = allreduce.update_of(network.reduced, len(network.parameters))
     if together is not None:
@@ -328,7 +451,11 @@ def join(network: Network, allreduce: Allreduce, job: Job) -> NodeUpdate | None:
 
 def _virtual_shards(job: Job, feeds: Feeds, network: Network, total: ShardSum) -> VirtualShards:
     """Return this rank's shards, with networks of their own where they meet within a step."""
-    twins = [build_network(job, feeds.identity, total.shards) for _ in total.mine[1:]] if meets(network) else []
+    twins = (
+        [build_network(job, feeds.identity, total.shards) for _ in total.mine[1:]]
+        if meets(network)
+        else []
+    )
     return VirtualShards([network, *twins], total)
 
 
@@ -337,22 +464,45 @@ def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) 
     job = settle_members(job, comm.size)
     plan = make_plan(comm, first_members(job))
     state = states.RunState(job, plan.members, feeds.identity.fingerprint, feeds.identity)
-    return Session(comm, job, feeds, console, wish, state, plan, build_trainees(comm, job, feeds, plan, console, wish))
+    return Session(
+        comm,
+        job,
+        feeds,
+        console,
+        wish,
+        state,
+        plan,
+        build_trainees(comm, job, feeds, plan, console, wish),
+    )
 
 
 def _check_same(begun: Job, job: Job, within_epoch: bool) -> None:
-    """Refuse what would make a resumed run another one: strategy, members, seed, shards; within an epoch the batch, which counts its steps."""
-    fixed = ["training.strategy", "training.seed", "network.initializer", "training.deterministic", "training.virtual_shards",
-             *(f"ensemble.{key}" for key in type(job.ensemble).model_fields), *["training.batch"] * within_epoch]
+    """Refuse what would make a resumed run another one: strategy, members, seed, shards; within
+    an epoch the batch, which counts its steps.
+    """
+    fixed = [
+        "training.strategy",
+        "training.seed",
+        "network.initializer",
+        "training.deterministic",
+        "training.virtual_shards",
+        *(f"ensemble.{key}" for key in type(job.ensemble).model_fields),
+        *["training.batch"] * within_epoch,
+    ]
     for name in fixed:
         section, key = name.split(".")
         old, new = (getattr(getattr(j, section), key) for j in (begun, job))
         if old != new:
-            raise EnsyncError(f"{name} = {new!r} for a run that was begun with {old!r}", "the value that the run was begun with",
-                              "leave it out, or train afresh with --set output.directory=DIR")
+            raise EnsyncError(
+                f"{name} = {new!r} for a run that was begun with {old!r}",
+                "the value that the run was begun with",
+                "leave it out, or train afresh with --set output.directory=DIR",
+            )
 
 
-def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: Console, wish: StopWish) -> Session:
+def resume(
+    comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: Console, wish: StopWish
+) -> Session:
     """Return a session that continues from a checkpoint, on any number of ranks. Collective."""
     state = loaded.state
     state.identity = loaded.accept(feeds.dataset)
@@ -372,13 +522,18 @@ def resume(comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: C
 
 
 def _cut_history(session: Session, loaded: states.Loaded) -> None:
-    """Forget the records of epochs that are trained again, and why members that go on had ended. Collective."""
+    """Forget the records of epochs that are trained again, and why members that go on had ended.
+    Collective.
+    """
     path, state, ended = session.directory / "history.jsonl", session.state, session.ended()
     if told := on_root(session.comm, lambda: rebuild(path, state.history)):
         session.console.warn(told)
     reached = [p["epoch"] for p in loaded.attributes["positions"]]
     kept = [record for record in state.history if record["epoch"] <= reached[record["member"]]]
-    state.history = [{k: v for k, v in record.items() if k != "ended" or v == ended[record["member"]]} for record in kept]
+    state.history = [
+        {k: v for k, v in record.items() if k != "ended" or v == ended[record["member"]]}
+        for record in kept
+    ]
     on_root(session.comm, lambda: rebuild(path, state.history))
 
 
@@ -387,5 +542,11 @@ def _say_rate(session: Session, begun: Job) -> None:
     job, trainee = session.job, next(iter(session.trainees.values()))
     now, before = trainee.learning_rate, trainee.rate_of(begun)
     if not math.isclose(now, before):
-        over = f": cosine over {job.training.epochs} epochs, before over {begun.training.epochs}" * (job.schedule.name == begun.schedule.name == "cosine")
-        session.console.line(f"the learning rate goes on at {now:.3g}, after {trainee.rate_of(begun, 1):.3g} in the last step{over}")
+        over = (
+            f": cosine over {job.training.epochs} epochs, before over {begun.training.epochs}"
+            * (job.schedule.name == begun.schedule.name == "cosine")
+        )
+        session.console.line(
+            f"the learning rate goes on at {now:.3g}, after {trainee.rate_of(begun, 1):.3g} in "
+            f"the last step{over}"
+        )

@@ -10,4 +10,15 @@ from ensync.storage.sources.images import read_images
 from ensync.storage.sources.source import Source
 from ensync.storage.sources.to_predict import read_pictures
 
-__all__ = ["Asked", "Recipe", "Source", "read_cifar10", "read_csv", "read_digits", "read_idx", "read_images", "read_pictures", "recipe"]
+__all__ = [
+    "Asked",
+    "Recipe",
+    "Source",
+    "read_cifar10",
+    "read_csv",
+    "read_digits",
+    "read_idx",
+    "read_images",
+    "read_pictures",
+    "recipe",
+]

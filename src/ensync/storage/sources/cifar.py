@@ -1,7 +1,8 @@
 """CIFAR-10, from its binary or its python batches, in a directory or in the archive as published.
 
-    NAME.bin   10,000 times: 1 label byte, 3,072 pixel bytes (1,024 red, 1,024 green, 1,024 blue, rows first)
-    NAME       a pickle of {"data": uint8 (10000, 3072) in the same order, "labels": [...], ...}
+    NAME.bin   10,000 times: 1 label byte, 3,072 pixel bytes (1,024 red, 1,024 green, 1,024 blue,
+    rows first) NAME       a pickle of {"data": uint8 (10000, 3072) in the same order, "labels":
+    [...], ...}
 Source of the formats: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
@@ -19,16 +20,18 @@ from ensync.storage.sources.plain_pickle import read_plain_pickle
 from ensync.storage.sources.source import Source, checksum, regular_file, told
 
 ROWS, PIXELS, CLASSES = 10_000, 3072, 10
-LARGEST_BATCH = 40 << 20      # bytes; the published python batches are 31 MB
-LARGEST_ARCHIVE = 400 << 20   # bytes once decompressed; the published archives hold 186 MB
+LARGEST_BATCH = 40 << 20  # bytes; the published python batches are 31 MB
+LARGEST_ARCHIVE = 400 << 20  # bytes once decompressed; the published archives hold 186 MB
 SUBDIRECTORIES = ("", "cifar-10-batches-bin", "cifar-10-batches-py")
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 
 
 def read_cifar10(path: str | Path, rows: int = ROWS) -> Source:
-    """Return CIFAR-10 from a directory of batches, its parent, or the published .tar.gz (or the directory that holds it).
+    """Return CIFAR-10 from a directory of batches, its parent, or the published .tar.gz (or the
+    directory that holds it).
 
-    rows: images in each of the six batches. Errors: EnsyncError naming the batch that is missing or damaged.
+    rows: images in each of the six batches. Errors: EnsyncError naming the batch that is missing or
+    damaged.
     """
     batches, sums = _collect(Path(path))
     images, labels = [], []
@@ -71,10 +74,16 @@ def _collect(path: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
     )
 
 
-def _from_files(path: Path, files: dict[str, Path], present: list[str]) -> tuple[dict[str, Path | bytes], dict[str, str]]:
+def _from_files(
+    path: Path, files: dict[str, Path], present: list[str]
+) -> tuple[dict[str, Path | bytes], dict[str, str]]:
     missing = [file.name for name, file in files.items() if name not in present]
     if missing:
-        raise EnsyncError(f"{path} lacks {', '.join(missing)}", "all six batches", "copy the missing files, or prepare with --download")
+        raise EnsyncError(
+            f"{path} lacks {', '.join(missing)}",
+            "all six batches",
+            "copy the missing files, or prepare with --download",
+        )
     return dict(files), {file.name: checksum(file) for file in files.values()}
 
 
@@ -101,18 +110,33 @@ def _from_archive(path: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
                 if member.isreg() and not member.issparse() and name in CIFAR10_BATCHES:
                     file = archive.extractfile(member)
                     found[name] = file.read(LARGEST_BATCH + 1) if file else b""
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, ValueError, OverflowError) as error:
+    except (
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        tarfile.TarError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise EnsyncError(
-            f"{path} is cut short or damaged ({error})", "a .tar.gz as published", "fetch it again, or prepare with --download"
+            f"{path} is cut short or damaged ({error})",
+            "a .tar.gz as published",
+            "fetch it again, or prepare with --download",
         ) from error
     missing = [name for name in CIFAR10_BATCHES if name not in found]
     if missing:
-        raise EnsyncError(f"{path} lacks {', '.join(missing)}", "all six batches", "fetch it again, or prepare with --download")
+        raise EnsyncError(
+            f"{path} lacks {', '.join(missing)}",
+            "all six batches",
+            "fetch it again, or prepare with --download",
+        )
     return found, sums
 
 
 class _Bounded:
-    """A stream that refuses to give more than LARGEST_ARCHIVE bytes, so that an archive cannot grow without end."""
+    """A stream that refuses to give more than LARGEST_ARCHIVE bytes, so that an archive cannot
+    grow without end.
+    """
 
     def __init__(self, stream: gzip.GzipFile) -> None:
         self.stream, self.given = stream, 0
@@ -126,7 +150,9 @@ class _Bounded:
 
 
 def _decode(name: str, data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return images uint8 (rows, 32, 32, 3) and labels int64 (rows,) of one batch in either format."""
+    """Return images uint8 (rows, 32, 32, 3) and labels int64 (rows,) of one batch in either
+    format.
+    """
     if data[:1] == b"\x80" and data[1:2] == b"\x02":
         pixels, labels = _from_pickle(name, data)
     else:
@@ -138,7 +164,9 @@ def _decode(name: str, data: bytes, rows: int) -> tuple[np.ndarray, np.ndarray]:
         raise _refusal(name, f"holds {pixels.shape} pixels and {labels.shape} labels")
     if labels.min() < 0 or labels.max() >= CLASSES:
         row = int(np.argmax((labels < 0) | (labels >= CLASSES)))
-        raise _refusal(name, f"gives image {row} the label {labels[row]}, and there are {CLASSES} classes")
+        raise _refusal(
+            name, f"gives image {row} the label {labels[row]}, and there are {CLASSES} classes"
+        )
     return np.ascontiguousarray(pixels.reshape(rows, 3, 32, 32).transpose(0, 2, 3, 1)), labels
 
 
@@ -151,12 +179,17 @@ def _from_pickle(name: str, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         if not isinstance(pixels, np.ndarray):
             raise ValueError("data that is not an array")
         return pixels, labels
-    except Exception as error:  # a pickle can be wrong in as many ways as there are programs; none of them has been run
-        raise _refusal(name, f"is not a pickle of CIFAR-10's kind ({type(error).__name__}: {str(error)[:200]})") from error
+    # a pickle can be wrong in as many ways as there are programs; none of them has been run
+    except Exception as error:
+        raise _refusal(
+            name, f"is not a pickle of CIFAR-10's kind ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
 
 
 def _compare(sums: dict[str, str]) -> list[str]:
-    """Return a note for each file that is not the published one; the .bin files have no published checksums of their own."""
+    """Return a note for each file that is not the published one; the .bin files have no
+    published checksums of their own.
+    """
     known = CIFAR10_BATCHES | PUBLISHED["cifar-10"].files
     return [
         f"{name} is not the published file: its MD5 is {sum.removeprefix('md5:')}"
@@ -166,4 +199,6 @@ def _compare(sums: dict[str, str]) -> list[str]:
 
 
 def _refusal(name: str, why: str) -> EnsyncError:
-    return EnsyncError(f"{name} {why}", "a batch as published", "fetch it again, or prepare with --download")
+    return EnsyncError(
+        f"{name} {why}", "a batch as published", "fetch it again, or prepare with --download"
+    )

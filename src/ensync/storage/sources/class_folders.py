@@ -1,7 +1,7 @@
 """Which pictures lie in which class folder; no class comes from nothing.
 
-    DIR/CLASS/*.png                                                one split
-    DIR/train/CLASS/*.png, perhaps DIR/val/..., DIR/test/...       in any capitalisation
+DIR/CLASS/*.png                                                one split
+DIR/train/CLASS/*.png, perhaps DIR/val/..., DIR/test/...       in any capitalisation
 """
 
 import os

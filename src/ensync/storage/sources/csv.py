@@ -1,6 +1,8 @@
-"""CSV files: one image a line, its label and its pixels row by row (colour: red, green, blue of each pixel together).
+"""CSV files: one image a line, its label and its pixels row by row (colour: red, green, blue of
+each pixel together).
 
-785 columns are a label and 28 x 28 pixels; any label + N*N or label + N*N*3 will do, other shapes are named. Blank lines do not count.
+785 columns are a label and 28 x 28 pixels; any label + N*N or label + N*N*3 will do, other shapes
+are named. Blank lines do not count.
 """
 
 from pathlib import Path
@@ -41,11 +43,13 @@ def read_csv(
     validation: str | Path | None = None,
     asked: Asked | None = None,
 ) -> Source:
-    """Return the images of `path`: one file, or a directory with train.csv and perhaps val.csv and test.csv (fashion-mnist_train.csv too).
+    """Return the images of `path`: one file, or a directory with train.csv and perhaps val.csv and
+    test.csv (fashion-mnist_train.csv too).
 
-    validation: a file with the validation images. asked: what the user says of the columns; the rest is found out, and noted.
-    bad_rows: "refuse" raises EnsyncError when a row is missing values, not numeric or out of range, naming the first few by line;
-    "skip" leaves such rows out and notes it.
+    validation: a file with the validation images. asked: what the user says of the columns; the
+    rest is found out, and noted. bad_rows: "refuse" raises EnsyncError when a row is missing
+    values, not numeric or out of range, naming the first few by line; "skip" leaves such rows out
+    and notes it.
     """
     paths = _find(Path(path))
     if validation is not None:

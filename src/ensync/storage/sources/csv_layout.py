@@ -1,4 +1,6 @@
-"""What the columns of a table of pictures are: asked for, named by a header, or guessed from the values and said; refused in doubt."""
+"""What the columns of a table of pictures are: asked for, named by a header, or guessed from the
+values and said; refused in doubt.
+"""
 
 import re
 from collections import Counter
@@ -27,7 +29,9 @@ SAY = "say which with --label NAME or --label NUMBER (from 1; -1 is the last)"
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column is what, counted from 0; names: of the header, if there is one; text: the labels are words."""
+    """Which column is what, counted from 0; names: of the header, if there is one; text: the
+    labels are words.
+    """
 
     delimiter: bytes
     names: list[str] | None
@@ -71,7 +75,9 @@ class Columns:
 
 
 def picture_shape(pixels: int) -> tuple[int, int, int] | None:
-    """Return (height, width, channels) of a square picture of so many values, grey or colour; None when there is none."""
+    """Return (height, width, channels) of a square picture of so many values, grey or colour;
+    None when there is none.
+    """
     for channels in (1, 3):
         side = isqrt(max(pixels, 0) // channels)
         if side and side * side * channels == pixels:
@@ -80,9 +86,11 @@ def picture_shape(pixels: int) -> tuple[int, int, int] | None:
 
 
 def find_columns(path: Path, asked: Asked, like: Columns | None = None) -> Columns:
-    """Return the columns of a table as asked, named or guessed; `like`: those of the training table, for another of its kind.
+    """Return the columns of a table as asked, named or guessed; `like`: those of the training
+    table, for another of its kind.
 
-    Errors: EnsyncError when it is no table of pictures, or the guess is doubtful, with the option that settles it.
+    Errors: EnsyncError when it is no table of pictures, or the guess is doubtful, with the option
+    that settles it.
     """
     look = look_at(path, asked)
     if like is not None:
@@ -146,7 +154,9 @@ def _distinct(texts: list[bytes]) -> bool:
 
 
 def _label(look: Look, asked: Asked, left_out: list[int]) -> int:
-    """Return the label's column: as asked, named so, the only one of words, the only one with an odd name, or the first."""
+    """Return the label's column: as asked, named so, the only one of words, the only one with an
+    odd name, or the first.
+    """
     if asked.label is not None:
         return _asked_label(look, asked.label)
     left = [place for place in range(look.columns) if place not in left_out]
@@ -208,7 +218,9 @@ def _asked_label(look: Look, label: str) -> int:
 
 
 def _odd_name(names: list[str], left: list[int]) -> int | None:
-    """Return the only column whose name is not made like the others' (pixel0, pixel1, ...), if there is one."""
+    """Return the only column whose name is not made like the others' (pixel0, pixel1, ...), if
+    there is one.
+    """
     kinds = {place: re.sub(r"\d+", "#", names[place]) for place in left if place < len(names)}
     usual, times = Counter(kinds.values()).most_common(1)[0] if kinds else ("", 0)
     odd = [place for place, kind in kinds.items() if kind != usual]
@@ -232,7 +244,9 @@ def _check_labelled(look: Look, asked: Asked, left: int) -> None:
 
 
 def _first_or_refused(look: Look, left: list[int]) -> int:
-    """Return the first column as the label's, unless its values, or those of the last one, speak against it."""
+    """Return the first column as the label's, unless its values, or those of the last one, speak
+    against it.
+    """
     first, last = Values.of(look, left[0]), Values.of(look, left[-1])
     as_a_pixel = [
         len(left) > 2 and end.numbers() == Values.of(look, beside).numbers()
@@ -272,7 +286,8 @@ def _shape(look: Look, asked: Asked, pixels: int) -> tuple[tuple[int, int, int],
         sides = _parsed(asked.shape)
         if prod(sides) != pixels:
             raise EnsyncError(
-                f"--shape {asked.shape} has {prod(sides)} values and {look.path} {pixels} columns of pixels",
+                f"--shape {asked.shape} has {prod(sides)} values and {look.path} {pixels} "
+                "columns of pixels",
                 "as many",
                 "correct --shape or --label",
             )
@@ -289,7 +304,9 @@ def _shape(look: Look, asked: Asked, pixels: int) -> tuple[tuple[int, int, int],
 
 
 def _check_order(look: Look, pixels: list[int]) -> None:
-    """Refuse pixel columns whose names carry numbers (pixel0, pixel1, pixel10, pixel2 ...) that do not ascend."""
+    """Refuse pixel columns whose names carry numbers (pixel0, pixel1, pixel10, pixel2 ...) that
+    do not ascend.
+    """
     names = (
         [look.names[place] for place in pixels]
         if look.names and len(look.names) == look.columns
@@ -302,7 +319,10 @@ def _check_order(look: Look, pixels: list[int]) -> None:
         (place for place in range(1, len(places)) if places[place] <= places[place - 1]), None
     )
     if wrong is not None:
-        given = f"the pixel columns of {look.path} are not in order: '{names[wrong]}' comes after '{names[wrong - 1]}'"
+        given = (
+            f"the pixel columns of {look.path} are not in order: '{names[wrong]}' comes "
+            f"after '{names[wrong - 1]}'"
+        )
         raise EnsyncError(
             given, "pixels row by row, left to right", "sort the columns by their numbers"
         )
@@ -323,14 +343,19 @@ def _check_planes(look: Look, pixels: list[int], shape: tuple[int, int, int]) ->
 
 
 def _no_shape(look: Look, pixels: int) -> EnsyncError:
-    given = f"{look.path} has {look.columns} columns ({DELIMITERS.get(look.delimiter, 'delimiters')} between)"
+    given = (
+        f"{look.path} has {look.columns} columns "
+        f"({DELIMITERS.get(look.delimiter, 'delimiters')} between)"
+    )
     if picture_shape(pixels - 1):
         given += ", one too many for a label and a square picture"
     side = next((side for side in range(isqrt(max(pixels, 1)), 0, -1) if pixels % side == 0), 0)
     such = f", such as --shape {pixels // side}x{side}" if side > 1 else ""
     return EnsyncError(
-        given, "a label and N*N or N*N*3 pixels, such as 785 columns",
-        f"give --shape HEIGHTxWIDTH or HEIGHTxWIDTHx3 for other pictures{such}, --delimiter for another one, and take out what is neither label nor pixel",
+        given,
+        "a label and N*N or N*N*3 pixels, such as 785 columns",
+        f"give --shape HEIGHTxWIDTH or HEIGHTxWIDTHx3 for other pictures{such}, --delimiter for "
+        "another one, and take out what is neither label nor pixel",
     )
 
 
@@ -340,7 +365,10 @@ def _like(look: Look, like: Columns) -> Columns:
         look.columns == like.count - 1
         and picture_shape(look.columns - len(like.left_out)) == like.shape
     ):
-        given = f"{look.path} has {look.columns} columns where the training table has {like.count}: it seems to lack the labels"
+        given = (
+            f"{look.path} has {look.columns} columns where the training table has "
+            f"{like.count}: it seems to lack the labels"
+        )
         raise EnsyncError(given, "the same columns", "add the labels, or move that file away")
     label, pixels = like.label, like.pixels
     if look.names and like.names and look.columns == like.count and look.names != like.names:

@@ -1,4 +1,6 @@
-"""The lines and fields of a text table: any of the usual encodings and delimiters, quoted or not."""
+"""The lines and fields of a text table: any of the usual encodings and delimiters, quoted or
+not.
+"""
 
 import codecs
 import csv
@@ -22,7 +24,8 @@ PACKED = {
     b"\xfd7zXZ": "xz",
 }
 
-# Where a line splits equally well by two of them, the first is taken: "1;0,5;0,25" has decimal commas.
+# Where a line splits equally well by two of them, the first is taken: "1;0,5;0,25" has decimal
+# commas.
 DELIMITERS = {
     b"\t": "tabs",
     b";": "semicolons",
@@ -74,7 +77,9 @@ def _decoded(path: Path) -> Iterator[bytes]:
 
 
 def _check_text(path: Path, data: bytes) -> None:
-    """Raise EnsyncError when a file begins as something else than text in UTF-8, or UTF-16 with its mark."""
+    """Raise EnsyncError when a file begins as something else than text in UTF-8, or UTF-16 with
+    its mark.
+    """
     what = next((name for magic, name in PACKED.items() if data.startswith(magic)), "")
     if what:
         raise EnsyncError(
@@ -100,7 +105,9 @@ def fields(line: bytes, delimiter: bytes) -> list[bytes]:
 
 
 def field(line: bytes, place: int, columns: int, delimiter: bytes) -> bytes:
-    """Return the field at `place` of a line of so many columns, b"" when it has none; quick near both ends."""
+    """Return the field at `place` of a line of so many columns, b"" when it has none; quick near
+    both ends.
+    """
     if b'"' in line or delimiter == b" ":
         row = fields(line, delimiter)
         return row[place] if place < len(row) else b""

@@ -1,4 +1,6 @@
-"""A first look at a table: its delimiter, whether its first line names the columns, and its first rows."""
+"""A first look at a table: its delimiter, whether its first line names the columns, and its
+first rows.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,8 +22,9 @@ NAMED = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "blank": " ",
 class Asked(NamedTuple):
     """What a user says of a table; None and "auto" are found out.
 
-    label: a column's name, or its number from 1, or from the end as -1; delimiter: a character or a key of NAMED;
-    header: "yes", "no" or "auto"; shape: "28x20", "32x32x3", or "3x32x32" where planes of one colour follow each other.
+    label: a column's name, or its number from 1, or from the end as -1; delimiter: a character or a
+    key of NAMED; header: "yes", "no" or "auto"; shape: "28x20", "32x32x3", or "3x32x32" where
+    planes of one colour follow each other.
     """
 
     label: str | None = None
@@ -126,7 +129,9 @@ def _names(path: Path, header: list[bytes], columns: int) -> list[str]:
 
 
 def _has_header(path: Path, first: list[bytes], others: list[list[bytes]], asked: str) -> bool:
-    """Tell whether the first line names columns. Errors: EnsyncError when it may as well be a picture."""
+    """Tell whether the first line names columns. Errors: EnsyncError when it may as well be a
+    picture.
+    """
     if asked != "auto":
         return asked == "yes"
     values = [number(text) for text in first]
@@ -146,7 +151,10 @@ def _has_header(path: Path, first: list[bytes], others: list[list[bytes]], asked
         return True
     if words or known[0] not in (0, 1) or len(known) < 3:
         return False
-    given = f"the first line of {path} ({', '.join(text.decode() for text in first[:5])}, ...) may be names or a picture"
+    given = (
+        f"the first line of {path} ({', '.join(text.decode() for text in first[:5])}, ...) "
+        "may be names or a picture"
+    )
     raise EnsyncError(given, "one of them", "say which with --header yes or --header no")
 
 
@@ -161,7 +169,9 @@ def counts_up(values: list[float]) -> bool:
 def _check_mangled(
     path: Path, first: list[bytes], known: list[float], others: list[list[bytes]]
 ) -> None:
-    """Refuse a row of pixels that pandas took for names, made unlike each other (0, 0.1, 0.2 ...) and wrote back."""
+    """Refuse a row of pixels that pandas took for names, made unlike each other (0, 0.1, 0.2
+    ...) and wrote back.
+    """
     fractions = sum(value != int(value) for value in known)
     whole = all(
         value == int(value) for row in others for text in row if (value := number(text)) is not None
@@ -169,6 +179,8 @@ def _check_mangled(
     if others and whole and fractions > len(first) / 4 and len(set(first)) == len(first):
         shown = ", ".join(text.decode("latin-1") for text in first[:6])
         raise EnsyncError(
-            f"the first line of {path} ({shown}, ...) seems to be a picture that was once read as a header, and written back with its values changed",
-            "a picture or names in the first line", "write the table again from its origin, or leave that line out with --header yes",
+            f"the first line of {path} ({shown}, ...) seems to be a picture that was once read "
+            "as a header, and written back with its values changed",
+            "a picture or names in the first line",
+            "write the table again from its origin, or leave that line out with --header yes",
         )

@@ -1,4 +1,6 @@
-"""The rows of a table of pictures: labels and pixels of the good ones, and what is wrong with the others, by line."""
+"""The rows of a table of pictures: labels and pixels of the good ones, and what is wrong with
+the others, by line.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +34,16 @@ class Bad:
 
 @dataclass
 class Scale:
-    """Whether pixels are whole numbers 0..255 or, where none is beyond 1, shares of 255; None until a value tells."""
+    """Whether pixels are whole numbers 0..255 or, where none is beyond 1, shares of 255; None
+    until a value tells.
+    """
 
     shares: bool | None = None
 
     def decide(self, pixels: np.ndarray) -> None:
-        """Let the rows float32 (rows, pixels) decide: more with fractions of 1, or more with values beyond 1."""
+        """Let the rows float32 (rows, pixels) decide: more with fractions of 1, or more with
+        values beyond 1.
+        """
         fractions = ((pixels > 0) & (pixels < 1)).any(axis=1) & ~(pixels > 1).any(axis=1)
         beyond = (pixels > 1).any(axis=1)
         if self.shares is None and (fractions.any() or beyond.any()):
@@ -59,7 +65,9 @@ class Scale:
 
 @dataclass
 class Rows:
-    """The good rows of a table: labels, int64 (rows,) or words; pixels uint8 (rows, pixels); undecided: all are 0 or 1."""
+    """The good rows of a table: labels, int64 (rows,) or words; pixels uint8 (rows, pixels);
+    undecided: all are 0 or 1.
+    """
 
     labels: np.ndarray
     pixels: np.ndarray
@@ -127,15 +135,25 @@ def _parse(
 
 
 def _load(lines: list[bytes], columns: Columns) -> np.ndarray | None:
-    """Return float32 (lines, label unless it is a word, then pixels), or None when a line is not that many numbers."""
+    """Return float32 (lines, label unless it is a word, then pixels), or None when a line is not
+    that many numbers.
+    """
     if any(csv_lines.count(line, columns.delimiter) != columns.count for line in lines):
         return None
     wanted = [*([] if columns.text else [columns.label]), *columns.pixels]
     between = None if columns.delimiter == b" " else columns.delimiter.decode()
     plain = wanted == list(range(columns.count))
     try:
-        return np.loadtxt(lines, np.float32, delimiter=between, comments=None, ndmin=2, encoding="latin-1",
-                          quotechar='"', usecols=None if plain else wanted)
+        return np.loadtxt(
+            lines,
+            np.float32,
+            delimiter=between,
+            comments=None,
+            ndmin=2,
+            encoding="latin-1",
+            quotechar='"',
+            usecols=None if plain else wanted,
+        )
     except ValueError:
         return None
 

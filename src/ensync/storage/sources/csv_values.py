@@ -49,7 +49,9 @@ class Values(NamedTuple):
         return {value for value in map(number, self.counts) if value is not None}
 
     def possible(self) -> bool:
-        """Tell whether these can be labels: words or whole numbers, several, and in FEW rows or more neither too many nor far apart."""
+        """Tell whether these can be labels: words or whole numbers, several, and in FEW rows or
+        more neither too many nor far apart.
+        """
         values = self.numbers()
         whole = self.text or all(value >= -1 and value == int(value) for value in values)
         apart = (
@@ -83,7 +85,8 @@ class Values(NamedTuple):
             raise EnsyncError(
                 what,
                 "at least two rows for a label",
-                f"say with --label which column holds the labels; --label {self.place + 1} if it is this one",
+                f"say with --label which column holds the labels; --label {self.place + 1} if it "
+                "is this one",
             )
 
 
@@ -93,7 +96,9 @@ def missing(text: bytes) -> bool:
 
 
 def _column(look: Look, place: int) -> Iterator[bytes]:
-    """Yield the values of a column of the whole table; without end of different ones, only the first MOST_VALUES."""
+    """Yield the values of a column of the whole table; without end of different ones, only the
+    first MOST_VALUES.
+    """
     seen: set[bytes] = set()
     header = look.names is not None
     for _start, lines in csv_lines.pieces(look.path):

@@ -1,7 +1,7 @@
 """Pictures of more than 8 bits: which values are black and white, by the file or by the user.
 
-    unsigned integers of n bits     0 and 2^n - 1 (BitsPerSample of TIFF, IHDR of PNG, maxval of PPM)
-    with SMin-, SMaxSampleValue     those two (TIFF), when all pictures declare the same;
+    unsigned integers of n bits     0 and 2^n - 1 (BitsPerSample of TIFF, IHDR of PNG, maxval of
+    PPM) with SMin-, SMaxSampleValue     those two (TIFF), when all pictures declare the same;
                                     where they differ they are statistics of one picture
     floats, signed integers         nothing else declares it: refused without --range
 PNG's sBIT says how many bits the camera had, not another white: values are scaled to all 16 bits
@@ -145,7 +145,8 @@ def _depth_of_colours(image: Image.Image, samples: Samples, asked: Values | None
         )
     if asked is not None:
         raise Unfit(
-            "has more than 8 bits in each colour, of which only the upper 8 are read, so that no range"
+            "has more than 8 bits in each colour, of which only the upper 8 are read, so that no "
+            "range"
             " can be given: convert it to 8 bits"
         )
     colours = np.asarray(image)[..., :3]

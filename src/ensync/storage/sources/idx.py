@@ -1,4 +1,5 @@
-"""IDX files, the format of MNIST and its likes: big-endian header, then one byte for each pixel or label.
+"""IDX files, the format of MNIST and its likes: big-endian header, then one byte for each pixel or
+label.
 
     images   0x00000803, count, rows, columns (uint32 each), count * rows * columns bytes
     labels   0x00000801, count,                              count bytes
@@ -21,13 +22,14 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-LARGEST = 1 << 32      # bytes one file may hold once decompressed
-GZIP_RATIO = 1032      # deflate cannot compress better, so a header that promises more is wrong
-PIECE = 1 << 20        # bytes read at a time
+LARGEST = 1 << 32  # bytes one file may hold once decompressed
+GZIP_RATIO = 1032  # deflate cannot compress better, so a header that promises more is wrong
+PIECE = 1 << 20  # bytes read at a time
 
 
 def read_idx(directory: str | Path, name: str) -> Source:
-    """Return the dataset `name` (mnist, fashion-mnist) from the four files in `directory`, as published or decompressed.
+    """Return the dataset `name` (mnist, fashion-mnist) from the four files in `directory`, as
+    published or decompressed.
 
     Errors: EnsyncError naming the file that is missing, damaged, or another dataset's.
     """
@@ -38,7 +40,9 @@ def read_idx(directory: str | Path, name: str) -> Source:
     images = {split: _read_array(pair[0], 3)[..., None] for split, pair in paths.items()}
     labels = {split: _read_array(pair[1], 1) for split, pair in paths.items()}
     for split, (image_path, label_path) in paths.items():
-        _check_pair(image_path, label_path, images[split], labels[split], len(published.class_names))
+        _check_pair(
+            image_path, label_path, images[split], labels[split], len(published.class_names)
+        )
     _check_same_size(paths, images)
     return Source(
         name=name,
@@ -66,11 +70,17 @@ def _find(directory: Path, name: str) -> Path:
 
 
 def _compare(name: str, path: Path, md5: str) -> str | None:
-    """Return a note when a compressed file is not the published one. Errors: EnsyncError when it belongs to another dataset."""
+    """Return a note when a compressed file is not the published one. Errors: EnsyncError when it
+    belongs to another dataset.
+    """
     digest = md5.removeprefix("md5:")
     owner = other_owner(name, path.name, digest)
     if owner:
-        raise EnsyncError(f"{path} is the file of {owner}", f"the file of {PUBLISHED[name].title}", "check --from and the dataset's name")
+        raise EnsyncError(
+            f"{path} is the file of {owner}",
+            f"the file of {PUBLISHED[name].title}",
+            "check --from and the dataset's name",
+        )
     if path.suffix == ".gz" and digest != PUBLISHED[name].files[path.name]:
         return f"{path.name} is not the published file: its MD5 is {digest}"
     return None
@@ -119,23 +129,37 @@ def _read(path: Path, file: BufferedIOBase, count: int) -> bytes:
     return data
 
 
-def _check_pair(image_path: Path, label_path: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
+def _check_pair(
+    image_path: Path, label_path: Path, images: np.ndarray, labels: np.ndarray, classes: int
+) -> None:
     if len(images) != len(labels):
         raise EnsyncError(
-            f"{image_path.name} holds {len(images)} images and {label_path.name} {len(labels)} labels",
+            f"{image_path.name} holds {len(images)} images and {label_path.name} {len(labels)} "
+            "labels",
             "one label for each image",
             "take both files from the same publication",
         )
     if labels.max() >= classes:
         row = int(np.argmax(labels >= classes))
-        raise _refusal(label_path, f"gives image {row} the label {labels[row]}, and there are {classes} classes")
+        raise _refusal(
+            label_path,
+            f"gives image {row} the label {labels[row]}, and there are {classes} classes",
+        )
 
 
 def _check_same_size(paths: dict[str, list[Path]], images: dict[str, np.ndarray]) -> None:
     train, test = images["train"].shape[1:3], images["test"].shape[1:3]
     if train != test:
-        raise _refusal(paths["test"][0], f"holds images of {test[0]} x {test[1]} pixels and the training file {train[0]} x {train[1]}")
+        raise _refusal(
+            paths["test"][0],
+            f"holds images of {test[0]} x {test[1]} pixels and the training file {train[0]} x "
+            f"{train[1]}",
+        )
 
 
 def _refusal(path: Path, why: str) -> EnsyncError:
-    return EnsyncError(f"{path} {why}", "an IDX file as published", "fetch the file again, or prepare with --download")
+    return EnsyncError(
+        f"{path} {why}",
+        "an IDX file as published",
+        "fetch the file again, or prepare with --download",
+    )

@@ -1,7 +1,9 @@
-"""Read CIFAR-10's python batches without unpickling: an interpreter of the opcodes they use, which never runs anything.
+"""Read CIFAR-10's python batches without unpickling: an interpreter of the opcodes they use, which
+never runs anything.
 
-A pickle is a program for a stack machine, and pickle.load would run a hostile one. Here no name is imported and nothing is built but
-dicts, lists, tuples, strings, numbers and one array of bytes; NumPy's three names become the inert markers below.
+A pickle is a program for a stack machine, and pickle.load would run a hostile one. Here no name is
+imported and nothing is built but dicts, lists, tuples, strings, numbers and one array of bytes;
+NumPy's three names become the inert markers below.
 """
 
 import pickletools
@@ -15,20 +17,30 @@ VALUES = frozenset("SHORT_BINSTRING BINSTRING BININT1 BININT2 BININT".split())
 CONSTANTS = {"NONE": None, "NEWFALSE": False}
 IGNORED = frozenset("PROTO BINPUT LONG_BINPUT".split())  # a batch never reads its memo
 RECONSTRUCT, NDARRAY, DTYPE = object(), object(), object()
-NAMES = {"numpy.core.multiarray _reconstruct": RECONSTRUCT, "numpy ndarray": NDARRAY, "numpy dtype": DTYPE}
+NAMES = {
+    "numpy.core.multiarray _reconstruct": RECONSTRUCT,
+    "numpy ndarray": NDARRAY,
+    "numpy dtype": DTYPE,
+}
 
 
 class _Array:
-    """Stands for a numpy.ndarray; its state is (version, shape, dtype, fortran order, bytes as latin-1 text)."""
+    """Stands for a numpy.ndarray; its state is (version, shape, dtype, fortran order, bytes as
+    latin-1 text).
+    """
 
     state: tuple[Any, ...] = ()
 
     def array(self) -> np.ndarray:
-        """Return the array uint8 that the state describes. Errors: ValueError when it describes another."""
+        """Return the array uint8 that the state describes. Errors: ValueError when it describes
+        another.
+        """
         _version, shape, dtype, fortran, text = self.state
         if not isinstance(dtype, _Dtype) or dtype.name != "u1" or fortran is not False:
             raise ValueError("an array that is not of bytes in C order")
-        return np.frombuffer(_expect(text, str).encode("latin-1"), np.uint8).reshape(_expect(shape, tuple))
+        return np.frombuffer(_expect(text, str).encode("latin-1"), np.uint8).reshape(
+            _expect(shape, tuple)
+        )
 
 
 class _Dtype:
@@ -43,7 +55,8 @@ class _Dtype:
 def read_plain_pickle(data: bytes) -> dict[str, Any]:
     """Return the dict that a pickle like CIFAR-10's describes; arrays are uint8.
 
-    Errors: ValueError, or IndexError and the like where the stack does not add up, for anything else.
+    Errors: ValueError, or IndexError and the like where the stack does not add up, for anything
+    else.
     """
     machine = _Machine()
     for count, (opcode, argument, _position) in enumerate(pickletools.genops(data)):
@@ -52,7 +65,10 @@ def read_plain_pickle(data: bytes) -> dict[str, Any]:
         if opcode.name != "STOP":
             machine.run(opcode.name, argument)
     (result,) = machine.stack
-    return {key: value.array() if isinstance(value, _Array) else value for key, value in _expect(result, dict).items()}
+    return {
+        key: value.array() if isinstance(value, _Array) else value
+        for key, value in _expect(result, dict).items()
+    }
 
 
 class _Machine:

@@ -18,7 +18,9 @@ LISTED = 5  # how many bad rows or files a sentence names before it only counts
 
 
 class Images(Protocol):
-    """Images uint8 `(rows, height, width, channels)`: an array, or pictures decoded when asked for."""
+    """Images uint8 `(rows, height, width, channels)`: an array, or pictures decoded when asked
+    for.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -30,10 +32,12 @@ class Images(Protocol):
 class Source:
     """A dataset before it is split and stored.
 
-    images: {split: uint8 (rows, height, width, channels)} with "train", perhaps "validation" and "test"; labels: {split: int64 (rows,)},
-    numbers of class_names; checksums: {file: "md5:..." or "sha256:..."}; notes: what a reader of the prepared file must know (rows left
-    out); preparation: {rule: value}, by which the images became what they are; identities: {split: uint64 (rows,)}, the same for rows
-    that are the same, where the source knows; names: {split: name of each row} of them.
+    images: {split: uint8 (rows, height, width, channels)} with "train", perhaps "validation" and
+    "test"; labels: {split: int64 (rows,)}, numbers of class_names; checksums: {file: "md5:..." or
+    "sha256:..."}; notes: what a reader of the prepared file must know (rows left out); preparation:
+    {rule: value}, by which the images became what they are; identities: {split: uint64 (rows,)},
+    the same for rows that are the same, where the source knows; names: {split: name of each row} of
+    them.
     """
 
     name: str
@@ -50,11 +54,17 @@ class Source:
 
 
 def regular_file(path: Path) -> Path:
-    """Return `path` when it is a file (a pipe or a device could stop or flood us). Errors: EnsyncError."""
+    """Return `path` when it is a file (a pipe or a device could stop or flood us). Errors:
+    EnsyncError.
+    """
     with told(path):
         mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        raise EnsyncError(f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}", "a file", "give another path")
+        raise EnsyncError(
+            f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}",
+            "a file",
+            "give another path",
+        )
     return path
 
 
@@ -66,26 +76,42 @@ def told(path: Path) -> Iterator[None]:
     except gzip.BadGzipFile:
         raise  # an OSError by type, but about the content
     except FileNotFoundError as error:
-        what = "links to nothing (was its data fetched?)" if path.is_symlink() else f"does not exist{resembling(path)}"
-        raise EnsyncError(f"{path} {what}", "a readable file or directory", "check the path") from error
+        what = (
+            "links to nothing (was its data fetched?)"
+            if path.is_symlink()
+            else f"does not exist{resembling(path)}"
+        )
+        raise EnsyncError(
+            f"{path} {what}", "a readable file or directory", "check the path"
+        ) from error
     except NotADirectoryError as error:
         file = next((part for part in (path, *path.parents) if part.is_file()), path)
-        given = f"{path} is a file" if file == path else f"{path} cannot be read because {file} is a file"
+        given = (
+            f"{path} is a file"
+            if file == path
+            else f"{path} cannot be read because {file} is a file"
+        )
         raise EnsyncError(given, "a directory", "check the path") from error
     except OSError as error:
         raise EnsyncError(
-            f"{path} cannot be read because {reason(error)}", "a readable file or directory", "check the path and its permissions"
+            f"{path} cannot be read because {reason(error)}",
+            "a readable file or directory",
+            "check the path and its permissions",
         ) from error
 
 
 def identities(rows: np.ndarray) -> np.ndarray:
     """Return uint64 (rows,), the same for rows of the same bytes."""
     flat = np.ascontiguousarray(rows.reshape(len(rows), -1))
-    return np.array([int.from_bytes(hashlib.blake2b(row, digest_size=8).digest()) for row in flat], np.uint64)
+    return np.array(
+        [int.from_bytes(hashlib.blake2b(row, digest_size=8).digest()) for row in flat], np.uint64
+    )
 
 
 def checksum(path: Path, algorithm: str = "md5") -> str:
-    """Return "md5:..." of a file; MD5 because that is what the publishers of these datasets give."""
+    """Return "md5:..." of a file; MD5 because that is what the publishers of these datasets
+    give.
+    """
     with told(path), path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
