@@ -164,12 +164,12 @@ def test_signals_stop_with_a_checkpoint_and_code_75(whole):
         1,
     ) and f"`ensync resume {run}` continues." in err, err
     process = begin(whole, run, verb="resume")
-    os.killpg(process.pid, signal.SIGSTOP)  # the launcher; the ranks go on
+    ranks = rank_processes(process.pid)
+    os.killpg(process.pid, signal.SIGSTOP)
+    for pid in ranks.values():  # so that they do not reach their end meanwhile
+        os.kill(pid, signal.SIGSTOP)
     second = whole.all_of(1, {verb: [verb, run] for verb in ("resume", "fuse", "describe")})
-    holder = (
-        f"`ensync resume`, process {rank_processes(process.pid)[0]} on "
-        f"{socket.gethostname()}, since 20"
-    )
+    holder = f"`ensync resume`, process {ranks[0]} on {socket.gethostname()}, since 20"
     for verb in ("resume", "fuse"):
         assert (
             second[verb][0]["code"] == 2
@@ -179,9 +179,10 @@ def test_signals_stop_with_a_checkpoint_and_code_75(whole):
         f"in use by   {holder}" in second["describe"][0]["out"]
         and "last sign of life" in second["describe"][0]["out"]
     )
-    os.killpg(process.pid, signal.SIGCONT)
-    for pid in rank_processes(process.pid).values():
+    for pid in ranks.values():
         os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+    os.killpg(process.pid, signal.SIGCONT)
     code, _, err = ended(process)
     assert (code, err.count("stopped by SIGTERM after ")) == (75, 1), err
     assert 0 < steps_of(whole, run) < 210
