@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from ensync.cli import main
-from ensync.errors import EnsyncError, printable, printable_lines, sentence
+from ensync.errors import EnsyncError, nearest, printable, printable_lines, sentence
 
 STEERING = "a\x1b[2J\x9bm\r\nb\u202ec\u2066\u2028\udcff\x00"
 
@@ -188,3 +188,11 @@ def test_numbers_of_the_environment_may_be_none():
     for time in ("²", "1:٣", "-1", "1-", "1:2:3:4", "5\n"):
         with pytest.raises(EnsyncError):
             minutes(time)
+
+
+def test_names_that_look_the_same_are_told_apart():
+    composed, combined = "caf\u00e9", "cafe\u0301"
+    assert nearest(combined, [composed, "cafes"]) == (
+        f" (that is {ascii(combined)}, and {ascii(composed)} is there)"
+    )
+    assert nearest("cafe", ["cafes"]) == " (did you mean 'cafes'?)"

@@ -123,8 +123,13 @@ def leads_nowhere(path: str | os.PathLike[str]) -> str:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the nearest allowed name, or "" when none is near."""
-    near = difflib.get_close_matches(
-        name, [other for other in allowed if other != name], n=1, cutoff=0.5
-    )
+    """Return " (did you mean 'x'?)" for the nearest allowed name, or "" when none is near.
+
+    Names that look the same, in two normal forms of Unicode, are shown with escapes.
+    """
+    others = [other for other in allowed if other != name]
+    for other in others:
+        if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name):
+            return f" (that is {ascii(name)}, and {ascii(other)} is there)"
+    near = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -18,6 +18,7 @@ from ensync.errors import EnsyncError
 from ensync.storage import lock
 from ensync.storage.atomic import start_time
 from ensync.storage.holder import this_process
+from ensync.strategies.state import find_newest
 
 FORK = multiprocessing.get_context("fork")
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
@@ -172,3 +173,15 @@ def test_directories_made_for_a_lock_and_left_empty_are_removed(tmp_path):
         "runs/b",
         "runs/b/file",
     ]
+
+
+def test_a_run_without_a_checkpoint_yet_says_who_trains_it(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    lock.hold([tmp_path], "train", print, lambda: None)
+    try:
+        with pytest.raises(EnsyncError, match="in use by `ensync train`.* wait for its first"):
+            find_newest(tmp_path)
+    finally:
+        lock.let_go()
+    with pytest.raises(EnsyncError, match="train again"):
+        find_newest(tmp_path)

@@ -25,7 +25,7 @@ from ensync.storage.checkpoint import (
     save_checkpoint,
 )
 from ensync.storage.dataset import Dataset
-from ensync.storage.lock import confirm
+from ensync.storage.lock import confirm, describe_holder
 from ensync.strategies.content import VERSION, check
 from ensync.strategies.identity import Identity, same
 from ensync.strategies.plan import Plan
@@ -274,10 +274,11 @@ def find_newest(run: Path) -> tuple[Found, list[tuple[Path, str]]]:
     found, rejected = load_newest_valid(run / "checkpoints")
     if found is None:
         why = f" ({json.dumps(rejected[0][1])})" if rejected else ""
+        action = "give the directory of a run that was started, or train again"
+        if holder := describe_holder(run):
+            why, action = f"{why}, and is in use by {holder}", "wait for its first checkpoint"
         raise EnsyncError(
-            f"'{run}' holds no valid checkpoint{why}",
-            "the output.directory of a run",
-            "give the directory of a run that was started, or train again",
+            f"'{run}' holds no valid checkpoint{why}", "the output.directory of a run", action
         )
     return found, rejected
 
