@@ -53,11 +53,11 @@ test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm 
 	$(PYTEST) tests/slurm
 
 fuzz: $(VENV)/installed-test   ## damage files of every format, thousands of times: always a sentence, never a crash; random networks and runs beside PyTorch
-	ENSYNC_FUZZ=5000 $(PYTEST) tests/storage/test_sources_fuzz.py tests/test_job_fuzz.py --timeout 3000
-	ENSYNC_FUZZ=1000 $(PYTEST) tests/test_run_fuzz.py --timeout 3000
+	ENSYNC_FUZZ=5000 $(PYTEST) tests/storage/test_sources_fuzz.py tests/core/test_job_fuzz.py --timeout 3000
+	ENSYNC_FUZZ=1000 $(PYTEST) tests/runs/test_run_fuzz.py --timeout 3000
 	ENSYNC_FUZZ=600 $(PYTEST) tests/nn/test_random_networks.py
-	ENSYNC_FUZZ=400 $(PYTEST) --with-mpi -m mpi tests/strategies/test_mpi_random_runs.py
-	@for n in 2 3; do ENSYNC_FUZZ=100 ENSYNC_FUZZ_SEED=$${n}000 $(MPIRUN) -n $$n $(PYTEST) --color=no --with-mpi -m mpi tests/strategies/test_mpi_random_runs.py || exit 1; done
+	ENSYNC_FUZZ=400 $(PYTEST) --with-mpi -m mpi tests/runs/test_mpi_random_runs.py
+	@for n in 2 3; do ENSYNC_FUZZ=100 ENSYNC_FUZZ_SEED=$${n}000 $(MPIRUN) -n $$n $(PYTEST) --color=no --with-mpi -m mpi tests/runs/test_mpi_random_runs.py || exit 1; done
 
 soak: $(VENV)/installed-test   ## kill writers of checkpoints at random moments, 300 times; then look whether memory grows (MINUTES=60)
 	$(BIN)/python tests/soak/checkpoint_kills.py 300

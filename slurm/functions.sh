@@ -68,8 +68,8 @@ launch() {
 output_directory() {
     python - "$@" 3>&1 >&2 <<'END'
 import os, sys
-from ensync.errors import EnsyncError
-from ensync.job import load_job
+from ensync.core.errors import EnsyncError
+from ensync.core.config.job import load_job
 try:
     job = load_job(sys.argv[1], [value for option, value in zip(sys.argv, sys.argv[1:]) if option == "--set"])
     os.write(3, job.output.directory.encode())
@@ -83,8 +83,8 @@ END
 swept() {
     python - "$@" 3>&1 >&2 <<'END'
 import json, os, sys
-from ensync.errors import EnsyncError
-from ensync.sweeping import swept
+from ensync.core.errors import EnsyncError
+from ensync.runs.sweeping import swept
 try:
     for text, _, job in swept(*sys.argv[1:3], [value for option, value in zip(sys.argv, sys.argv[1:]) if option == "--set"]):
         directory = job.output.directory

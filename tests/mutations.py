@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 
 tried = {"read": 0, "refused": 0}  # how many damaged files, in this session
 # seconds of this process's own work that one damaged file may take; a wait without end is pytest's

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from ensync.cli import cli
-from ensync.job import load_job
+from ensync.cli.main import cli
+from ensync.core.config.job import load_job
 
 ROOT = Path(__file__).parents[1]
 MADE = (

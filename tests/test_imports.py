@@ -12,29 +12,11 @@ HOMES = {"numba": "kernels", "llvmlite": "kernels", "h5py": "storage", "mpi4py":
 
 # Bottom to top; modules on one floor that are homes must not know each other.
 FLOORS = [
-    {
-        "errors",
-        "sharding",
-        "fusion",
-        "metrics",
-        "statistics",
-        "layer_settings",
-        "settings",
-        "effects",
-        "job",
-        "signals",
-        "activity",
-        "doctor",
-        "resources",
-        "streams",
-        "sweeping",
-        "launching",
-    },
+    {"core"},
     {"kernels", "storage", "mpi"},
     {"nn"},
-    {"feed", "virtual_shards", "position", "training", "evaluation", "compiling", "report"},
-    {"strategies"},
-    {"verbs", "describing", "examine", "submit"},
+    {"training", "report"},
+    {"runs"},
     {"cli"},
     {"__main__"},
 ]

@@ -2,15 +2,15 @@
 
 import sys
 
-from ensync import streams
-from ensync.signals import note_signals
+from ensync.core import streams
+from ensync.core.signals import note_signals
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     note_signals(sys.argv[1:])  # before the imports, which take a second
     streams.prepare()
-    from ensync.cli import main as run
+    from ensync.cli.main import main as run
 
     sys.exit(run())
 

@@ -23,7 +23,7 @@ from image_networks import make_trainee as make_image_trainee
 from ensync.kernels import threads
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.mpi.world import alone
-from ensync.training import Trainee
+from ensync.training.trainer import Trainee
 
 DENSE = [((784, 256, 128, 10), 128), ((784, 100, 100, 10), 32), ((784, 2048, 1024, 10), 128)]
 

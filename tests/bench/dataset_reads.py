@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ensync.sharding import epoch_order
+from ensync.core.sharding import epoch_order
 from ensync.storage.blocks import BlockReader
 from ensync.storage.dataset import Dataset, open_dataset
 from ensync.storage.sources import Source

@@ -22,7 +22,7 @@ def environment() -> dict[str, object]:
     import platform
 
     from ensync.kernels.simd import SIMD
-    from ensync.strategies.launch import cpu_name
+    from ensync.runs.launch import cpu_name
 
     versions = {"python": platform.python_version()}
     for name in ("numpy", "numba", "mpi4py", "mpich", "openmpi", "torch"):

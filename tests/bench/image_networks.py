@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.feed import Feed
+from ensync.core.config.schema import Job
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer
-from ensync.settings import Job
-from ensync.strategies.session import join
-from ensync.training import Trainee
+from ensync.runs.session import join
+from ensync.training.batches import Feed
+from ensync.training.trainer import Trainee
 
 ROOM = 64 << 20  # bytes of images
 

@@ -59,8 +59,8 @@ def probe(job: str) -> None:
     """Run `ensync train` on this rank and print when its first step ended and what memory it
     took.
     """
-    from ensync.cli import main
-    from ensync.strategies.session import Session
+    from ensync.cli.main import main
+    from ensync.runs.session import Session
 
     original, first = Session.run, []
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.kernels import simd, tiles
 
 

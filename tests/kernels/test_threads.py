@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.kernels import threads
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 
-from ensync.cli import main
+from ensync.cli.main import main
 from ensync.mpi.world import world
 
 

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.mpi.abort import guard
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.shared_memory import node_shared

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 
-from ensync import activity
-from ensync.activity import Doing, doing
+from ensync.core import activity
+from ensync.core.activity import Doing, doing
 from ensync.mpi import watchdog
 from ensync.mpi.abort import guard
 from ensync.mpi.allreduce import Allreduce

@@ -263,7 +263,7 @@ def test_resuming_by_an_edited_job_file_says_what_is_taken(place):
 
 PATCHED = """
 import sys
-from ensync.training import Trainee
+from ensync.training.trainer import Trainee
 from ensync.__main__ import main
 from mpi4py import MPI
 
@@ -278,7 +278,10 @@ main()
 """
 
 
-GONE = "__import__('ensync.errors').errors.EnsyncError('the file is gone', 'a file', 'look for it')"
+GONE = (
+    "__import__('ensync.core.errors').core.errors.EnsyncError("
+    "'the file is gone', 'a file', 'look for it')"
+)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +361,7 @@ def test_a_signal_while_ranks_start_ends_them_to_be_started_again(place, number,
 
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     program = (
-        "from ensync.signals import stop_on_signals\nimport signal\nwith "
+        "from ensync.core.signals import stop_on_signals\nimport signal\nwith "
         "stop_on_signals(): print(signal.getsignal(signal.SIGHUP).name)"
     )
     run = subprocess.run(

@@ -10,7 +10,7 @@ from launched import launch
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 TESTS = [
-    "tests/strategies/test_mpi_deterministic.py",
+    "tests/runs/test_mpi_deterministic.py",
     "-k",
     "leave_the_bits_of_one_rank or goes_on",
 ]

@@ -9,7 +9,7 @@ import sys
 import pytest
 from launched import launch
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.mpi import launcher
 
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(60)]

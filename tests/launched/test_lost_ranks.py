@@ -24,7 +24,7 @@ MORTAL = f"""
 import os, signal, sys
 from mpi4py import MPI
 from ensync.__main__ import main
-from ensync.training import Trainee
+from ensync.training.trainer import Trainee
 
 sys.path[:0] = {sys.path!r}
 gradient, deaths = Trainee._gradient, dict(DEATHS)   # rank: its last step

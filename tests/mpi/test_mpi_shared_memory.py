@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.mpi import shared_memory
 from ensync.mpi.world import topology, world
 

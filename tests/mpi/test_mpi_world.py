@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.mpi import world as ranks
 
 pytestmark = pytest.mark.mpi

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ensync.job import job_from_dict
+from ensync.core.config.job import job_from_dict
 from ensync.nn import zoo
 
 LISTED = [

@@ -6,10 +6,10 @@ Each has the slope of its loss, or is refused in one sentence.
 import numpy as np
 import pytest
 
-from ensync.describing import layer_table
-from ensync.errors import EnsyncError
-from ensync.job import job_from_dict
-from ensync.layer_settings import KINDS
+from ensync.cli.describing import layer_table
+from ensync.core.config.job import job_from_dict
+from ensync.core.config.layers import KINDS
+from ensync.core.errors import EnsyncError
 from ensync.nn import zoo
 from ensync.nn.layers import Step
 from ensync.nn.network import LOSS_SUM

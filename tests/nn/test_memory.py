@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ensync.job import job_from_dict
+from ensync.core.config.job import job_from_dict
 from ensync.nn import zoo
 from ensync.nn.memory import Workspace, counted, empty
 

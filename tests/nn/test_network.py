@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ensync.job import job_from_dict
+from ensync.core.config.job import job_from_dict
 from ensync.nn import zoo
 from ensync.nn.layers import Step
 from ensync.nn.network import CORRECT, LOSS_SUM

@@ -9,9 +9,9 @@ import pytest
 from mutations import rounds
 from random_networks import Draw
 
-from ensync.describing import layer_table
-from ensync.errors import EnsyncError
-from ensync.job import job_from_dict
+from ensync.cli.describing import layer_table
+from ensync.core.config.job import job_from_dict
+from ensync.core.errors import EnsyncError
 from ensync.kernels.threads import set_threads, thread_limit
 from ensync.nn import zoo
 from ensync.nn.layers import Step

@@ -5,9 +5,9 @@ PyTorch where installed.
 import numpy as np
 import pytest
 
-from ensync.describing import layer_table
-from ensync.errors import EnsyncError
-from ensync.job import job_from_dict
+from ensync.cli.describing import layer_table
+from ensync.core.config.job import job_from_dict
+from ensync.core.errors import EnsyncError
 from ensync.kernels.simd import bf16_missing
 from ensync.nn import zoo
 from ensync.nn.layers import Step, walk

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.report.collect import collect_scaling, collect_sweep, doubts
 
 

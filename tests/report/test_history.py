@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.report.files import write_whole
 from ensync.report.history import History, read_history, rebuild, thin
 

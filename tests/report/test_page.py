@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.report.page import comparison_page, sweep_page, write_comparison, write_sweep
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from mpi4py import MPI
 
-from ensync import verbs
+from ensync.cli import verbs
 from ensync.mpi.abort import guard
 from ensync.report.history import LIMIT_BYTES
+from ensync.runs.session import Stopped
 from ensync.storage.prepare import prepare
-from ensync.strategies.session import Stopped
 
 SAMPLES = 200  # in all, however long it takes
 GROWTH = 0.02  # of memory, that is still noise of the allocator

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage import checkpoint_format
 from ensync.storage.checkpoint import (
     checkpoint_name,

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage import checkpoint_format
 from ensync.storage.checkpoint import load_checkpoint, save_checkpoint, verify_checkpoint
 from ensync.storage.checkpoint_format import HEADER

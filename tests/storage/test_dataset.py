@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from samples import pictures
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage import writing
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source
@@ -347,7 +347,7 @@ def test_a_kill_in_the_middle_leaves_no_file_and_the_next_run_clears_up(tmp_path
 
 FULL = """
 import sys, resource, numpy as np
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.writing import write_dataset
 from ensync.storage.sources import Source
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from samples import pictures
 
-from ensync.sharding import bootstrap_rows, epoch_order, local_rows, shard_rows, steps_per_epoch
+from ensync.core.sharding import (
+    bootstrap_rows,
+    epoch_order,
+    local_rows,
+    shard_rows,
+    steps_per_epoch,
+)
 from ensync.storage.blocks import BlockReader
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source

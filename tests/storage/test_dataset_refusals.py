@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from samples import pictures
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources import Source
 from ensync.storage.verification import check

@@ -14,11 +14,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
+from ensync.runs.state import find_newest
 from ensync.storage import lock
 from ensync.storage.atomic import start_time
 from ensync.storage.holder import this_process
-from ensync.strategies.state import find_newest
 
 FORK = multiprocessing.get_context("fork")
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from PIL import Image
 from samples import published, write_cifar, write_classes, write_csv, write_idx, write_pictures
 
-from ensync.cli import cli
-from ensync.errors import EnsyncError
+from ensync.cli.main import cli
+from ensync.core.errors import EnsyncError
 from ensync.storage import sources
 from ensync.storage.dataset import open_dataset
 from ensync.storage.prepare import default_destination, prepare

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from samples import write_idx
 
-from ensync.errors import EnsyncError
-from ensync.signals import Ended, ending_tidily
+from ensync.core.errors import EnsyncError
+from ensync.core.signals import Ended, ending_tidily
 from ensync.storage import downloads, prepare
 from ensync.storage.published import PUBLISHED
 

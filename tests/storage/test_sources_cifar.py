@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from samples import NAMES, cifar_pickle, pictures, published, write_cifar
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.published import CIFAR10_BATCHES
 from ensync.storage.sources import cifar, read_cifar10
 from ensync.storage.sources.plain_pickle import read_plain_pickle

@@ -10,7 +10,7 @@ import pytest
 from samples import csv_lines as lines_of
 from samples import pictures, write_csv
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources import Asked, csv_lines, read_csv
 
 PIXELS, LABELS = pictures(60, 4, 4, 1, 7).reshape(60, 16), [row % 5 for row in range(60)]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from samples import pictures, png_with_key, write_classes
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import open_dataset
 from ensync.storage.prepare import prepare
 from ensync.storage.sources import read_images, read_pictures, recipe

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from samples import idx_images, idx_labels, published, write_idx
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources import idx, read_digits, read_idx
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"

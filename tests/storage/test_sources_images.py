@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from samples import write_pictures
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources import picture_rows as module
 from ensync.storage.sources import read_images, read_pictures
 

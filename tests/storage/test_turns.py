@@ -14,9 +14,9 @@ import pytest
 from launched import launch
 from samples import write_csv
 
-from ensync.cli import main
-from ensync.errors import EnsyncError
-from ensync.signals import Ended, ending_tidily
+from ensync.cli.main import main
+from ensync.core.errors import EnsyncError
+from ensync.core.signals import Ended, ending_tidily
 from ensync.storage.prepare import prepare
 from ensync.storage.turns import in_turn
 

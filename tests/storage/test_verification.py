@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from samples import pictures
 
-from ensync import describing
-from ensync.errors import EnsyncError
+from ensync.cli import describing
+from ensync.core.errors import EnsyncError
 from ensync.storage import writing
 from ensync.storage.blocks import BlockReader
 from ensync.storage.checkpoint import (

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 
 # Bytes of a vector.
 VECTOR_BYTES = {"avx512": 64, "avx2": 32, "neon": 16, "plain": 16}

@@ -7,10 +7,10 @@ import warnings
 
 import mpi4py
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
+from ensync.core.signals import shielded
 from ensync.mpi.launcher import check_after, check_before
 from ensync.mpi.room import check_room
-from ensync.signals import shielded
 
 
 def _initialize() -> None:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from mpi4py import MPI
 
-from ensync.errors import sentence
+from ensync.core.errors import sentence
+from ensync.core.signals import INTERRUPTED, STOPPED, StoppedEarly
+from ensync.core.streams import flush, tell
 from ensync.mpi import survivors
 from ensync.mpi.room import forget_segments, forget_start
 from ensync.mpi.world import Comm, patient_barrier
-from ensync.signals import INTERRUPTED, STOPPED, StoppedEarly
-from ensync.streams import flush, tell
 
 # How long a failed rank waits for the others to fail as well, before it ends the job over their
 # heads.

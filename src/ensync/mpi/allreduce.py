@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from ensync.activity import Doing, begin, doing
+from ensync.core.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shared_memory import free_space_obstacle

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensync.activity import Doing, doing
+from ensync.core.activity import Doing, doing
 from ensync.mpi.world import Comm
 
 _TAG = 71

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ensync.errors import EnsyncError
-from ensync.launching import started
+from ensync.core.errors import EnsyncError
+from ensync.core.launching import started
 
 
 def check_before(environment: Mapping[str, str], library: str) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from mpi4py import MPI
 
+from ensync.core.sharding import block
 from ensync.mpi.world import Comm
-from ensync.sharding import block
 
 # A rank's memory is whole pages: one for the counter by which it announces its progress, then those
 # of its vector.

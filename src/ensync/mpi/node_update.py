@@ -13,7 +13,7 @@ from time import perf_counter
 import numpy as np
 from mpi4py import MPI
 
-from ensync.activity import Doing, begin
+from ensync.core.activity import Doing, begin
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.world import Comm
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensync.activity import PHRASES, Doing
-from ensync.errors import EnsyncError
+from ensync.core.activity import PHRASES, Doing
+from ensync.core.errors import EnsyncError
 
 GONE, SILENT = "", "?"  # states of processes beside those of Linux
 _STATES = {

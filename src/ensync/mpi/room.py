@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 
 SHARED_DIRECTORY = "/dev/shm"
 # MPICH with UCX takes these bytes for each rank of the node, measured with MPICH 5.0.2 on 1 to 8

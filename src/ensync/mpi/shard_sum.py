@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ensync.activity import Doing, doing
+from ensync.core.activity import Doing, doing
+from ensync.core.sharding import block
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
-from ensync.sharding import block
 
 
 class Node(NamedTuple):

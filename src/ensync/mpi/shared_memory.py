@@ -11,8 +11,8 @@ from math import prod
 import numpy as np
 from mpi4py import MPI
 
-from ensync.activity import Doing, doing
-from ensync.errors import EnsyncError
+from ensync.core.activity import Doing, doing
+from ensync.core.errors import EnsyncError
 from ensync.mpi.room import SHARED_DIRECTORY
 from ensync.mpi.world import Comm, node_of, on_root, patient_barrier
 

@@ -20,9 +20,9 @@ from time import perf_counter, sleep
 import numpy as np
 from mpi4py import MPI
 
-from ensync import activity
-from ensync.activity import OPERATION, SINCE, STEP, WIDTH, Doing
-from ensync.errors import EnsyncError
+from ensync.core import activity
+from ensync.core.activity import OPERATION, SINCE, STEP, WIDTH, Doing
+from ensync.core.errors import EnsyncError
 from ensync.mpi.abort import end_job
 from ensync.mpi.inquiry import Inquiry
 from ensync.mpi.notes import SILENT, Note, identity, standstill, state

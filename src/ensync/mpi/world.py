@@ -10,9 +10,9 @@ from typing import TypeVar, cast
 import numpy as np
 from mpi4py import MPI
 
-from ensync.activity import Doing, doing
-from ensync.errors import sentence
-from ensync.signals import StoppedEarly
+from ensync.core.activity import Doing, doing
+from ensync.core.errors import sentence
+from ensync.core.signals import StoppedEarly
 
 Comm = MPI.Intracomm
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.kernels import convolution, normalization
 from ensync.kernels.activations import ACTIVATIONS
 from ensync.nn.layers import Layer, Parameter, Shape, Step, deal

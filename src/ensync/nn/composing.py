@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from ensync.errors import EnsyncError
-from ensync.layer_settings import DenseLayer, ParallelLayer, ResidualLayer, Section
+from ensync.core.config.layers import DenseLayer, ParallelLayer, ResidualLayer, Section
+from ensync.core.config.schema import Network as Settings
+from ensync.core.errors import EnsyncError
 from ensync.nn.branches import Chain, Parallel, Residual
 from ensync.nn.convolutions import Convolution, DepthwiseConvolution
 from ensync.nn.images import Flatten
@@ -11,7 +12,6 @@ from ensync.nn.layers import Dense, Dropout, Layer
 from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization
 from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 from ensync.nn.separable import SeparableConvolution
-from ensync.settings import Network as Settings
 
 CLASSES: dict[str, type[Layer]] = {  # kinds whose settings are the arguments of their class
     "convolution": Convolution,

@@ -5,7 +5,8 @@ the sources, for 10 classes unless said.
 from collections.abc import Sequence
 from typing import cast
 
-from ensync.errors import EnsyncError
+from ensync.core.config.schema import Network as Settings
+from ensync.core.errors import EnsyncError
 from ensync.kernels import separable
 from ensync.nn.branches import Residual
 from ensync.nn.convolutions import Convolution
@@ -14,7 +15,6 @@ from ensync.nn.layers import Dense, Dropout, Layer, Shape
 from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization, Options
 from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 from ensync.nn.separable import SeparableBlock, SeparableConvolution
-from ensync.settings import Network as Settings
 
 # of a batch normalisation as PyTorch builds it; the layer's own defaults are Keras'
 PLAIN: Options = {"momentum": 0.9, "epsilon": 1e-5, "unbiased": True}

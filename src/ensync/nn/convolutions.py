@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.kernels import convolution, depthwise
 from ensync.kernels.activations import ACTIVATIONS, IDENTITY, RELU
 from ensync.nn.images import Padding, extent, image

@@ -4,7 +4,7 @@ pixels on.
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.nn.layers import Layer, Shape, Step
 from ensync.nn.memory import zeros
 

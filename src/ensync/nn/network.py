@@ -9,12 +9,12 @@ from math import prod
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
+from ensync.core.sharding import Purpose, generator
 from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers import Dropout, Layer, Parameter, Shape, Step, deal, walk
 from ensync.nn.memory import empty, zeros
-from ensync.sharding import Purpose, generator
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # what travels behind the gradient in the same allreduce
 TAIL = 4

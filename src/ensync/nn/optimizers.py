@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from ensync.core.config.schema import Optimizer as Settings
 from ensync.kernels import updates
 from ensync.nn.memory import zeros
-from ensync.settings import Optimizer as Settings
 
 
 class Optimizer:

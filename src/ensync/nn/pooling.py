@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.kernels import pooling
 from ensync.nn.images import Padding, extent, image
 from ensync.nn.layers import Layer, Shape, Step

@@ -10,7 +10,7 @@ import functools
 import math
 from fractions import Fraction
 
-from ensync.settings import Growth, Schedule
+from ensync.core.config.schema import Growth, Schedule
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.config.schema import Job
+from ensync.core.config.schema import Network as Settings
+from ensync.core.errors import EnsyncError
 from ensync.kernels.simd import bf16_missing
 from ensync.nn import convolutional_zoo as images
 from ensync.nn.composing import layers_of
 from ensync.nn.layers import Dense, Layer, Shape, Softmax
 from ensync.nn.network import Loss, Network
-from ensync.settings import Job
-from ensync.settings import Network as Settings
 
 
 def perceptron(

@@ -11,7 +11,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.report.files import write_whole
 from ensync.report.history import read_history
 from ensync.report.page import write_sweep

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Literal, TextIO, cast
 
 import numpy as np
 
-from ensync.errors import EnsyncError, printable
+from ensync.core.errors import EnsyncError, printable
 from ensync.report import tables
 from ensync.report.progress import BarProgress, LogProgress, Pace
 from ensync.report.terminal import Output, Terminal, find_terminal

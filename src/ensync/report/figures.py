@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 import numpy as np
 
-from ensync.errors import printable
+from ensync.core.errors import printable
 from ensync.report import text
 from ensync.report.style import (
     BLUE,

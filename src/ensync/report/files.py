@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, overload
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 
 
 @overload

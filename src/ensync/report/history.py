@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.report.files import finite, refuse_write, write_whole
 
 LIMIT_BYTES = 16 * 2**20  # about 60,000 records of one member and epoch

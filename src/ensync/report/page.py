@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensync.errors import printable, printable_lines
+from ensync.core.errors import printable, printable_lines
 from ensync.report import tables, text
 from ensync.report.files import finite, refuse_write, write_whole
 from ensync.report.verdict import interval_of, notes_of, sweep_verdict, together_and_apart, verdict
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-    from ensync.statistics import Interval
+    from ensync.core.statistics import Interval
 
 COMPARISON_COLUMNS = (
     "name",

@@ -135,7 +135,7 @@ def _for_page(svg: str, name: str, label: str) -> str:
     """
     from markupsafe import escape
 
-    from ensync.errors import printable
+    from ensync.core.errors import printable
 
     used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", svg))
     svg = re.sub(

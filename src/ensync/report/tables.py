@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ensync import metrics
-from ensync.errors import printable
+from ensync.core import metrics
+from ensync.core.errors import printable
+from ensync.core.statistics import accuracy_interval
 from ensync.report import text
 from ensync.report.verdict import interval_of, notes_of, verdict
-from ensync.statistics import accuracy_interval
 
 WIDEST_CONFUSION = 20
 Record = Mapping[str, float | None]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from ensync.errors import reason
-from ensync.streams import tell
+from ensync.core.errors import reason
+from ensync.core.streams import tell
 
 LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "hydra_pmi_proxy", "prted", "prte", "orted")
 

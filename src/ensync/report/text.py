@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ensync.errors import printable
+from ensync.core.errors import printable
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

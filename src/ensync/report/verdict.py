@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ensync.core.statistics import Interval, accuracy_interval, mcnemar
 from ensync.report import text
-from ensync.statistics import Interval, accuracy_interval, mcnemar
 
 LIKELY = 0.05  # a difference that luck makes more often than this is not called one
 ALIKE = 1.05  # times within this factor of each other are not called faster

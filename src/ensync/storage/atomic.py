@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ensync.errors import EnsyncError, reason
+from ensync.core.errors import EnsyncError, reason
 
 # seconds after which a temporary of another node counts as abandoned: its writer cannot be asked
 FOREIGN_AGE = 900.0

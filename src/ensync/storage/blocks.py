@@ -4,7 +4,7 @@ while they are in use.
 
 import numpy as np
 
-from ensync.activity import Doing, doing
+from ensync.core.activity import Doing, doing
 from ensync.storage.dataset import Dataset
 from ensync.storage.verification import check_block, is_block
 

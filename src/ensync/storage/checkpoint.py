@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ensync.errors import EnsyncError, reason
+from ensync.core.errors import EnsyncError, reason
 from ensync.storage import checkpoint_format
 from ensync.storage.atomic import clean_temporaries, write_atomically
 

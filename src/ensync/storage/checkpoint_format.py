@@ -31,7 +31,7 @@ import h5py
 import numpy as np
 
 from ensync import __version__
-from ensync.errors import EnsyncError, reason
+from ensync.core.errors import EnsyncError, reason
 from ensync.storage.writers import writer_of
 
 VERSION, HEADER, PIECE = 1, 512, 1 << 20

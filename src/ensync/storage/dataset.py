@@ -11,7 +11,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from ensync.errors import EnsyncError, leads_nowhere, nearest, reason
+from ensync.core.errors import EnsyncError, leads_nowhere, nearest, reason
 from ensync.storage import layout
 from ensync.storage.description import describe
 from ensync.storage.layout import SPLITS, Layout, refusal

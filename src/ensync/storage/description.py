@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.errors import printable
+from ensync.core.errors import printable
 from ensync.storage.layout import SPLITS, Layout
 
 MOST_LINES = 40  # classes listed one by one

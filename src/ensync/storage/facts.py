@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.atomic import write_atomically
 
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from ensync import __version__
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage import digests
 from ensync.storage.sparse_file import PAGE, SparseFile
 

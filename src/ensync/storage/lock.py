@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from ensync.errors import EnsyncError, reason
+from ensync.core.errors import EnsyncError, reason
 from ensync.storage.holder import UNKNOWN, Holder, is_dead, parsed, this_process
 
 NAME = "lock.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensync.errors import EnsyncError, nearest
+from ensync.core.errors import EnsyncError, nearest
 from ensync.storage import sources
 from ensync.storage.downloads import fetch
 from ensync.storage.published import PUBLISHED

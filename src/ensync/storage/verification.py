@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import Dataset
 from ensync.storage.digests import BLOCK, blocks, digest
 from ensync.storage.layout import FINGERPRINT, SPLITS, refusal

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ensync import __version__
-from ensync.errors import EnsyncError, reason
-from ensync.sharding import Purpose, generator
+from ensync.core.errors import EnsyncError, reason
+from ensync.core.sharding import Purpose, generator
 from ensync.storage import layout
 from ensync.storage.atomic import clean_temporaries, put_in_place, temporary_beside
 from ensync.storage.copies import shared_rows

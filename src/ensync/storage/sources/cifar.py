@@ -14,7 +14,7 @@ from typing import IO, cast
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.published import CIFAR10_BATCHES, PUBLISHED
 from ensync.storage.sources.plain_pickle import read_plain_pickle
 from ensync.storage.sources.source import Source, checksum, regular_file, told

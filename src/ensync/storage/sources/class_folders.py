@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.folders import (
     NO_PICTURE,
     SUFFIXES,

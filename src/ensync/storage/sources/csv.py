@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.csv_layout import Columns, find_columns
 from ensync.storage.sources.csv_look import Asked
 from ensync.storage.sources.csv_rows import Bad, Rows, Scale, read_rows

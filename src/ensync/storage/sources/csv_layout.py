@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import isqrt, prod
 from pathlib import Path
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.csv_lines import DELIMITERS, number
 from ensync.storage.sources.csv_look import (
     LABEL_NAMES,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.source import told
 
 PIECE = 8 << 20  # bytes read at a time

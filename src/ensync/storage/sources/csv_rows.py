@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources import csv_lines
 from ensync.storage.sources.csv_layout import Columns
 from ensync.storage.sources.csv_lines import fields, number

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources import csv_lines
 from ensync.storage.sources.csv_lines import number
 from ensync.storage.sources.csv_look import Look, called

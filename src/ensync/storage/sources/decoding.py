@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps, UnidentifiedImageError
 
-from ensync.errors import EnsyncError, reason
+from ensync.core.errors import EnsyncError, reason
 from ensync.storage.sources.depth import Depth, Unfit, Values, eight_bits, samples_of
 
 FORMATS = (

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.source import first_few
 
 UNSIGNED, SIGNED, FLOATING = 1, 2, 3  # TIFF's SampleFormat

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.names import shown, twins
 from ensync.storage.sources.source import first_few, told
 from ensync.storage.sources.tally import Tally

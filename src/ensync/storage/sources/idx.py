@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.published import PUBLISHED, other_owner
 from ensync.storage.sources.source import Source, checksum, regular_file, told
 

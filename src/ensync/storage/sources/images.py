@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.class_folders import Split, find_splits
 from ensync.storage.sources.decoding import Decoded, Recipe, decode
 from ensync.storage.sources.depth import UNDECLARED, Depth, check_depths

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.decoding import Decoded, Recipe, decode
 from ensync.storage.sources.tally import Tally
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ensync.errors import EnsyncError, reason
+from ensync.core.errors import EnsyncError, reason
 from ensync.storage.sources.names import resembling
 
 LISTED = 5  # how many bad rows or files a sentence names before it only counts

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensync.errors import EnsyncError
+from ensync.core.errors import EnsyncError
 from ensync.storage.sources.decoding import decode, recorded_recipe
 from ensync.storage.sources.depth import check_depths
 from ensync.storage.sources.folders import pictures_in

@@ -1,0 +1,319 @@
+"""What a job, a run or a dataset is, in words; and the preparation of datasets. One process, no
+MPI.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensync.core.config.effects import without_effect
+from ensync.core.config.job import Job, dump_job, job_from_dict, load_job, override
+from ensync.core.errors import EnsyncError, leads_nowhere, nearest, printable
+from ensync.report import text
+
+
+def describe(thing: str, overrides: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the description of a job file, a run directory, a checkpoint or a dataset.
+
+    Errors: EnsyncError; after the description of a run whose data.path is another dataset.
+    """
+    path = Path(thing)
+    if path.suffix == ".toml":
+        yield describe_job(load_job(path, overrides))
+    elif path.is_dir() or _is_checkpoint(thing):
+        yield from describe_run(path, overrides)
+    elif overrides:
+        raise EnsyncError(
+            f"--set {overrides[0]} with {thing}, which has no settings",
+            "a job file or a run",
+            "leave --set out",
+        )
+    else:
+        yield describe_dataset(thing)
+
+
+def _is_checkpoint(thing: str) -> bool:
+    path = Path(thing)
+    if not path.exists():
+        beside = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise EnsyncError(
+            f"there is no '{thing}'{leads_nowhere(path) or nearest(thing, beside)}",
+            "a job file, a run's directory, a checkpoint or a dataset",
+            "check the path",
+        )
+    with open(path, "rb") as file:
+        return file.read(6) == b"Ensync"
+
+
+def describe_dataset(file: str) -> str:
+    """Return what a prepared dataset holds."""
+    from ensync.storage.dataset import open_dataset
+
+    dataset = open_dataset(file)
+    try:
+        return dataset.describe()
+    finally:
+        dataset.close()
+
+
+def describe_job(job: Job) -> str:
+    """Return the layer table of the job's network on its dataset, and every setting."""
+    from ensync.storage.dataset import open_dataset
+
+    dataset = open_dataset(job.data.path)
+    try:
+        table = [*layer_table(job, dataset.shape, dataset.classes), *_memory(job, dataset)]
+    finally:
+        dataset.close()
+    return "\n".join([*table, *without_effect(job), "", dump_job(job)])
+
+
+def _memory(job: Job, dataset: Any) -> list[str]:
+    """Return lines about the memory of a run on one rank, and about what is there."""
+    from ensync.runs.memory import having, need_of, shortage
+
+    need, here = need_of(job, dataset, 1), having()
+    lines = [
+        f"about {text.size(need.of_node(1))} of memory on one rank ({need.parts(1)}); "
+        f"{here.shared.bound} leaves {text.size(here.shared.bytes)} here"
+    ]
+    refusal = shortage([need], [here])
+    return [*lines, *([f"too much for one rank here: {refusal.action}"] if refusal else [])]
+
+
+def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
+    """Return lines: each layer with output shape, parameters, arithmetic (multiply-adds of the
+    forward pass) and memory of its outputs per sample.
+    """
+    from ensync.nn import zoo
+    from ensync.nn.memory import counted
+
+    with counted():
+        network = zoo.build(job, shape, classes, 1)
+    layers = [("", layer, out) for layer, out in zip(network.layers, network.shapes, strict=True)]
+    arithmetic = sum(layer.operations(out) for _, layer, out in layers)
+    rows = [["input", " x ".join(map(str, shape)), "", "", ""], *_layer_rows(layers, network.dtype)]
+    lines = text.table(["layer", "output", "parameters", "multiply-adds", "output bytes"], rows)
+    trained, kept = len(network.parameters), len(network.statistics)
+    lines.append(
+        f"{trained:,} trainable parameters"
+        + (f", {trained + kept:,} with statistics" if kept else "")
+        + f"; {6 * arithmetic / 1e6:.2f} MFLOP a sample and training step; "
+        f"{text.size(trained * network.dtype.itemsize)} of weights"
+    )
+    return lines
+
+
+def _layer_rows(
+    layers: list[tuple[str, Any, tuple[int, ...]]], dtype: np.dtype, indent: str = ""
+) -> list[list[str]]:
+    """Return the rows of layers, those inside others indented; the figures stand with the
+    innermost.
+    """
+    rows = []
+    for prefix, layer, out in layers:
+        inside = layer.inside()
+        parameters, operations = (
+            (0, 0) if inside else (sum(p.size for p in layer.parameters), layer.operations(out))
+        )
+        rows.append(
+            [
+                indent + prefix + layer.describe(),
+                " x ".join(map(str, out)),
+                f"{parameters:,}" if parameters else "",
+                f"{operations:,}" if operations else "",
+                text.size(int(np.prod(out)) * layer.stored(dtype)[1].itemsize),
+            ]
+        )
+        rows += _layer_rows(inside, dtype, indent + "  ")
+    return rows
+
+
+def describe_run(path: Path, overrides: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield where a run stands: its newest valid checkpoint, members, what it was trained on, last
+    epoch and test result.
+
+    Errors: EnsyncError; after that when data.path is another dataset.
+    """
+    from ensync.runs.content import check
+    from ensync.storage.checkpoint import Found, load_checkpoint, load_newest_valid
+    from ensync.storage.lock import describe_holder
+
+    found, rejected = (
+        (Found(path, *load_checkpoint(path)), [])
+        if path.is_file()
+        else load_newest_valid(path / "checkpoints")
+    )
+    lines = [f"{p} is left aside: {why}" for p, why in rejected]
+    if found is None:
+        why = f" ({rejected[0][1]})" if rejected else ""
+        if holder := describe_holder(path):
+            why += f", and is in use by {holder}"
+        raise EnsyncError(
+            f"'{path}' holds no valid checkpoint{why}",
+            "the output.directory of a run",
+            "check the path",
+        )
+    attributes = found.attributes
+    check(found.path, attributes)
+    job = job_from_dict(override(attributes["job"], overrides), str(found.path))
+    if holder := describe_holder(found.path.parent.parent):
+        lines.append(f"in use by   {holder}")
+    lines += [
+        f"checkpoint  {found.path}",
+        f"made by     {attributes['creator']}",
+        f"strategy    {job.training.strategy}, {text.plural(attributes['members'], 'member')}",
+        f"vectors     {len(found.arrays)}, "
+        f"{text.size(sum(a.nbytes for a in found.arrays.values()))}",
+    ]
+    data, trouble = _trained_on(found.path, attributes, job.data.path)
+    lines += data
+    for member, p in enumerate(attributes["positions"]):
+        lines.append(
+            f"member {member:<4} epoch {p['epoch']} of {job.training.epochs}, step {p['step']}, "
+            f"{p['updates']:,} updates" + (f", {p['finished']}" if p["finished"] else "")
+        )
+    lines += _last_record(attributes["history"])
+    yield "\n".join([*map(printable, lines), "", dump_job(job)])
+    if trouble:
+        raise trouble
+
+
+def _trained_on(
+    checkpoint: Path, attributes: dict[str, Any], place: str
+) -> tuple[list[str], EnsyncError | None]:
+    """Return what a run was trained on and what lies at data.path now, in lines, and the refusal
+    when that is another dataset.
+    """
+    from ensync.runs.identity import Identity, same
+    from ensync.storage.dataset import open_dataset
+
+    identity = Identity.from_dict(attributes["dataset"]) if attributes.get("dataset") else None
+    unknown = f"{attributes['fingerprint']} (a checkpoint of an older version tells no more)"
+    lines = [f"trained on  {identity or unknown}"]
+    if identity and identity.preparation:
+        lines.append(
+            "prepared    "
+            + ", ".join(f"{key} {value}" for key, value in identity.preparation.items())
+        )
+    if not Path(place).exists():
+        return [
+            *lines,
+            f"dataset     {place} does not exist here; `ensync predict` works without it",
+        ], None
+    try:
+        with open_dataset(place) as dataset:
+            same(checkpoint, identity, attributes["fingerprint"], dataset)
+    except EnsyncError as error:
+        return [*lines, f"dataset     {error.given}"], error
+    return [*lines, f"dataset     {place}, the same"], None
+
+
+def _last_record(history: list[dict[str, Any]]) -> list[str]:
+    if not history:
+        return []
+    last = history[-1]
+    return [
+        f"last epoch  train accuracy {text.percent(last['train_accuracy'])}, validation accuracy "
+        f"{text.percent(last['validation_accuracy'])}"
+    ]
+
+
+def verify(file: str) -> Iterator[str]:
+    """Yield for each split of a dataset whether it is as it was written, with a progress bar.
+    Errors: EnsyncError, after that, when it is not.
+    """
+    from ensync.storage.dataset import open_dataset
+    from ensync.storage.verification import damaged, faults
+
+    with open_dataset(file) as dataset:
+        with _bars() as progress:
+            found = faults(dataset, progress=progress)
+        for split, fault in found.items():
+            rows = dataset.sizes.get(split, sum(dataset.sizes.values()))
+            yield f"{split:<10}  {rows:>11,} images  " + (
+                f"damaged: {fault.format(split=split)} not as written" if fault else "as written"
+            )
+        if not dataset.digests:
+            yield (
+                printable(file)
+                + " has no digests and was compared with its fingerprint, which cannot tell "
+                "where damage is; `ensync data prepare` writes it with digests"
+            )
+        if bad := [split for split, fault in found.items() if fault]:
+            raise damaged(dataset, found[bad[0]].format(split=bad[0]))
+        yield f"{printable(file)} is as it was written"
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on a terminal for each kind of work while the block runs; yield what reports
+    progress.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(printable(what), total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield progress
+
+
+def prepare(
+    name: str,
+    directory: str | None,
+    download: bool,
+    target: str | None,
+    patience: float = 0.0,
+    **options: Any,
+) -> str:
+    """Write a dataset with a progress bar; return what was done, in lines. Of several processes
+    with the same task one does it.
+
+    patience: seconds to let another begin.
+    """
+    from ensync.storage.prepare import default_destination
+    from ensync.storage.prepare import prepare as prepare_dataset
+    from ensync.storage.turns import in_turn
+
+    def work() -> str:
+        with _bars() as progress:
+            prepared = prepare_dataset(
+                name, target, directory, download, progress=progress, **options
+            )
+        return "\n".join(
+            map(
+                printable,
+                [
+                    *prepared.notes,
+                    str(prepared),
+                    f"`ensync data describe {prepared.path}` tells what it holds",
+                ],
+            )
+        )
+
+    task = repr((name, directory, download, target, options, str(Path.cwd())))
+    return in_turn(Path(target or default_destination(name)), task, work, patience)

@@ -1,0 +1,1 @@
+"""What everything else rests on: errors, signals, sharding, fusion, figures; no heavy library."""

@@ -1,0 +1,1 @@
+"""A job: every setting declared once, read, overridden, refused, written back."""

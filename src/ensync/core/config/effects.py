@@ -1,0 +1,255 @@
+"""Settings that can have no effect in a job: what each depends on, once.
+
+They are refused where they are given, and told where an override took their effect. Only other
+settings count: not the ranks, not the dataset, not whether a run comes to a setting's epoch.
+A bound that is not reached (a slice, a norm to clip at) has its effect.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ensync.core.config.layers import ParallelLayer, ResidualLayer, Section
+from ensync.core.config.schema import PERCEPTRONS, Job
+from ensync.core.errors import EnsyncError
+
+# Networks with batch normalisation, and with convolutions whose products may be of bf16 numbers;
+# and the listed layers that multiply such numbers, or whose values may lie in memory as them.
+NORMALISED = ("parashar-cnn", "minixception", "minixception-plain", "resnet", "vgg")
+CONVOLVED = (*NORMALISED, "alexnet")
+BF16_LAYERS = ("convolution", "batch_normalization", "max_pooling")
+LAST = "activation of the last of network.layers"
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Settings that have an effect only while `effective`, which depends on the settings `on`.
+
+    wanted: that state, in words.
+    """
+
+    settings: tuple[str, ...]
+    on: tuple[str, ...]
+    effective: Callable[[Job], bool]
+    wanted: str
+    refused: bool = True  # not where a verb beside `train` uses them all the same
+
+
+def _listed(layers: Sequence[Any]) -> Iterator[Section]:
+    """Yield the settings of listed layers, and of those within them."""
+    for layer in layers:
+        yield layer
+        if isinstance(layer, ResidualLayer):
+            yield from _listed([*layer.layers, *layer.shortcut])
+        elif isinstance(layer, ParallelLayer):
+            yield from _listed([inner for branch in layer.branches for inner in branch])
+
+
+def _has(job: Job, names: Collection[str], *kinds: str) -> bool:
+    """Whether the network is one of these, or lists a layer of one of these kinds."""
+    layers = _listed(job.network.layers or [])
+    listed = {layer.kind for layer in layers}  # type: ignore[attr-defined]
+    return job.network.name in names or not listed.isdisjoint(kinds)
+
+
+def _moves(job: Job) -> bool:
+    """Whether images are changed otherwise than by mirroring."""
+    a = job.augmentation
+    return bool(a.crop or a.shift or a.rotation or a.cutout or a.erasing)
+
+
+DEPENDENCES = (
+    Dependence(
+        ("training.label_smoothing",),
+        ("training.loss",),
+        lambda job: job.training.loss == "cross_entropy",
+        "training.loss = 'cross_entropy'",
+    ),
+    Dependence(
+        ("training.targets",),
+        ("training.loss",),
+        lambda job: job.training.loss != "cross_entropy",
+        "a squared error as training.loss",
+    ),
+    Dependence(
+        (LAST,),
+        ("training.loss",),
+        lambda job: job.training.loss != "cross_entropy",
+        "none with 'cross_entropy', which takes the softmax of the sums",
+    ),
+    Dependence(
+        (LAST,),
+        ("network.output_activation",),
+        lambda job: job.network.output_activation == "auto",
+        "one of the two",
+    ),
+    Dependence(
+        ("training.virtual_shards",),
+        ("training.deterministic",),
+        lambda job: job.training.deterministic,
+        "training.deterministic = true",
+    ),
+    Dependence(
+        ("training.precision",),
+        ("network.name",),
+        lambda job: job.training.precision != "bf16" or _has(job, CONVOLVED, *BF16_LAYERS),
+        "'float32' for a network without convolutions, whose products alone are in bf16",
+    ),
+    Dependence(
+        ("network.batch_norm",),
+        ("network.name",),
+        lambda job: _has(job, NORMALISED, "batch_normalization"),
+        "a network with batch normalisation: " + ", ".join(NORMALISED) + " or such layers",
+    ),
+    Dependence(
+        ("network.activation",),
+        ("network.hidden",),
+        lambda job: job.network.hidden != [] or job.network.name not in PERCEPTRONS,
+        "hidden layers",
+    ),
+    Dependence(
+        ("network.dropout",),
+        ("network.hidden",),
+        lambda job: job.network.hidden != [] or job.network.name not in (*PERCEPTRONS, "alexnet"),
+        "hidden layers",
+    ),
+    Dependence(
+        ("optimizer.momentum",),
+        ("optimizer.name",),
+        lambda job: job.optimizer.name in ("momentum", "nesterov"),
+        "optimizer.name = 'momentum' or 'nesterov'",
+    ),
+    Dependence(
+        ("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon", "optimizer.preset"),
+        ("optimizer.name",),
+        lambda job: job.optimizer.name in ("adam", "adamw"),
+        "optimizer.name = 'adam' or 'adamw'",
+    ),
+    Dependence(
+        ("schedule.step_epochs", "schedule.factor"),
+        ("schedule.name",),
+        lambda job: job.schedule.name == "step",
+        "schedule.name = 'step'",
+    ),
+    Dependence(
+        ("schedule.minimum",),
+        ("schedule.name",),
+        lambda job: job.schedule.name == "cosine",
+        "schedule.name = 'cosine'",
+    ),
+    Dependence(
+        ("plateau.factor", "plateau.threshold", "plateau.minimum"),
+        ("plateau.patience",),
+        lambda job: job.plateau.patience > 0,
+        "a plateau.patience above 0",
+    ),
+    Dependence(
+        ("growth.batch", "growth.largest_batch", "growth.learning_rate"),
+        ("growth.every_epochs",),
+        lambda job: job.growth.every_epochs > 0,
+        "growth.every_epochs above 0",
+    ),
+    Dependence(
+        ("growth.every_epochs",),
+        ("training.batch",),
+        lambda job: job.training.batch != "full",
+        "a training.batch that can grow",
+    ),
+    Dependence(
+        ("growth.every_epochs",),
+        ("training.batch", "growth.batch", "growth.largest_batch"),
+        lambda job: (
+            job.training.batch == "full"
+            or job.training.batch * job.growth.batch <= job.growth.largest_batch
+        ),
+        "room for one growth of the batch at least",
+    ),
+    Dependence(
+        ("growth.every_epochs",),
+        ("growth.batch", "growth.learning_rate"),
+        lambda job: job.growth.batch > 1 or job.growth.learning_rate != 1,
+        "one of them above 1",
+    ),
+    Dependence(
+        ("augmentation.epochs",),
+        tuple(
+            f"augmentation.{change}"
+            for change in ("crop", "shift", "rotation", "cutout", "erasing")
+        ),
+        _moves,
+        "changes that end, beside flip, which does not",
+    ),
+    Dependence(
+        ("ensemble.skew",),
+        ("ensemble.data",),
+        lambda job: job.ensemble.data == "label_skew",
+        "ensemble.data = 'label_skew'",
+    ),
+    Dependence(
+        ("ensemble.synchronous_epochs",),
+        ("ensemble.start",),
+        lambda job: job.ensemble.start == "synchronous",
+        "ensemble.start = 'synchronous'",
+    ),
+    Dependence(
+        (
+            "ensemble.members",
+            "ensemble.data",
+            "ensemble.skew",
+            "ensemble.start",
+            "ensemble.synchronous_epochs",
+            "fusion.method",
+        ),
+        ("training.strategy",),
+        lambda job: job.training.strategy == "ensemble",
+        "training.strategy = 'ensemble'",
+        refused=False,
+    ),  # `ensync compare` trains an ensemble too
+)
+
+
+def _value(job: Job, name: str) -> Any:
+    """Return a setting's value, None where it is the default."""
+    if name == LAST:
+        last = job.network.layers[-1] if job.network.layers else None
+        activation = getattr(last, "activation", "identity")
+        return activation if activation != "identity" else None
+    section, key = name.split(".")
+    value = getattr(getattr(job, section), key)
+    return value if value != type(getattr(job, section)).model_fields[key].default else None
+
+
+def _idle(job: Job) -> Iterator[tuple[str, str, Dependence]]:
+    """Yield the settings without effect, as "name = value with what it depends on"."""
+    for rule in DEPENDENCES:
+        for name in rule.settings:
+            if (value := _value(job, name)) is not None and not rule.effective(job):
+                given = ", ".join(
+                    f"{other} = {getattr(getattr(job, other.split('.')[0]), other.split('.')[1])!r}"
+                    for other in rule.on
+                )
+                yield name, f"{name} = {value!r}|{given}", rule
+
+
+def without_effect(job: Job) -> list[str]:
+    """Return a line for each setting that has no effect in this job."""
+    return [text.replace("|", " has no effect with ") for _, text, _ in _idle(job)]
+
+
+def refuse_without_effect(
+    job: Job, overrides: Sequence[str], origin: str, only_overrides: bool = False
+) -> None:
+    """Refuse a setting that can have no effect, given in the file or an override (or only there).
+
+    overrides: "section.key=value". A setting of the file whose effect an override takes away is not
+    refused: a sweep over optimisers may keep the momentum of one of them.
+    """
+    changed = {text.partition("=")[0].strip() for text in overrides}
+    for name, text, rule in _idle(job):
+        excused = name not in changed and (only_overrides or changed.intersection(rule.on))
+        if rule.refused and not excused:
+            raise EnsyncError(
+                f"{text.replace('|', ' with ')} in {origin}, where it has no effect",
+                rule.wanted,
+                f"remove it or change {' or '.join(rule.on)}",
+            )

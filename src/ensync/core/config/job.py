@@ -1,0 +1,302 @@
+"""The job file: load, override, refuse, dump."""
+
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from ensync.core.config.effects import refuse_without_effect
+from ensync.core.config.layers import KINDS
+from ensync.core.config.schema import Job
+from ensync.core.errors import EnsyncError, leads_nowhere, nearest
+
+DEEPEST = 40  # sections, lists and layers within each other
+LONGEST = 120  # characters of a value or name that an error shows
+
+__all__ = ["Job", "dump_job", "explain_settings", "job_from_dict", "load_job", "override"]
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
+    """Read a job file and apply overrides "section.key=value"; EnsyncError names the key, the
+    value and what is allowed, or what has no effect.
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        beside = [str(p) for p in Path(path).parent.glob("*.toml")]
+        raise EnsyncError(
+            f"no file '{path}'{leads_nowhere(path) or nearest(str(path), beside)}",
+            "a job file (TOML)",
+            "give its path; jobs/ has examples",
+        ) from None
+    except UnicodeDecodeError:
+        raise EnsyncError(
+            f"'{path}' is not a text file", "a job file (TOML)", "check the path"
+        ) from None
+    except IsADirectoryError:
+        raise EnsyncError(
+            f"'{path}' is a directory",
+            "a job file (TOML)",
+            f"give its path; a run that stands there is continued with `ensync resume {path}`",
+        ) from None
+    except OSError as error:
+        raise EnsyncError(
+            f"'{path}' cannot be read ({error.strerror})",
+            "a job file (TOML)",
+            "check the path and its permissions",
+        ) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a ValueError that is no TOMLDecodeError: a number of thousands of digits
+        raise EnsyncError(
+            f"'{path}' is not TOML: {_shown(error) or 'nested too deeply'}",
+            "lines `key = value` under [section] headers",
+            "mend that line",
+        ) from None
+    job = job_from_dict(override(tables, overrides), str(path))
+    refuse_without_effect(job, overrides, str(path))
+    return job
+
+
+def override(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the tables with "section.key=value" put in; a value that is not TOML is taken as a
+    string.
+    """
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and section and key):
+            raise EnsyncError(
+                f"--set {_shown(text)}",
+                "section.key=value",
+                "write for example --set training.epochs=2",
+            )
+        table = tables.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise EnsyncError(
+                f"'{_shown(section)}' is a plain value in the job file",
+                "a section",
+                f"write it as [{section}]",
+            )
+        table[key] = _toml_value(value.strip())
+    return tables
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+
+
+def job_from_dict(tables: dict[str, Any], origin: str = "the job") -> Job:
+    """Check plain tables against the declared settings; EnsyncError for the first mistake and
+    the number of others.
+    """
+    _check_values(tables, origin)
+    try:
+        return Job.model_validate(tables)
+    except ValidationError as error:
+        raise _refusal(error.errors(), origin) from None
+
+
+def _check_values(value: Any, origin: str, name: str = "", depth: int = 0) -> None:
+    """Refuse what no setting can be: numbers beyond 64 bits, text that is no UTF-8 or has zero
+    bytes, a nest of lists without end.
+    """
+    if depth > DEEPEST:
+        raise EnsyncError(
+            f"'{_shown(name)}' in {origin} is nested more than {DEEPEST} deep",
+            "sections with settings, and layers within layers",
+            "correct it",
+        )
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value, 1):
+            _check_values(item, origin, f"{name}.{key}" if name else str(key), depth + 1)
+            if isinstance(key, str):
+                _check_values(key, origin, name or "a section's name", depth + 1)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise EnsyncError(
+            f"{_shown(name)} in {origin} is a number beyond 64 bits",
+            "a smaller number",
+            "correct it",
+        )
+    elif isinstance(value, str) and (
+        "\0" in value or value.encode(errors="replace").decode() != value
+    ):
+        raise EnsyncError(
+            f"{_shown(name)} = {_shown(repr(value))} in {origin}",
+            "UTF-8 text without zero bytes",
+            "correct it",
+        )
+
+
+def _shown(text: object) -> str:
+    """Return text on one line, shortened where a person would not read it all."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 25]}...{line[-20:]}"
+
+
+def _refusal(errors: list[Any], origin: str) -> EnsyncError:
+    first, value = errors[0], _shown(repr(errors[0]["input"]))
+    others = (
+        len({_locate(error["loc"]).name for error in errors}) - 1
+    )  # a union refuses a value once for each of its types
+    more = f" (and {others} more)" if others else ""
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and message.count("|") == 2:
+        given, expected, action = message.split("|")
+        return EnsyncError(f"{given} in {origin}{more}", expected, action)
+    place = _locate(first["loc"])
+    place.name = _shown(place.name)
+    if first["type"] == "extra_forbidden":
+        kind = "section" if place.section is Job else "setting"
+        allowed = [name for name in place.section.model_fields if name != "kind"]
+        return EnsyncError(
+            f"unknown {kind} '{place.name}' in {origin}{nearest(place.key, allowed)}{more}",
+            "one of " + ", ".join(allowed),
+            "correct or remove it",
+        )
+    if first["type"] == "missing":
+        return EnsyncError(
+            f"no '{place.name}' in {origin}{more}",
+            place.meaning,
+            f"add it{place.remedy(', or give ')}",
+        )
+    if first["type"].startswith("union_tag"):
+        given = _shown(first["input"].get("kind", "")) if isinstance(first["input"], dict) else ""
+        return EnsyncError(
+            f"{place.name} of {origin} has "
+            f"{f'kind = {given!r}' if given else 'no kind'}{nearest(str(given), KINDS)}{more}",
+            "one of " + ", ".join(KINDS),
+            "correct it",
+        )
+    what = (message[0].lower() + message[1:]).removeprefix("input should be ")
+    near = (
+        nearest(str(first["input"]), re.findall(r"'([^']*)'", what))
+        if first["type"] == "literal_error"
+        else ""
+    )
+    return EnsyncError(
+        f"{place.name} = {value} in {origin}{near}{more}",
+        f"{what} ({place.meaning})",
+        f"change it there{place.remedy(' or with ')}",
+    )
+
+
+@dataclass
+class Place:
+    """Where a mistake is: its full name, the section, and the key in that section ("" for the
+    section itself).
+    """
+
+    name: str
+    section: type[BaseModel]
+    key: str = ""
+    nested: bool = False
+
+    @property
+    def meaning(self) -> str:
+        """What the setting or section is for."""
+        if self.key in self.section.model_fields:
+            return self.section.model_fields[self.key].description or self.key
+        return (
+            "a section of the job file"
+            if self.section is Job
+            else f"a section [{self.name}]: {str(self.section.__doc__).rstrip('.')}"
+        )
+
+    def remedy(self, before: str) -> str:
+        """How to set it on the command line, where that is possible."""
+        if self.nested or self.section is Job:
+            return ""
+        first = next(iter(self.section.model_fields))
+        return f"{before}--set {self.name if self.key else f'{self.name}.{first}'}=VALUE"
+
+
+def _locate(location: tuple[Any, ...]) -> Place:
+    """Follow an error's location down the sections; layers in a list count from 1 and are told
+    with their kind.
+    """
+    place = Place("", Job)
+    for part in location:
+        if isinstance(part, int) and place.key in LISTS:
+            place = Place(f"{place.name} {part + 1}", place.section, place.key, True)
+        elif place.key in LISTS and part in KINDS:
+            place = Place(f"{place.name} ({part})", KINDS[part], "", True)
+        elif not place.key and isinstance(part, str):
+            name = (
+                part
+                if place.section is Job
+                else f"{place.name}{', ' if place.nested else '.'}{part}"
+            )
+            is_section = place.section is Job and part in Job.model_fields
+            place = (
+                Place(name, _section(part))
+                if is_section
+                else Place(name, place.section, part, place.nested)
+            )
+    return place
+
+
+LISTS = ("layers", "shortcut", "branches")  # settings that hold layers
+
+
+def _section(name: str) -> type[BaseModel]:
+    return Job.model_fields[name].annotation  # type: ignore[return-value]
+
+
+def dump_job(job: Job) -> str:
+    """Return the whole job, defaults included, as TOML that load_job reads back to the same job."""
+    return tomli_w.dumps(job.model_dump(mode="json", exclude_none=True))
+
+
+def explain_settings() -> str:
+    """Return every section and setting with type, default and meaning, for --help."""
+    lines = []
+    for name in Job.model_fields:
+        lines += _explain(f"[{name}]", _section(name))
+    for kind, section in KINDS.items():
+        lines += _explain(f'[[network.layers]] kind = "{kind}"', section)
+    return "\n".join(lines)
+
+
+def _explain(title: str, section: type[BaseModel]) -> list[str]:
+    lines = [f"{title}  {section.__doc__}"]
+    for key, setting in section.model_fields.items():
+        if key != "kind":
+            default = "required" if setting.is_required() else repr(setting.default)
+            lines.append(
+                f"  {key} = {default}  ({_type_name(setting.annotation)})\n      "
+                f"{setting.description}"
+            )
+    return [*lines, ""]
+
+
+def _type_name(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _type_name(typing.get_args(annotation)[0])
+    if origin is typing.Literal:
+        return " | ".join(repr(value) for value in typing.get_args(annotation))
+    if origin in (types.UnionType, typing.Union):
+        return " | ".join(
+            dict.fromkeys(
+                _type_name(part) for part in typing.get_args(annotation) if part is not type(None)
+            )
+        )
+    if origin in (list, tuple):
+        return "list of " + _type_name(typing.get_args(annotation)[0])
+    return (
+        "layer"
+        if annotation in KINDS.values()
+        else getattr(annotation, "__name__", str(annotation))
+    )

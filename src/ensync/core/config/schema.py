@@ -1,0 +1,459 @@
+"""Every setting of a job file, declared once: name, type, default, meaning. The help, the checks
+and the dump come from here.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ensync.core.config.layers import Activation, LayerSettings, Positive, Rate, Section
+
+
+class Data(Section):
+    """Where the prepared dataset lies and how its pixels reach the network."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="the HDF5 file that `ensync data prepare` wrote"
+    )
+    normalization: Literal["standard", "unit", "signed", "none"] = Field(
+        "standard",
+        description="standard: (pixel - mean) / std of each channel of the training set; unit: "
+        "pixel / 255; signed: pixel / 127.5 - 1; none: 0..255",
+    )
+    placement: Literal["auto", "memory", "stream"] = Field(
+        "auto",
+        description="memory: one uint8 copy per node, shared by its ranks; stream: read block by "
+        "block in a windowed shuffle; auto: memory where it fits",
+    )
+
+
+class Network(Section):
+    """Which network: a name of the zoo and its settings, or a list of layers."""
+
+    name: Literal[
+        "mlp",
+        "oregon-mlp",
+        "roy-mlp",
+        "parashar-cnn",
+        "minixception",
+        "minixception-plain",
+        "alexnet",
+        "lenet",
+        "resnet",
+        "vgg",
+        "layers",
+    ] = Field(
+        "mlp",
+        description="mlp, oregon-mlp (784-h1-h2-10, tanh), roy-mlp (784-h-10, logistic), "
+        "convolutional: parashar-cnn, minixception, "
+        "minixception-plain, alexnet, lenet, resnet, vgg; layers: those under [[network.layers]]",
+    )
+    hidden: list[Positive] | None = Field(
+        None,
+        description="widths of the dense layers before the last, [] for none; mlp: [128], "
+        "oregon-mlp: [100, 100], roy-mlp: [100], parashar-cnn: [2048, 512], "
+        "minixception: [64], alexnet: [4096, 4096], lenet: [120, 84]",
+    )
+    activation: Activation | None = Field(
+        None,
+        description="of the hidden layers; mlp: relu, oregon-mlp, lenet: tanh, roy-mlp: logistic",
+    )
+    output_activation: Literal["auto", "softmax", "identity", "tanh", "logistic", "relu"] = Field(
+        "auto",
+        description="auto: softmax with cross_entropy, what the named network has otherwise, "
+        "identity for mlp",
+    )
+    initializer: Literal[
+        "auto",
+        "glorot_uniform",
+        "glorot_normal",
+        "he_uniform",
+        "he_normal",
+        "pytorch",
+        "uniform_0_1",
+        "uniform_pm_half",
+    ] = Field(
+        "auto",
+        description="of the weights; auto: as the network's source, else he_normal before relu "
+        "and glorot_uniform elsewhere; "
+        "biases start at zero (pytorch, uniform_*: drawn as well)",
+    )
+    dropout: Rate | list[Rate] | None = Field(
+        None,
+        description="share of outputs set to zero while training, one for all places or a list; "
+        "mlp, oregon-mlp, roy-mlp: 0, after each hidden layer; "
+        "parashar-cnn: [0.25, 0.25, 0.25, 0.5], after each pooling and the first dense layer; "
+        "alexnet: 0.5, after each hidden dense layer",
+    )
+    width: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="alexnet: factor on the number of its filters and dense units"
+    )
+    depth: Positive | None = Field(
+        None, description="layers with weights; resnet: 6 n + 2 (20); vgg: 11, 13, 16 or 19 (16)"
+    )
+    shortcut: Literal["identity", "projection"] = Field(
+        "identity",
+        description="resnet, where a block changes the shape: every second pixel and channels of "
+        "zeros, or a 1x1 convolution",
+    )
+    batch_norm: Literal["synchronised", "local"] = Field(
+        "synchronised",
+        description="statistics of a batch over all ranks of the network, or of each rank's "
+        "rows, with fewer messages",
+    )
+    layers: list[LayerSettings] | None = Field(
+        None,
+        description="[[network.layers]], each with a kind and that kind's settings, when no name "
+        "is given",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_are_a_name(cls, values: Any) -> Any:
+        """Take a list of layers for the network where no other is named."""
+        if isinstance(values, dict) and "layers" in values and "name" not in values:
+            return {**values, "name": "layers"}
+        return values
+
+    @model_validator(mode="after")
+    def _used(self) -> "Network":
+        """Refuse settings that the named network does not have."""
+        if (self.name == "layers") != bool(self.layers):
+            raise ValueError(
+                f"network.name = '{self.name}' {'with' if self.layers else 'without'} "
+                "[[network.layers]]"
+                "|either the name of a network or a list of layers|remove one of the two"
+            )
+        for setting in ("hidden", "activation", "dropout", "width", "depth", "shortcut"):
+            given, default = getattr(self, setting), type(self).model_fields[setting].default
+            if given != default and self.name not in USERS[setting]:
+                raise ValueError(
+                    f"network.{setting} = {given!r} with network.name = '{self.name}'"
+                    f"|a network that has this setting: {', '.join(USERS[setting])}|remove it or "
+                    "choose another network"
+                )
+        return self
+
+
+PERCEPTRONS = ("mlp", "oregon-mlp", "roy-mlp")
+USERS = {  # the networks that have a setting
+    "hidden": (*PERCEPTRONS, "parashar-cnn", "minixception", "alexnet", "lenet"),
+    "activation": (*PERCEPTRONS, "lenet"),
+    "dropout": (*PERCEPTRONS, "parashar-cnn", "alexnet"),
+    "width": ("alexnet",),
+    "depth": ("resnet", "vgg"),
+    "shortcut": ("resnet",),
+}
+
+
+class Training(Section):
+    """The loop: strategy, length, batch, loss, and when to stop."""
+
+    strategy: Literal["synchronous", "ensemble"] = Field(
+        "synchronous", description="all ranks train one network, or each its own"
+    )
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10, description="passes over the training rows of a network"
+    )
+    batch: Positive | Literal["full"] = Field(
+        64,
+        description="samples behind one step of one network, over all its ranks; 1: a step per "
+        "sample; full: one step per epoch",
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        1, description="of start weights, order, dropout and shards"
+    )
+    loss: Literal["cross_entropy", "mean_squared_error", "half_squared_error"] = Field(
+        "cross_entropy",
+        description="mean_squared_error: mean over the outputs; half_squared_error: half their "
+        "sum (textbook programs)",
+    )
+    targets: tuple[float, float] = Field(
+        (0.0, 1.0),
+        description="targets of the wrong and of the right output, for the squared errors",
+    )
+    label_smoothing: Rate = Field(
+        0.0, description="share of the target spread over all classes, for cross_entropy"
+    )
+    slice: Positive = Field(
+        512,
+        description="samples that go through the network at once, over all its ranks; gradients "
+        "of larger batches are added up slice by slice "
+        "(gradient accumulation), and batch normalisation sees one slice at a time",
+    )
+    weight_average: Rate = Field(
+        0.0,
+        description="share of the old average kept at each step in an exponential moving average "
+        "of the weights, which is then validated and tested, "
+        "with statistics of batch normalisation that are estimated for it from 2,048 training "
+        "rows after each epoch (PyTorch's update_bn); 0: none",
+    )
+    precision: Literal["float32", "bf16", "float64"] = Field(
+        "float32",
+        description="of parameters and arithmetic; bf16: parameters, their gradients and sums in "
+        "float32, the operands of convolutions and what lies between "
+        "layers rounded to 8 bits, where the CPU has AVX512-BF16; float64 is for tests",
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="numba threads per rank; 0: the cores of this rank, from its affinity mask "
+        "and the ranks beside it, "
+        "and fewer of them while steps are faster so, as beside other busy programs",
+    )
+    early_stopping: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="stop a network after so many epochs without a better validation loss; 0: "
+        "never",
+    )
+    best_weights: bool = Field(
+        False,
+        description="test each network with the parameters, or their average, of its best "
+        "validation epoch",
+    )
+    deterministic: bool = Field(
+        False,
+        description="the same bits of every network (of an ensemble: of each of "
+        "ensemble.members) on any number of ranks and threads: each batch is cut into "
+        "virtual_shards, computed one by one and added along a fixed tree. Costs speed, since a "
+        "shard has few rows, and memory of up to five "
+        "gradients; the ranks send as much as without it, half as much more where some hold two "
+        "branches of the tree (3 ranks of 8 shards)",
+    )
+    virtual_shards: Positive = Field(
+        8,
+        description="deterministic: parts of each batch, at least as many as ranks train one "
+        "network, best a multiple of them; another number gives other bits",
+    )
+    watchdog: Annotated[float, Field(ge=0)] = Field(
+        600.0,
+        description="seconds in which no rank gets on (a step, a part of an evaluation, a file; "
+        "compiling does not count) after which the job says who waits for whom and ends; 0: never",
+    )
+    check_replicas: Annotated[int, Field(ge=0)] = Field(
+        0, description="compare the replicas by hash every so many epochs; 0: only at the end"
+    )
+
+    @property
+    def dtype(self) -> str:
+        """The type of parameters and values, as numpy names it."""
+        return "float32" if self.precision == "bf16" else self.precision
+
+
+class Optimizer(Section):
+    """How a gradient becomes a step."""
+
+    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = Field(
+        "adam", description="sgd, momentum and nesterov by PyTorch's formulas"
+    )
+    preset: Literal["pytorch", "keras"] = Field(
+        "pytorch",
+        description="adam, adamw: keras adds epsilon before the second moment's correction of "
+        "its start, and its default is 1e-7",
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        1e-3, description="before the schedule's factor"
+    )
+    momentum: Rate = Field(0.9, description="momentum, nesterov: share of the velocity kept")
+    beta1: Rate = Field(0.9, description="adam, adamw: decay of the first moment")
+    beta2: Rate = Field(0.999, description="adam, adamw: decay of the second moment")
+    epsilon: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="adam, adamw: added to the root of the second moment; pytorch: 1e-8, keras: "
+        "1e-7",
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="added to the gradient (adamw: taken off the weights)"
+    )
+    clip_norm: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="longest gradient; a longer one keeps its direction; 0: any"
+    )
+
+
+class Schedule(Section):
+    """The factor on the learning rate, a function of the step."""
+
+    name: Literal["constant", "step", "cosine"] = Field(
+        "constant", description="shape after the warm-up"
+    )
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="the factor rises linearly to 1 over so many epochs"
+    )
+    step_epochs: Annotated[float, Field(gt=0)] = Field(
+        10.0,
+        description="step: epochs between two reductions, also parts of one; each falls on the "
+        "first step after them",
+    )
+    factor: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="step: what each reduction multiplies by"
+    )
+    minimum: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="cosine: the factor at the end"
+    )
+
+
+class Plateau(Section):
+    """A learning rate that falls when the validation loss does not (Keras' ReduceLROnPlateau)."""
+
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="epochs without a better validation loss before each reduction; 0: never "
+        "reduced",
+    )
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="what each reduction multiplies the rate by"
+    )
+    threshold: Annotated[float, Field(ge=0)] = Field(
+        1e-4, description="by how much a loss must be lower to be better"
+    )
+    minimum: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="rate below which it is not reduced"
+    )
+
+
+class Growth(Section):
+    """A batch and a learning rate that grow at run time (Lee et al. 2019)."""
+
+    every_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="epochs between two growths; 0: none"
+    )
+    batch: Positive = Field(2, description="what each growth multiplies the batch by")
+    largest_batch: Positive = Field(4096, description="batch beyond which neither grows")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="what each growth multiplies the learning rate by"
+    )
+
+
+class Augmentation(Section):
+    """Random changes of the training images, drawn anew for each image and epoch."""
+
+    flip: bool = Field(False, description="mirror every other image left to right")
+    crop: Annotated[int, Field(ge=0)] = Field(
+        0, description="move by up to so many pixels within a frame of zeros"
+    )
+    shift: Rate = Field(
+        0.0,
+        description="move by up to this share of height and width, between pixels; the edge is "
+        "repeated",
+    )
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="turn by up to so many degrees; the edge is repeated"
+    )
+    cutout: Annotated[int, Field(ge=0)] = Field(0, description="side of a square set to the mean")
+    erasing: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="share of images with a rectangle of any shape set to the mean (random "
+        "erasing)",
+    )
+    epochs: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="after so many epochs images are only flipped, if at all, to end on images "
+        "like those of the test; 0: never",
+    )
+
+    def of_epoch(self, epoch: int) -> "Augmentation":
+        """Return the changes of an epoch, counted from 0."""
+        return Augmentation(flip=self.flip) if 0 < self.epochs <= epoch else self
+
+
+class Ensemble(Section):
+    """Members: how many, on which rows, from which start."""
+
+    members: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="networks; 0: one per rank; fewer than ranks: groups train one member "
+        "together; more: ranks take turns",
+    )
+    data: Literal["shards", "bootstrap", "full", "label_skew"] = Field(
+        "shards",
+        description="shards: disjoint; bootstrap: as many rows as there are, drawn with "
+        "replacement; full: everything; label_skew: disjoint, classes uneven",
+    )
+    skew: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="label_skew: Dirichlet concentration; smaller is more uneven"
+    )
+    start: Literal["own", "shared", "synchronous"] = Field(
+        "own",
+        description="own: each member its start weights; shared: the same for all; synchronous: "
+        "trained together for synchronous_epochs first",
+    )
+    synchronous_epochs: Positive = Field(
+        1, description="start = synchronous: epochs trained as one network before the members part"
+    )
+
+
+class Fusion(Section):
+    """How rank 0 makes one prediction of the members'."""
+
+    method: Literal["soft_voting", "hard_voting", "weighted_voting", "weight_averaging"] = Field(
+        "soft_voting",
+        description="mean of outputs; majority; mean weighted by validation accuracy; one "
+        "network with the mean of the parameters (needs a shared start)",
+    )
+
+
+class Checkpoint(Section):
+    """What is kept on disk while training."""
+
+    every_epochs: Annotated[int, Field(ge=0)] = Field(
+        1, description="0: only at the end and on a signal"
+    )
+    every_steps: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="also after so many steps within an epoch (of one sample each: at the next "
+        "multiple of 1,024); 0: never",
+    )
+    keep: Positive = Field(
+        2, description="newest checkpoints kept; the best epoch's is kept besides"
+    )
+
+
+class Output(Section):
+    """Where results go."""
+
+    directory: Annotated[str, Field(min_length=1)] = Field(
+        description="of the run: job.toml, history.jsonl, checkpoints/, result.json"
+    )
+
+
+class Job(Section):
+    """A whole experiment."""
+
+    data: Data
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    training: Training = Training()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    plateau: Plateau = Plateau()
+    growth: Growth = Growth()
+    ensemble: Ensemble = Ensemble()
+    fusion: Fusion = Fusion()
+    checkpoint: Checkpoint = Checkpoint()
+    output: Output
+
+    @model_validator(mode="after")
+    def _together(self) -> "Job":
+        """Refuse settings that contradict each other."""
+        apart = self.training.strategy == "ensemble" and self.ensemble.start == "own"
+        if apart and self.fusion.method == "weight_averaging":
+            raise ValueError(
+                "fusion.method = 'weight_averaging' with ensemble.start = 'own'"
+                "|members with a common start, since the mean of unrelated weights is no network"
+                "|set ensemble.start = 'shared' or 'synchronous', or choose a voting method"
+            )
+        if self.augmentation.cutout and self.augmentation.erasing:
+            raise ValueError(
+                "augmentation.cutout with augmentation.erasing|one way to blank a part of an "
+                "image|set one of them to 0"
+            )
+        if self.training.loss == "cross_entropy" and self.network.output_activation not in (
+            "auto",
+            "softmax",
+        ):
+            raise ValueError(
+                f"network.output_activation = '{self.network.output_activation}' with "
+                "training.loss = 'cross_entropy'"
+                "|softmax outputs, whose logarithm the loss takes"
+                "|leave output_activation at 'auto' or choose a squared error"
+            )
+        return self

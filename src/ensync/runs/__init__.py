@@ -1,0 +1,1 @@
+"""A run: from its start through its lifecycle to its result, and what several runs make."""

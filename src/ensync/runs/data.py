@@ -1,0 +1,264 @@
+"""The dataset of a run: opened by every rank, its images once per node where memory allows, and
+as they were written.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ensync.core.activity import Doing, doing, tick
+from ensync.core.config.schema import Job
+from ensync.core.errors import EnsyncError
+from ensync.mpi.shared_memory import node_shared, release
+from ensync.mpi.world import Comm, agree_any, node_of, on_root, patient_barrier, share
+from ensync.report.console import Console
+from ensync.runs.identity import Identity
+from ensync.runs.memory import is_streamed
+from ensync.storage.blocks import BlockReader
+from ensync.storage.dataset import Change, Dataset, open_dataset
+from ensync.storage.layout import SPLITS
+from ensync.storage.verification import check
+from ensync.training.batches import BLOCK, Feed, normalization
+
+
+@dataclass
+class Feeds:
+    """The three splits that a run works on, and what a network must know of the dataset it is, or
+    was, trained on.
+
+    file: the open dataset, None where there are only pictures. watches: whether this rank looks
+    after the file for its node. other: what the test images are from, where that is not the run's
+    own dataset.
+    """
+
+    identity: Identity
+    train: Feed
+    validation: Feed
+    test: Feed
+    streamed: bool = False
+    file: Dataset | None = None
+    watches: bool = False
+    other: Identity | None = None
+    seen: Change | None = None
+    in_shards: bool = False  # whether a member here reads a shard from the file
+    compared: bool = False
+
+    @property
+    def dataset(self) -> Dataset:
+        """The open dataset."""
+        assert self.file is not None, "only pictures"
+        return self.file
+
+    def tested_on(self) -> dict[str, Any]:
+        """Return which dataset the test images are from, as plain values for a result."""
+        tested = self.other or self.identity
+        return {
+            "path": str(self.dataset.path),
+            "name": tested.name,
+            "fingerprint": tested.fingerprint,
+            "own": self.other is None,
+        }
+
+    @property
+    def checks(self) -> str:
+        """Say whether the images are compared with their digests."""
+        return (
+            "content checked"
+            if self.file is None or self.file.digests or not self.streamed
+            else "content not checked, as the file has no digests"
+        )
+
+    def train_of(self, rows: np.ndarray) -> Feed:
+        """Return the training feed of a member with these rows: streamed, it reads blocks of its
+        own rows.
+        """
+        if not self.streamed or len(rows) == len(self.train):
+            return self.train
+        self.in_shards = True
+        reader = BlockReader(self.dataset, "train", BLOCK.rows, BLOCK.blocks, rows)
+        return Feed(reader, self.train.labels, self.train.mean, self.train.inverse_std)
+
+    def check_shards(self, comm: Comm) -> None:
+        """Compare the training images with their digests where members read shards of them, of
+        which no block has a digest. Collective, and done once.
+
+        One rank of each node reads all of them, as one epoch does.
+        """
+        if (
+            not self.streamed
+            or self.compared
+            or not self.dataset.digests
+            or not agree_any(comm, self.in_shards)
+        ):
+            return
+        self.compared = True
+        _check_content(comm, self, ("train",))
+
+    def check_unchanged(self, comm: Comm, console: Console) -> None:
+        """Look after the file, and refuse to go on where what is streamed was written to; other
+        changes are told once. Collective.
+
+        Images that are in memory stay what they were. So do those that are streamed from a file
+        that was replaced or removed.
+        """
+        found = [
+            change
+            for change in share(comm, self.file.changed() if self.file and self.watches else None)
+            if change
+        ]
+        if not found or (self.seen is not None and not self.streamed):
+            return
+        self.seen = next((change for change in found if change.in_place), found[0])
+        if self.streamed and self.seen.in_place:
+            raise EnsyncError(
+                f"the dataset {self.dataset.path} {self.seen.what} while the run reads from it",
+                "a file that stays as it is while it is streamed",
+                "look at it with `ensync data verify`, and `ensync resume` from the newest "
+                "checkpoint",
+            )
+        console.warn(
+            f"the dataset {self.dataset.path} {self.seen.what} while the run trains; it goes on "
+            "with the images that it found at its start"
+        )
+
+    def close(self) -> None:
+        """Give the images' memory and the file back; no split can be read any more. Collective."""
+        for feed in (self.train, self.validation, self.test):
+            if isinstance(feed.images, np.ndarray):
+                release(feed.images)
+        if self.file is not None:
+            self.file.close()
+
+
+def open_feeds(comm: Comm, job: Job, accept: Callable[[Dataset], Identity] = Identity.of) -> Feeds:
+    """Open the job's dataset on every rank, its images as they were written. Collective.
+
+    accept(dataset): return the identity that the run goes by, or raise EnsyncError because it is
+    another's dataset.
+    """
+    return _open(comm, job, job.data.path, accept, SPLITS)
+
+
+def open_other(comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity]) -> Feeds:
+    """Open another dataset for its test images only, which are normalised as the run's own.
+    Collective.
+    """
+    feeds = _open(comm, job, path, accept, ("test",))
+    return replace(feeds, other=Identity.of(feeds.dataset))
+
+
+def only_pictures(identity: Identity, job: Job, images: np.ndarray) -> Feeds:
+    """Return feeds of nothing but pictures uint8 (n, height, width, channels) to be classified,
+    without labels and without a file.
+    """
+    none = _nothing(identity, job)
+    return Feeds(identity, none, none, pictures(none, images))
+
+
+def pictures(like: Feed, images: np.ndarray) -> Feed:
+    """Return a feed of pictures uint8 (n, height, width, channels) without labels, normalised as
+    another feed.
+    """
+    return Feed(
+        images.reshape(len(images), -1),
+        np.zeros(len(images), np.int64),
+        like.mean,
+        like.inverse_std,
+    )
+
+
+def _nothing(identity: Identity, job: Job) -> Feed:
+    shift = normalization(
+        job.data.normalization, identity.mean, identity.std, np.dtype(job.training.dtype)
+    )
+    return Feed(np.zeros((0, identity.features), np.uint8), np.zeros(0, np.int64), *shift)
+
+
+def _open(
+    comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity], splits: Sequence[str]
+) -> Feeds:
+    dataset, identity = _open_everywhere(comm, path, accept)
+    streamed = on_root(comm, lambda: is_streamed(job, dataset))
+    none = _nothing(identity, job)
+
+    def feed(split: str) -> Feed:
+        if split not in splits:
+            return none
+        rows, labels = dataset.sizes[split], dataset.labels(split)
+        if streamed:
+            return Feed(
+                BlockReader(dataset, split, BLOCK.rows, BLOCK.blocks, labels=labels),
+                labels,
+                none.mean,
+                none.inverse_std,
+            )
+        images = node_shared(
+            comm,
+            (rows, dataset.features),
+            np.uint8,
+            lambda out: dataset.read_into(split, 0, rows, out),
+        )
+        return Feed(images, labels, none.mean, none.inverse_std)
+
+    node = node_of(comm)
+    watches = node.rank == 0
+    node.Free()
+    feeds = Feeds(
+        identity, feed("train"), feed("validation"), feed("test"), streamed, dataset, watches
+    )
+    if not streamed:
+        _check_content(comm, feeds, splits)
+    return feeds
+
+
+def _open_everywhere(
+    comm: Comm, path: str | os.PathLike[str], accept: Callable[[Dataset], Identity]
+) -> tuple[Dataset, Identity]:
+    """Open one dataset on every rank and return it with what `accept` makes of it, the same for
+    all. Collective.
+    """
+    on_root(comm, lambda: _accepted(path, accept))  # the sentence about a bad file, once
+    dataset, failure = None, None
+    try:
+        dataset = open_dataset(path)
+    except EnsyncError as error:
+        failure = error
+    found = share(comm, failure or (dataset.fingerprint if dataset else ""))
+    for rank, one in enumerate(found):
+        if isinstance(one, EnsyncError):
+            raise one
+        if one != found[0]:
+            raise EnsyncError(
+                f"rank {rank} finds another dataset at {path} than rank 0",
+                "the same file on every node",
+                "copy one file to all nodes, or share it",
+            )
+    assert dataset is not None
+    return dataset, accept(dataset)
+
+
+def _accepted(path: str | os.PathLike[str], accept: Callable[[Dataset], Identity]) -> None:
+    with open_dataset(path) as dataset:
+        accept(dataset)
+
+
+def _check_content(comm: Comm, feeds: Feeds, splits: Sequence[str]) -> None:
+    """Refuse images and labels that are not as they were written; one rank of each node looks.
+    Collective.
+    """
+    images = {split: getattr(feeds, split).images for split in splits}
+    held = {split: array for split, array in images.items() if isinstance(array, np.ndarray)}
+    failure = None
+    if feeds.watches:
+        try:
+            with doing(Doing.READING):
+                check(feeds.dataset, held, splits, lambda *_: tick())
+        except EnsyncError as error:
+            failure = error
+    patient_barrier(comm)  # the others sleep, for the threads that look
+    if heard := [one for one in share(comm, failure) if one is not None]:
+        feeds.close()
+        raise heard[0]

@@ -1,0 +1,171 @@
+"""What a run says of itself before it starts: versions, places, data, network, and what would be
+better.
+"""
+
+import os
+
+import numpy as np
+
+from ensync.kernels.bf16_gain import bf16_gain
+from ensync.mpi.world import mpi_description
+from ensync.nn.layers import walk
+from ensync.nn.network import Network
+from ensync.nn.normalization import BatchNormalization
+from ensync.report import tables
+from ensync.report.console import Console
+from ensync.report.text import plural
+from ensync.runs.launch import Place, versions
+from ensync.runs.plan import lacking
+from ensync.runs.session import Session
+from ensync.training.trainer import Trainee
+
+SHOWN = 32  # ranks whose processes are listed
+WORTH = 1.2  # speed of bf16 over float32, below which its lesser accuracy is for nothing
+
+
+def show_place(console: Console, place: Place) -> None:
+    """Say where the run runs and on which data."""
+    feeds, where = place.feeds, place.topology
+    console.lines(
+        tables.pairs(
+            {
+                "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+                "MPI": mpi_description(),
+                "running on": tables.places(where.size, place.threads, where.node_names),
+                "processes": _processes(place.processes),
+                "dataset": f"{feeds.dataset.path}: {len(feeds.train):,} train, "
+                f"{len(feeds.validation):,} validation, {len(feeds.test):,} test, "
+                + " x ".join(map(str, feeds.dataset.shape))
+                + (f", streamed, {feeds.checks}" if feeds.streamed else ""),
+                "kernels": f"compiled or loaded in {place.compile_seconds:.1f} s",
+            }
+        )
+    )
+
+
+def show_run(console: Console, place: Place, session: Session) -> None:
+    """Say what is trained by whom on which rows, and what would be better."""
+    job, trainee = session.job, next(iter(session.trainees.values()))
+    console.lines(
+        [
+            *tables.pairs(
+                {
+                    "network": _network(job.network.name, trainee.network),
+                    "shards": _shards(place, session),
+                    "strategy": f"{job.training.strategy}, batch {trainee.batch:,}, "
+                    f"{job.training.epochs} epochs, {job.optimizer.name} "
+                    f"{job.optimizer.learning_rate:g}",
+                }
+            ),
+            "",
+        ]
+    )
+    _advise(console, place, session)
+    _warn_of_classes(console, place, session)
+
+
+def _warn_of_classes(console: Console, place: Place, session: Session) -> None:
+    """Say on rank 0 which members of an ensemble never see some of the classes."""
+    if session.comm.rank or not (
+        found := lacking(session.job, place.feeds.train.labels, session.plan.members)
+    ):
+        return
+    listed = ", ".join(
+        f"member {member} of {plural(count, 'class', 'classes')}"
+        for member, count in list(found.items())[:5]
+    )
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    console.warn(
+        f"{len(found)} of {session.plan.members} members have no training image of some classes: "
+        f"{listed}{more}; "
+        "take fewer members, or ensemble.data = 'full'"
+    )
+
+
+def _processes(numbers: list[int]) -> str:
+    shown = ", ".join(f"rank {rank}: {number}" for rank, number in enumerate(numbers[:SHOWN]))
+    return shown + (f", and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else "")
+
+
+def _network(name: str, network: Network) -> str:
+    layers = [x for x in network.layers if x.parameters]
+    widths = [
+        network.shape,
+        *(s for x, s in zip(network.layers, network.shapes, strict=True) if x.parameters),
+    ]
+    chain = (
+        "-".join(str(int(np.prod(s))) for s in widths)
+        if all(len(s) == 1 for s in widths[1:])
+        else " x ".join(map(str, network.shape))
+    )
+    return (
+        f"{name} {chain}: {len(layers)} layers with parameters, {len(network.parameters):,} "
+        "parameters"
+    )
+
+
+def _shards(place: Place, session: Session) -> str:
+    job, trainee = session.job, next(iter(session.trainees.values()))
+    if session.plan.members > 1:
+        return (
+            f"{len(trainee.rows):,} of {len(place.feeds.train):,} training rows for each of "
+            f"{session.plan.members} members ({job.ensemble.data})"
+        )
+    size, parts = (
+        session.comm.size,
+        f"{job.training.virtual_shards} virtual shards, dealt out to "
+        if job.training.deterministic
+        else "",
+    )
+    return (
+        f"each batch of {trainee.batch:,} cut {'into' if parts else 'among'} {parts}{size} "
+        f"rank{'s' * (size > 1)}"
+    )
+
+
+def _advise(console: Console, place: Place, session: Session) -> None:
+    job, where, trainee = session.job, place.topology, next(iter(session.trainees.values()))
+    cores, size = os.cpu_count() or 1, session.plan.comm.size
+    if where.ranks_on_node * place.threads > cores:
+        fewer = max(1, cores // where.ranks_on_node)
+        console.warn(
+            f"{where.ranks_on_node} ranks x {plural(place.threads, 'thread')} share "
+            f"{plural(cores, 'core')} of this node; start fewer ranks"
+            + (f" or give --set training.threads={fewer}" if fewer < place.threads else "")
+        )
+    if job.training.batch != "full" and job.training.batch > len(trainee.rows):
+        console.advise(
+            f"training.batch = {job.training.batch:,} is more than the {len(trainee.rows):,} "
+            "training rows, so each step takes all of them"
+        )
+    if trainee.batch < size:
+        console.advise(
+            f"a batch of {trainee.batch} leaves {size - trainee.batch} of {size} ranks without a "
+            "sample in each step; "
+            f"give --set training.batch={size} or more, or train an ensemble"
+        )
+    if job.training.precision == "bf16" and (gain := bf16_gain()) < WORTH:
+        console.advise(
+            f"products of bf16 run at {gain:.1f} times the speed of float32's on this CPU; "
+            "training.precision = 'float32' is as fast, and more exact"
+        )
+    if (kept := start_kept(trainee)) > 0.05:
+        console.advise(
+            f"after the {trainee.starts[-1]:,} steps of this run the moving statistics of batch "
+            f"normalisation still keep {kept:.0%} of their start, "
+            "so that validation and test fall far behind training, as with Keras and PyTorch; "
+            "train for more steps, by more epochs or smaller batches"
+        )
+
+
+def start_kept(trainee: Trainee) -> float:
+    """Return the share of their start (means of 0, variances of 1) that the moving statistics of
+    batch normalisation keep to the end of the run.
+    """
+    momenta = [
+        layer.momentum
+        for layer in walk(trainee.network.layers)
+        if isinstance(layer, BatchNormalization)
+    ]
+    slices = -(-trainee.batch // trainee.job.training.slice)
+    return max(momenta) ** (trainee.starts[-1] * slices) if momenta else 0.0

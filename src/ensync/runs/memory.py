@@ -1,0 +1,215 @@
+"""What a job needs of a node's memory, known before any of it is taken, and whether it is there."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ensync.core.config.schema import Job
+from ensync.core.errors import EnsyncError
+from ensync.core.resources import Memory, node_memory, process_memory
+from ensync.core.sharding import groups
+from ensync.nn import zoo
+from ensync.nn.memory import counted
+from ensync.nn.optimizers import Optimizer
+from ensync.report.text import plural, size
+from ensync.storage.layout import SPLITS
+from ensync.training.batches import BLOCK
+from ensync.training.trainer import largest_batch
+from ensync.training.virtual_shards import meets
+
+SHARE_OF_MEMORY = 0.5  # of what can be had; beyond it the dataset is streamed
+KERNELS = 64 << 20  # bytes that compiled kernels take in each rank
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a job takes: the images once on a node, and of each rank weights (with
+    gradient, optimiser and copies), batches and kernels.
+    """
+
+    ranks: int
+    images: int
+    weights: int
+    batches: int
+
+    @property
+    def rank(self) -> int:
+        """Bytes of each rank."""
+        return self.weights + self.batches + KERNELS
+
+    def of_node(self, ranks: int) -> int:
+        """Bytes of a node with so many of the job's ranks."""
+        return self.images + min(ranks, self.ranks) * self.rank
+
+    def parts(self, ranks: int) -> str:
+        """What it is made of there, in words."""
+        return (
+            f"{plural(min(ranks, self.ranks), 'rank')} x ({size(self.weights)} of weights and "
+            f"optimiser + {size(self.batches)} of batches + {size(KERNELS)} of code) + "
+            f"{size(self.images)} of images"
+        )
+
+
+@dataclass(frozen=True)
+class Having:
+    """What a rank can have: its node, the memory there, and the limit of its own process."""
+
+    node: str
+    shared: Memory
+    own: Memory
+
+
+def having() -> Having:
+    """Return what this process can have."""
+    return Having(platform.node(), node_memory(), process_memory())
+
+
+class Data(Protocol):
+    """What must be known of a dataset: an open one, or the identity of one."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        ...
+
+    @property
+    def features(self) -> int:
+        """Values, and bytes, of an image."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        ...
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each split."""
+        ...
+
+
+def is_streamed(job: Job, dataset: Data) -> bool:
+    """Return whether images are read in blocks while training, as the job says or memory asks
+    for.
+    """
+    if job.data.placement != "auto":
+        return job.data.placement == "stream"
+    return sum(dataset.sizes.values()) * dataset.features > SHARE_OF_MEMORY * node_memory().bytes
+
+
+def rows_at_once(job: Job, train_rows: int, ranks: int) -> int:
+    """Return how many samples go through a network at once: a rank's share, or a virtual shard,
+    of a slice of the batch.
+    """
+    largest = min(job.training.slice, largest_batch(job), train_rows)
+    return -(-largest // (job.training.virtual_shards if job.training.deterministic else ranks))
+
+
+def need_of(
+    job: Job, dataset: Data, ranks: int, trains: bool = True, splits: Sequence[str] = SPLITS
+) -> Need:
+    """Return what a job needs on so many ranks, or the test of its run (trains = False); arrays of
+    a few numbers are left out.
+
+    splits: whose images are read.
+    """
+    members = 1 if job.training.strategy == "synchronous" else job.ensemble.members or ranks
+    teams = groups(ranks, members) if trains else groups(1, 1)
+    mine, together = (
+        max(len(team.members) for team in teams),
+        min(len(team.ranks) for team in teams) if trains else ranks,
+    )
+    try:
+        weights, batches = _of_network(job, dataset, together, trains)
+    except MemoryError:
+        weights, batches = 1 << 62, 0
+    streamed, labels = is_streamed(job, dataset), 8 * sum(dataset.sizes.values())
+    blocks = (
+        sum(min(BLOCK.rows * (BLOCK.blocks + 1), dataset.sizes[split]) for split in splits)
+        * dataset.features
+    )
+    scores = (dataset.sizes["test"] + dataset.sizes["validation"]) * dataset.classes * 8
+    return Need(
+        ranks,
+        0 if streamed else sum(dataset.sizes[split] for split in splits) * dataset.features,
+        mine * weights,
+        mine * batches + labels + scores + (blocks if streamed else 0),
+    )
+
+
+def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int, int]:
+    """Return the bytes of weights (with gradient, slots and copies) and of batches of one member
+    on one rank.
+    """
+    shares = job.training.virtual_shards
+    rows = rows_at_once(job, dataset.sizes["train"], ranks)
+    with counted() as count:
+        network = zoo.build(job, dataset.shape, dataset.classes, rows)
+        vector = network.parameters.nbytes + network.statistics.nbytes
+        twins = (
+            -(-shares // ranks) - 1
+            if job.training.deterministic and meets(network) and trains
+            else 0
+        )
+        batches = (count.bytes - 2 * vector) * (1 + twins)
+        slots = len(Optimizer(job.optimizer, 0, network.dtype).slots) if trains else 0
+    return (_copies(job) + slots + 2 * twins if trains else 4) * vector, max(0, batches)
+
+
+def _copies(job: Job) -> int:
+    """Return how many vectors of all parameters a trained member has beside its slots: itself, its
+    gradient, and copies of it.
+
+    After the training its test takes a spare network and a copy for the fusion, when gradient and
+    slots are still there.
+    """
+    t = job.training
+    sliced = min(t.slice, largest_batch(job)) < largest_batch(job)
+    return 2 + 3 + 2 * bool(t.weight_average) + bool(t.best_weights) + sliced
+
+
+def shortage(needs: Sequence[Need], all_ranks: Sequence[Having]) -> EnsyncError | None:
+    """Return the refusal where a node, or the limit of a process, has less than one of the
+    needs; the same for the same arguments.
+    """
+    nodes: dict[str, list[Having]] = {}
+    for each in all_ranks:
+        nodes.setdefault(each.node, []).append(each)
+    for need in needs:
+        for node, here in nodes.items():
+            shared, own = (
+                min((h.shared for h in here), key=_bytes),
+                min((h.own for h in here), key=_bytes),
+            )
+            for asked, left in ((need.of_node(len(here)), shared), (need.images + need.rank, own)):
+                if asked > left.bytes:
+                    return EnsyncError(
+                        f"the job needs about {size(asked)} of memory on {node} "
+                        f"({need.parts(len(here))})",
+                        f"at most {size(left.bytes)}, which {left.bound} leaves",
+                        _advice(need, len(here)),
+                    )
+    return None
+
+
+def _bytes(memory: Memory) -> float:
+    return memory.bytes
+
+
+def _advice(need: Need, ranks: int) -> str:
+    """Return what to lower, the largest part first."""
+    advice = {
+        "take a smaller network": need.weights,
+        "lower training.batch or training.slice": need.batches,
+        "set data.placement = 'stream'": need.images / min(ranks, need.ranks),
+    }
+    largest = sorted(advice, key=lambda each: -advice[each])
+    fewer = ["start fewer ranks on a node"] if min(ranks, need.ranks) > 1 else []
+    return ", or ".join(
+        [
+            *largest[:1],
+            *fewer,
+            *[each for each in largest[1:] if advice[each] > 0.1 * need.of_node(1)],
+        ]
+    )

@@ -1,0 +1,305 @@
+"""The test result of a run, from the ranks that trained it or from its checkpoint: each member's
+answers, fused.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ensync.core.activity import Doing, doing
+from ensync.core.config.schema import Job
+from ensync.core.errors import EnsyncError
+from ensync.core.fusion import winners
+from ensync.mpi.allreduce import Allreduce
+from ensync.mpi.world import Comm, alone, on_root
+from ensync.nn.network import Network
+from ensync.runs.data import Feeds
+from ensync.runs.identity import Identity
+from ensync.runs.scores import Panel, average, figures, voting_weights
+from ensync.runs.session import Session, build_network
+from ensync.runs.state import Loaded
+from ensync.training.evaluation import estimate_statistics
+from ensync.training.position import UNUSABLE, Position
+from ensync.training.trainer import TESTED, first_kept
+
+METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
+
+
+@dataclass
+class Voter:
+    """One member as this rank has it: its network, and which block of the rows this rank answers
+    for.
+    """
+
+    member: int
+    network: Network
+    size: int
+    rank: int
+    speaks: bool  # whether this rank hands its parameters to a weight average
+
+
+@dataclass
+class Jury:
+    """All members' answers on the test and the validation split, ready to be fused. The same
+    calls on every rank.
+    """
+
+    comm: Comm
+    job: Job
+    feeds: Feeds
+    test: Panel
+    validation: Panel
+    vectors: list[tuple[int, np.ndarray, np.ndarray]]
+    network: Network  # like-built, free to be overwritten
+    ended: dict[int, str]  # why training ended, by member
+    remembered: tuple[np.ndarray, int] | None = (
+        # how many validation images each member had right, and of how many, where they are not at
+        # hand
+        None
+    )
+    sent: dict[str, int] = field(
+        default_factory=dict
+    )  # bytes that a fusion handed to MPI, over all ranks
+    predictions: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # on rank 0, labels int64 (rows,) by fusion
+
+    def fuse(self, method: str, upto: int | None = None) -> dict[str, Any] | None:
+        """Return on rank 0 the test figures of a fusion, {"refused": why} where it makes no
+        sense; None elsewhere. Collective.
+        """
+        if why := self._obstacle(method):
+            return {"refused": why} if self.comm.rank == 0 else None
+        weights = voting_weights(method, self.test, *self.validated)
+        if method == "weight_averaging":
+            panel, weights = self._averaged(weights), np.ones(1)
+            votes = panel.votes(self.comm, "soft_voting", weights)
+        else:
+            panel = self.test
+            votes = panel.votes(self.comm, method, weights, upto)
+        self.sent[method] = (self.comm.size - 1) * len(panel.feed) * panel.classes * 8
+        if votes is None:
+            return None
+        self.predictions[method] = winners(votes)
+        return figures(
+            votes,
+            self.test.feed.labels,
+            self.network.loss.is_cross_entropy and method != "hard_voting",
+        )  # shares of votes are no probabilities
+
+    def _obstacle(self, method: str) -> str:
+        if not len(self.test.feed):
+            return "the dataset has no test images"
+        if not self.test.present:
+            return "no member is left: " + "; ".join(
+                f"{m}: {why}" for m, why in self.test.excluded.items()
+            )
+        right, rows = self.validated
+        if method == "weighted_voting" and self.test.members > 1 and not rows:
+            return "the dataset has no validation images to weigh the members by"
+        if method == "weighted_voting" and (right[self.test.present] < 0).any():
+            return (
+                "the checkpoint does not tell how the members did on the validation images, "
+                "and these are not at hand"
+            )
+        if (
+            method == "weight_averaging"
+            and len(self.network.statistics)
+            and len(self.test.present) > 1
+            and not len(self.feeds.train)
+        ):
+            return (
+                "batch normalisation takes its statistics anew from the training images, and "
+                "these are not at hand"
+            )
+        if (
+            method == "weight_averaging"
+            and self.test.members > 1
+            and self.job.ensemble.start == "own"
+        ):
+            return (
+                "the members started from different weights, whose mean is no network; set "
+                "ensemble.start = 'shared' or 'synchronous'"
+            )
+        return ""
+
+    @property
+    def validated(self) -> tuple[np.ndarray, int]:
+        """How many validation images each member has right, int64 (members,), and how many there
+        are.
+        """
+        return self.remembered or (self.validation.correct, len(self.validation.feed))
+
+    def _averaged(self, weights: np.ndarray) -> Panel:
+        deterministic = self.job.training.deterministic
+        average(self.comm, self.vectors, weights, self.network, deterministic)
+        if len(self.test.present) > 1:
+            rows = np.arange(len(self.feeds.train), dtype=np.int64)
+            estimate_statistics(
+                self.network,
+                self.feeds.train,
+                rows,
+                self.job,
+                Allreduce(alone() if deterministic else self.comm),
+            )
+        panel = Panel(self.test.feed, 1, self.test.classes, deterministic)
+        panel.ask(0, self.network, self.comm.size, self.comm.rank)
+        return panel
+
+    @property
+    def member_accuracies(self) -> list[float | None]:
+        """Test accuracy of each member, None of those left out."""
+        return self._accuracies(self.test)
+
+    @property
+    def validation_accuracies(self) -> list[float | None]:
+        """Validation accuracy of each member, None of those left out."""
+        return self._accuracies(self.validation)
+
+    def _accuracies(self, panel: Panel) -> list[float | None]:
+        rows, out = len(panel.feed), self.test.excluded
+        return [
+            None if m in out or not rows else float(panel.correct[m] / rows)
+            for m in range(panel.members)
+        ]
+
+
+def gather_jury(
+    comm: Comm,
+    job: Job,
+    feeds: Feeds,
+    ended: dict[int, str],
+    voters: Iterable[Voter],
+    failed: dict[int, str],
+) -> Jury:
+    """Let every voter answer on test and validation. Collective."""
+    members = len(ended)
+    spare = build_network(job, feeds.identity, comm.size)
+    test, validation = (
+        Panel(feed, members, feeds.identity.classes, job.training.deterministic)
+        for feed in (feeds.test, feeds.validation)
+    )
+    vectors = []
+    for voter in voters:
+        with doing(Doing.EVALUATING):
+            for panel in (test, validation):
+                panel.ask(voter.member, voter.network, voter.size, voter.rank)
+        if voter.speaks:
+            vectors.append(
+                (voter.member, voter.network.parameters.copy(), voter.network.statistics.copy())
+            )
+    test.settle(comm, failed)
+    validation.settle(comm, failed)
+    return Jury(comm, job, feeds, test, validation, vectors, spare, ended)
+
+
+def jury_of_session(session: Session) -> Jury:
+    """Return the jury of a trained session; each member answers on the ranks that trained it.
+    Collective.
+    """
+
+    def voters() -> Iterable[Voter]:
+        group = session.plan.comm
+        for member, trainee in session.trainees.items():
+            with trainee.using(TESTED) as network:
+                yield Voter(
+                    member,
+                    network,
+                    group.size,
+                    group.rank,
+                    session.plan.owners[member] == session.comm.rank,
+                )
+
+    return gather_jury(
+        session.comm, session.job, session.feeds, session.ended(), voters(), session.failed
+    )
+
+
+def jury_of_files(
+    comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequence[int] | None = None
+) -> Jury:
+    """Return the jury of a checkpoint; each member answers on all ranks of `comm`, whatever
+    trained it. Collective.
+    """
+    state = loaded.state
+    ended = {
+        m: Position(p["epoch"], finished=p["finished"]).ended(job.training.epochs)
+        for m, p in enumerate(loaded.attributes["positions"])
+    }
+    failed = {m: why for m, why in ended.items() if why.startswith(UNUSABLE)}
+    if only is not None:
+        failed |= {m: "not asked" for m in range(state.members) if m not in only}
+
+    def voters() -> Iterable[Voter]:
+        network = build_network(job, feeds.identity, comm.size)
+        for member in range(state.members):
+            fill_network(network, loaded, loaded.member(comm, member), feeds.identity)
+            yield Voter(member, network, comm.size, comm.rank, comm.rank == 0)
+
+    jury = gather_jury(comm, job, feeds, ended, voters(), failed)
+    if not len(feeds.validation) and feeds.identity.sizes["validation"]:
+        jury.remembered = loaded.validated(comm), feeds.identity.sizes["validation"]
+    return jury
+
+
+def fill_network(
+    network: Network, loaded: Loaded, found: dict[str, np.ndarray], identity: Identity
+) -> None:
+    """Put what a member is tested with into a like-built network; EnsyncError when it does not
+    fit.
+    """
+    chosen = first_kept(found)
+    for name, target in (("parameters", network.parameters), ("statistics", network.statistics)):
+        values = chosen.get(name)
+        if values is None or values.shape != target.shape:
+            shape = "none" if values is None else values.shape
+            raise EnsyncError(
+                f"{loaded.path} has {name} {shape}",
+                f"{target.shape}, as its job describes the network for {identity}",
+                "use the checkpoint with its own job",
+            )
+        target[:] = values
+
+
+def report_of(jury: Jury, methods: Sequence[str], seconds: float) -> dict[str, Any] | None:
+    """Return on rank 0 the result of a run as plain values, for result.json; None elsewhere.
+    Collective.
+    """
+    fused = {method: jury.fuse(method) for method in methods}
+    if jury.comm.rank:
+        return None
+    return {
+        "format": "ensync-result",
+        "version": 1,
+        "job": jury.job.model_dump(mode="json", exclude_none=True),
+        "seconds": seconds,
+        "test": fused,
+        "members": jury.member_accuracies,
+        "excluded": {str(m): why for m, why in jury.test.excluded.items()},
+        "validation_accuracy": jury.validation_accuracies,
+        "ended": list(jury.ended.values()),
+        "dataset": jury.feeds.tested_on(),
+    }
+
+
+def predict(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, method: str) -> np.ndarray | None:
+    """Return on rank 0 the fused votes float64 `(images, classes)` for the test images of
+    `feeds`. Collective.
+    """
+    jury = jury_of_files(comm, loaded, job, feeds)
+    if why := jury._obstacle(method):
+        on_root(comm, lambda: _refuse(method, why))
+    weights = voting_weights(method, jury.test, *jury.validated)
+    if method == "weight_averaging":
+        return jury._averaged(weights).votes(comm, "soft_voting", np.ones(1))
+    return jury.test.votes(comm, method, weights)
+
+
+def _refuse(method: str, why: str) -> None:
+    raise EnsyncError(
+        f"fusion {method} is not possible ({why})",
+        "members that can be fused",
+        "choose another --method",
+    )

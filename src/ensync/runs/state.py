@@ -1,0 +1,288 @@
+"""A run's state on disk and back: members gathered on rank 0, one file, any number of ranks."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensync import __version__
+from ensync.core.config.job import Job, job_from_dict
+from ensync.core.errors import EnsyncError
+from ensync.mpi.allreduce import gather_to_root
+from ensync.mpi.exchange import arrays_from_root, arrays_to_root
+from ensync.mpi.world import Comm, on_root
+from ensync.report.history import thin
+from ensync.runs.content import VERSION, check
+from ensync.runs.identity import Identity, same
+from ensync.runs.plan import Plan
+from ensync.storage.checkpoint import (
+    Found,
+    checkpoint_name,
+    fill_arrays,
+    load_checkpoint,
+    load_newest_valid,
+    prune,
+    save_checkpoint,
+)
+from ensync.storage.dataset import Dataset
+from ensync.storage.lock import confirm, describe_holder
+from ensync.training.position import Position
+from ensync.training.trainer import Trainee
+
+# whose records a run keeps in memory and in its checkpoints; beyond it the older ones are thinned
+# out
+LIMIT_EPOCHS = 2_000
+
+
+@dataclass
+class RunState:
+    """What rank 0 knows of a run besides the members' vectors; the same on all ranks after
+    loading.
+    """
+
+    job: Job
+    members: int
+    fingerprint: str  # of the dataset
+    identity: Identity | None  # of the dataset; None in a checkpoint of version 1
+    history: list[dict[str, Any]] = field(default_factory=list)
+    elapsed: float = 0.0  # seconds of the run before this start
+    best_checkpoint: str = ""
+    best_accuracy: float = -1.0
+
+    def attributes(self) -> dict[str, Any]:
+        """Plain values for the checkpoint's attributes."""
+        return {
+            "kind": "run",
+            "version": VERSION,
+            "creator": f"ensync {__version__}",
+            "job": self.job.model_dump(mode="json", exclude_none=True),
+            "members": self.members,
+            "fingerprint": self.fingerprint,
+            "dataset": self.identity.as_dict() if self.identity else None,
+            "history": self.history,
+            "elapsed": self.elapsed,
+            "best_checkpoint": self.best_checkpoint,
+            "best_accuracy": self.best_accuracy,
+        }
+
+
+def gather_members(
+    comm: Comm, plan: Plan, trainees: dict[int, Trainee]
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Return on rank 0 all members' vectors as "members/0000/name" and their positions; empty
+    elsewhere. Collective.
+    """
+    for trainee in trainees.values():
+        trainee.complete()
+    mine = {
+        m: t.position.as_dict() | {"updates": t.optimizer.steps}
+        for m, t in trainees.items()
+        if plan.owners[m] == comm.rank
+    }
+    gathered = gather_to_root(comm, mine)
+    arrays: dict[str, np.ndarray] = {}
+    for member, owner in enumerate(plan.owners):
+        part = arrays_to_root(comm, owner, trainees[member].vectors if comm.rank == owner else None)
+        if comm.rank == 0 and part is not None:
+            arrays |= {f"members/{member:04d}/{name}": values for name, values in part.items()}
+    if gathered is None:
+        return {}, []
+    positions = {member: position for part in gathered for member, position in part.items()}
+    return arrays, [positions[member] for member in range(plan.members)]
+
+
+def save(
+    comm: Comm, directory: Path, state: RunState, plan: Plan, trainees: dict[int, Trainee]
+) -> str:
+    """Write the run's checkpoint and remove the oldest ones; return its file name. Collective:
+    all ranks hear of a full disk.
+    """
+    arrays, positions = gather_members(comm, plan, trainees)
+    if len(state.history) > LIMIT_EPOCHS * state.members:
+        state.history = _thinned(state.history, positions)
+
+    def write() -> str:
+        name = checkpoint_name(
+            min(p["epoch"] for p in positions), sum(p["updates"] for p in positions)
+        )
+        if state.history:
+            _note_best(state, name)
+        confirm(directory.parent)
+        save_checkpoint(directory / name, state.attributes() | {"positions": positions}, arrays)
+        prune(
+            directory,
+            state.job.checkpoint.keep,
+            [state.best_checkpoint] if state.best_checkpoint else [],
+        )
+        return name
+
+    return on_root(comm, write)
+
+
+def _thinned(
+    history: list[dict[str, Any]], positions: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return fewer records of older epochs; those of the members' best epochs stay."""
+    best = {(member, position["best_epoch"]) for member, position in enumerate(positions)}
+    kept = {(r["member"], r["epoch"]) for r in thin(history)} | best
+    return [r for r in history if (r["member"], r["epoch"]) in kept]
+
+
+def _note_best(state: RunState, name: str) -> None:
+    """The best checkpoint is that of the best mean validation accuracy at the end of an epoch."""
+    last = max(record["epoch"] for record in state.history)
+    found = [
+        r["validation_accuracy"]
+        for r in state.history
+        if r["epoch"] == last and r["validation_accuracy"] is not None
+    ]
+    if len(found) == state.members and sum(found) / len(found) > state.best_accuracy:
+        state.best_accuracy, state.best_checkpoint = sum(found) / len(found), name
+
+
+@dataclass
+class Loaded:
+    """A checkpoint as read: attributes on every rank, arrays on rank 0."""
+
+    path: Path
+    attributes: dict[str, Any]
+    arrays: dict[str, np.ndarray] | None
+    rejected: list[tuple[str, str]]
+
+    @property
+    def state(self) -> RunState:
+        """The run's state, checked."""
+        a = self.attributes
+        check(self.path, a)
+        return RunState(
+            job_from_dict(a["job"], str(self.path)),
+            a["members"],
+            a["fingerprint"],
+            self.identity,
+            a["history"],
+            a["elapsed"],
+            a["best_checkpoint"],
+            a["best_accuracy"],
+        )
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the run was trained on; None in a checkpoint of version 1, which knows no more
+        than the fingerprint.
+        """
+        return (
+            Identity.from_dict(self.attributes["dataset"])
+            if self.attributes.get("dataset")
+            else None
+        )
+
+    def accept(self, dataset: Dataset) -> Identity:
+        """Return the identity of what the run was trained on; EnsyncError when `dataset` is
+        another.
+        """
+        return same(self.path, self.identity, self.attributes["fingerprint"], dataset)
+
+    def normalizes(self, comm: Comm) -> bool:
+        """Whether the networks have batch normalisation. Collective."""
+        return on_root(
+            comm,
+            lambda: any(
+                len(v) for k, v in (self.arrays or {}).items() if k.endswith("/statistics")
+            ),
+        )
+
+    def validated(self, comm: Comm) -> np.ndarray:
+        """Return how many validation images each member had right with what it is tested with,
+        int64 (members,), -1 of those unknown. Collective.
+
+        That is the last epoch's, or the best epoch's where its parameters are kept.
+        """
+
+        def read() -> np.ndarray:
+            rows = self.identity.sizes["validation"] if self.identity else 0
+            accuracy = {
+                (r["member"], r["epoch"]): r["validation_accuracy"]
+                for r in self.attributes["history"]
+            }
+            found = np.full(self.attributes["members"], -1, np.int64)
+            for member, position in enumerate(self.attributes["positions"]):
+                kept = (
+                    self.arrays is not None
+                    and f"members/{member:04d}/best/parameters" in self.arrays
+                )
+                value = accuracy.get((member, position["best_epoch" if kept else "epoch"]))
+                found[member] = -1 if value is None else round(value * rows)
+            return found
+
+        return on_root(comm, read)
+
+    def member(self, comm: Comm, member: int) -> dict[str, np.ndarray]:
+        """Return a member's vectors by name on every rank. Collective."""
+        prefix = f"members/{member:04d}/"
+        part = (
+            {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+            if self.arrays is not None
+            else None
+        )
+        return arrays_from_root(comm, part)
+
+    def restore(self, trainee: Trainee, found: dict[str, np.ndarray]) -> None:
+        """Fill a like-built trainee, position included."""
+        trainee.best = {}
+        targets, last = (
+            trainee.vectors,
+            {k: v for k, v in found.items() if not k.startswith("best/")},
+        )
+        best = (
+            {
+                k: np.empty_like(targets[k.removeprefix("best/")])
+                for k in ("best/parameters", "best/statistics")
+            }
+            if len(last) < len(found)
+            else {}
+        )
+        fill_arrays(self.path, found, targets | best)
+        trainee.best = {k.removeprefix("best/"): v for k, v in best.items()}
+        values = dict(self.attributes["positions"][trainee.member])
+        trainee.optimizer.steps = values.pop("updates")
+        trainee.position = Position.from_dict(values)
+
+
+def load_newest(comm: Comm, run: Path) -> Loaded:
+    """Load the newest valid checkpoint of a run directory (or the checkpoint file itself).
+    Collective.
+    """
+    arrays: dict[str, np.ndarray] = {}
+
+    def read() -> tuple[Path, dict[str, Any], list[tuple[str, str]]]:
+        found, rejected = (
+            (Found(run, *load_checkpoint(run)), []) if run.is_file() else find_newest(run)
+        )
+        arrays.update(found.arrays)
+        return found.path, found.attributes, [(str(p), why) for p, why in rejected]
+
+    path, attributes, rejected = on_root(comm, read)
+    return Loaded(path, attributes, arrays if comm.rank == 0 else None, rejected)
+
+
+def find_newest(run: Path) -> tuple[Found, list[tuple[Path, str]]]:
+    """Return the newest valid checkpoint of a run directory, read, and newer ones with what is
+    wrong with each.
+    """
+    found, rejected = load_newest_valid(run / "checkpoints")
+    if found is None:
+        why = f" ({json.dumps(rejected[0][1])})" if rejected else ""
+        action = "give the directory of a run that was started, or train again"
+        if holder := describe_holder(run):
+            why, action = f"{why}, and is in use by {holder}", "wait for its first checkpoint"
+        raise EnsyncError(
+            f"'{run}' holds no valid checkpoint{why}", "the output.directory of a run", action
+        )
+    return found, rejected
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run directory holds any checkpoint, valid or not."""
+    return any((run / "checkpoints").glob("checkpoint-*.h5"))

@@ -1,0 +1,1 @@
+"""One network learning: batches, steps, evaluation."""

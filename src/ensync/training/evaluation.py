@@ -1,0 +1,91 @@
+"""A network on data that it does not learn from: scores of a split, and the moving statistics of
+an averaged network.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from ensync.core.config.schema import Job
+from ensync.core.sharding import Purpose, block, key64
+from ensync.nn.layers import Step
+from ensync.nn.network import Network
+from ensync.training.batches import Feed
+from ensync.training.trainer import Ranks, largest_batch
+
+ESTIMATED = 2048  # training rows that moving statistics are estimated from
+
+
+class Sum(Protocol):
+    """What sums a vector over the ranks of `comm`, in place (mpi.allreduce.Allreduce)."""
+
+    @property
+    def comm(self) -> Ranks:
+        """Those ranks."""
+        ...
+
+    def __call__(self, vector: np.ndarray) -> None:
+        """Replace a vector by its sum."""
+        ...
+
+
+def estimate_statistics(
+    network: Network, feed: Feed, rows: np.ndarray, job: Job, total: Sum
+) -> None:
+    """Set the moving statistics of batch normalisation to their means over the first ESTIMATED of
+    `rows`. Collective over total.comm.
+
+    For parameters that no step has led to, such as an average of several, statistics that followed
+    steps are wrong. Dropout stays as in training; the algorithm of torch.optim.swa_utils.update_bn,
+    with images as they are in a test. The same digits on any number of ranks.
+    """
+    if not len(network.statistics):
+        return
+    ranks, done, together = total.comm, 0, _rows_together(network, job, len(rows))
+    network.statistics[:] = 0
+    for first in range(0, min(len(rows), ESTIMATED), together):
+        batch = rows[first : min(first + together, ESTIMATED)]
+        start, stop = block(len(batch), ranks.size, ranks.rank)
+        inputs, labels = feed.load(batch[start:stop], network.inputs)
+        done += len(batch)
+        key = int(key64(job.training.seed, Purpose.DROPOUT, first))
+        step = Step(
+            training=True,
+            key=key,
+            first_row=start,
+            allreduce=total if ranks.size > 1 else None,
+            share=len(batch) / done,
+        )
+        if len(labels) or step.allreduce is not None:
+            network.forward(inputs, step)
+
+
+def _rows_together(network: Network, job: Job, rows: int) -> int:
+    """Return how many rows are normalised together: those of a training batch, or so many as a
+    network has room for on each of any ranks.
+    """
+    if job.training.deterministic:  # on one rank by itself; its buffers are for a virtual shard
+        return network.rows
+    return max(min(job.training.slice, largest_batch(job), rows), network.at_once)
+
+
+def evaluate_block(
+    network: Network, feed: Feed, size: int, rank: int, deterministic: bool
+) -> tuple[int, np.ndarray, list[float], int]:
+    """Evaluate the block of a split that is `rank`'s of `size`: return its first row, scores
+    `(rows, classes)`, loss sums and the correct count.
+
+    A loss sum is of network.rows neighbours at most. deterministic: these are the same for any
+    size, and so are their bits.
+    """
+    start, stop = block(len(feed), size, rank, network.rows if deterministic else 1)
+    scores = np.empty((stop - start, network.classes), network.dtype)
+    losses, correct = [], 0
+    for first in range(start, stop, network.rows):
+        rows = np.arange(first, min(first + network.rows, stop), dtype=np.int64)
+        inputs, labels = feed.load(rows, network.inputs)
+        part, loss, right = network.evaluate(inputs, labels)
+        scores[first - start : first - start + len(rows)] = part
+        losses.append(float(loss))
+        correct += int(right)
+    return start, scores, losses, correct

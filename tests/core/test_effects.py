@@ -1,0 +1,226 @@
+"""Settings without effect: refused where given, told where an override took their effect."""
+
+import tomllib
+
+import pytest
+import tomli_w
+
+from ensync.cli.describing import layer_table
+from ensync.core.config.effects import CONVOLVED, DEPENDENCES, LAST, NORMALISED, without_effect
+from ensync.core.config.job import dump_job, job_from_dict, load_job
+from ensync.core.errors import EnsyncError
+from ensync.nn import zoo
+from ensync.nn.layers import walk
+from ensync.nn.normalization import BatchNormalization
+from ensync.nn.separable import SeparableBlock
+
+SMALLEST = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
+SQUARED = {"loss": "mean_squared_error"}
+TANH = {"layers": [{"kind": "dense", "activation": "tanh"}]}
+
+IDLE = [  # a job with a setting without effect, and what it lacks for one
+    (
+        {"training": {**SQUARED, "label_smoothing": 0.1}},
+        "training.label_smoothing",
+        {"training": {"loss": "cross_entropy"}},
+    ),
+    ({"training": {"targets": [0.1, 0.9]}}, "training.targets", {"training": SQUARED}),
+    ({"network": TANH}, LAST, {"training": SQUARED}),
+    (
+        {"network": {**TANH, "output_activation": "logistic"}, "training": SQUARED},
+        LAST,
+        {"network": {"output_activation": "auto"}},
+    ),
+    (
+        {"training": {"virtual_shards": 4}},
+        "training.virtual_shards",
+        {"training": {"deterministic": True}},
+    ),
+    ({"training": {"precision": "bf16"}}, "training.precision", {"network": {"name": "vgg"}}),
+    ({"network": {"batch_norm": "local"}}, "network.batch_norm", {"network": {"name": "resnet"}}),
+    (
+        {"network": {"batch_norm": "local", "layers": [{"kind": "dense"}]}},
+        "network.batch_norm",
+        {
+            "network": {
+                "layers": [
+                    {
+                        "kind": "parallel",
+                        "branches": [
+                            [{"kind": "residual", "layers": [{"kind": "batch_normalization"}]}]
+                        ],
+                    },
+                    {"kind": "dense"},
+                ]
+            }
+        },
+    ),
+    (
+        {"network": {"hidden": [], "activation": "tanh"}},
+        "network.activation",
+        {"network": {"hidden": [3]}},
+    ),
+    ({"network": {"hidden": [], "dropout": 0.2}}, "network.dropout", {"network": {"hidden": [3]}}),
+    *[
+        (
+            {"optimizer": {"name": name, key: value}},
+            f"optimizer.{key}",
+            {"optimizer": {"name": wanted}},
+        )
+        for name, key, value, wanted in (
+            ("adam", "momentum", 0.8, "nesterov"),
+            ("sgd", "beta1", 0.8, "adam"),
+            ("momentum", "beta2", 0.8, "adamw"),
+            ("sgd", "epsilon", 1e-4, "adam"),
+            ("sgd", "preset", "keras", "adamw"),
+        )
+    ],
+    *[
+        ({"schedule": {key: value}}, f"schedule.{key}", {"schedule": {"name": name}})
+        for key, value, name in (
+            ("step_epochs", 3.0, "step"),
+            ("factor", 0.5, "step"),
+            ("minimum", 0.1, "cosine"),
+        )
+    ],
+    *[
+        ({"plateau": {key: 0.5}}, f"plateau.{key}", {"plateau": {"patience": 2}})
+        for key in ("factor", "threshold", "minimum")
+    ],
+    *[
+        (
+            {"growth": {key: 3}},
+            f"growth.{key}",
+            {"growth": {"every_epochs": 2}, "training": {"batch": 1}},
+        )
+        for key in ("batch", "largest_batch", "learning_rate")
+    ],
+    (
+        {"growth": {"every_epochs": 2}, "training": {"batch": "full"}},
+        "growth.every_epochs",
+        {"training": {"batch": 64}},
+    ),
+    (
+        {"growth": {"every_epochs": 2}, "training": {"batch": 4096}},
+        "growth.every_epochs",
+        {"growth": {"largest_batch": 8192}},
+    ),
+    (
+        {"growth": {"every_epochs": 2, "batch": 1}},
+        "growth.every_epochs",
+        {"growth": {"learning_rate": 1.5}},
+    ),
+    (
+        {"augmentation": {"flip": True, "epochs": 3}},
+        "augmentation.epochs",
+        {"augmentation": {"crop": 1}},
+    ),
+    (
+        {"ensemble": {"skew": 0.1}},
+        "ensemble.skew",
+        {"ensemble": {"data": "label_skew"}, "training": {"strategy": "ensemble"}},
+    ),
+    (
+        {"ensemble": {"synchronous_epochs": 3}},
+        "ensemble.synchronous_epochs",
+        {"ensemble": {"start": "synchronous"}, "training": {"strategy": "ensemble"}},
+    ),
+]
+
+
+def write(tmp_path, tables):
+    path = tmp_path / "job.toml"
+    path.write_text(tomli_w.dumps(tables))
+    return path
+
+
+def joined(*tables):
+    whole = {section: dict(values) for section, values in SMALLEST.items()}
+    for table in tables:
+        for section, values in table.items():
+            whole[section] = whole.get(section, {}) | values
+    return whole
+
+
+@pytest.mark.parametrize("tables,name,remedy", IDLE, ids=lambda x: x if isinstance(x, str) else "")
+def test_a_setting_without_effect_is_refused(tmp_path, tables, name, remedy):
+    """In a job file, not in a run that has it already; and not where it has an effect."""
+    with pytest.raises(EnsyncError, match="without|no effect") as refused:
+        load_job(write(tmp_path, joined(tables)))
+    assert name in str(refused.value) and "\n" not in str(refused.value)
+    assert name in " ".join(without_effect(job_from_dict(joined(tables))))
+    assert not [
+        line
+        for line in without_effect(load_job(write(tmp_path, joined(tables, remedy))))
+        if name in line
+    ]
+
+
+def test_every_dependence_was_tried():
+    names = {name for _, name, _ in IDLE}
+    assert all(set(rule.settings) <= names for rule in DEPENDENCES if rule.refused)
+
+
+def test_an_override_is_refused_and_what_it_takes_the_effect_of_is_told(tmp_path):
+    path = write(tmp_path, joined({"optimizer": {"name": "momentum", "momentum": 0.8}}))
+    with pytest.raises(
+        EnsyncError,
+        match="optimizer.beta1 = 0.5 with optimizer.name = 'momentum' in .*job.toml, where it "
+        "has no effect; expected optimizer.name = 'adam'",
+    ):
+        load_job(path, ["optimizer.beta1=0.5"])
+    job = load_job(path, ["optimizer.name=adam"])
+    assert without_effect(job) == [
+        "optimizer.momentum = 0.8 has no effect with optimizer.name = 'adam'"
+    ]
+    assert job_from_dict(tomllib.loads(dump_job(job))) == job
+    with pytest.raises(EnsyncError, match="optimizer.momentum = 0.7"):
+        load_job(path, ["optimizer.name=sgd", "optimizer.momentum=0.7"])
+
+
+def test_what_only_compare_uses_is_told(tmp_path):
+    job = load_job(
+        write(tmp_path, joined({"ensemble": {"members": 3}, "fusion": {"method": "hard_voting"}}))
+    )
+    assert without_effect(job) == [
+        "ensemble.members = 3 has no effect with training.strategy = 'synchronous'",
+        "fusion.method = 'hard_voting' has no effect with training.strategy = 'synchronous'",
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.NETWORKS if name != "layers"])
+def test_the_networks_are_what_the_dependences_say(name):
+    network = zoo.build(
+        job_from_dict(
+            joined({"network": {"name": name, **({"width": 0.1} if name == "alexnet" else {})}})
+        ),
+        (67, 67, 3),
+        10,
+        1,
+    )
+    layers = list(walk(network.layers))
+    assert any(isinstance(layer, BatchNormalization) for layer in layers) == (name in NORMALISED)
+    winograd = any(
+        getattr(getattr(layer, "form", None), "is_winograd", False)
+        or isinstance(layer, SeparableBlock)
+        for layer in layers
+    )
+    assert winograd == (name in CONVOLVED)
+
+
+@pytest.mark.parametrize(
+    "name,without,usual",
+    [
+        ("oregon-mlp", 1, 3),
+        ("roy-mlp", 1, 2),
+        ("lenet", 1, 3),
+        ("minixception", 1, 2),
+        ("parashar-cnn", 1, 3),
+        ("alexnet", 1, 3),
+    ],
+)
+def test_no_hidden_layers_are_none(name, without, usual):
+    for hidden, count in (({"hidden": []}, without), ({}, usual)):
+        settings = {"name": name, **hidden, **({"width": 0.1} if name == "alexnet" else {})}
+        lines = layer_table(job_from_dict(joined({"network": settings})), (67, 67, 3), 10)
+        assert sum("ense " in line for line in lines) == count

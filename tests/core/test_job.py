@@ -1,0 +1,170 @@
+"""Job files: what is accepted, what is refused and with which words."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ensync.core.config.job import Job, dump_job, explain_settings, job_from_dict, load_job
+from ensync.core.errors import EnsyncError
+
+SMALLEST = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
+JOBS = sorted((Path(__file__).parents[2] / "jobs").rglob("*.toml"))
+
+
+def write(tmp_path, text):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_and_dump_read_back():
+    job = job_from_dict(SMALLEST)
+    assert job.training.batch == 64 and job.optimizer.name == "adam"
+    assert job_from_dict(tomllib.loads(dump_job(job))) == job
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda p: p.name)
+def test_every_job_file_loads(path):
+    assert isinstance(load_job(path), Job)
+
+
+def test_overrides(tmp_path):
+    path = write(
+        tmp_path, '[data]\npath = "d.h5"\n[output]\ndirectory = "r"\n[training]\nepochs = 3\n'
+    )
+    job = load_job(
+        path,
+        [
+            "training.epochs=7",
+            "network.hidden=[3, 4]",
+            "optimizer.name=sgd",
+            "training.batch=full",
+            "optimizer.learning_rate=1e-2",
+        ],
+    )
+    assert (
+        job.training.epochs,
+        job.network.hidden,
+        job.optimizer.name,
+        job.training.batch,
+        job.optimizer.learning_rate,
+    ) == (7, [3, 4], "sgd", "full", 0.01)
+
+
+REFUSED = [
+    ({"training": {"epoch": 3}}, ["training.epoch", "did you mean 'epochs'"]),
+    ({"trainin": {}}, ["trainin", "did you mean 'training'"]),
+    ({"training": {"epochs": 0}}, ["training.epochs = 0", "greater than or equal to 1"]),
+    (
+        {"training": {"epochs": 10**9}},
+        ["training.epochs = 1000000000", "less than or equal to 1000000"],
+    ),
+    ({"training": {"epochs": "many"}}, ["training.epochs = 'many'", "integer"]),
+    ({"training": {"batch": -1}}, ["training.batch = -1"]),
+    ({"network": {"name": "mpl"}}, ["'mpl'", "did you mean 'mlp'"]),
+    ({"network": {"dropout": 1.0}}, ["network.dropout = 1.0", "less than 1"]),
+    ({"network": {"hidden": [3, 0]}}, ["network.hidden"]),
+    ({"optimizer": {"learning_rate": float("nan")}}, ["learning_rate", "finite"]),
+    (
+        {"training": {"strategy": "ensemble"}, "fusion": {"method": "weight_averaging"}},
+        ["weight_averaging", "common start", "ensemble.start"],
+    ),
+    ({"network": {"output_activation": "tanh"}}, ["tanh", "cross_entropy"]),
+    ({"data": {}}, ["data.path", "ensync data prepare"]),
+    ({"training": 3}, ["training = 3", "section"]),
+]
+
+
+@pytest.mark.parametrize("change,words", REFUSED, ids=lambda x: str(x)[:40])
+def test_refusals_name_key_value_and_remedy(change, words):
+    with pytest.raises(EnsyncError) as caught:
+        job_from_dict({**SMALLEST, **change}, "job.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in [*words, "job.toml"]:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "text,word",
+    [
+        ("a = [", "not TOML"),
+        ("\x00", "not TOML"),
+        ("[" * 5000, "not TOML"),
+        ("data = 1", "data = 1"),
+    ],
+)
+def test_files_that_are_not_jobs(tmp_path, text, word):
+    with pytest.raises(EnsyncError, match=word):
+        load_job(write(tmp_path, text))
+
+
+def test_absent_file_names_the_nearest(tmp_path):
+    path = write(tmp_path, "")
+    with pytest.raises(EnsyncError, match="job.toml"):
+        load_job(str(path).replace("job", "jbo"))
+    with pytest.raises(EnsyncError, match="is a directory"):
+        load_job(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["epochs=3", "training.epochs", "training.=3", "=", ".a=1"])
+def test_overrides_that_are_not(tmp_path, text):
+    path = write(tmp_path, '[data]\npath = "d.h5"\n[output]\ndirectory = "r"\n')
+    with pytest.raises(EnsyncError, match="section.key=value"):
+        load_job(path, [text])
+
+
+@pytest.mark.parametrize(
+    "layers,words",
+    [
+        (
+            [
+                {"kind": "flatten"},
+                {"kind": "residual", "layers": [{"kind": "convolution", "filters": 3, "sise": 3}]},
+            ],
+            ["network.layers 2 (residual), layers 1 (convolution), sise", "did you mean 'size'"],
+        ),
+        ([{"kind": "convolutional"}], ["network.layers 1", "did you mean 'convolution'"]),
+        ([{"filters": 3}], ["network.layers 1", "no kind"]),
+        ([{"kind": "convolution"}], ["network.layers 1 (convolution), filters", "channels"]),
+        (
+            [
+                {
+                    "kind": "parallel",
+                    "branches": [
+                        [{"kind": "dense"}],
+                        [{"kind": "dense"}, {"kind": "dense", "units": 0}],
+                    ],
+                }
+            ],
+            ["branches 2 2 (dense), units = 0"],
+        ),
+    ],
+)
+def test_layers_are_refused_by_place_and_key(layers, words):
+    with pytest.raises(EnsyncError) as caught:
+        job_from_dict({**SMALLEST, "network": {"layers": layers}}, "job.toml")
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "network,word",
+    [
+        ({"name": "mlp", "depth": 20}, "resnet, vgg"),
+        ({"name": "layers"}, "list of layers"),
+        ({"name": "mlp", "layers": [{"kind": "dense"}]}, "remove one"),
+    ],
+)
+def test_settings_of_other_networks_are_refused(network, word):
+    with pytest.raises(EnsyncError, match=word):
+        job_from_dict({**SMALLEST, "network": network})
+
+
+def test_settings_are_explained():
+    text = explain_settings()
+    assert '[[network.layers]] kind = "convolution"' in text and "(list of list of layer)" in text
+    for section, field in Job.model_fields.items():
+        for key, setting in field.annotation.model_fields.items():
+            assert setting.description and f"  {key} = " in text, (section, key)

@@ -1,0 +1,97 @@
+"""What the tests of whole runs on ranks share: a cut of the digits, a job, a run to its end or
+to a signal, and what it left.
+"""
+
+from mpi4py import MPI
+
+from ensync.core.config.job import job_from_dict
+from ensync.core.signals import StopWish
+from ensync.mpi.world import on_root
+from ensync.report.console import make_console
+from ensync.runs import lifecycle as course
+from ensync.runs import session, state
+from ensync.runs.data import open_feeds
+from ensync.runs.launch import take_directory
+from ensync.storage.sources import read_digits
+from ensync.storage.writing import write_dataset
+
+COMM = MPI.COMM_WORLD
+SILENT = make_console(1)
+
+
+def write_digits(path, rows, seed=1):
+    """Write a dataset of the first so many digits, from rank 0. Collective."""
+
+    def write():
+        source = read_digits()
+        source.images["train"], source.labels["train"] = (
+            source.images["train"][:rows],
+            source.labels["train"][:rows],
+        )
+        write_dataset(path, source, validation=0.1, seed=seed)
+
+    on_root(COMM, write)
+
+
+def common_digits(tmp_path_factory, rows):
+    """Return the path of a new dataset, the same on all ranks."""
+    path = COMM.bcast(
+        str(tmp_path_factory.mktemp("data") / "digits.h5") if COMM.rank == 0 else None
+    )
+    write_digits(path, rows)
+    return path
+
+
+def job_maker(dataset, tmp_path, **defaults):
+    """Return a function from a run's name and the settings of sections, which replace
+    `defaults`, to a job in a directory that all ranks know.
+    """
+    directory = COMM.bcast(str(tmp_path))
+
+    def make(name="run", **sections):
+        tables = {
+            "data": {"path": dataset},
+            "output": {"directory": f"{directory}/{name}"},
+            **defaults,
+        }
+        for section, values in sections.items():
+            tables[section] = tables.get(section, {}) | values
+        return job_from_dict(tables)
+
+    return make
+
+
+def begin(comm, job, wish=None):
+    take_directory(comm, job, SILENT)
+    return session.start(comm, job, open_feeds(comm, job), SILENT, wish or StopWish())
+
+
+def run(comm, job, wish=None):
+    return course.train(begin(comm, job, wish))
+
+
+def resume(comm, loaded, job):
+    return course.train(
+        session.resume(comm, loaded, job, open_feeds(comm, job), SILENT, StopWish())
+    )
+
+
+def gathered(trained):
+    """Return the vectors and positions of all members, the same on every rank."""
+    arrays, positions = state.gather_members(trained.comm, trained.plan, trained.trainees)
+    return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(
+        positions
+    )
+
+
+class StopAt(StopWish):
+    """Ask to stop after so many looks, on one rank only."""
+
+    def __init__(self, looks, rank=0):
+        self.left, self.rank = looks, rank
+
+    def __call__(self):
+        self.left -= 1
+        if self.left == 0 and COMM.rank == self.rank:
+            self.number = 10
+        return super().__call__()

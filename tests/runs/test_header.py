@@ -1,0 +1,110 @@
+"""What the header of a run advises."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from training.test_training_features import epochs, make_trainee
+
+from ensync.core.sharding import member_rows
+from ensync.runs import header
+from ensync.runs.header import start_kept
+
+LAYERS = [
+    {"kind": "convolution", "filters": 2},
+    {"kind": "batch_normalization", "momentum": 0.9},
+    {"kind": "flatten"},
+    {"kind": "dense"},
+]
+
+
+@pytest.mark.parametrize("training", [{"batch": 10}, {"batch": 50, "slice": 10}])
+def test_what_moving_statistics_keep_of_their_start(training):
+    """Told by variances: with weights of zero those of the batches are 0, so that only the start
+    is left.
+    """
+    trainee = make_trainee(
+        network={"layers": LAYERS, "hidden": None},
+        training=training | {"epochs": 2},
+        optimizer={"name": "sgd", "learning_rate": 1e-300},
+    )
+    trainee.network.parameters[:] = 0
+    epochs(trainee, 2)
+    np.testing.assert_allclose(
+        trainee.network.layers[1].moving_variance, start_kept(trainee), rtol=1e-12
+    )
+    assert start_kept(trainee) == pytest.approx(0.9**10)
+
+
+def test_networks_without_statistics_keep_nothing():
+    assert start_kept(make_trainee()) == 0
+
+
+@pytest.mark.parametrize(
+    "gain,precision,told", [(0.4, "bf16", True), (1.9, "bf16", False), (0.4, "float32", False)]
+)
+def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch):
+    monkeypatch.setattr(header, "bf16_gain", lambda: gain)
+    trainee, said = make_trainee(), []
+    trainee.job.training.precision = precision
+    place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
+    session = SimpleNamespace(
+        job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm)
+    )
+    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
+    assert any("0.4 times" in text for text in said) == told
+
+
+@pytest.mark.parametrize("threads,advised", [(1, False), (4, True)])
+def test_fewer_threads_are_advised_only_where_there_are_more_than_one(
+    threads, advised, monkeypatch
+):
+    monkeypatch.setattr(header.os, "cpu_count", lambda: 2)
+    trainee, said = make_trainee(), []
+    place = SimpleNamespace(threads=threads, topology=SimpleNamespace(ranks_on_node=5))
+    session = SimpleNamespace(
+        job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm)
+    )
+    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
+    assert "start fewer ranks" in said[0] and ("training.threads=1" in said[0]) == advised
+
+
+@pytest.mark.parametrize(
+    ("data", "rows", "told"),
+    [
+        ("shards", 20, True),
+        ("bootstrap", 20, True),
+        ("shards", 2000, False),
+        ("full", 20, False),
+        ("label_skew", 20, False),
+    ],
+)
+def test_members_that_never_see_a_class_are_told_of(data, rows, told):
+    trainee, said = make_trainee(), []
+    trainee.job.training.strategy, trainee.job.ensemble.data = "ensemble", data
+    place = SimpleNamespace(
+        feeds=SimpleNamespace(train=SimpleNamespace(labels=np.arange(rows) % 10))
+    )
+    session = SimpleNamespace(
+        job=trainee.job, comm=SimpleNamespace(rank=0), plan=SimpleNamespace(members=4)
+    )
+    header._warn_of_classes(SimpleNamespace(warn=said.append), place, session)
+    assert len(said) == told
+    if data == "shards" and told:
+        seen = [
+            len(
+                set(
+                    (
+                        member_rows(
+                            "shards", np.arange(rows) % 10, 4, member, trainee.job.training.seed
+                        )
+                        % 10
+                    ).tolist()
+                )
+            )
+            for member in range(4)
+        ]
+        assert said[0].startswith(
+            f"4 of 4 members have no training image of some classes: member 0 of {10 - seen[0]} "
+            f"classes, member 1 of {10 - seen[1]} classes"
+        )

@@ -1,0 +1,88 @@
+"""What a run or a sweep of any length keeps in memory and on disk is bounded;
+tests/soak/long_run.py watches it for an hour.
+"""
+
+import os
+import threading
+
+import pytest
+from launched.processes import wait_until
+from runs.helpers import COMM, SILENT, common_digits, job_maker, run
+
+from ensync.core.signals import StopWish
+from ensync.mpi import shared_memory
+from ensync.mpi.watchdog import watch
+from ensync.mpi.world import on_root
+from ensync.report.history import read_history
+from ensync.runs import state
+from ensync.runs.compare import sweep
+
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.skipif(
+        not os.path.isdir("/proc/self/fd"), reason="open files are counted in /proc"
+    ),
+]
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def make_job(tmp_path, tmp_path_factory):
+    return job_maker(
+        common_digits(tmp_path_factory, 100),
+        tmp_path,
+        network={"hidden": [4]},
+        training={"epochs": 40, "batch": 50, "threads": 1},
+    )
+
+
+def test_older_epochs_are_thinned_out_in_memory_and_in_checkpoints(make_job, monkeypatch):
+    monkeypatch.setattr(state, "LIMIT_EPOCHS", 8)
+    job = make_job(training={"strategy": "ensemble"}, ensemble={"members": 2})
+    trained = run(COMM, job)
+    epochs = sorted({record["epoch"] for record in trained.state.history})
+    assert (
+        len(trained.state.history) == 2 * len(epochs) <= 2 * 8
+        and epochs[0] == 1
+        and epochs[-4:] == [37, 38, 39, 40]
+    )
+    loaded = state.load_newest(COMM, trained.directory)
+    assert loaded.state.history == trained.state.history == COMM.bcast(trained.state.history)
+    assert len(on_root(COMM, lambda: read_history(trained.directory / "history.jsonl"))) == 80
+
+
+def test_a_sweep_gives_back_what_each_value_took(make_job):
+    """Shared memory, open files and communicators: an MPI has some thousands of these."""
+
+    def sweep_over(*seeds):
+        return sweep(
+            COMM,
+            [
+                (seed, make_job(f"seed_{seed}", training={"seed": seed, "epochs": 1}))
+                for seed in seeds
+            ],
+            "training.seed",
+            SILENT,
+            StopWish(),
+        )
+
+    sweep_over(1)
+    files, segments = open_files(), len(shared_memory._open)
+    sweep_over(*range(2, 12))
+    # threads that end with a run close their files a moment later: `files` may count one of them
+    wait_until(lambda: open_files() <= files)
+    assert len(shared_memory._open) == segments
+
+
+def test_the_watchdog_closes_its_file():
+    held = [open_files()]
+    for _ in range(3):
+        with watch(COMM, 60, "runs/x"):
+            held.append(open_files())
+        wait_until(
+            lambda: not [thread for thread in threading.enumerate() if thread.name == "watchdog"]
+        )
+    assert held[0] < held[1] == held[2] == held[3] and open_files() == held[0]

@@ -1,0 +1,158 @@
+"""What is validated, kept, tested, saved and fused are the same parameters and statistics, on
+any number of ranks.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs.helpers import COMM, common_digits, gathered, job_maker, run
+
+from ensync.kernels.threads import get_threads, set_threads
+from ensync.mpi.world import alone
+from ensync.runs import results, state
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]  # the first test may compile
+LAYERS = [
+    {"kind": "convolution", "filters": 4},
+    {"kind": "batch_normalization", "activation": "relu", "momentum": 0.9},
+    {"kind": "max_pooling"},
+    {"kind": "flatten"},
+    {"kind": "dense", "units": 12},
+    {"kind": "batch_normalization", "activation": "relu"},
+    {"kind": "dense"},
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """More ranks than cores must not bring their threads as well."""
+    before = get_threads()
+    set_threads(1)
+    yield
+    set_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return common_digits(tmp_path_factory, 400)
+
+
+@pytest.fixture
+def make_job(dataset, tmp_path):
+    return job_maker(
+        dataset,
+        tmp_path,
+        network={"layers": LAYERS},
+        training={"precision": "float64", "epochs": 4, "batch": 25},
+        optimizer={"name": "momentum", "learning_rate": 0.02},
+    )
+
+
+def normalised(feed):
+    values = (feed.images[: len(feed)].astype(float) - feed.mean) * feed.inverse_std
+    framed = np.pad(values.reshape(-1, 8, 8, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(1, 2))
+
+
+def answers(comm, jury):
+    """Return a jury's soft voting without the last digits, the same on all ranks."""
+    figures = jury.fuse("soft_voting")
+    return comm.bcast(
+        figures and {"loss": f"{figures['loss']:.9g}", "confusion": figures["confusion"]}
+    )
+
+
+CASES = {
+    "average": {},
+    "best": {"best_weights": True},
+    "deterministic": {"deterministic": True, "best_weights": True, "virtual_shards": 4},
+    "local": {"best_weights": True},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_average_is_tested_with_statistics_of_its_own(make_job, case):
+    job = make_job(
+        training={"weight_average": 0.95} | CASES[case],
+        network={"layers": LAYERS, "batch_norm": "local" if case == "local" else "synchronised"},
+    )
+    trained = run(COMM, job)
+    before, positions = gathered(trained)
+    jury = results.jury_of_session(trained)
+    expected = answers(COMM, jury)
+    after, _ = gathered(trained)
+    assert all(np.array_equal(before[name], after[name]) for name in before), (
+        "the test left the network in training as it was"
+    )
+    losses = COMM.bcast([record["validation_loss"] for record in trained.state.history])
+    loss = jury.validation.loss_sum[0] / len(trained.feeds.validation)
+    assert loss == pytest.approx(
+        min(losses) if "best_weights" in CASES[case] else losses[-1], rel=1e-12
+    )
+    prefix = "members/0000/best/" if "best_weights" in CASES[case] else "members/0000/average/"
+    parameters, statistics = before[f"{prefix}parameters"], before[f"{prefix}statistics"]
+    outputs = (
+        np.einsum(
+            "nyxchw,hwck->nyxk",
+            normalised(trained.feeds.train),
+            parameters[:36].reshape(3, 3, 1, 4),
+        )
+        + parameters[36:40]
+    )
+    np.testing.assert_allclose(statistics[:4], outputs.mean((0, 1, 2)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(statistics[4:8], outputs.var((0, 1, 2)), rtol=0.03)
+    assert not np.allclose(statistics, before["members/0000/statistics"], rtol=0.05)
+    for comm in (COMM, alone()):
+        loaded = state.load_newest(comm, Path(job.output.directory))
+        assert answers(comm, results.jury_of_files(comm, loaded, job, trained.feeds)) == expected
+    plain = make_job(
+        "plain",
+        training=job.training.model_dump() | {"weight_average": 0.0, "best_weights": False},
+        network=job.network.model_dump(exclude_none=True),
+    )
+    for name, values in gathered(run(COMM, plain))[0].items():
+        assert np.array_equal(values, before[name]), (
+            f"{name} of the network in training does not know of its average"
+        )
+
+
+def test_a_checkpoint_within_an_epoch_has_them_too(make_job):
+    job = make_job(
+        training={"weight_average": 0.9, "epochs": 1}, checkpoint={"every_steps": 5, "keep": 9}
+    )
+    trained = run(COMM, job)
+    first = COMM.bcast(
+        sorted(map(str, (Path(job.output.directory) / "checkpoints").iterdir()))
+        if COMM.rank == 0
+        else None
+    )[0]
+    loaded = state.load_newest(COMM, Path(first))
+    assert loaded.attributes["positions"][0]["step"] == 5
+    found = loaded.member(COMM, 0)
+    outputs = (
+        np.einsum(
+            "nyxchw,hwck->nyxk",
+            normalised(trained.feeds.train),
+            found["average/parameters"][:36].reshape(3, 3, 1, 4),
+        )
+        + found["average/parameters"][36:40]
+    )
+    np.testing.assert_allclose(
+        found["average/statistics"][:4], outputs.mean((0, 1, 2)), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_mean_of_weights_does_not_depend_on_the_ranks_that_fuse(make_job, average):
+    job = make_job(
+        training={"strategy": "ensemble", "epochs": 2, "weight_average": average},
+        ensemble={"members": 3, "start": "shared"},
+    )
+    trained = run(COMM, job)
+    together = results.jury_of_session(trained).fuse("weight_averaging")
+    loaded = state.load_newest(alone(), Path(job.output.directory))
+    single = results.jury_of_files(alone(), loaded, job, trained.feeds).fuse("weight_averaging")
+    if COMM.rank == 0:
+        assert together["confusion"] == single["confusion"] and together["top_k"] == single["top_k"]
+        assert together["loss"] == pytest.approx(single["loss"], rel=1e-9)
