@@ -23,7 +23,7 @@ from image_networks import make_trainee as make_image_trainee
 from ensync.kernels import threads
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.mpi.world import alone
-from ensync.training.trainer import Trainee
+from ensync.training.trainer import Trainer
 
 DENSE = [((784, 256, 128, 10), 128), ((784, 100, 100, 10), 32), ((784, 2048, 1024, 10), 128)]
 
@@ -40,29 +40,29 @@ def busy(count: int) -> Iterator[None]:
             program.wait()
 
 
-def contestants(trainee: Trainee) -> dict[str, harness.Run]:
+def contestants(trainer: Trainer) -> dict[str, harness.Run]:
     """Return what trains on two threads, on one, and on those of a tuner that starts anew each
     time.
     """
-    run = runner(trainee)
+    run = runner(trainer)
 
     def fixed(count: int) -> harness.Run:
         def train(steps: int) -> None:
             threads.set_threads(count)
-            trainee.tuner = None
+            trainer.tuner = None
             run(steps)
 
         return train
 
     def tuned(steps: int) -> None:
         threads.set_threads(2)
-        with ThreadTuner(lambda sentence: None) as trainee.tuner:
+        with ThreadTuner(lambda sentence: None) as trainer.tuner:
             run(steps)
 
     return {"two_ms": fixed(2), "one_ms": fixed(1), "chosen_ms": tuned}
 
 
-def networks() -> Iterator[tuple[str, Trainee]]:
+def networks() -> Iterator[tuple[str, Trainer]]:
     """Yield each network with its name."""
     threads.set_threads(2)  # scratch is made for so many
     for sizes, batch in DENSE:
@@ -81,10 +81,10 @@ def main() -> None:
     if 2 not in harness.begin():
         return
     rows = []
-    for name, trainee in networks():
+    for name, trainer in networks():
         for count in given.busy:
             with busy(count):
-                times = harness.interleave(contestants(trainee), given.rounds, given.seconds)
+                times = harness.interleave(contestants(trainer), given.rounds, given.seconds)
             means = {key: 1e3 * statistics.mean(values) for key, values in times.items()}
             best = min(means["two_ms"], means["one_ms"])
             rows.append(

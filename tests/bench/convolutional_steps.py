@@ -23,9 +23,9 @@ TRIED = 3  # steps of each memory format, to find the faster one
 def ensync(case: Case, precision: str, count: int) -> tuple[harness.Run, float]:
     """Return our side with so many threads, and the operations of a step."""
     threads.set_threads(count)  # scratch is made for the threads of now
-    trainee = make_trainee(MPI.COMM_SELF, case, precision)
-    layers = zip(trainee.network.layers, trainee.network.shapes, strict=True)
-    return with_threads(runner(trainee), count), 6.0 * case.batch * sum(
+    trainer = make_trainee(MPI.COMM_SELF, case, precision)
+    layers = zip(trainer.network.layers, trainer.network.shapes, strict=True)
+    return with_threads(runner(trainer), count), 6.0 * case.batch * sum(
         layer.operations(shape) for layer, shape in layers
     )
 

@@ -13,8 +13,8 @@ from ensync.mpi.world import Comm
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.session import join
-from ensync.training.batches import Feed
-from ensync.training.trainer import Trainee
+from ensync.training.batches import BatchLoader
+from ensync.training.trainer import Trainer
 
 SAMPLES = 16384
 
@@ -29,7 +29,7 @@ def images_and_labels(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 def make_trainee(
     comm: Comm, sizes: tuple[int, ...], batch: int, optimizer: str, online: bool = False
-) -> Trainee:
+) -> Trainer:
     """Return the network in training; `online`: tanh and squared error as in oregon-mlp, else
     ReLU and cross-entropy. Collective.
     """
@@ -46,27 +46,29 @@ def make_trainee(
         }
     )
     images, labels = images_and_labels(sizes)
-    feed = Feed(images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32))
+    loader = BatchLoader(
+        images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32)
+    )
     network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
     allreduce = Allreduce(comm)
     together = join(network, allreduce, job)
     network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-    return Trainee(
-        comm, allreduce, job, 0, network, update, feed, np.arange(SAMPLES), together=together
+    return Trainer(
+        comm, allreduce, job, 0, network, update, loader, np.arange(SAMPLES), together=together
     )
 
 
-def runner(trainee: Trainee) -> Callable[[int], None]:
+def runner(trainer: Trainer) -> Callable[[int], None]:
     """Return what trains so many steps, over as many epochs as they take."""
 
     def run(steps: int) -> None:
         while steps:
-            done = trainee.position.step
-            trainee.train(steps)
-            steps -= trainee.position.step - done
-            if trainee.epoch_done:
-                trainee.close_epoch()
+            done = trainer.position.step
+            trainer.train(steps)
+            steps -= trainer.position.step - done
+            if trainer.epoch_done:
+                trainer.close_epoch()
 
     return run
 

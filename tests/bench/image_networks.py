@@ -15,8 +15,8 @@ from ensync.mpi.world import Comm
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.session import join
-from ensync.training.batches import Feed
-from ensync.training.trainer import Trainee
+from ensync.training.batches import BatchLoader
+from ensync.training.trainer import Trainer
 
 ROOM = 64 << 20  # bytes of images
 
@@ -82,7 +82,7 @@ def images_and_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 def make_trainee(
     comm: Comm, case: Case, precision: str, batch_norm: str = "synchronised"
-) -> Trainee:
+) -> Trainer:
     """Return the network in training with Adam. Collective."""
     job = Job.model_validate(
         {
@@ -100,14 +100,14 @@ def make_trainee(
     together = join(network, allreduce, job)
     network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-    return Trainee(
+    return Trainer(
         comm,
         allreduce,
         job,
         0,
         network,
         update,
-        Feed(images, labels, 127.5 * channels, channels / 74),
+        BatchLoader(images, labels, 127.5 * channels, channels / 74),
         np.arange(len(labels)),
         together=together,
     )

@@ -65,8 +65,8 @@ def probe(job: str) -> None:
     original, first = Session.run, []
 
     def watched(session: Session) -> None:
-        for trainee in session.trainees.values():
-            trainee.progress = lambda _, report=trainee.progress: (
+        for trainer in session.trainers.values():
+            trainer.progress = lambda _, report=trainer.progress: (
                 first or first.append(time.time()),
                 report(_),
             )

@@ -42,7 +42,7 @@ def test_random_networks(number):
     tables, shape, rows, classes = Draw(number).network()
     tables["training"]["precision"] = "float32" if number % 4 == 3 else "float64"
     job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, **tables})
-    twin, theirs = twin_of(tables, shape, classes, rows)
+    replica, theirs = twin_of(tables, shape, classes, rows)
     try:
         layer_table(job, shape, classes)
         network = zoo.build(job, shape, classes, rows)
@@ -54,7 +54,7 @@ def test_random_networks(number):
     noise = np.random.default_rng(number).standard_normal(len(network.parameters))
     network.parameters += (0.05 * noise).astype(network.dtype)
     for count in (rows, max(1, rows // 2)):  # the second in buffers with the first's values behind
-        attempt(job, network, twin, count, number)
+        attempt(job, network, replica, count, number)
     adds_nothing_without_rows(network)
 
 
@@ -67,11 +67,11 @@ def adds_nothing_without_rows(network):
     assert not network.reduced.any()
 
 
-def attempt(job, network, twin, rows, number):
+def attempt(job, network, replica, rows, number):
     """Compare; with other inputs where the first differ, since rounding may turn a maximum."""
     for left in reversed(range(ATTEMPTS)):
         try:
-            compare(job, network, twin, rows, np.random.default_rng([number, left]))
+            compare(job, network, replica, rows, np.random.default_rng([number, left]))
             return
         except AssertionError:
             if not left:
@@ -82,50 +82,50 @@ def twin_of(tables, shape, classes, rows):
     """Return PyTorch's network, and what PyTorch says where it has none."""
     images = torch.zeros(rows, shape[2], *shape[:2], dtype=torch.float64)
     try:
-        twin, outputs = torch_layers.listed(tables["network"]["layers"], images, classes)
+        replica, outputs = torch_layers.listed(tables["network"]["layers"], images, classes)
     except (RuntimeError, ValueError, IndexError) as error:
         return None, error
     if outputs.shape != (rows, classes):
         return None, f"outputs of shape {outputs.shape}"
-    return twin, None
+    return replica, None
 
 
-def compare(job, network, twin, rows, dice):
+def compare(job, network, replica, rows, dice):
     """One step of training and an evaluation on both sides."""
     step = Step(training=True, key=int(dice.integers(1 << 60)))
     labels = dice.integers(0, network.classes, rows)
     inputs = dice.standard_normal((rows, int(np.prod(network.shape)))).astype(network.dtype)
     images = double(inputs.reshape(rows, *network.shape).transpose(0, 3, 1, 2))
-    share_state(network, twin, step, rows)
+    share_state(network, replica, step, rows)
     try:
-        loss, outputs = loss_of(job, twin.train(), images, labels)
+        loss, outputs = loss_of(job, replica.train(), images, labels)
     except ValueError as error:
         assert ROWS_OF_ONE in str(error)
         return
-    twin.zero_grad()
+    replica.zero_grad()
     loss.backward()
     network.backward(inputs, labels, rows, step)
     tail = network.tail
     same_loss(network, tail[LOSS_SUM] / rows, tail[CORRECT], loss, outputs, labels)
-    same_gradients(network, twin)
-    same_statistics(network, twin)
+    same_gradients(network, replica)
+    same_statistics(network, replica)
     with torch.no_grad():
-        loss, outputs = loss_of(job, twin.eval(), images, labels)
+        loss, outputs = loss_of(job, replica.eval(), images, labels)
     scores, loss_sum, correct = network.evaluate(inputs, labels)
     expected = outputs.softmax(1) if network.loss.is_cross_entropy else outputs
     close(scores, expected.numpy(), "scores", 1e-3)
     same_loss(network, loss_sum / rows, correct, loss, outputs, labels)
 
 
-def share_state(network, twin, step, rows):
+def share_state(network, replica, step, rows):
     """Give PyTorch's network the parameters, statistics and dropout masks of Ensync's."""
     parameters = _views(network.parameters, network.layout).values()
-    for tensor, ours in zip(twin.parameters(), parameters, strict=True):
+    for tensor, ours in zip(replica.parameters(), parameters, strict=True):
         set_from(tensor, ours)
     statistics = _views(network.statistics, network.statistics_layout).values()
-    for buffer, ours in zip(twin.buffers(), statistics, strict=True):
+    for buffer, ours in zip(replica.buffers(), statistics, strict=True):
         buffer.copy_(double(ours))
-    masked = [module for module in twin.modules() if isinstance(module, torch_layers.Masked)]
+    masked = [module for module in replica.modules() if isinstance(module, torch_layers.Masked)]
     for module, ours in zip(masked, network.dropouts, strict=True):
         module.mask = double(ours.forward(np.ones((rows, ours.width), network.dtype), step))
 
@@ -134,9 +134,9 @@ def double(values):
     return torch.from_numpy(values.astype(np.float64))
 
 
-def loss_of(job, twin, images, labels):
+def loss_of(job, replica, images, labels):
     """Return PyTorch's mean loss and the outputs that it is taken of."""
-    outputs, labels = twin(images), torch.from_numpy(labels)
+    outputs, labels = replica(images), torch.from_numpy(labels)
     t, last = job.training, job.network.output_activation
     if t.loss == "cross_entropy":
         entropy = torch.nn.functional.cross_entropy
@@ -158,10 +158,10 @@ def same_loss(network, found, correct, loss, outputs, labels):
         assert correct == (outputs.argmax(1).numpy() == labels).sum()
 
 
-def same_gradients(network, twin):
+def same_gradients(network, replica):
     """Arrays may be rounding alone, such as biases before a normalisation: all have a floor."""
     ours = _views(network.gradient, network.layout)
-    tensors = zip(twin.parameters(), ours.values(), strict=True)
+    tensors = zip(replica.parameters(), ours.values(), strict=True)
     slopes = [as_ours(tensor.grad, values.shape) for tensor, values in tensors]
     largest = max(np.abs(slope).max() for slope in slopes)
     floor = 10 * largest if network.dtype == np.float64 else largest
@@ -169,10 +169,10 @@ def same_gradients(network, twin):
         close(values, slope, name, floor)
 
 
-def same_statistics(network, twin):
+def same_statistics(network, replica):
     """After the step; then both go on with Ensync's."""
     ours = _views(network.statistics, network.statistics_layout)
-    for (name, values), buffer in zip(ours.items(), twin.buffers(), strict=True):
+    for (name, values), buffer in zip(ours.items(), replica.buffers(), strict=True):
         close(values, buffer.numpy(), name, 1e-6)
         buffer.copy_(double(values))
 

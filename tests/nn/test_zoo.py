@@ -140,20 +140,20 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
     _away_from_kinks(network)
     images = random.standard_normal((rows, size, size, channels)).astype(np.float32)
     labels = random.integers(0, 10, rows)
-    twin = torch_networks.build(settings["name"], size, channels, **options)
-    theirs = list(twin.parameters())
+    replica = torch_networks.build(settings["name"], size, channels, **options)
+    theirs = list(replica.parameters())
     assert len(theirs) == len(network.layout)
     for tensor, values in zip(theirs, _views(network, network.parameters), strict=True):
         torch_networks.set_from(tensor, values)
     adam = torch.optim.Adam(theirs)
-    outputs = twin(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
+    outputs = replica(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
     loss = torch.nn.functional.cross_entropy(outputs, torch.from_numpy(labels))
     loss.backward()
 
     network.backward(images.reshape(rows, -1), labels, rows, Step(training=True))
     assert network.tail[LOSS_SUM] / rows == pytest.approx(loss.item(), rel=1e-4)
     assert network.tail[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
-    _moving_statistics_are(network, twin, images)
+    _moving_statistics_are(network, replica, images)
     _close(network.forward(images.reshape(rows, -1), Step(training=True)), outputs.detach().numpy())
     noise = max(
         float(tensor.grad.abs().max()) for tensor in theirs
@@ -220,16 +220,16 @@ def _squared_bf16_distances(settings, size, channels, options, seed):
     )
 
     def step(dtype, autocast):
-        twin = torch_networks.build(settings["name"], size, channels, **options)
+        replica = torch_networks.build(settings["name"], size, channels, **options)
         for tensor, values in zip(
-            twin.parameters(), _views(network, network.parameters), strict=True
+            replica.parameters(), _views(network, network.parameters), strict=True
         ):
             torch_networks.set_from(tensor, values)
-        twin = twin.to(dtype)
+        replica = replica.to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            outputs = twin(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(dtype))
+            outputs = replica(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(dtype))
         torch.nn.functional.cross_entropy(outputs.to(dtype), torch.from_numpy(labels)).backward()
-        pairs = zip(twin.parameters(), _views(network, network.gradient), strict=True)
+        pairs = zip(replica.parameters(), _views(network, network.gradient), strict=True)
         return outputs.detach().double().numpy(), np.concatenate(
             [torch_networks.as_ours(t.grad, v.shape).ravel() for t, v in pairs]
         )
@@ -305,7 +305,7 @@ def test_a_rank_without_rows_adds_nothing(settings, size, channels, options):
     )
 
 
-def _moving_statistics_are(network, twin, images):
+def _moving_statistics_are(network, replica, images):
     """After one step, PyTorch's own where the network is PyTorch's; and outputs under them are
     alike.
     """
@@ -314,7 +314,9 @@ def _moving_statistics_are(network, twin, images):
     from ensync.nn.network import _views as views
 
     theirs = [
-        buffer for name, buffer in twin.named_buffers() if not name.endswith("num_batches_tracked")
+        buffer
+        for name, buffer in replica.named_buffers()
+        if not name.endswith("num_batches_tracked")
     ]
     ours = views(network.statistics, network.statistics_layout).values()
     unbiased = all(
@@ -325,7 +327,7 @@ def _moving_statistics_are(network, twin, images):
             _close(values, buffer.numpy())
         buffer.copy_(torch.from_numpy(values))
     with torch.no_grad():
-        expected = twin.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
+        expected = replica.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
     _close(network.forward(images.reshape(len(images), -1), Step()), expected.numpy())
 
 

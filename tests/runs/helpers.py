@@ -5,12 +5,12 @@ to a signal, and what it left.
 from mpi4py import MPI
 
 from ensync.core.config.job import job_from_dict
-from ensync.core.signals import StopWish
+from ensync.core.signals import StopRequest
 from ensync.mpi.world import on_root
 from ensync.report.console import make_console
 from ensync.runs import lifecycle as course
 from ensync.runs import session, state
-from ensync.runs.data import open_feeds
+from ensync.runs.data import open_loaders
 from ensync.runs.launch import take_directory
 from ensync.storage.sources import read_digits
 from ensync.storage.writing import write_dataset
@@ -61,30 +61,30 @@ def job_maker(dataset, tmp_path, **defaults):
     return make
 
 
-def begin(comm, job, wish=None):
+def begin(comm, job, stop_request=None):
     take_directory(comm, job, SILENT)
-    return session.start(comm, job, open_feeds(comm, job), SILENT, wish or StopWish())
+    return session.start(comm, job, open_loaders(comm, job), SILENT, stop_request or StopRequest())
 
 
-def run(comm, job, wish=None):
-    return course.train(begin(comm, job, wish))
+def run(comm, job, stop_request=None):
+    return course.train(begin(comm, job, stop_request))
 
 
 def resume(comm, loaded, job):
     return course.train(
-        session.resume(comm, loaded, job, open_feeds(comm, job), SILENT, StopWish())
+        session.resume(comm, loaded, job, open_loaders(comm, job), SILENT, StopRequest())
     )
 
 
 def gathered(trained):
     """Return the vectors and positions of all members, the same on every rank."""
-    arrays, positions = state.gather_members(trained.comm, trained.plan, trained.trainees)
+    arrays, positions = state.gather_members(trained.comm, trained.plan, trained.trainers)
     return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(
         positions
     )
 
 
-class StopAt(StopWish):
+class StopAt(StopRequest):
     """Ask to stop after so many looks, on one rank only."""
 
     def __init__(self, looks, rank=0):

@@ -39,15 +39,15 @@ def wait_for(condition, seconds=60.0):
 
 
 def test_the_second_process_leaves_compiled_kernels_for_the_first(cache):
-    with compiling.helped(JOB, (2, 3, 1), 4, cores=2, patience=0.0):
+    with compiling.compile_in_parallel(JOB, (2, 3, 1), 4, cores=2, patience=0.0):
         assert wait_for(lambda: any("product" in name for name in kernels(cache)))
 
 
 def test_it_is_not_started_where_all_is_loaded_in_time_or_there_is_one_core(cache, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
-    with compiling.helped(JOB, (2, 3, 1), 4, cores=2, patience=30.0):
+    with compiling.compile_in_parallel(JOB, (2, 3, 1), 4, cores=2, patience=30.0):
         pass
-    with compiling.helped(JOB, (2, 3, 1), 4, cores=1, patience=0.0):
+    with compiling.compile_in_parallel(JOB, (2, 3, 1), 4, cores=1, patience=0.0):
         time.sleep(0.1)
 
 

@@ -23,17 +23,17 @@ def test_what_moving_statistics_keep_of_their_start(training):
     """Told by variances: with weights of zero those of the batches are 0, so that only the start
     is left.
     """
-    trainee = make_trainee(
+    trainer = make_trainee(
         network={"layers": LAYERS, "hidden": None},
         training=training | {"epochs": 2},
         optimizer={"name": "sgd", "learning_rate": 1e-300},
     )
-    trainee.network.parameters[:] = 0
-    epochs(trainee, 2)
+    trainer.network.parameters[:] = 0
+    epochs(trainer, 2)
     np.testing.assert_allclose(
-        trainee.network.layers[1].moving_variance, start_kept(trainee), rtol=1e-12
+        trainer.network.layers[1].moving_variance, start_kept(trainer), rtol=1e-12
     )
-    assert start_kept(trainee) == pytest.approx(0.9**10)
+    assert start_kept(trainer) == pytest.approx(0.9**10)
 
 
 def test_networks_without_statistics_keep_nothing():
@@ -45,11 +45,11 @@ def test_networks_without_statistics_keep_nothing():
 )
 def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch):
     monkeypatch.setattr(header, "bf16_gain", lambda: gain)
-    trainee, said = make_trainee(), []
-    trainee.job.training.precision = precision
+    trainer, said = make_trainee(), []
+    trainer.job.training.precision = precision
     place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
     session = SimpleNamespace(
-        job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm)
+        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=trainer.comm)
     )
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert any("0.4 times" in text for text in said) == told
@@ -60,10 +60,10 @@ def test_fewer_threads_are_advised_only_where_there_are_more_than_one(
     threads, advised, monkeypatch
 ):
     monkeypatch.setattr(header.os, "cpu_count", lambda: 2)
-    trainee, said = make_trainee(), []
+    trainer, said = make_trainee(), []
     place = SimpleNamespace(threads=threads, topology=SimpleNamespace(ranks_on_node=5))
     session = SimpleNamespace(
-        job=trainee.job, trainees={0: trainee}, plan=SimpleNamespace(comm=trainee.comm)
+        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=trainer.comm)
     )
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert "start fewer ranks" in said[0] and ("training.threads=1" in said[0]) == advised
@@ -80,13 +80,13 @@ def test_fewer_threads_are_advised_only_where_there_are_more_than_one(
     ],
 )
 def test_members_that_never_see_a_class_are_told_of(data, rows, told):
-    trainee, said = make_trainee(), []
-    trainee.job.training.strategy, trainee.job.ensemble.data = "ensemble", data
+    trainer, said = make_trainee(), []
+    trainer.job.training.strategy, trainer.job.ensemble.data = "ensemble", data
     place = SimpleNamespace(
-        feeds=SimpleNamespace(train=SimpleNamespace(labels=np.arange(rows) % 10))
+        loaders=SimpleNamespace(train=SimpleNamespace(labels=np.arange(rows) % 10))
     )
     session = SimpleNamespace(
-        job=trainee.job, comm=SimpleNamespace(rank=0), plan=SimpleNamespace(members=4)
+        job=trainer.job, comm=SimpleNamespace(rank=0), plan=SimpleNamespace(members=4)
     )
     header._warn_of_classes(SimpleNamespace(warn=said.append), place, session)
     assert len(said) == told
@@ -96,7 +96,7 @@ def test_members_that_never_see_a_class_are_told_of(data, rows, told):
                 set(
                     (
                         member_rows(
-                            "shards", np.arange(rows) % 10, 4, member, trainee.job.training.seed
+                            "shards", np.arange(rows) % 10, 4, member, trainer.job.training.seed
                         )
                         % 10
                     ).tolist()

@@ -80,12 +80,12 @@ def test_local_normalisation_leaves_equal_replicas(make_job):
     each step.
     """
     trained = run(COMM, make_job("local", network={"layers": LAYERS, "batch_norm": "local"}))
-    statistics = trained.trainees[0].network.statistics
+    statistics = trained.trainers[0].network.statistics
     assert np.array_equal(COMM.bcast(statistics.copy()), statistics)
     single, _ = gathered(run(alone(), make_job(f"alone{COMM.rank}")))
     alike = np.allclose(
         single["members/0000/parameters"],
-        trained.trainees[0].network.parameters,
+        trained.trainers[0].network.parameters,
         rtol=1e-9,
         atol=1e-12,
     )
@@ -142,10 +142,10 @@ def test_a_mean_of_weights_has_statistics_of_its_own(make_job):
         training={"strategy": "ensemble", "epochs": 2}, ensemble={"members": 2, "start": "shared"}
     )
     trained = run(COMM, job)
-    jury = results.jury_of_session(trained)
-    jury.fuse("weight_averaging")
-    network, feed = jury.network, trained.feeds.train
-    values = (feed.images[: len(feed)].astype(float) - feed.mean) * feed.inverse_std
+    evaluator = results.evaluator_of_session(trained)
+    evaluator.fuse("weight_averaging")
+    network, loader = evaluator.network, trained.loaders.train
+    values = (loader.images[: len(loader)].astype(float) - loader.mean) * loader.inverse_std
     first = network.layers[0]
     framed = np.pad(values.reshape(-1, 8, 8, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(1, 2))
@@ -169,9 +169,9 @@ def test_job_files_run(make_job, file, strategy):
         "output": {"directory": make_job().output.directory},
     }
     trained = run(COMM, job_from_dict(tables | small))
-    found = results.jury_of_session(trained).fuse("soft_voting")
+    found = results.evaluator_of_session(trained).fuse("soft_voting")
     assert COMM.rank or (
         0 <= found["accuracy"] <= 1
         and np.isfinite(found["loss"])
-        and sum(map(sum, found["confusion"])) == len(trained.feeds.test)
+        and sum(map(sum, found["confusion"])) == len(trained.loaders.test)
     )

@@ -163,8 +163,8 @@ def left_alone(job):
 
 def fused(trained):
     """Return the figures of every fusion, on rank 0."""
-    jury = results.jury_of_session(trained)
-    return {method: jury.fuse(method) for method in results.METHODS}
+    evaluator = results.evaluator_of_session(trained)
+    return {method: evaluator.fuse(method) for method in results.METHODS}
 
 
 @pytest.mark.parametrize("case", CASES)

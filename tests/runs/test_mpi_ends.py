@@ -13,7 +13,7 @@ from runs.helpers import COMM, SILENT, begin, common_digits, gathered, job_maker
 from ensync.cli import verbs
 from ensync.core.config.job import dump_job
 from ensync.core.errors import EnsyncError
-from ensync.core.signals import StopWish
+from ensync.core.signals import StopRequest
 from ensync.mpi.world import on_root
 from ensync.report.history import read_history
 from ensync.runs import lifecycle as course
@@ -199,32 +199,32 @@ def test_a_member_that_diverges_is_kept_from_before(make_job, where, monkeypatch
     original = (
         type(trained)._close_epoch
         if where == "validation"
-        else type(next(iter(trained.trainees.values()))).train
+        else type(next(iter(trained.trainers.values()))).train
     )
 
     def spoil(*given):
-        trainee = given[0] if where == "parameters" else given[1]
-        if trainee.member == 1 and trainee.position.epoch == 1:
+        trainer = given[0] if where == "parameters" else given[1]
+        if trainer.member == 1 and trainer.position.epoch == 1:
             if where == "validation":
-                trainee.network.parameters[-1] = np.float32(3e38)
-                trainee.network.parameters[-2] = np.float32(-3e38)
+                trainer.network.parameters[-1] = np.float32(3e38)
+                trainer.network.parameters[-2] = np.float32(-3e38)
             else:
                 found = original(*given)
-                trainee.network.parameters[0] = np.nan
+                trainer.network.parameters[0] = np.nan
                 return found
         return original(*given)
 
     monkeypatch.setattr(
-        type(trained) if where == "validation" else type(next(iter(trained.trainees.values()))),
+        type(trained) if where == "validation" else type(next(iter(trained.trainers.values()))),
         original.__name__,
         spoil,
     )
     trained = course.train(trained)
-    jury = results.jury_of_session(trained)
+    evaluator = results.evaluator_of_session(trained)
     assert (
-        list(jury.test.excluded) == [1]
-        and jury.ended[1].startswith("diverged in epoch 2")
-        and jury.ended[0] == "all 3 epochs"
+        list(evaluator.test.excluded) == [1]
+        and evaluator.ended[1].startswith("diverged in epoch 2")
+        and evaluator.ended[0] == "all 3 epochs"
     )
     positions, finite = newest(job)
     assert finite and [p["epoch"] for p in positions] == [3, 1, 3]
@@ -233,9 +233,9 @@ def test_a_member_that_diverges_is_kept_from_before(make_job, where, monkeypatch
         COMM,
         state.load_newest(COMM, Path(job.output.directory)),
         job,
-        trained.feeds,
+        trained.loaders,
         SILENT,
-        StopWish(),
+        StopRequest(),
     )
     arrays, reached = gathered(course.train(say_nothing))
     straight, _ = gathered(
@@ -288,9 +288,9 @@ def test_a_comparison_without_test_images_is_refused(make_job, dataset):
     on_root(COMM, cut)
     job = make_job("compared", data={"path": path}, training={"epochs": 1})
     with pytest.raises(EnsyncError, match="no test images"):
-        compare(COMM, job, SILENT, StopWish())
+        compare(COMM, job, SILENT, StopRequest())
     assert not on_root(COMM, Path(job.output.directory).exists)
-    jury = results.jury_of_session(run(COMM, job))
-    assert jury.member_accuracies == [None] and (
-        COMM.rank or "no test images" in jury.fuse("soft_voting")["refused"]
+    evaluator = results.evaluator_of_session(run(COMM, job))
+    assert evaluator.member_accuracies == [None] and (
+        COMM.rank or "no test images" in evaluator.fuse("soft_voting")["refused"]
     )

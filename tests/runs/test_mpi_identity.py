@@ -18,10 +18,10 @@ from ensync.mpi.world import on_root
 from ensync.report.console import Console
 from ensync.runs import data as data_module
 from ensync.runs import state
-from ensync.runs.data import open_feeds
+from ensync.runs.data import open_loaders
 from ensync.storage.checkpoint import load_checkpoint, save_checkpoint
 from ensync.storage.dataset import open_dataset
-from ensync.training import batches as feed
+from ensync.training import batches as loader
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 ROWS = 300
@@ -138,13 +138,13 @@ def test_predict_says_the_same_whatever_became_of_the_dataset(job, capfd):
 
 
 def test_votes_are_weighted_as_the_validation_images_said_which_the_run_remembers(job):
-    feeds, loaded = open_feeds(COMM, job), state.load_newest(COMM, Path(job.output.directory))
+    loaders, loaded = open_loaders(COMM, job), state.load_newest(COMM, Path(job.output.directory))
     from ensync.runs import results
 
-    jury = results.jury_of_files(COMM, loaded, job, feeds)
+    evaluator = results.evaluator_of_files(COMM, loaded, job, loaders)
     assert (
-        np.array_equal(loaded.validated(COMM), jury.validation.correct)
-        and jury.validation.correct.sum() > 0
+        np.array_equal(loaded.validated(COMM), evaluator.validation.correct)
+        and evaluator.validation.correct.sum() > 0
     )
 
 
@@ -203,16 +203,16 @@ def test_evaluate_on_another_file_says_so_and_keeps_the_runs_normalisation(job, 
     other = str(Path(job.data.path).with_name("other.h5"))
     write_digits(other, 200, seed=3)
     loaded = state.load_newest(COMM, Path(job.output.directory))
-    feeds = verbs._feeds_to_test(COMM, loaded, job, loaded.identity, other)
+    loaders = verbs._loaders_to_test(COMM, loaded, job, loaded.identity, other)
     with open_dataset(other) as dataset:
-        assert np.array_equal(feeds.test.labels, dataset.labels("test")) and not np.array_equal(
+        assert np.array_equal(loaders.test.labels, dataset.labels("test")) and not np.array_equal(
             loaded.identity.mean, dataset.mean
         )
-    own = open_feeds(COMM, job)
-    assert np.array_equal(feeds.test.mean, own.test.mean) and np.array_equal(
-        feeds.test.inverse_std, own.test.inverse_std
+    own = open_loaders(COMM, job)
+    assert np.array_equal(loaders.test.mean, own.test.mean) and np.array_equal(
+        loaders.test.inverse_std, own.test.inverse_std
     )
-    assert feeds.tested_on()["own"] is False and own.tested_on()["own"] is True
+    assert loaders.tested_on()["own"] is False and own.tested_on()["own"] is True
     capfd.readouterr()
     evaluate(job, data=other)
     assert COMM.rank or "tested on another dataset than the run's own" in capfd.readouterr().out
@@ -311,7 +311,7 @@ def test_a_run_in_memory_goes_on_when_its_file_changes_and_says_so_once(job, mon
 
 
 def test_a_streamed_run_refuses_to_go_on_when_its_file_is_written_to(job, monkeypatch):
-    for module in (feed, data_module):
+    for module in (loader, data_module):
         monkeypatch.setattr(module, "BLOCK", Window(16, 3))
     begun, _ = meddled(job, monkeypatch, placement="stream")
     refused("was written to while the run reads from it", begun.run)
@@ -327,4 +327,4 @@ def test_nodes_with_different_files_are_refused(job):
     write_digits(other, ROWS, seed=2)
     path = other if COMM.rank == 1 else job.data.path
     here = job.model_copy(update={"data": job.data.model_copy(update={"path": path})})
-    refused("finds another dataset at .* than rank 0", open_feeds, COMM, here)
+    refused("finds another dataset at .* than rank 0", open_loaders, COMM, here)

@@ -20,7 +20,7 @@ def spans(monkeypatch, where: Topology) -> list[tuple[float, float]]:
     """
     span = []
 
-    def try_step(job, feeds):
+    def try_step(job, loaders):
         span.append(time.monotonic())
         time.sleep(0.1)
         span.append(time.monotonic())

@@ -9,7 +9,7 @@ import pytest
 from launched.processes import wait_until
 from runs.helpers import COMM, SILENT, common_digits, job_maker, run
 
-from ensync.core.signals import StopWish
+from ensync.core.signals import StopRequest
 from ensync.mpi import shared_memory
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import on_root
@@ -66,7 +66,7 @@ def test_a_sweep_gives_back_what_each_value_took(make_job):
             ],
             "training.seed",
             SILENT,
-            StopWish(),
+            StopRequest(),
         )
 
     sweep_over(1)

@@ -199,8 +199,8 @@ def test_random_runs(make_job, number):
     start, _ = gathered(trained)
     trained = course.train(trained)
     found, positions = gathered(trained)
-    jury = results.jury_of_session(trained)
-    fused, ended = jury.fuse("soft_voting"), jury.ended
+    evaluator = results.evaluator_of_session(trained)
+    fused, ended = evaluator.fuse("soft_voting"), evaluator.ended
     trouble = on_root(COMM, lambda: compare(trained, start, found, positions, ended, fused))
     if trouble:
         pytest.skip(trouble)
@@ -215,15 +215,15 @@ def compare(trained, start, found, positions, ended, fused):
     """Train every member once more, one after the other; return why that tells nothing, or ""."""
     from runs.torch_runs import Run
 
-    job, members, feeds = trained.job, trained.plan.members, trained.feeds
-    network = next(iter(trained.trainees.values())).network
+    job, members, loaders = trained.job, trained.plan.members, trained.loaders
+    network = next(iter(trained.trainers.values())).network
     splits = {
-        name: (normalised(feeds, name), getattr(feeds, name).labels)
+        name: (normalised(loaders, name), getattr(loaders, name).labels)
         for name in ("train", "validation", "test")
     }
 
     def once_more(member, noise=0.0):
-        rows, begin = rows_of(job, feeds.train.labels, members, member), member_of(start, member)
+        rows, begin = rows_of(job, loaders.train.labels, members, member), member_of(start, member)
         begin["parameters"] = begin["parameters"] * (
             1 + noise * np.random.default_rng(member).standard_normal(len(begin["parameters"]))
         )
@@ -270,9 +270,9 @@ def compare_member(run, member, records, found, position, ended):
         assert ended.startswith(f"diverged in epoch {len(run.history) + 1}")
         return
     assert ended == records[-1]["ended"] == run.ended and position["best_epoch"] == run.best_epoch
-    for kind, twin in (("", run.twin), ("average/", run.average), ("best/", run.best)):
-        assert (twin is not None) == (f"members/{member:04d}/{kind}parameters" in found), kind
-        for name, values in run.vectors(twin).items() if twin is not None else ():
+    for kind, replica in (("", run.replica), ("average/", run.average), ("best/", run.best)):
+        assert (replica is not None) == (f"members/{member:04d}/{kind}parameters" in found), kind
+        for name, values in run.vectors(replica).items() if replica is not None else ():
             np.testing.assert_allclose(
                 member_of(found, member, kind)[name],
                 values,
@@ -299,9 +299,10 @@ def alike(one, other):
     )
 
 
-def normalised(feeds, split):
+def normalised(loaders, split):
     """Return a split's images as a network sees them, float64."""
-    feed = getattr(feeds, split)
+    loader = getattr(loaders, split)
     return (
-        feeds.dataset.read(split, 0, len(feed)).reshape(len(feed), -1).astype(float) - feed.mean
-    ) * feed.inverse_std
+        loaders.dataset.read(split, 0, len(loader)).reshape(len(loader), -1).astype(float)
+        - loader.mean
+    ) * loader.inverse_std

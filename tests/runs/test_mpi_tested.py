@@ -49,15 +49,15 @@ def make_job(dataset, tmp_path):
     )
 
 
-def normalised(feed):
-    values = (feed.images[: len(feed)].astype(float) - feed.mean) * feed.inverse_std
+def normalised(loader):
+    values = (loader.images[: len(loader)].astype(float) - loader.mean) * loader.inverse_std
     framed = np.pad(values.reshape(-1, 8, 8, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
     return np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(1, 2))
 
 
-def answers(comm, jury):
+def answers(comm, evaluator):
     """Return a jury's soft voting without the last digits, the same on all ranks."""
-    figures = jury.fuse("soft_voting")
+    figures = evaluator.fuse("soft_voting")
     return comm.bcast(
         figures and {"loss": f"{figures['loss']:.9g}", "confusion": figures["confusion"]}
     )
@@ -79,14 +79,14 @@ def test_an_average_is_tested_with_statistics_of_its_own(make_job, case):
     )
     trained = run(COMM, job)
     before, positions = gathered(trained)
-    jury = results.jury_of_session(trained)
-    expected = answers(COMM, jury)
+    evaluator = results.evaluator_of_session(trained)
+    expected = answers(COMM, evaluator)
     after, _ = gathered(trained)
     assert all(np.array_equal(before[name], after[name]) for name in before), (
         "the test left the network in training as it was"
     )
     losses = COMM.bcast([record["validation_loss"] for record in trained.state.history])
-    loss = jury.validation.loss_sum[0] / len(trained.feeds.validation)
+    loss = evaluator.validation.loss_sum[0] / len(trained.loaders.validation)
     assert loss == pytest.approx(
         min(losses) if "best_weights" in CASES[case] else losses[-1], rel=1e-12
     )
@@ -95,7 +95,7 @@ def test_an_average_is_tested_with_statistics_of_its_own(make_job, case):
     outputs = (
         np.einsum(
             "nyxchw,hwck->nyxk",
-            normalised(trained.feeds.train),
+            normalised(trained.loaders.train),
             parameters[:36].reshape(3, 3, 1, 4),
         )
         + parameters[36:40]
@@ -105,7 +105,10 @@ def test_an_average_is_tested_with_statistics_of_its_own(make_job, case):
     assert not np.allclose(statistics, before["members/0000/statistics"], rtol=0.05)
     for comm in (COMM, alone()):
         loaded = state.load_newest(comm, Path(job.output.directory))
-        assert answers(comm, results.jury_of_files(comm, loaded, job, trained.feeds)) == expected
+        assert (
+            answers(comm, results.evaluator_of_files(comm, loaded, job, trained.loaders))
+            == expected
+        )
     plain = make_job(
         "plain",
         training=job.training.model_dump() | {"weight_average": 0.0, "best_weights": False},
@@ -133,7 +136,7 @@ def test_a_checkpoint_within_an_epoch_has_them_too(make_job):
     outputs = (
         np.einsum(
             "nyxchw,hwck->nyxk",
-            normalised(trained.feeds.train),
+            normalised(trained.loaders.train),
             found["average/parameters"][:36].reshape(3, 3, 1, 4),
         )
         + found["average/parameters"][36:40]
@@ -150,9 +153,11 @@ def test_a_mean_of_weights_does_not_depend_on_the_ranks_that_fuse(make_job, aver
         ensemble={"members": 3, "start": "shared"},
     )
     trained = run(COMM, job)
-    together = results.jury_of_session(trained).fuse("weight_averaging")
+    together = results.evaluator_of_session(trained).fuse("weight_averaging")
     loaded = state.load_newest(alone(), Path(job.output.directory))
-    single = results.jury_of_files(alone(), loaded, job, trained.feeds).fuse("weight_averaging")
+    single = results.evaluator_of_files(alone(), loaded, job, trained.loaders).fuse(
+        "weight_averaging"
+    )
     if COMM.rank == 0:
         assert together["confusion"] == single["confusion"] and together["top_k"] == single["top_k"]
         assert together["loss"] == pytest.approx(single["loss"], rel=1e-9)

@@ -71,7 +71,7 @@ def test_one_sample_per_step_kernel_equals_the_general_loop(make_job):
     }
     job = make_job(f"alone{COMM.rank}", **sections)
     single = run(alone(), job)
-    assert single.trainees[0]._is_online()
+    assert single.trainers[0]._is_online()
     together = run(COMM, make_job("together", **sections))
     np.testing.assert_allclose(
         gathered(together)[0]["members/0000/parameters"],
@@ -106,9 +106,9 @@ def test_members_do_not_depend_on_the_ranks_that_train_them(make_job, data):
 def test_streamed_ranks_equal_one_rank(make_job, monkeypatch):
     from ensync.core.sharding import Window
     from ensync.runs import data as data_module
-    from ensync.training import batches as feed
+    from ensync.training import batches as loader
 
-    for module in (feed, data_module):
+    for module in (loader, data_module):
         monkeypatch.setattr(module, "BLOCK", Window(16, 3))
     sections = {
         "data": {"placement": "stream"},
@@ -195,7 +195,7 @@ def test_steps_between_checkpoints(make_job):
         checkpoint={"every_steps": 7, "keep": 50},
     )
     trained = run(COMM, job)
-    longest = max(t.steps_per_epoch for t in trained.trainees.values())
+    longest = max(t.steps_per_epoch for t in trained.trainers.values())
     longest = COMM.allreduce(longest, op=MPI.MAX)
     names = sorted(p.name for p in (Path(job.output.directory) / "checkpoints").iterdir())
     assert len(names) >= -(-longest // 7)
@@ -221,21 +221,21 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
         network={"dropout": 0},
     )
     trained = run(COMM, job)
-    jury = results.jury_of_session(trained)
-    live = {m: jury.fuse(m) for m in results.METHODS}
+    evaluator = results.evaluator_of_session(trained)
+    live = {m: evaluator.fuse(m) for m in results.METHODS}
     loaded = state.load_newest(COMM, Path(job.output.directory))
-    jury_of_files = results.jury_of_files(COMM, loaded, job, trained.feeds)
-    from_files = {m: jury_of_files.fuse(m) for m in results.METHODS}
+    evaluator_of_files = results.evaluator_of_files(COMM, loaded, job, trained.loaders)
+    from_files = {m: evaluator_of_files.fuse(m) for m in results.METHODS}
     vectors, _ = gathered(trained)
     if COMM.rank:
         assert all(v is None for v in live.values())
         return
-    feeds, layers = trained.feeds, [(64, 12, False), (12, 10, True)]
-    pixels = feeds.dataset.read("test", 0, len(feeds.test)).astype(float)
-    inputs = (pixels - np.float64(feeds.test.mean)) * np.float64(feeds.test.inverse_std)
+    loaders, layers = trained.loaders, [(64, 12, False), (12, 10, True)]
+    pixels = loaders.dataset.read("test", 0, len(loaders.test)).astype(float)
+    inputs = (pixels - np.float64(loaders.test.mean)) * np.float64(loaders.test.inverse_std)
     members = [vectors[f"members/{m:04d}/parameters"] for m in range(3)]
     probabilities = [numpy_outputs(p, layers, inputs) for p in members]
-    labels = feeds.test.labels
+    labels = loaders.test.labels
     hard = np.stack(
         [
             np.bincount(votes, minlength=10)
@@ -245,7 +245,7 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
     expected = {
         "soft_voting": np.mean(probabilities, axis=0),
         "hard_voting": hard,
-        "weighted_voting": np.tensordot(_weights(feeds, members, layers), probabilities, 1),
+        "weighted_voting": np.tensordot(_weights(loaders, members, layers), probabilities, 1),
         "weight_averaging": numpy_outputs(np.mean(members, axis=0), layers, inputs),
     }
     for method, votes in expected.items():
@@ -257,25 +257,25 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
     assert live["soft_voting"]["loss"] == pytest.approx(loss, rel=1e-6)
 
 
-def _weights(feeds, members, layers):
+def _weights(loaders, members, layers):
     from ensync.core.fusion import validation_weights
 
-    pixels = feeds.dataset.read("validation", 0, len(feeds.validation)).astype(float)
-    inputs = (pixels - np.float64(feeds.test.mean)) * np.float64(feeds.test.inverse_std)
+    pixels = loaders.dataset.read("validation", 0, len(loaders.validation)).astype(float)
+    inputs = (pixels - np.float64(loaders.test.mean)) * np.float64(loaders.test.inverse_std)
     right = np.array(
         [
-            (numpy_outputs(p, layers, inputs).argmax(1) == feeds.validation.labels).sum()
+            (numpy_outputs(p, layers, inputs).argmax(1) == loaders.validation.labels).sum()
             for p in members
         ]
     )
-    return validation_weights(right, len(feeds.validation), 10)
+    return validation_weights(right, len(loaders.validation), 10)
 
 
 def test_members_apart_are_not_averaged(make_job):
     trained = run(
         COMM, make_job(training={"strategy": "ensemble", "epochs": 1}, ensemble={"members": 2})
     )
-    found = results.jury_of_session(trained).fuse("weight_averaging")
+    found = results.evaluator_of_session(trained).fuse("weight_averaging")
     if COMM.rank == 0:
         assert "different weights" in found["refused"]
 
@@ -284,13 +284,14 @@ def test_a_member_that_diverged_is_left_out_and_named(make_job):
     trained = begin(
         COMM, make_job(training={"strategy": "ensemble", "epochs": 1}, ensemble={"members": 3})
     )
-    if 1 in trained.trainees:
-        trained.trainees[1].network.parameters[:] = np.nan
+    if 1 in trained.trainers:
+        trained.trainers[1].network.parameters[:] = np.nan
     trained = course.train(trained)
-    jury = results.jury_of_session(trained)
-    soft = jury.fuse("soft_voting")
+    evaluator = results.evaluator_of_session(trained)
+    soft = evaluator.fuse("soft_voting")
     assert (
-        list(jury.test.excluded) == [1] and "diverged in epoch 1, step 1" in jury.test.excluded[1]
+        list(evaluator.test.excluded) == [1]
+        and "diverged in epoch 1, step 1" in evaluator.test.excluded[1]
     )
     if COMM.rank == 0:
         assert soft["accuracy"] > 0.1 and np.isfinite(soft["loss"])
@@ -302,20 +303,20 @@ def test_early_stopping_and_best_weights(make_job):
         optimizer={"learning_rate": 0.05},
     )
     trained = run(COMM, job)
-    (trainee,) = trained.trainees.values()
-    p = trainee.position
+    (trainer,) = trained.trainers.values()
+    p = trainer.position
     assert p.finished.startswith("early stopping") and p.epoch == p.best_epoch + 2 < 40
     losses = COMM.bcast([r["validation_loss"] for r in trained.state.history])
     assert p.best_loss == min(losses) and losses.index(min(losses)) + 1 == p.best_epoch
-    jury = results.jury_of_session(trained)
-    assert jury.validation.loss_sum[0] / len(trained.feeds.validation) == pytest.approx(
+    evaluator = results.evaluator_of_session(trained)
+    assert evaluator.validation.loss_sum[0] / len(trained.loaders.validation) == pytest.approx(
         p.best_loss, rel=1e-9
     )
 
 
 def test_replicas_that_differ_are_found(make_job):
     trained = run(COMM, make_job(training={"epochs": 1}))
-    trained.trainees[0].network.parameters[0] += COMM.rank
+    trained.trainers[0].network.parameters[0] += COMM.rank
     if COMM.size == 1:
         trained._check_replicas("at the end")
     else:

@@ -35,7 +35,7 @@ class Run:
             together,
         )
         layers = job.model_dump(mode="json", exclude_none=True)["network"]["layers"]
-        self.twin, _ = torch_layers.listed(
+        self.replica, _ = torch_layers.listed(
             layers,
             torch.zeros(2, network.shape[2], *network.shape[:2], dtype=torch.float64),
             network.classes,
@@ -48,50 +48,50 @@ class Run:
 
     def fill(self, vectors):
         for tensor, ours in zip(
-            self.twin.parameters(),
+            self.replica.parameters(),
             _views(vectors["parameters"], self.network.layout).values(),
             strict=True,
         ):
             torch_networks.set_from(tensor, ours)
         for buffer, ours in zip(
-            self.buffers(self.twin),
+            self.buffers(self.replica),
             _views(vectors["statistics"], self.network.statistics_layout).values(),
             strict=True,
         ):
             buffer.copy_(torch.from_numpy(ours.copy()))
 
     @staticmethod
-    def buffers(twin):
+    def buffers(replica):
         return [
             buffer
-            for norm in twin.modules()
+            for norm in replica.modules()
             if isinstance(norm, torch_layers.Norm)
             for buffer in (norm.mean, norm.variance)
         ]
 
-    def vectors(self, twin):
+    def vectors(self, replica):
         """Return flat parameters and statistics as Ensync lays them out."""
         shapes = [
             view.shape for view in _views(self.network.parameters, self.network.layout).values()
         ]
         parameters = [
             torch_networks.as_ours(tensor, shape).ravel()
-            for tensor, shape in zip(twin.parameters(), shapes, strict=True)
+            for tensor, shape in zip(replica.parameters(), shapes, strict=True)
         ]
         return {
             "parameters": np.concatenate(parameters),
             "statistics": np.concatenate(
-                [np.empty(0), *(b.numpy().ravel() for b in self.buffers(twin))]
+                [np.empty(0), *(b.numpy().ravel() for b in self.buffers(replica))]
             ),
         }
 
-    def outputs(self, twin, split, rows):
+    def outputs(self, replica, split, rows):
         """Return outputs, per-sample losses and how many are right."""
         images, labels = self.splits[split]
         inputs = torch.from_numpy(
             images[rows].reshape(len(rows), *self.network.shape).transpose(0, 3, 1, 2).copy()
         )
-        outputs, labels, t = twin(inputs), torch.from_numpy(labels[rows]), self.job.training
+        outputs, labels, t = replica(inputs), torch.from_numpy(labels[rows]), self.job.training
         if t.loss == "cross_entropy":
             losses = torch.nn.functional.cross_entropy(
                 outputs, labels, label_smoothing=t.label_smoothing, reduction="none"
@@ -106,7 +106,7 @@ class Run:
 
     def train(self):
         t, o = self.job.training, self.job.optimizer
-        parameters = list(self.twin.parameters())
+        parameters = list(self.replica.parameters())
         if o.name in ("sgd", "momentum", "nesterov"):
             optimizer = torch.optim.SGD(
                 parameters,
@@ -165,13 +165,15 @@ class Run:
         loss, right = 0.0, 0
         for number, rows in enumerate(spans):
             optimizer.zero_grad()
-            self.twin.train()
+            self.replica.train()
             for first in range(0, len(rows), t.slice):
-                _, losses, hits = self.outputs(self.twin, "train", rows[first : first + t.slice])
+                _, losses, hits = self.outputs(self.replica, "train", rows[first : first + t.slice])
                 (losses.sum() / len(rows)).backward()
                 loss, right = loss + losses.sum().item(), right + hits
             if self.job.optimizer.clip_norm:
-                torch.nn.utils.clip_grad_norm_(self.twin.parameters(), self.job.optimizer.clip_norm)
+                torch.nn.utils.clip_grad_norm_(
+                    self.replica.parameters(), self.job.optimizer.clip_norm
+                )
             factor = (
                 self.rate(epoch + Fraction(number, len(spans)), Fraction(1, len(spans)))
                 * grown
@@ -200,8 +202,8 @@ class Run:
         if not decay:
             return
         if self.average is None:
-            self.average = copy.deepcopy(self.twin)
-        for mean, value in zip(self.average.parameters(), self.twin.parameters(), strict=True):
+            self.average = copy.deepcopy(self.replica)
+        for mean, value in zip(self.average.parameters(), self.replica.parameters(), strict=True):
             mean.data = (
                 value.data.clone()
                 if self.steps == 1
@@ -228,7 +230,7 @@ class Run:
         t, p = self.job.training, self.job.plateau
         if self.average is not None:
             self.settle()
-        judged = (self.average or self.twin).eval()
+        judged = (self.average or self.replica).eval()
         rows = np.arange(len(self.splits["validation"][1]))
         _, losses, right = self.outputs(judged, "validation", rows)
         loss = losses.mean().item()
@@ -256,7 +258,7 @@ class Run:
 
     @property
     def tested(self):
-        return self.best or self.average or self.twin
+        return self.best or self.average or self.replica
 
     @torch.no_grad()
     def scores(self):

@@ -14,9 +14,9 @@ from ensync.core.errors import EnsyncError
 from ensync.nn import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.training.batches import Feed
+from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
-from ensync.training.trainer import TESTED, Trainee, largest_batch
+from ensync.training.trainer import TESTED, Trainer, largest_batch
 
 ALONE = SimpleNamespace(size=1, rank=0)
 
@@ -35,36 +35,38 @@ def make_trainee(rows=50, shape=(5, 4, 1), classes=4, **sections):
     network.initialize(1)
     random = np.random.default_rng(3)
     images = random.integers(0, 256, (rows, int(np.prod(shape))), dtype=np.uint8)
-    feed = Feed(images, random.integers(0, classes, rows), np.full(1, 128.0), np.full(1, 1 / 64))
-    return Trainee(
+    loader = BatchLoader(
+        images, random.integers(0, classes, rows), np.full(1, 128.0), np.full(1, 1 / 64)
+    )
+    return Trainer(
         ALONE,
         lambda vector: None,
         job,
         0,
         network,
         Optimizer(job.optimizer, len(network.parameters), network.dtype),
-        feed,
+        loader,
         np.arange(rows),
     )
 
 
 def test_batches_beyond_what_float32_counts_are_refused():
     """Its sums of correct answers end at 2^24."""
-    trainee, many = (
+    trainer, many = (
         make_trainee(training={"batch": "full", "precision": "float32"}),
         range((1 << 24) + 1),
     )
     with pytest.raises(EnsyncError, match="16,777,217 samples"):
-        replace(trainee, rows=many)
-    replace(trainee, rows=many[1:])
+        replace(trainer, rows=many)
+    replace(trainer, rows=many[1:])
     replace(make_trainee(training={"batch": "full"}), rows=many)
 
 
-def epochs(trainee, count):
+def epochs(trainer, count):
     for _ in range(count):
-        trainee.train()
-        trainee.close_epoch()
-    return trainee
+        trainer.train()
+        trainer.close_epoch()
+    return trainer
 
 
 def test_keras_adam():
@@ -113,23 +115,23 @@ def test_clipped_steps_are_short():
 
 def test_average_of_weights_is_pytorchs():
     torch = pytest.importorskip("torch")
-    trainee = make_trainee(training={"weight_average": 0.9})
-    values = torch.nn.Parameter(torch.from_numpy(trainee.network.parameters.copy()))
+    trainer = make_trainee(training={"weight_average": 0.9})
+    values = torch.nn.Parameter(torch.from_numpy(trainer.network.parameters.copy()))
     module = torch.nn.Module()
     module.values = values
     theirs = torch.optim.swa_utils.AveragedModel(
         module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
     )
     for _ in range(5):
-        trainee.train(1)
-        values.data.copy_(torch.from_numpy(trainee.network.parameters))
+        trainer.train(1)
+        values.data.copy_(torch.from_numpy(trainer.network.parameters))
         theirs.update_parameters(module)
-    average, last = trainee.average["parameters"], trainee.network.parameters.copy()
+    average, last = trainer.average["parameters"], trainer.network.parameters.copy()
     np.testing.assert_allclose(average, theirs.module.values.detach().numpy(), rtol=1e-12)
-    with pytest.raises(KeyboardInterrupt), trainee.using(TESTED) as network:
+    with pytest.raises(KeyboardInterrupt), trainer.using(TESTED) as network:
         assert np.array_equal(network.parameters, average)
         raise KeyboardInterrupt
-    assert np.array_equal(trainee.network.parameters, last) and not np.array_equal(last, average)
+    assert np.array_equal(trainer.network.parameters, last) and not np.array_equal(last, average)
 
 
 LOSSES = [
@@ -159,7 +161,7 @@ def test_plateau_is_pytorchs(patience):
     algorithm.
     """
     torch = pytest.importorskip("torch")
-    trainee = make_trainee(
+    trainer = make_trainee(
         plateau={"patience": patience, "factor": 0.3, "minimum": 1e-4},
         optimizer={"learning_rate": 0.01},
     )
@@ -173,12 +175,12 @@ def test_plateau_is_pytorchs(patience):
         min_lr=1e-4,
     )
     for loss in LOSSES:
-        trainee.note_validation(loss)
+        trainer.note_validation(loss)
         theirs.step(loss)
-        assert trainee.learning_rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
-    assert trainee.learning_rate < 0.01
-    again = type(trainee.position).from_dict(trainee.position.as_dict())
-    assert again == trainee.position
+        assert trainer.learning_rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+    assert trainer.learning_rate < 0.01
+    again = type(trainer.position).from_dict(trainer.position.as_dict())
+    assert again == trainer.position
 
 
 def test_growth_of_batch_and_rate():
@@ -196,20 +198,20 @@ def test_growth_of_batch_and_rate():
         2,
         2,
     ]
-    trainee = make_trainee(
+    trainer = make_trainee(
         training={"batch": 10},
         growth={"every_epochs": 1, "learning_rate": 1.5, "largest_batch": 40},
         optimizer={"learning_rate": 0.01},
     )
     seen = []
     for _ in range(4):
-        seen.append((trainee.batch, trainee.steps_per_epoch, trainee.learning_rate))
-        epochs(trainee, 1)
+        seen.append((trainer.batch, trainer.steps_per_epoch, trainer.learning_rate))
+        epochs(trainer, 1)
     assert seen == [(10, 5, 0.01), (20, 3, 0.015), (40, 2, 0.0225), (40, 2, 0.0225)]
-    assert trainee.optimizer.steps == trainee.steps_done == 12
+    assert trainer.optimizer.steps == trainer.steps_done == 12
     assert (
-        trainee.starts[:7] == [0, 5, 8, 10, 12, 14, 16]
-        and len(trainee.starts) == trainee.job.training.epochs + 1
+        trainer.starts[:7] == [0, 5, 8, 10, 12, 14, 16]
+        and len(trainer.starts) == trainer.job.training.epochs + 1
     )
 
 
@@ -268,9 +270,9 @@ def test_slices_add_up_to_the_batch(size):
 
 def test_label_smoothing_is_pytorchs():
     torch = pytest.importorskip("torch")
-    trainee = make_trainee(training={"label_smoothing": 0.2, "batch": 50})
-    inputs, labels = trainee.feed.load(np.arange(50), trainee.network.inputs)
-    scores, loss, _ = trainee.network.evaluate(inputs, labels)
+    trainer = make_trainee(training={"label_smoothing": 0.2, "batch": 50})
+    inputs, labels = trainer.loader.load(np.arange(50), trainer.network.inputs)
+    scores, loss, _ = trainer.network.evaluate(inputs, labels)
     logits = torch.from_numpy(np.log(scores))
     assert loss / 50 == pytest.approx(
         torch.nn.functional.cross_entropy(
@@ -286,18 +288,18 @@ AUGMENTED = {"flip": True, "crop": 1, "shift": 0.2, "rotation": 30, "erasing": 0
 def test_augmentation_changes_training_images_only():
     plain, changed = make_trainee(), make_trainee(augmentation=AUGMENTED)
     rows = np.arange(10)
-    before = plain.feed.load(rows, plain.network.inputs)[0].copy()
-    first = changed.feed.load(rows, changed.network.inputs, changed._changes())[0].copy()
+    before = plain.loader.load(rows, plain.network.inputs)[0].copy()
+    first = changed.loader.load(rows, changed.network.inputs, changed._changes())[0].copy()
     assert not np.allclose(first, before)
     changed.position.epoch = 1
     assert not np.allclose(
-        changed.feed.load(rows, changed.network.inputs, changed._changes())[0], first
+        changed.loader.load(rows, changed.network.inputs, changed._changes())[0], first
     )
     changed.position.epoch = 0
     assert np.array_equal(
-        changed.feed.load(rows[3:5], changed.network.inputs, changed._changes())[0], first[3:5]
+        changed.loader.load(rows[3:5], changed.network.inputs, changed._changes())[0], first[3:5]
     )
-    assert np.array_equal(changed.feed.load(rows, changed.network.inputs)[0], before)
+    assert np.array_equal(changed.loader.load(rows, changed.network.inputs)[0], before)
 
 
 def test_augmented_slices_add_up_to_the_batch():
@@ -318,7 +320,7 @@ def test_augmentation_ends_but_for_flips():
     assert np.array_equal(ending.network.parameters, changed.network.parameters)
     rows = np.arange(10)
     images = [
-        each.feed.load(rows, each.network.inputs, each._changes())[0].copy()
+        each.loader.load(rows, each.network.inputs, each._changes())[0].copy()
         for each in (ending, changed, flipped)
     ]
     assert np.array_equal(images[0], images[2]) and not np.array_equal(images[0], images[1])
@@ -330,10 +332,10 @@ def test_deterministic_evaluation_does_not_depend_on_the_number_of_ranks(size):
     """Blocks of whole buffers, so that rows have the same neighbours; otherwise blocks are as
     even as can be.
     """
-    trainee = make_trainee(rows=700, training={"batch": 20})
-    _, scores, losses, correct = evaluate_block(trainee.network, trainee.feed, 1, 0, True)
+    trainer = make_trainee(rows=700, training={"batch": 20})
+    _, scores, losses, correct = evaluate_block(trainer.network, trainer.loader, 1, 0, True)
     parts = [
-        evaluate_block(trainee.network, trainee.feed, size, rank, True) for rank in range(size)
+        evaluate_block(trainer.network, trainer.loader, size, rank, True) for rank in range(size)
     ]
     assert [part[0] for part in parts] == [
         sum(len(before[1]) for before in parts[:rank]) for rank in range(size)
@@ -343,7 +345,7 @@ def test_deterministic_evaluation_does_not_depend_on_the_number_of_ranks(size):
         part[3] for part in parts
     ) == correct
     even = [
-        len(evaluate_block(trainee.network, trainee.feed, size, rank, False)[1])
+        len(evaluate_block(trainer.network, trainer.loader, size, rank, False)[1])
         for rank in range(size)
     ]
     assert sum(even) == 700 and max(even) - min(even) <= 1

@@ -22,7 +22,7 @@ from ensync.runs import lifecycle as course
 from ensync.runs.compare import FUSIONS, SINGLE, page_files, parts, sweep_files
 from ensync.runs.compare import compare as run_comparison
 from ensync.runs.compare import sweep as run_sweep
-from ensync.runs.data import Feeds, only_pictures, open_feeds, open_other
+from ensync.runs.data import SplitLoaders, only_pictures, open_loaders, open_other
 from ensync.runs.existing import refuse_earlier
 from ensync.runs.header import show_place, show_run
 from ensync.runs.identity import Identity, alike
@@ -76,8 +76,8 @@ def train(
         with _watched(comm, job, console):
             launch.check_memory(comm, [(job, comm.size)])
             place = launch.prepare(comm, job)
-            with stop_on_signals() as wish:
-                run = session.start(comm, job, place.feeds, console, wish)
+            with stop_on_signals() as stop_request:
+                run = session.start(comm, job, place.loaders, console, stop_request)
                 launch.take_directory(comm, job, console)
                 show_place(console, place)
                 show_run(console, place, run)
@@ -120,9 +120,9 @@ def _resume(
     with _watched(comm, job, console):
         _identity(comm, loaded, job, console)
         launch.check_memory(comm, [(job, comm.size)])
-        place = launch.prepare(comm, job, lambda: open_feeds(comm, job, loaded.accept))
-        with stop_on_signals() as wish:
-            run = session.resume(comm, loaded, job, place.feeds, console, wish)
+        place = launch.prepare(comm, job, lambda: open_loaders(comm, job, loaded.accept))
+        with stop_on_signals() as stop_request:
+            run = session.resume(comm, loaded, job, place.loaders, console, stop_request)
             launch.write_job(comm, job)
             _say_differences(console, saved, job, asked or job)
             show_place(console, place)
@@ -211,21 +211,21 @@ def _complete(run: session.Session) -> None:
     meanwhile where that is possible.
     """
     trained = course.train(run)
-    course.endure(trained, lambda: _finish(trained))
+    course.retry(trained, lambda: _finish(trained))
 
 
 def _finish(run: session.Session) -> None:
     """Test a trained session, show and write its result."""
     console = run.console
-    jury = results.jury_of_session(run)
-    for member, why in jury.test.excluded.items():
+    evaluator = results.evaluator_of_session(run)
+    for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
     method = run.job.fusion.method if run.job.training.strategy == "ensemble" else SINGLE
-    report = results.report_of(jury, [method], run.elapsed)
-    console.lines(["", f"training ended: {ends_of(jury.ended)}"])
+    report = results.report_of(evaluator, [method], run.elapsed)
+    console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
     with doing(Doing.WRITING):
         on_root(run.comm, lambda: _write_json(run.directory / "result.json", report))
-    _show(console, jury, report)
+    _show(console, evaluator, report)
     console.files(
         {
             "result": run.directory / "result.json",
@@ -233,8 +233,8 @@ def _finish(run: session.Session) -> None:
             "checkpoints": run.directory / "checkpoints",
         }
     )
-    if not jury.test.present:
-        why = next(iter(jury.test.excluded.values()))
+    if not evaluator.test.present:
+        why = next(iter(evaluator.test.excluded.values()))
         again = (
             f"train on from the last good state with {run.remedy}"
             if run.failed
@@ -247,7 +247,9 @@ def _finish(run: session.Session) -> None:
         )
 
 
-def _show(console: Console, jury: results.Jury, report: dict[str, Any] | None) -> None:
+def _show(
+    console: Console, evaluator: results.EnsembleEvaluator, report: dict[str, Any] | None
+) -> None:
     if report is None:
         return
     members = [a for a in report["members"] if a is not None]
@@ -269,7 +271,7 @@ def _show(console: Console, jury: results.Jury, report: dict[str, Any] | None) -
             console.test(
                 name,
                 np.array(figures["confusion"]),
-                jury.feeds.identity.class_names,
+                evaluator.loaders.identity.class_names,
                 figures["loss"],
                 figures["top_k"],
             )
@@ -314,29 +316,29 @@ def evaluate(
     loaded, job = _open_run(comm, directory, overrides)
     trained_on = _identity(comm, loaded, job, console)
     launch.check_memory(comm, [(job, comm.size)], trained_on)
-    place = launch.prepare(comm, job, lambda: _feeds_to_test(comm, loaded, job, trained_on, data))
+    place = launch.prepare(comm, job, lambda: _loaders_to_test(comm, loaded, job, trained_on, data))
     own = job.fusion.method if loaded.state.members > 1 else SINGLE
     _say_unfinished(console, loaded, job, directory)
-    if place.feeds.streamed and not place.feeds.dataset.digests:
+    if place.loaders.streamed and not place.loaders.dataset.digests:
         console.warn(
-            f"{place.feeds.dataset.path} is streamed and has no digests, so that its content is "
+            f"{place.loaders.dataset.path} is streamed and has no digests, so that its content is "
             "not checked; `ensync data prepare` writes it with digests"
         )
-    if place.feeds.other:
+    if place.loaders.other:
         console.line(
             f"tested on another dataset than the run's own ({trained_on}): "
-            f"{place.feeds.dataset.path} ({place.feeds.other})"
+            f"{place.loaders.dataset.path} ({place.loaders.other})"
         )
-        if place.feeds.other.name == trained_on.name:
+        if place.loaders.other.name == trained_on.name:
             console.warn(
                 f"both are '{trained_on.name}': if the same images were cut by another seed, the "
                 "run was trained on some of those that test it here"
             )
-    jury = results.jury_of_files(comm, loaded, job, place.feeds)
-    for member, why in jury.test.excluded.items():
+    evaluator = results.evaluator_of_files(comm, loaded, job, place.loaders)
+    for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
-    report = results.report_of(jury, methods or (own,), loaded.state.elapsed)
-    _show(console, jury, report)
+    report = results.report_of(evaluator, methods or (own,), loaded.state.elapsed)
+    _show(console, evaluator, report)
     if target is not None:
         fusion, path = report and report | {"format": "ensync-fusion"}, target
         on_root(comm, lambda: _write_json(path, fusion))
@@ -362,21 +364,21 @@ def _identity(comm: Comm, loaded: state.Loaded, job: Job, console: Console) -> I
     return on_root(comm, look)
 
 
-def _feeds_to_test(
+def _loaders_to_test(
     comm: Comm, loaded: state.Loaded, job: Job, trained_on: Identity, data: str | None
-) -> Feeds:
+) -> SplitLoaders:
     """Open the run's own dataset, or another for its test images. Collective."""
     if data is None:
-        return open_feeds(comm, job, loaded.accept)
-    feeds = open_other(comm, job, data, lambda dataset: alike(loaded.path, trained_on, dataset))
-    if feeds.other and feeds.other.fingerprint == trained_on.fingerprint:
-        feeds.close()
-        return open_feeds(
+        return open_loaders(comm, job, loaded.accept)
+    loaders = open_other(comm, job, data, lambda dataset: alike(loaded.path, trained_on, dataset))
+    if loaders.other and loaders.other.fingerprint == trained_on.fingerprint:
+        loaders.close()
+        return open_loaders(
             comm,
             job.model_copy(update={"data": job.data.model_copy(update={"path": data})}),
             loaded.accept,
         )
-    return feeds
+    return loaders
 
 
 def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory: str) -> None:
@@ -406,13 +408,13 @@ def predict(
     )
     method = method or (job.fusion.method if loaded.state.members > 1 else SINGLE)
     launch.check_memory(comm, [(job, comm.size)], trained_on, ())
-    feeds = only_pictures(trained_on, job, pixels)
+    loaders = only_pictures(trained_on, job, pixels)
     if (
         method == "weight_averaging" and loaded.state.members > 1 and loaded.normalizes(comm)
     ):  # whose statistics are taken from the training images
-        feeds = replace(open_feeds(comm, job, loaded.accept), test=feeds.test)
-    launch.prepare(comm, job, lambda: feeds)
-    votes = results.predict(comm, loaded, job, feeds, method)
+        loaders = replace(open_loaders(comm, job, loaded.accept), test=loaders.test)
+    launch.prepare(comm, job, lambda: loaders)
+    votes = results.predict(comm, loaded, job, loaders, method)
     if votes is not None:
         for note in notes:
             console.warn(note)
@@ -446,10 +448,10 @@ def compare(
     with (
         launch.holding(comm, places, "compare", console),
         _watched(comm, job, console),
-        stop_on_signals() as wish,
+        stop_on_signals() as stop_request,
     ):
         refuse_earlier(comm, jobs, page_files(job), overwrite or resume)
-        comparison = run_comparison(comm, job, console, wish, resume)
+        comparison = run_comparison(comm, job, console, stop_request, resume)
         with doing(Doing.WRITING):
             files = on_root(
                 comm, lambda: _while_held(job.output.directory, write_comparison, comparison)
@@ -482,10 +484,10 @@ def sweep(
     with (
         launch.holding(comm, places, "sweep", console),
         _watched(comm, runs[0], console),
-        stop_on_signals() as wish,
+        stop_on_signals() as stop_request,
     ):
         refuse_earlier(comm, runs, sweep_files(runs[0]), overwrite or resume)
-        found = run_sweep(comm, jobs, key, console, wish, resume)
+        found = run_sweep(comm, jobs, key, console, stop_request, resume)
         with doing(Doing.WRITING):
             files = on_root(comm, lambda: _while_held(places[0], write_sweep, found))
     if found is not None:

@@ -37,7 +37,7 @@ class StoppedEarly(BaseException):
         )
 
 
-class StopWish:
+class StopRequest:
     """The first signal received, or 0. While `at_once` is true a signal raises StoppedEarly."""
 
     number: int = 0
@@ -55,7 +55,7 @@ class StopWish:
             raise StoppedEarly(self.number)
 
 
-_wish = StopWish()  # of this process
+_stop_request = StopRequest()  # of this process
 _noting = False  # since the first line of the program
 
 
@@ -81,7 +81,7 @@ def _leave(number: int, frame: types.FrameType | None) -> None:
 def _catch() -> dict[int, Any]:
     """Let `_wish` receive the signals that are not ignored; return what handled them before."""
     heard = [number for number in AGAIN if signal.getsignal(number) != signal.SIG_IGN]
-    return {number: signal.signal(number, _wish.receive) for number in heard}
+    return {number: signal.signal(number, _stop_request.receive) for number in heard}
 
 
 def raise_interrupts() -> None:
@@ -159,28 +159,28 @@ def shielded() -> Iterator[None]:
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
     """Raise StoppedEarly inside the block when a signal comes, and before it when one has come."""
-    if _wish.number:
-        raise StoppedEarly(_wish.number)
-    _wish.at_once = True
+    if _stop_request.number:
+        raise StoppedEarly(_stop_request.number)
+    _stop_request.at_once = True
     try:
         yield
     finally:
-        _wish.at_once = False
+        _stop_request.at_once = False
 
 
 def ask_to_stop() -> None:
     """Wish from within the program that the run stops, as SIGTERM does."""
-    _wish.number = _wish.number or signal.SIGTERM
+    _stop_request.number = _stop_request.number or signal.SIGTERM
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopWish]:
+def stop_on_signals() -> Iterator[StopRequest]:
     """Note SIGINT and those of AGAIN while the block runs; put the old handlers back after it."""
-    before = _catch() | {signal.SIGINT: signal.signal(signal.SIGINT, _wish.receive)}
+    before = _catch() | {signal.SIGINT: signal.signal(signal.SIGINT, _stop_request.receive)}
     if not _noting:
-        _wish.number = 0
+        _stop_request.number = 0
     try:
-        yield _wish
+        yield _stop_request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ensync.core.config.job import Job
 from ensync.core.errors import EnsyncError
-from ensync.core.signals import StopWish
+from ensync.core.signals import StopRequest
 from ensync.mpi.allreduce import Allreduce, sum_counts
 from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier, share
 from ensync.report.console import Console
@@ -73,7 +73,7 @@ def sweep_files(job: Job) -> list[Path]:
 
 
 def compare(
-    comm: Comm, job: Job, console: Console, wish: StopWish, resume: bool = False
+    comm: Comm, job: Job, console: Console, stop_request: StopRequest, resume: bool = False
 ) -> dict[str, Any] | None:
     """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank 0
     (report/page.py). Collective.
@@ -89,7 +89,7 @@ def compare(
         ],
     )
     place = launch.prepare(comm, job)
-    if not len(place.feeds.test):
+    if not len(place.loaders.test):
         raise EnsyncError(
             f"a comparison on {job.data.path}, which has no test images",
             "a test split to compare by",
@@ -112,7 +112,17 @@ def compare(
         stopped = None
         if name != "one rank" or comm.rank == 0:
             try:
-                _one(ranks, each, place, console, wish, name, comparison, predictions, name in old)
+                _one(
+                    ranks,
+                    each,
+                    place,
+                    console,
+                    stop_request,
+                    name,
+                    comparison,
+                    predictions,
+                    name in old,
+                )
             except session.Stopped as stop:
                 stopped = stop.of_part(
                     f"the part '{name}' of the comparison", "`ensync compare --resume`"
@@ -120,8 +130,8 @@ def compare(
         patient_barrier(comm)
         if heard := [stop for stop in share(comm, stopped) if stop is not None]:
             raise heard[0]
-    labels = place.feeds.test.labels
-    place.feeds.close()
+    labels = place.loaders.test.labels
+    place.loaders.close()
     if comm.rank:
         return None
     _relate(comparison, predictions, labels)
@@ -133,7 +143,7 @@ def _one(
     job: Job,
     place: launch.Place,
     console: Console,
-    wish: StopWish,
+    stop_request: StopRequest,
     name: str,
     comparison: dict[str, Any],
     predictions: dict[str, np.ndarray],
@@ -142,17 +152,19 @@ def _one(
     """Train and judge one row (or the ensemble's rows) of the comparison. Collective over comm."""
     console.line()
     console.line(f"{name}: {comm.size} rank{'s' * (comm.size > 1)}", "bold")
-    begun = begin(comm, job, place, console, wish, resume)
+    begun = begin(comm, job, place, console, stop_request, resume)
     show_run(console, place, begun)
     trained = course.train(begun)
     seconds = trained.elapsed
-    allreduce = next(iter(trained.trainees.values())).allreduce
+    allreduce = next(iter(trained.trainers.values())).allreduce
     assert isinstance(allreduce, Allreduce)
     sent = int(sum_counts(comm, np.array([allreduce.bytes]))[0])
-    jury = results.jury_of_session(trained)
-    console.line(f"training ended: {ends_of(jury.ended)}")
-    fused = {method: jury.fuse(method) for method in (FUSIONS if name == "ensemble" else [SINGLE])}
-    growth = _by_members(jury) if name == "ensemble" else {}
+    evaluator = results.evaluator_of_session(trained)
+    console.line(f"training ended: {ends_of(evaluator.ended)}")
+    fused = {
+        method: evaluator.fuse(method) for method in (FUSIONS if name == "ensemble" else [SINGLE])
+    }
+    growth = _by_members(evaluator) if name == "ensemble" else {}
     if comm.rank == 0:
         comparison["histories"][name] = trained.state.history
         comparison["accuracy_by_members"] |= growth
@@ -160,26 +172,26 @@ def _one(
             assert figures is not None, "rank 0 has the figures"
             row = name if name != "ensemble" else f"ensemble: {FUSIONS[method]}"
             comparison["rows"].append(
-                _row(row, trained, jury, method, figures, seconds, sent)
+                _row(row, trained, evaluator, method, figures, seconds, sent)
                 | (_of_several_starts(figures) if resume else {})
             )
             if "confusion" in figures:
                 comparison["confusions"][row] = figures["confusion"]
-                predictions[row] = jury.predictions[method]
+                predictions[row] = evaluator.predictions[method]
     course.close(trained)
 
 
 def _row(
     name: str,
     trained: session.Session,
-    jury: results.Jury,
+    evaluator: results.EnsembleEvaluator,
     method: str,
     figures: Mapping[str, Any],
     seconds: float,
     sent: int,
 ) -> dict[str, Any]:
     ensemble = trained.job.training.strategy == "ensemble"
-    left_out = [f"member {m} left out: {why}" for m, why in jury.test.excluded.items()]
+    left_out = [f"member {m} left out: {why}" for m, why in evaluator.test.excluded.items()]
     return {
         "name": name,
         "strategy": trained.job.training.strategy,
@@ -192,10 +204,10 @@ def _row(
         "weighted_f1": figures.get("weighted_f1"),
         "top_k": figures.get("top_k"),
         "seconds": seconds,
-        "ended": list(jury.ended.values()),
+        "ended": list(evaluator.ended.values()),
         "speedup": None,
         "efficiency": None,
-        "bytes_sent": sent + (jury.sent.get(method, 0) if ensemble else 0),
+        "bytes_sent": sent + (evaluator.sent.get(method, 0) if ensemble else 0),
         "note": "; ".join([figures["refused"]] if "refused" in figures else left_out),
     }
 
@@ -213,16 +225,16 @@ def _of_several_starts(figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by_members(jury: results.Jury) -> dict[str, list[float]]:
+def _by_members(evaluator: results.EnsembleEvaluator) -> dict[str, list[float]]:
     """Return the test accuracy of the first 1, 2, ... members fused, for each kind of voting; on
     rank 0. Collective.
     """
     growth: dict[str, list[float]] = {}
-    if not jury.test.present:
+    if not evaluator.test.present:
         return growth
-    counts = [m + 1 for m in jury.test.present]
+    counts = [m + 1 for m in evaluator.test.present]
     for method in ("soft_voting", "hard_voting"):
-        found = [jury.fuse(method, upto) for upto in counts]
+        found = [evaluator.fuse(method, upto) for upto in counts]
         growth[method] = [f["accuracy"] for f in found if f is not None]
     return growth
 
@@ -251,7 +263,7 @@ def _relate(
 
 
 def _empty(place: launch.Place, job: Job) -> dict[str, Any]:
-    dataset = place.feeds.dataset
+    dataset = place.loaders.dataset
     return {
         "format": "ensync-comparison",
         "version": 1,
@@ -286,7 +298,7 @@ def sweep(
     jobs: list[tuple[Any, Job]],
     key: str,
     console: Console,
-    wish: StopWish,
+    stop_request: StopRequest,
     resume: bool = False,
 ) -> dict[str, Any] | None:
     """Train one job per value of a setting, one after the other; return the sweep on rank 0
@@ -303,7 +315,7 @@ def sweep(
         old = resume and is_there(comm, job)
         if not old:
             launch.take_directory(comm, job, console, sweep_files(job) if not rows else [])
-        begun = begin(comm, job, place, console, wish, old)
+        begun = begin(comm, job, place, console, stop_request, old)
         if not rows:
             show_place(console, place)
         show_run(console, place, begun)
@@ -311,14 +323,14 @@ def sweep(
             trained = course.train(begun)
         except session.Stopped as stop:
             raise stop.of_part(f"{key} = {value}", "`ensync sweep --resume`") from None
-        jury = results.jury_of_session(trained)
-        console.line(f"training ended: {ends_of(jury.ended)}")
+        evaluator = results.evaluator_of_session(trained)
+        console.line(f"training ended: {ends_of(evaluator.ended)}")
         method = job.fusion.method if trained.plan.members > 1 else SINGLE
-        figures = jury.fuse(method)
+        figures = evaluator.fuse(method)
         if figures is not None:
-            rows.append(_sweep_row(value, trained, jury, figures))
+            rows.append(_sweep_row(value, trained, evaluator, figures))
         course.close(trained)
-        place.feeds.close()
+        place.loaders.close()
     return (
         {
             "format": "ensync-sweep",
@@ -333,11 +345,14 @@ def sweep(
 
 
 def _sweep_row(
-    value: Any, trained: session.Session, jury: results.Jury, figures: Mapping[str, Any]
+    value: Any,
+    trained: session.Session,
+    evaluator: results.EnsembleEvaluator,
+    figures: Mapping[str, Any],
 ) -> dict[str, Any]:
     epochs = trained.state.history
     seconds = sum(r["seconds"] for r in epochs) / max(trained.plan.members, 1)
-    known = [accuracy for accuracy in jury.validation_accuracies if accuracy is not None]
+    known = [accuracy for accuracy in evaluator.validation_accuracies if accuracy is not None]
     return {
         "value": value,
         "test_accuracy": figures.get("accuracy"),

@@ -24,7 +24,7 @@ PATIENCE = 3.0  # seconds until the second process starts: from the cache, kerne
 
 
 @contextmanager
-def helped(
+def compile_in_parallel(
     job: Job, shape: tuple[int, ...], classes: int, cores: int, patience: float = PATIENCE
 ) -> Iterator[None]:
     """Compile from the other end meanwhile, where the block takes longer than `patience` seconds

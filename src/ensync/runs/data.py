@@ -21,11 +21,11 @@ from ensync.storage.blocks import BlockReader
 from ensync.storage.dataset import Change, Dataset, open_dataset
 from ensync.storage.layout import SPLITS
 from ensync.storage.verification import check
-from ensync.training.batches import BLOCK, Feed, normalization
+from ensync.training.batches import BLOCK, BatchLoader, normalization
 
 
 @dataclass
-class Feeds:
+class SplitLoaders:
     """The three splits that a run works on, and what a network must know of the dataset it is, or
     was, trained on.
 
@@ -35,9 +35,9 @@ class Feeds:
     """
 
     identity: Identity
-    train: Feed
-    validation: Feed
-    test: Feed
+    train: BatchLoader
+    validation: BatchLoader
+    test: BatchLoader
     streamed: bool = False
     file: Dataset | None = None
     watches: bool = False
@@ -71,15 +71,15 @@ class Feeds:
             else "content not checked, as the file has no digests"
         )
 
-    def train_of(self, rows: np.ndarray) -> Feed:
-        """Return the training feed of a member with these rows: streamed, it reads blocks of its
+    def train_of(self, rows: np.ndarray) -> BatchLoader:
+        """Return the training loader of a member with these rows: streamed, it reads blocks of its
         own rows.
         """
         if not self.streamed or len(rows) == len(self.train):
             return self.train
         self.in_shards = True
         reader = BlockReader(self.dataset, "train", BLOCK.rows, BLOCK.blocks, rows)
-        return Feed(reader, self.train.labels, self.train.mean, self.train.inverse_std)
+        return BatchLoader(reader, self.train.labels, self.train.mean, self.train.inverse_std)
 
     def check_shards(self, comm: Comm) -> None:
         """Compare the training images with their digests where members read shards of them, of
@@ -126,14 +126,16 @@ class Feeds:
 
     def close(self) -> None:
         """Give the images' memory and the file back; no split can be read any more. Collective."""
-        for feed in (self.train, self.validation, self.test):
-            if isinstance(feed.images, np.ndarray):
-                release(feed.images)
+        for loader in (self.train, self.validation, self.test):
+            if isinstance(loader.images, np.ndarray):
+                release(loader.images)
         if self.file is not None:
             self.file.close()
 
 
-def open_feeds(comm: Comm, job: Job, accept: Callable[[Dataset], Identity] = Identity.of) -> Feeds:
+def open_loaders(
+    comm: Comm, job: Job, accept: Callable[[Dataset], Identity] = Identity.of
+) -> SplitLoaders:
     """Open the job's dataset on every rank, its images as they were written. Collective.
 
     accept(dataset): return the identity that the run goes by, or raise EnsyncError because it is
@@ -142,27 +144,29 @@ def open_feeds(comm: Comm, job: Job, accept: Callable[[Dataset], Identity] = Ide
     return _open(comm, job, job.data.path, accept, SPLITS)
 
 
-def open_other(comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity]) -> Feeds:
+def open_other(
+    comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity]
+) -> SplitLoaders:
     """Open another dataset for its test images only, which are normalised as the run's own.
     Collective.
     """
-    feeds = _open(comm, job, path, accept, ("test",))
-    return replace(feeds, other=Identity.of(feeds.dataset))
+    loaders = _open(comm, job, path, accept, ("test",))
+    return replace(loaders, other=Identity.of(loaders.dataset))
 
 
-def only_pictures(identity: Identity, job: Job, images: np.ndarray) -> Feeds:
-    """Return feeds of nothing but pictures uint8 (n, height, width, channels) to be classified,
+def only_pictures(identity: Identity, job: Job, images: np.ndarray) -> SplitLoaders:
+    """Return loaders of nothing but pictures uint8 (n, height, width, channels) to be classified,
     without labels and without a file.
     """
     none = _nothing(identity, job)
-    return Feeds(identity, none, none, pictures(none, images))
+    return SplitLoaders(identity, none, none, pictures(none, images))
 
 
-def pictures(like: Feed, images: np.ndarray) -> Feed:
-    """Return a feed of pictures uint8 (n, height, width, channels) without labels, normalised as
-    another feed.
+def pictures(like: BatchLoader, images: np.ndarray) -> BatchLoader:
+    """Return a loader of pictures uint8 (n, height, width, channels) without labels, normalised as
+    another loader.
     """
-    return Feed(
+    return BatchLoader(
         images.reshape(len(images), -1),
         np.zeros(len(images), np.int64),
         like.mean,
@@ -170,26 +174,26 @@ def pictures(like: Feed, images: np.ndarray) -> Feed:
     )
 
 
-def _nothing(identity: Identity, job: Job) -> Feed:
+def _nothing(identity: Identity, job: Job) -> BatchLoader:
     shift = normalization(
         job.data.normalization, identity.mean, identity.std, np.dtype(job.training.dtype)
     )
-    return Feed(np.zeros((0, identity.features), np.uint8), np.zeros(0, np.int64), *shift)
+    return BatchLoader(np.zeros((0, identity.features), np.uint8), np.zeros(0, np.int64), *shift)
 
 
 def _open(
     comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity], splits: Sequence[str]
-) -> Feeds:
+) -> SplitLoaders:
     dataset, identity = _open_everywhere(comm, path, accept)
     streamed = on_root(comm, lambda: is_streamed(job, dataset))
     none = _nothing(identity, job)
 
-    def feed(split: str) -> Feed:
+    def loader(split: str) -> BatchLoader:
         if split not in splits:
             return none
         rows, labels = dataset.sizes[split], dataset.labels(split)
         if streamed:
-            return Feed(
+            return BatchLoader(
                 BlockReader(dataset, split, BLOCK.rows, BLOCK.blocks, labels=labels),
                 labels,
                 none.mean,
@@ -201,17 +205,17 @@ def _open(
             np.uint8,
             lambda out: dataset.read_into(split, 0, rows, out),
         )
-        return Feed(images, labels, none.mean, none.inverse_std)
+        return BatchLoader(images, labels, none.mean, none.inverse_std)
 
     node = node_of(comm)
     watches = node.rank == 0
     node.Free()
-    feeds = Feeds(
-        identity, feed("train"), feed("validation"), feed("test"), streamed, dataset, watches
+    loaders = SplitLoaders(
+        identity, loader("train"), loader("validation"), loader("test"), streamed, dataset, watches
     )
     if not streamed:
-        _check_content(comm, feeds, splits)
-    return feeds
+        _check_content(comm, loaders, splits)
+    return loaders
 
 
 def _open_everywhere(
@@ -245,20 +249,20 @@ def _accepted(path: str | os.PathLike[str], accept: Callable[[Dataset], Identity
         accept(dataset)
 
 
-def _check_content(comm: Comm, feeds: Feeds, splits: Sequence[str]) -> None:
+def _check_content(comm: Comm, loaders: SplitLoaders, splits: Sequence[str]) -> None:
     """Refuse images and labels that are not as they were written; one rank of each node looks.
     Collective.
     """
-    images = {split: getattr(feeds, split).images for split in splits}
+    images = {split: getattr(loaders, split).images for split in splits}
     held = {split: array for split, array in images.items() if isinstance(array, np.ndarray)}
     failure = None
-    if feeds.watches:
+    if loaders.watches:
         try:
             with doing(Doing.READING):
-                check(feeds.dataset, held, splits, lambda *_: tick())
+                check(loaders.dataset, held, splits, lambda *_: tick())
         except EnsyncError as error:
             failure = error
     patient_barrier(comm)  # the others sleep, for the threads that look
     if heard := [one for one in share(comm, failure) if one is not None]:
-        feeds.close()
+        loaders.close()
         raise heard[0]

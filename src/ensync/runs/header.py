@@ -17,7 +17,7 @@ from ensync.report.text import plural
 from ensync.runs.launch import Place, versions
 from ensync.runs.plan import lacking
 from ensync.runs.session import Session
-from ensync.training.trainer import Trainee
+from ensync.training.trainer import Trainer
 
 SHOWN = 32  # ranks whose processes are listed
 WORTH = 1.2  # speed of bf16 over float32, below which its lesser accuracy is for nothing
@@ -25,7 +25,7 @@ WORTH = 1.2  # speed of bf16 over float32, below which its lesser accuracy is fo
 
 def show_place(console: Console, place: Place) -> None:
     """Say where the run runs and on which data."""
-    feeds, where = place.feeds, place.topology
+    loaders, where = place.loaders, place.topology
     console.lines(
         tables.pairs(
             {
@@ -33,10 +33,10 @@ def show_place(console: Console, place: Place) -> None:
                 "MPI": mpi_description(),
                 "running on": tables.places(where.size, place.threads, where.node_names),
                 "processes": _processes(place.processes),
-                "dataset": f"{feeds.dataset.path}: {len(feeds.train):,} train, "
-                f"{len(feeds.validation):,} validation, {len(feeds.test):,} test, "
-                + " x ".join(map(str, feeds.dataset.shape))
-                + (f", streamed, {feeds.checks}" if feeds.streamed else ""),
+                "dataset": f"{loaders.dataset.path}: {len(loaders.train):,} train, "
+                f"{len(loaders.validation):,} validation, {len(loaders.test):,} test, "
+                + " x ".join(map(str, loaders.dataset.shape))
+                + (f", streamed, {loaders.checks}" if loaders.streamed else ""),
                 "kernels": f"compiled or loaded in {place.compile_seconds:.1f} s",
             }
         )
@@ -45,14 +45,14 @@ def show_place(console: Console, place: Place) -> None:
 
 def show_run(console: Console, place: Place, session: Session) -> None:
     """Say what is trained by whom on which rows, and what would be better."""
-    job, trainee = session.job, next(iter(session.trainees.values()))
+    job, trainer = session.job, next(iter(session.trainers.values()))
     console.lines(
         [
             *tables.pairs(
                 {
-                    "network": _network(job.network.name, trainee.network),
+                    "network": _network(job.network.name, trainer.network),
                     "shards": _shards(place, session),
-                    "strategy": f"{job.training.strategy}, batch {trainee.batch:,}, "
+                    "strategy": f"{job.training.strategy}, batch {trainer.batch:,}, "
                     f"{job.training.epochs} epochs, {job.optimizer.name} "
                     f"{job.optimizer.learning_rate:g}",
                 }
@@ -67,7 +67,7 @@ def show_run(console: Console, place: Place, session: Session) -> None:
 def _warn_of_classes(console: Console, place: Place, session: Session) -> None:
     """Say on rank 0 which members of an ensemble never see some of the classes."""
     if session.comm.rank or not (
-        found := lacking(session.job, place.feeds.train.labels, session.plan.members)
+        found := lacking(session.job, place.loaders.train.labels, session.plan.members)
     ):
         return
     listed = ", ".join(
@@ -105,10 +105,10 @@ def _network(name: str, network: Network) -> str:
 
 
 def _shards(place: Place, session: Session) -> str:
-    job, trainee = session.job, next(iter(session.trainees.values()))
+    job, trainer = session.job, next(iter(session.trainers.values()))
     if session.plan.members > 1:
         return (
-            f"{len(trainee.rows):,} of {len(place.feeds.train):,} training rows for each of "
+            f"{len(trainer.rows):,} of {len(place.loaders.train):,} training rows for each of "
             f"{session.plan.members} members ({job.ensemble.data})"
         )
     size, parts = (
@@ -118,13 +118,13 @@ def _shards(place: Place, session: Session) -> str:
         else "",
     )
     return (
-        f"each batch of {trainee.batch:,} cut {'into' if parts else 'among'} {parts}{size} "
+        f"each batch of {trainer.batch:,} cut {'into' if parts else 'among'} {parts}{size} "
         f"rank{'s' * (size > 1)}"
     )
 
 
 def _advise(console: Console, place: Place, session: Session) -> None:
-    job, where, trainee = session.job, place.topology, next(iter(session.trainees.values()))
+    job, where, trainer = session.job, place.topology, next(iter(session.trainers.values()))
     cores, size = os.cpu_count() or 1, session.plan.comm.size
     if where.ranks_on_node * place.threads > cores:
         fewer = max(1, cores // where.ranks_on_node)
@@ -133,14 +133,14 @@ def _advise(console: Console, place: Place, session: Session) -> None:
             f"{plural(cores, 'core')} of this node; start fewer ranks"
             + (f" or give --set training.threads={fewer}" if fewer < place.threads else "")
         )
-    if job.training.batch != "full" and job.training.batch > len(trainee.rows):
+    if job.training.batch != "full" and job.training.batch > len(trainer.rows):
         console.advise(
-            f"training.batch = {job.training.batch:,} is more than the {len(trainee.rows):,} "
+            f"training.batch = {job.training.batch:,} is more than the {len(trainer.rows):,} "
             "training rows, so each step takes all of them"
         )
-    if trainee.batch < size:
+    if trainer.batch < size:
         console.advise(
-            f"a batch of {trainee.batch} leaves {size - trainee.batch} of {size} ranks without a "
+            f"a batch of {trainer.batch} leaves {size - trainer.batch} of {size} ranks without a "
             "sample in each step; "
             f"give --set training.batch={size} or more, or train an ensemble"
         )
@@ -149,23 +149,23 @@ def _advise(console: Console, place: Place, session: Session) -> None:
             f"products of bf16 run at {gain:.1f} times the speed of float32's on this CPU; "
             "training.precision = 'float32' is as fast, and more exact"
         )
-    if (kept := start_kept(trainee)) > 0.05:
+    if (kept := start_kept(trainer)) > 0.05:
         console.advise(
-            f"after the {trainee.starts[-1]:,} steps of this run the moving statistics of batch "
+            f"after the {trainer.starts[-1]:,} steps of this run the moving statistics of batch "
             f"normalisation still keep {kept:.0%} of their start, "
             "so that validation and test fall far behind training, as with Keras and PyTorch; "
             "train for more steps, by more epochs or smaller batches"
         )
 
 
-def start_kept(trainee: Trainee) -> float:
+def start_kept(trainer: Trainer) -> float:
     """Return the share of their start (means of 0, variances of 1) that the moving statistics of
     batch normalisation keep to the end of the run.
     """
     momenta = [
         layer.momentum
-        for layer in walk(trainee.network.layers)
+        for layer in walk(trainer.network.layers)
         if isinstance(layer, BatchNormalization)
     ]
-    slices = -(-trainee.batch // trainee.job.training.slice)
-    return max(momenta) ** (trainee.starts[-1] * slices) if momenta else 0.0
+    slices = -(-trainer.batch // trainer.job.training.slice)
+    return max(momenta) ** (trainer.starts[-1] * slices) if momenta else 0.0

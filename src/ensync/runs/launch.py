@@ -26,8 +26,8 @@ from ensync.nn import zoo
 from ensync.nn.layers import Step
 from ensync.nn.optimizers import Optimizer
 from ensync.report.console import Console
-from ensync.runs.compiling import helped
-from ensync.runs.data import Feeds, open_feeds
+from ensync.runs.compiling import compile_in_parallel
+from ensync.runs.data import SplitLoaders, open_loaders
 from ensync.runs.existing import holds_run, remove_earlier
 from ensync.runs.identity import Identity
 from ensync.runs.memory import Need, having, need_of, shortage
@@ -36,8 +36,8 @@ from ensync.storage import lock
 from ensync.storage.atomic import write_atomically
 from ensync.storage.dataset import open_dataset
 from ensync.storage.layout import SPLITS
-from ensync.training.batches import Feed
-from ensync.training.trainer import Trainee
+from ensync.training.batches import BatchLoader
+from ensync.training.trainer import Trainer
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Place:
     comm: Comm
     topology: Topology
     threads: int
-    feeds: Feeds
+    loaders: SplitLoaders
     compile_seconds: float
     processes: list[int]  # process number of each rank: MPICH's mpirun names a killed rank by it
 
@@ -76,17 +76,17 @@ def check_memory(
         raise refusal
 
 
-def prepare(comm: Comm, job: Job, opened: Callable[[], Feeds] | None = None) -> Place:
+def prepare(comm: Comm, job: Job, opened: Callable[[], SplitLoaders] | None = None) -> Place:
     """Give this rank its threads, open the dataset, compile; a signal ends the program meanwhile.
     Collective.
 
     opened: opens the dataset, where it is not the job's as it is.
     """
     with leaving_at_once():
-        return _prepared(comm, job, opened or (lambda: open_feeds(comm, job)))
+        return _prepared(comm, job, opened or (lambda: open_loaders(comm, job)))
 
 
-def _prepared(comm: Comm, job: Job, opened: Callable[[], Feeds]) -> Place:
+def _prepared(comm: Comm, job: Job, opened: Callable[[], SplitLoaders]) -> Place:
     where = topology(comm)
     if where.local_rank == 0:
         remove_abandoned()
@@ -98,14 +98,14 @@ def _prepared(comm: Comm, job: Job, opened: Callable[[], Feeds]) -> Place:
             f"training.threads = {count}", error.expected, "give fewer, or 0 for those of this rank"
         ) from None
     with doing(Doing.READING):
-        feeds = opened()
-    _check_validation(job, feeds.identity.sizes["validation"])
+        loaders = opened()
+    _check_validation(job, loaders.identity.sizes["validation"])
     return Place(
         comm,
         where,
         count,
-        feeds,
-        _compile_once_per_node(comm, where, job, feeds),
+        loaders,
+        _compile_once_per_node(comm, where, job, loaders),
         share(comm, os.getpid()),
     )
 
@@ -160,7 +160,7 @@ def _neighbours(comm: Comm) -> list[set[int]]:
     ]
 
 
-def _compile_once_per_node(comm: Comm, where: Topology, job: Job, feeds: Feeds) -> float:
+def _compile_once_per_node(comm: Comm, where: Topology, job: Job, loaders: SplitLoaders) -> float:
     """Compile on one rank per node while the others sleep; they then load its cache. Return the
     seconds. Collective.
     """
@@ -168,32 +168,32 @@ def _compile_once_per_node(comm: Comm, where: Topology, job: Job, feeds: Feeds) 
     node = split(comm, share(comm, platform.node()).index(platform.node()), comm.rank)
     if where.local_rank == 0:
         with doing(Doing.COMPILING):
-            _try_step(job, feeds)
+            _try_step(job, loaders)
     patient_barrier(node)
     if where.local_rank != 0:
         with doing(Doing.COMPILING):
-            _try_step(job, feeds)
+            _try_step(job, loaders)
     patient_barrier(comm)
     node.Free()
     return time.perf_counter() - begun
 
 
-def _try_step(job: Job, feeds: Feeds) -> None:
+def _try_step(job: Job, loaders: SplitLoaders) -> None:
     """One step of a small twin of the network on blank images, so that every kernel exists
     before the clock starts.
     """
-    dataset = feeds.identity
+    dataset = loaders.identity
     network = zoo.build(job, dataset.shape, dataset.classes, 2)
     optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
 
     class Alone:
         size, rank = 1, 0
 
-    twin = Trainee(
-        Alone(), lambda vector: None, job, 0, network, optimizer, _blank(feeds), np.arange(2)
+    replica = Trainer(
+        Alone(), lambda vector: None, job, 0, network, optimizer, _blank(loaders), np.arange(2)
     )
-    with helped(job, dataset.shape, dataset.classes, len(cores())):
-        twin.train(1)
+    with compile_in_parallel(job, dataset.shape, dataset.classes, len(cores())):
+        replica.train(1)
         network.backward(
             np.zeros((2, dataset.features), network.dtype),
             np.zeros(2, np.int64),
@@ -204,10 +204,10 @@ def _try_step(job: Job, feeds: Feeds) -> None:
         network.evaluate(network.inputs[:2], np.zeros(2, np.int64))
 
 
-def _blank(feeds: Feeds) -> Feed:
-    train = feeds.train
-    return Feed(
-        np.zeros((2, feeds.identity.features), np.uint8),
+def _blank(loaders: SplitLoaders) -> BatchLoader:
+    train = loaders.train
+    return BatchLoader(
+        np.zeros((2, loaders.identity.features), np.uint8),
         np.zeros(2, np.int64),
         train.mean,
         train.inverse_std,

@@ -18,7 +18,7 @@ from ensync.report.history import History, readable_records
 from ensync.report.text import plural
 from ensync.runs import state as states
 from ensync.runs.plan import Plan, make_plan, starts_together
-from ensync.runs.session import Session, build_trainees
+from ensync.runs.session import Session, build_trainers
 from ensync.storage.lock import hold
 from ensync.training.position import LOST, Position
 
@@ -29,10 +29,10 @@ def train(session: Session) -> Session:
     """Run a session to its end, through the parting of the members where they start together.
     Collective.
     """
-    endure(session, session.run)
+    retry(session, session.run)
     if session.last_epoch < session.job.training.epochs and not session.failed:
         session = part(session)
-        endure(session, session.run)
+        retry(session, session.run)
     return session
 
 
@@ -40,18 +40,18 @@ def part(session: Session) -> Session:
     """Return the session of the ensemble whose members start from the replica trained so far, as
     it is and not as it is tested. Collective.
     """
-    old = next(iter(session.trainees.values()))
+    old = next(iter(session.trainers.values()))
     old.complete()
     plan = make_plan(session.comm, session.job.ensemble.members)
-    trainees = build_trainees(
-        session.comm, session.job, session.feeds, plan, session.console, session.wish
+    trainers = build_trainers(
+        session.comm, session.job, session.loaders, plan, session.console, session.stop_request
     )
-    for trainee in trainees.values():
-        for name, values in trainee.vectors.items():
+    for trainer in trainers.values():
+        for name, values in trainer.vectors.items():
             values[:] = old.vectors[name]
-        trainee.optimizer.steps = old.optimizer.steps
+        trainer.optimizer.steps = old.optimizer.steps
         p = old.position
-        trainee.position = Position(
+        trainer.position = Position(
             p.epoch,
             rate_factor=p.rate_factor,
             plateau_loss=p.plateau_loss,
@@ -62,12 +62,12 @@ def part(session: Session) -> Session:
     apart = Session(
         session.comm,
         session.job,
-        session.feeds,
+        session.loaders,
         session.console,
-        session.wish,
+        session.stop_request,
         session.state,
         plan,
-        trainees,
+        trainers,
         session.begun,
     )
     apart.save()  # what a member that diverges in its first epoch is set back to
@@ -75,7 +75,7 @@ def part(session: Session) -> Session:
 
 
 def close(session: Session) -> None:
-    """Give back what a session holds of MPI beside its feeds; it cannot be trained any more.
+    """Give back what a session holds of MPI beside its loaders; it cannot be trained any more.
     Collective.
     """
     session.close()
@@ -95,7 +95,7 @@ def can_lose(job: Job, ranks: int) -> bool:
     )
 
 
-def endure(session: Session, work: Callable[[], T]) -> T:
+def retry(session: Session, work: Callable[[], T]) -> T:
     """Return work(), begun again after each death of a rank that the session can do without.
     Collective.
     """
@@ -140,21 +140,21 @@ def _keep(session: Session, members: list[int], dead: str) -> None:
     """
     for member in members:
         plan = Plan(session.plan.members, alone(), range(member, member + 1), session.plan.owners)
-        trainee = build_trainees(
-            alone(), session.job, session.feeds, plan, session.console, session.wish
+        trainer = build_trainers(
+            alone(), session.job, session.loaders, plan, session.console, session.stop_request
         )[member]
         if states.has_checkpoint(session.directory):
             loaded = states.load_newest(alone(), session.directory)
-            loaded.restore(trainee, loaded.member(alone(), member))
+            loaded.restore(trainer, loaded.member(alone(), member))
             session.state.best_checkpoint, session.state.best_accuracy = (
                 loaded.state.best_checkpoint,
                 loaded.state.best_accuracy,
             )
-        if not trainee.position.finished.startswith(
+        if not trainer.position.finished.startswith(
             LOST
         ):  # with an earlier death, after which rank 0 kept it
-            trainee.position.finished = f"{LOST} with {dead} after epoch {trainee.position.epoch}"
-        session.trainees[member] = trainee
+            trainer.position.finished = f"{LOST} with {dead} after epoch {trainer.position.epoch}"
+        session.trainers[member] = trainer
 
 
 def _complete_history(session: Session) -> None:
@@ -163,10 +163,10 @@ def _complete_history(session: Session) -> None:
     """
     known = {
         (r["epoch"], r["member"]): r
-        for part in share(session.comm, [*session.state.history, *session.untold])
+        for part in share(session.comm, [*session.state.history, *session.pending])
         for r in part
     }
-    session.state.history, session.untold = [known[key] for key in sorted(known)], []
+    session.state.history, session.pending = [known[key] for key in sorted(known)], []
 
     def write() -> None:
         path = session.directory / "history.jsonl"

@@ -147,14 +147,14 @@ def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int,
     with counted() as count:
         network = zoo.build(job, dataset.shape, dataset.classes, rows)
         vector = network.parameters.nbytes + network.statistics.nbytes
-        twins = (
+        replicas = (
             -(-shares // ranks) - 1
             if job.training.deterministic and meets(network) and trains
             else 0
         )
-        batches = (count.bytes - 2 * vector) * (1 + twins)
+        batches = (count.bytes - 2 * vector) * (1 + replicas)
         slots = len(Optimizer(job.optimizer, 0, network.dtype).slots) if trains else 0
-    return (_copies(job) + slots + 2 * twins if trains else 4) * vector, max(0, batches)
+    return (_copies(job) + slots + 2 * replicas if trains else 4) * vector, max(0, batches)
 
 
 def _copies(job: Job) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
-from ensync.core.signals import StopWish
+from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
 from ensync.runs import launch, session, state
@@ -16,7 +16,12 @@ FREE = ("output", "checkpoint", "data.path", "training.threads", "training.watch
 
 
 def begin(
-    comm: Comm, job: Job, place: launch.Place, console: Console, wish: StopWish, resume: bool
+    comm: Comm,
+    job: Job,
+    place: launch.Place,
+    console: Console,
+    stop_request: StopRequest,
+    resume: bool,
 ) -> session.Session:
     """Return the session of a part whose directory is taken, or of what is there already.
 
@@ -24,12 +29,14 @@ def begin(
     """
     directory = Path(job.output.directory)
     if not resume:
-        return session.start(comm, job, place.feeds, console, wish)
+        return session.start(comm, job, place.loaders, console, stop_request)
     loaded = state.load_newest(comm, directory)
     for path, why in loaded.rejected:
         console.warn(f"{path} is left aside: {why}")
     _check_same(directory, loaded.state.job, settle_members(job, comm.size))
-    begun = session.resume(comm, loaded, settle_members(job, comm.size), place.feeds, console, wish)
+    begun = session.resume(
+        comm, loaded, settle_members(job, comm.size), place.loaders, console, stop_request
+    )
     console.line(f"continuing from {loaded.path}")
     return begun
 

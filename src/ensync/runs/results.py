@@ -15,9 +15,9 @@ from ensync.core.fusion import winners
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, alone, on_root
 from ensync.nn.network import Network
-from ensync.runs.data import Feeds
+from ensync.runs.data import SplitLoaders
 from ensync.runs.identity import Identity
-from ensync.runs.scores import Panel, average, figures, voting_weights
+from ensync.runs.scores import SplitScores, average, figures, voting_weights
 from ensync.runs.session import Session, build_network
 from ensync.runs.state import Loaded
 from ensync.training.evaluation import estimate_statistics
@@ -28,7 +28,7 @@ METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 
 
 @dataclass
-class Voter:
+class Member:
     """One member as this rank has it: its network, and which block of the rows this rank answers
     for.
     """
@@ -41,16 +41,16 @@ class Voter:
 
 
 @dataclass
-class Jury:
+class EnsembleEvaluator:
     """All members' answers on the test and the validation split, ready to be fused. The same
     calls on every rank.
     """
 
     comm: Comm
     job: Job
-    feeds: Feeds
-    test: Panel
-    validation: Panel
+    loaders: SplitLoaders
+    test: SplitScores
+    validation: SplitScores
     vectors: list[tuple[int, np.ndarray, np.ndarray]]
     network: Network  # like-built, free to be overwritten
     ended: dict[int, str]  # why training ended, by member
@@ -79,18 +79,18 @@ class Jury:
         else:
             panel = self.test
             votes = panel.votes(self.comm, method, weights, upto)
-        self.sent[method] = (self.comm.size - 1) * len(panel.feed) * panel.classes * 8
+        self.sent[method] = (self.comm.size - 1) * len(panel.loader) * panel.classes * 8
         if votes is None:
             return None
         self.predictions[method] = winners(votes)
         return figures(
             votes,
-            self.test.feed.labels,
+            self.test.loader.labels,
             self.network.loss.is_cross_entropy and method != "hard_voting",
         )  # shares of votes are no probabilities
 
     def _obstacle(self, method: str) -> str:
-        if not len(self.test.feed):
+        if not len(self.test.loader):
             return "the dataset has no test images"
         if not self.test.present:
             return "no member is left: " + "; ".join(
@@ -108,7 +108,7 @@ class Jury:
             method == "weight_averaging"
             and len(self.network.statistics)
             and len(self.test.present) > 1
-            and not len(self.feeds.train)
+            and not len(self.loaders.train)
         ):
             return (
                 "batch normalisation takes its statistics anew from the training images, and "
@@ -130,21 +130,21 @@ class Jury:
         """How many validation images each member has right, int64 (members,), and how many there
         are.
         """
-        return self.remembered or (self.validation.correct, len(self.validation.feed))
+        return self.remembered or (self.validation.correct, len(self.validation.loader))
 
-    def _averaged(self, weights: np.ndarray) -> Panel:
+    def _averaged(self, weights: np.ndarray) -> SplitScores:
         deterministic = self.job.training.deterministic
         average(self.comm, self.vectors, weights, self.network, deterministic)
         if len(self.test.present) > 1:
-            rows = np.arange(len(self.feeds.train), dtype=np.int64)
+            rows = np.arange(len(self.loaders.train), dtype=np.int64)
             estimate_statistics(
                 self.network,
-                self.feeds.train,
+                self.loaders.train,
                 rows,
                 self.job,
                 Allreduce(alone() if deterministic else self.comm),
             )
-        panel = Panel(self.test.feed, 1, self.test.classes, deterministic)
+        panel = SplitScores(self.test.loader, 1, self.test.classes, deterministic)
         panel.ask(0, self.network, self.comm.size, self.comm.rank)
         return panel
 
@@ -158,28 +158,28 @@ class Jury:
         """Validation accuracy of each member, None of those left out."""
         return self._accuracies(self.validation)
 
-    def _accuracies(self, panel: Panel) -> list[float | None]:
-        rows, out = len(panel.feed), self.test.excluded
+    def _accuracies(self, panel: SplitScores) -> list[float | None]:
+        rows, out = len(panel.loader), self.test.excluded
         return [
             None if m in out or not rows else float(panel.correct[m] / rows)
             for m in range(panel.members)
         ]
 
 
-def gather_jury(
+def gather_evaluator(
     comm: Comm,
     job: Job,
-    feeds: Feeds,
+    loaders: SplitLoaders,
     ended: dict[int, str],
-    voters: Iterable[Voter],
+    voters: Iterable[Member],
     failed: dict[int, str],
-) -> Jury:
+) -> EnsembleEvaluator:
     """Let every voter answer on test and validation. Collective."""
     members = len(ended)
-    spare = build_network(job, feeds.identity, comm.size)
+    spare = build_network(job, loaders.identity, comm.size)
     test, validation = (
-        Panel(feed, members, feeds.identity.classes, job.training.deterministic)
-        for feed in (feeds.test, feeds.validation)
+        SplitScores(loader, members, loaders.identity.classes, job.training.deterministic)
+        for loader in (loaders.test, loaders.validation)
     )
     vectors = []
     for voter in voters:
@@ -192,19 +192,19 @@ def gather_jury(
             )
     test.settle(comm, failed)
     validation.settle(comm, failed)
-    return Jury(comm, job, feeds, test, validation, vectors, spare, ended)
+    return EnsembleEvaluator(comm, job, loaders, test, validation, vectors, spare, ended)
 
 
-def jury_of_session(session: Session) -> Jury:
-    """Return the jury of a trained session; each member answers on the ranks that trained it.
+def evaluator_of_session(session: Session) -> EnsembleEvaluator:
+    """Return the evaluator of a trained session; each member answers on the ranks that trained it.
     Collective.
     """
 
-    def voters() -> Iterable[Voter]:
+    def voters() -> Iterable[Member]:
         group = session.plan.comm
-        for member, trainee in session.trainees.items():
-            with trainee.using(TESTED) as network:
-                yield Voter(
+        for member, trainer in session.trainers.items():
+            with trainer.using(TESTED) as network:
+                yield Member(
                     member,
                     network,
                     group.size,
@@ -212,15 +212,15 @@ def jury_of_session(session: Session) -> Jury:
                     session.plan.owners[member] == session.comm.rank,
                 )
 
-    return gather_jury(
-        session.comm, session.job, session.feeds, session.ended(), voters(), session.failed
+    return gather_evaluator(
+        session.comm, session.job, session.loaders, session.ended(), voters(), session.failed
     )
 
 
-def jury_of_files(
-    comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, only: Sequence[int] | None = None
-) -> Jury:
-    """Return the jury of a checkpoint; each member answers on all ranks of `comm`, whatever
+def evaluator_of_files(
+    comm: Comm, loaded: Loaded, job: Job, loaders: SplitLoaders, only: Sequence[int] | None = None
+) -> EnsembleEvaluator:
+    """Return the evaluator of a checkpoint; each member answers on all ranks of `comm`, whatever
     trained it. Collective.
     """
     state = loaded.state
@@ -232,16 +232,16 @@ def jury_of_files(
     if only is not None:
         failed |= {m: "not asked" for m in range(state.members) if m not in only}
 
-    def voters() -> Iterable[Voter]:
-        network = build_network(job, feeds.identity, comm.size)
+    def voters() -> Iterable[Member]:
+        network = build_network(job, loaders.identity, comm.size)
         for member in range(state.members):
-            fill_network(network, loaded, loaded.member(comm, member), feeds.identity)
-            yield Voter(member, network, comm.size, comm.rank, comm.rank == 0)
+            fill_network(network, loaded, loaded.member(comm, member), loaders.identity)
+            yield Member(member, network, comm.size, comm.rank, comm.rank == 0)
 
-    jury = gather_jury(comm, job, feeds, ended, voters(), failed)
-    if not len(feeds.validation) and feeds.identity.sizes["validation"]:
-        jury.remembered = loaded.validated(comm), feeds.identity.sizes["validation"]
-    return jury
+    evaluator = gather_evaluator(comm, job, loaders, ended, voters(), failed)
+    if not len(loaders.validation) and loaders.identity.sizes["validation"]:
+        evaluator.remembered = loaded.validated(comm), loaders.identity.sizes["validation"]
+    return evaluator
 
 
 def fill_network(
@@ -263,38 +263,42 @@ def fill_network(
         target[:] = values
 
 
-def report_of(jury: Jury, methods: Sequence[str], seconds: float) -> dict[str, Any] | None:
+def report_of(
+    evaluator: EnsembleEvaluator, methods: Sequence[str], seconds: float
+) -> dict[str, Any] | None:
     """Return on rank 0 the result of a run as plain values, for result.json; None elsewhere.
     Collective.
     """
-    fused = {method: jury.fuse(method) for method in methods}
-    if jury.comm.rank:
+    fused = {method: evaluator.fuse(method) for method in methods}
+    if evaluator.comm.rank:
         return None
     return {
         "format": "ensync-result",
         "version": 1,
-        "job": jury.job.model_dump(mode="json", exclude_none=True),
+        "job": evaluator.job.model_dump(mode="json", exclude_none=True),
         "seconds": seconds,
         "test": fused,
-        "members": jury.member_accuracies,
-        "excluded": {str(m): why for m, why in jury.test.excluded.items()},
-        "validation_accuracy": jury.validation_accuracies,
-        "ended": list(jury.ended.values()),
-        "dataset": jury.feeds.tested_on(),
+        "members": evaluator.member_accuracies,
+        "excluded": {str(m): why for m, why in evaluator.test.excluded.items()},
+        "validation_accuracy": evaluator.validation_accuracies,
+        "ended": list(evaluator.ended.values()),
+        "dataset": evaluator.loaders.tested_on(),
     }
 
 
-def predict(comm: Comm, loaded: Loaded, job: Job, feeds: Feeds, method: str) -> np.ndarray | None:
+def predict(
+    comm: Comm, loaded: Loaded, job: Job, loaders: SplitLoaders, method: str
+) -> np.ndarray | None:
     """Return on rank 0 the fused votes float64 `(images, classes)` for the test images of
-    `feeds`. Collective.
+    `loaders`. Collective.
     """
-    jury = jury_of_files(comm, loaded, job, feeds)
-    if why := jury._obstacle(method):
+    evaluator = evaluator_of_files(comm, loaded, job, loaders)
+    if why := evaluator._obstacle(method):
         on_root(comm, lambda: _refuse(method, why))
-    weights = voting_weights(method, jury.test, *jury.validated)
+    weights = voting_weights(method, evaluator.test, *evaluator.validated)
     if method == "weight_averaging":
-        return jury._averaged(weights).votes(comm, "soft_voting", np.ones(1))
-    return jury.test.votes(comm, method, weights)
+        return evaluator._averaged(weights).votes(comm, "soft_voting", np.ones(1))
+    return evaluator.test.votes(comm, method, weights)
 
 
 def _refuse(method: str, why: str) -> None:

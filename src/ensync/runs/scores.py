@@ -14,14 +14,14 @@ from ensync.mpi.allreduce import reduce_to_root, sum_counts
 from ensync.mpi.exchange import arrays_from_root
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
-from ensync.training.batches import Feed
+from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
 
 TOP_K = 5
 
 
 @dataclass
-class Panel:
+class SplitScores:
     """The members' scores of one split as far as this rank computed them: `blocks[m] = (first row,
     scores (rows, classes))`.
 
@@ -29,7 +29,7 @@ class Panel:
     ranks. deterministic: the same bits on any number of ranks.
     """
 
-    feed: Feed
+    loader: BatchLoader
     members: int
     classes: int
     deterministic: bool = False
@@ -42,7 +42,7 @@ class Panel:
     def ask(self, member: int, network: Network, size: int, rank: int) -> None:
         """Let a member answer for this rank's block of the split, one of `size`."""
         start, scores, losses, right = evaluate_block(
-            network, self.feed, size, rank, self.deterministic
+            network, self.loader, size, rank, self.deterministic
         )
         self.blocks[member] = (start, scores)
         self.correct[member] += right
@@ -74,7 +74,7 @@ class Panel:
         """
 
         def of(members: Sequence[int]) -> np.ndarray:
-            total = np.zeros((len(self.feed), self.classes))
+            total = np.zeros((len(self.loader), self.classes))
             for member, (start, scores) in self.blocks.items():
                 if (
                     member in members
@@ -112,7 +112,7 @@ def sum_to_root(
 
 
 def voting_weights(
-    method: str, panel: Panel, validation_correct: np.ndarray, validation_rows: int
+    method: str, panel: SplitScores, validation_correct: np.ndarray, validation_rows: int
 ) -> np.ndarray:
     """Return the weight `(members,)` of each member, 0 for those left out; weighted voting takes
     them from the validation split.

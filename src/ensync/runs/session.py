@@ -14,7 +14,7 @@ from typing import Any
 from ensync.core.activity import Doing, doing, tick
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError, printable
-from ensync.core.signals import AGAIN, StopWish
+from ensync.core.signals import AGAIN, StopRequest
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.kernels.threads import thread_limit
 from ensync.mpi.allreduce import Allreduce, replicas_equal
@@ -28,7 +28,7 @@ from ensync.report.console import Console
 from ensync.report.history import History, rebuild
 from ensync.report.text import plural
 from ensync.runs import state as states
-from ensync.runs.data import Feeds
+from ensync.runs.data import SplitLoaders
 from ensync.runs.identity import Identity
 from ensync.runs.memory import rows_at_once
 from ensync.runs.plan import (
@@ -43,7 +43,7 @@ from ensync.runs.plan import (
 from ensync.storage.lock import confirm
 from ensync.training.evaluation import estimate_statistics, evaluate_block
 from ensync.training.position import DIVERGED, UNUSABLE
-from ensync.training.trainer import VALIDATED, Trainee
+from ensync.training.trainer import VALIDATED, Trainer
 from ensync.training.virtual_shards import VirtualShards, meets
 
 
@@ -78,14 +78,14 @@ class Session:
 
     comm: Comm
     job: Job
-    feeds: Feeds
+    loaders: SplitLoaders
     console: Console
-    wish: StopWish
+    stop_request: StopRequest
     state: states.RunState
     plan: Plan
-    trainees: dict[int, Trainee]
+    trainers: dict[int, Trainer]
     begun: float = field(default_factory=time.perf_counter)
-    untold: list[dict[str, Any]] = field(
+    pending: list[dict[str, Any]] = field(
         default_factory=list
     )  # this rank's records on their way to the others
 
@@ -105,9 +105,9 @@ class Session:
         """Train until every member is done. Collective. Raises Stopped after a checkpoint when
         any rank got a signal.
         """
-        trainees = self.trainees.values()
-        starts = [sum(steps) for steps in zip(*(t.starts for t in trainees), strict=True)]
-        with self._tuned(), self.console.training(starts[1:], sum(t.steps_done for t in trainees)):
+        trainers = self.trainers.values()
+        starts = [sum(steps) for steps in zip(*(t.starts for t in trainers), strict=True)]
+        with self._tuned(), self.console.training(starts[1:], sum(t.steps_done for t in trainers)):
             while (target := self._target()) is not None:
                 self._leg(*target)
         self._check_replicas("at the end")
@@ -119,8 +119,8 @@ class Session:
         if self.job.training.threads or thread_limit() == 1:
             return nullcontext()
         tuner = ThreadTuner(self.console.warn)
-        for trainee in self.trainees.values():
-            trainee.tuner = tuner
+        for trainer in self.trainers.values():
+            trainer.tuner = tuner
         return tuner
 
     def _target(self) -> tuple[int, int] | None:
@@ -128,7 +128,7 @@ class Session:
         Collective.
         """
         mine = [
-            (t.position.epoch, t.position.step) for t in self.trainees.values() if not self._done(t)
+            (t.position.epoch, t.position.step) for t in self.trainers.values() if not self._done(t)
         ]
         least = [p for p in share(self.comm, min(mine, default=None)) if p is not None]
         if not least:
@@ -137,8 +137,8 @@ class Session:
         every = self.job.checkpoint.every_steps
         return epoch, (step // every + 1) * every if every else 1 << 62
 
-    def _done(self, trainee: Trainee) -> bool:
-        return bool(trainee.position.finished) or trainee.position.epoch >= self.last_epoch
+    def _done(self, trainer: Trainer) -> bool:
+        return bool(trainer.position.finished) or trainer.position.epoch >= self.last_epoch
 
     @property
     def last_epoch(self) -> int:
@@ -152,105 +152,105 @@ class Session:
         when asked to.
         """
         records, stop = [], 0
-        for trainee in self.trainees.values():
-            if self._done(trainee) or trainee.position.epoch > epoch:
+        for trainer in self.trainers.values():
+            if self._done(trainer) or trainer.position.epoch > epoch:
                 continue
-            if trainee.position.step < step:
+            if trainer.position.step < step:
                 with doing(Doing.TRAINING):
-                    stop |= trainee.train(step - trainee.position.step)
-            trainee.note_divergence()
-            if trainee.position.finished:
+                    stop |= trainer.train(step - trainer.position.step)
+            trainer.note_divergence()
+            if trainer.position.finished:
                 records.append(
                     self._record(
-                        trainee,
-                        trainee.position.epoch + 1,
-                        trainee.figures() | {"train_loss": math.nan, "train_accuracy": math.nan},
+                        trainer,
+                        trainer.position.epoch + 1,
+                        trainer.figures() | {"train_loss": math.nan, "train_accuracy": math.nan},
                     )
                 )
-            elif trainee.epoch_done:
+            elif trainer.epoch_done:
                 with doing(Doing.EVALUATING):
-                    records.append(self._close_epoch(trainee))
+                    records.append(self._close_epoch(trainer))
         gathered = self._note_records(records)
-        self.feeds.check_unchanged(self.comm, self.console)
+        self.loaders.check_unchanged(self.comm, self.console)
         fallen = {
             record["member"]: record["ended"]
             for record in gathered
             if record.get("ended", "").startswith(DIVERGED)
         }
         self._set_back(fallen)
-        stopping = agree_any(self.comm, bool(stop or self.wish.number))
+        stopping = agree_any(self.comm, bool(stop or self.stop_request.number))
         self._save_if_due(
             [record for record in gathered if record["member"] not in fallen], stopping
         )
         if stopping:
             raise self._stopped()
 
-    def _close_epoch(self, trainee: Trainee) -> dict[str, Any]:
+    def _close_epoch(self, trainer: Trainer) -> dict[str, Any]:
         """Validate on the ranks of the member and return the epoch's record. Collective over
         these ranks.
         """
-        figures, found = trainee.close_epoch(), {}
-        self._settle_average(trainee)
-        if len(self.feeds.validation):
-            loss, accuracy = self._validate(trainee)
-            trainee.note_validation(loss)
+        figures, found = trainer.close_epoch(), {}
+        self._settle_average(trainer)
+        if len(self.loaders.validation):
+            loss, accuracy = self._validate(trainer)
+            trainer.note_validation(loss)
             found = {"validation_loss": loss, "validation_accuracy": accuracy}
         every = self.job.training.check_replicas
-        if every and trainee.position.epoch % every == 0:
-            self._check_trainee(trainee, f"after epoch {trainee.position.epoch}")
-        return self._record(trainee, trainee.position.epoch, figures | found)
+        if every and trainer.position.epoch % every == 0:
+            self._check_trainer(trainer, f"after epoch {trainer.position.epoch}")
+        return self._record(trainer, trainer.position.epoch, figures | found)
 
-    def _record(self, trainee: Trainee, epoch: int, figures: dict[str, float]) -> dict[str, Any]:
+    def _record(self, trainer: Trainer, epoch: int, figures: dict[str, float]) -> dict[str, Any]:
         """Return what the history says of an epoch of a member, without figures that are no
         numbers, and why it was the last one.
         """
         record = {
             "event": "epoch",
-            "member": trainee.member,
+            "member": trainer.member,
             "epoch": epoch,
-            "step": trainee.optimizer.steps,
+            "step": trainer.optimizer.steps,
             "validation_loss": None,
             "validation_accuracy": None,
         }
         record |= {
             name: value if math.isfinite(value) else None for name, value in figures.items()
         } | {"elapsed": self.elapsed}
-        if trainee.position.finished or trainee.position.epoch >= self.job.training.epochs:
-            record["ended"] = trainee.position.ended(self.job.training.epochs)
+        if trainer.position.finished or trainer.position.epoch >= self.job.training.epochs:
+            record["ended"] = trainer.position.ended(self.job.training.epochs)
         return record
 
-    def _settle_average(self, trainee: Trainee) -> None:
+    def _settle_average(self, trainer: Trainer) -> None:
         """Give the average of the weights the statistics that belong to it; those of the network
         in training stay. Collective over the member's ranks.
         """
-        if trainee.average and len(trainee.network.statistics):
-            total = Allreduce(alone()) if self.job.training.deterministic else trainee.allreduce
+        if trainer.average and len(trainer.network.statistics):
+            total = Allreduce(alone()) if self.job.training.deterministic else trainer.allreduce
             assert isinstance(total, Allreduce)
-            with trainee.using(VALIDATED) as network:
-                estimate_statistics(network, trainee.feed, trainee.rows, self.job, total)
-                trainee.average["statistics"][:] = network.statistics
+            with trainer.using(VALIDATED) as network:
+                estimate_statistics(network, trainer.loader, trainer.rows, self.job, total)
+                trainer.average["statistics"][:] = network.statistics
 
-    def _validate(self, trainee: Trainee) -> tuple[float, float]:
+    def _validate(self, trainer: Trainer) -> tuple[float, float]:
         """Return a member's validation loss and accuracy, the same bits on all its ranks.
         Collective over them.
         """
-        feed, group = self.feeds.validation, self.plan.comm
-        with trainee.using(VALIDATED):
+        loader, group = self.loaders.validation, self.plan.comm
+        with trainer.using(VALIDATED):
             _, _, losses, correct = evaluate_block(
-                trainee.network, feed, group.size, group.rank, self.job.training.deterministic
+                trainer.network, loader, group.size, group.rank, self.job.training.deterministic
             )
         parts = share(group, (losses, correct))
         loss = math.fsum(loss for losses, _ in parts for loss in losses)  # exact, so of no order
-        return loss / len(feed), sum(correct for _, correct in parts) / len(feed)
+        return loss / len(loader), sum(correct for _, correct in parts) / len(loader)
 
     def _note_records(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Collect the members' records on rank 0, show and append them; return them on every
         rank. Collective.
         """
-        self.untold = records if self.plan.comm.rank == 0 else []
-        gathered = [r for part in share(self.comm, self.untold) for r in part]
+        self.pending = records if self.plan.comm.rank == 0 else []
+        gathered = [r for part in share(self.comm, self.pending) for r in part]
         self.state.history.extend(gathered)
-        self.untold = []
+        self.pending = []
         if gathered and self.comm.rank == 0:
             confirm(self.directory)
             History(self.directory / "history.jsonl").append(*gathered)
@@ -267,12 +267,12 @@ class Session:
         loaded = states.load_newest(self.comm, self.directory) if held else None
         for member, why in ended.items():
             found = loaded.member(self.comm, member) if loaded else {}
-            if trainee := self.trainees.get(member):
+            if trainer := self.trainers.get(member):
                 if loaded:
-                    loaded.restore(trainee, found)
+                    loaded.restore(trainer, found)
                 else:
-                    trainee.restart()
-                trainee.position.finished = why
+                    trainer.restart()
+                trainer.position.finished = why
             epoch = loaded.attributes["positions"][member]["epoch"] if loaded else 0
             who = f"member {member}" if self.plan.members > 1 else "the network"
             self.console.warn(
@@ -302,15 +302,15 @@ class Session:
 
     def save(self) -> str:
         """Write a checkpoint; return its file name. Collective."""
-        for trainee in self.trainees.values():
-            if trainee.position.step:
-                self._settle_average(trainee)
+        for trainer in self.trainers.values():
+            if trainer.position.step:
+                self._settle_average(trainer)
         before, self.state.elapsed = self.state.elapsed, self.elapsed
         begun = time.perf_counter()
         try:
             with doing(Doing.SAVING):
                 name = states.save(
-                    self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainees
+                    self.comm, self.directory / "checkpoints", self.state, self.plan, self.trainers
                 )
             with doing(Doing.MEETING):
                 # the others slept while rank 0 wrote: their waking is no training either
@@ -321,8 +321,8 @@ class Session:
             self.begun += time.perf_counter() - begun
 
     def _stopped(self) -> Stopped:
-        number = max(share(self.comm, int(self.wish.number)))
-        position = min((t.position.epoch, t.position.step) for t in self.trainees.values())
+        number = max(share(self.comm, int(self.stop_request.number)))
+        position = min((t.position.epoch, t.position.step) for t in self.trainers.values())
         where = plural(position[0], "epoch") + (
             f" and {plural(position[1], 'step')}" if position[1] else ""
         )
@@ -338,20 +338,20 @@ class Session:
         """Give the shared memory of the members' sums back; they cannot be trained any more.
         Collective.
         """
-        for trainee in self.trainees.values():
-            if trainee.together is not None:
-                trainee.network.keep_in(trainee.network.parameters.copy())
-        for trainee in self.trainees.values():
-            assert isinstance(trainee.allreduce, Allreduce)
-            trainee.allreduce.close()
+        for trainer in self.trainers.values():
+            if trainer.together is not None:
+                trainer.network.keep_in(trainer.network.parameters.copy())
+        for trainer in self.trainers.values():
+            assert isinstance(trainer.allreduce, Allreduce)
+            trainer.allreduce.close()
 
     def _check_replicas(self, when: str) -> None:
-        for trainee in self.trainees.values():
-            self._check_trainee(trainee, when)
+        for trainer in self.trainers.values():
+            self._check_trainer(trainer, when)
 
-    def _check_trainee(self, trainee: Trainee, when: str) -> None:
+    def _check_trainer(self, trainer: Trainer, when: str) -> None:
         """Refuse replicas that differ by a bit. Collective over the member's ranks."""
-        network = trainee.network
+        network = trainer.network
         if not all(
             [
                 replicas_equal(self.plan.comm, vector)
@@ -359,7 +359,7 @@ class Session:
             ]
         ):
             raise EnsyncError(
-                f"the replicas of member {trainee.member} differ {when}",
+                f"the replicas of member {trainer.member} differ {when}",
                 "the same bits on all its ranks",
                 "look for ranks of different CPU types or library versions (`ensync doctor`)",
             )
@@ -370,7 +370,7 @@ class Session:
 
     def ended(self) -> dict[int, str]:
         """Return why each member's training ended, or how far it is, on every rank. Collective."""
-        mine = {m: t.position.ended(self.job.training.epochs) for m, t in self.trainees.items()}
+        mine = {m: t.position.ended(self.job.training.epochs) for m, t in self.trainers.items()}
         return dict(sorted((m, why) for part in share(self.comm, mine) for m, why in part.items()))
 
     @property
@@ -387,16 +387,21 @@ def build_network(job: Job, identity: Identity, ranks: int) -> Network:
     return zoo.build(job, identity.shape, identity.classes, rows)
 
 
-def build_trainees(
-    comm: Comm, job: Job, feeds: Feeds, plan: Plan, console: Console, wish: StopWish
-) -> dict[int, Trainee]:
+def build_trainers(
+    comm: Comm,
+    job: Job,
+    loaders: SplitLoaders,
+    plan: Plan,
+    console: Console,
+    stop_request: StopRequest,
+) -> dict[int, Trainer]:
     """Return this rank's members with their start values."""
-    trainees: dict[int, Trainee] = {}
+    trainers: dict[int, Trainer] = {}
 
-    def progress(trainee: Trainee) -> None:
-        tick(trainee.optimizer.steps)
-        p = trainee.position
-        done = sum(t.steps_done for t in trainees.values())
+    def progress(trainer: Trainer) -> None:
+        tick(trainer.optimizer.steps)
+        p = trainer.position
+        done = sum(t.steps_done for t in trainers.values())
         console.step(done, p.loss_sum / max(p.samples, 1))
 
     check_shards(job, comm.size, plan.members)
@@ -406,32 +411,32 @@ def build_trainees(
         else Allreduce(plan.comm)
     )
     for member in plan.mine:
-        network = build_network(job, feeds.identity, plan.comm.size)
+        network = build_network(job, loaders.identity, plan.comm.size)
         shards = (
-            _virtual_shards(job, feeds, network, allreduce)
+            _virtual_shards(job, loaders, network, allreduce)
             if isinstance(allreduce, ShardSum)
             else None
         )
         together = join(network, allreduce, job) if shards is None else None
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-        rows = rows_of(job, feeds.train.labels, plan.members, member)
-        trainees[member] = Trainee(
+        rows = rows_of(job, loaders.train.labels, plan.members, member)
+        trainers[member] = Trainer(
             plan.comm,
             allreduce,
             job,
             member,
             network,
             optimizer,
-            feeds.train_of(rows),
+            loaders.train_of(rows),
             rows,
-            wish,
+            stop_request,
             progress,
             shards=shards,
             together=together,
         )
-        trainees[member].restart()
-    feeds.check_shards(comm)
-    return trainees
+        trainers[member].restart()
+    loaders.check_shards(comm)
+    return trainers
 
 
 def join(network: Network, allreduce: Allreduce, job: Job) -> NodeUpdate | None:
@@ -449,30 +454,34 @@ def join(network: Network, allreduce: Allreduce, job: Job) -> NodeUpdate | None:
     return together
 
 
-def _virtual_shards(job: Job, feeds: Feeds, network: Network, total: ShardSum) -> VirtualShards:
+def _virtual_shards(
+    job: Job, loaders: SplitLoaders, network: Network, total: ShardSum
+) -> VirtualShards:
     """Return this rank's shards, with networks of their own where they meet within a step."""
-    twins = (
-        [build_network(job, feeds.identity, total.shards) for _ in total.mine[1:]]
+    replicas = (
+        [build_network(job, loaders.identity, total.shards) for _ in total.mine[1:]]
         if meets(network)
         else []
     )
-    return VirtualShards([network, *twins], total)
+    return VirtualShards([network, *replicas], total)
 
 
-def start(comm: Comm, job: Job, feeds: Feeds, console: Console, wish: StopWish) -> Session:
+def start(
+    comm: Comm, job: Job, loaders: SplitLoaders, console: Console, stop_request: StopRequest
+) -> Session:
     """Return a session at epoch 0. Collective."""
     job = settle_members(job, comm.size)
     plan = make_plan(comm, first_members(job))
-    state = states.RunState(job, plan.members, feeds.identity.fingerprint, feeds.identity)
+    state = states.RunState(job, plan.members, loaders.identity.fingerprint, loaders.identity)
     return Session(
         comm,
         job,
-        feeds,
+        loaders,
         console,
-        wish,
+        stop_request,
         state,
         plan,
-        build_trainees(comm, job, feeds, plan, console, wish),
+        build_trainers(comm, job, loaders, plan, console, stop_request),
     )
 
 
@@ -501,21 +510,26 @@ def _check_same(begun: Job, job: Job, within_epoch: bool) -> None:
 
 
 def resume(
-    comm: Comm, loaded: states.Loaded, job: Job, feeds: Feeds, console: Console, wish: StopWish
+    comm: Comm,
+    loaded: states.Loaded,
+    job: Job,
+    loaders: SplitLoaders,
+    console: Console,
+    stop_request: StopRequest,
 ) -> Session:
     """Return a session that continues from a checkpoint, on any number of ranks. Collective."""
     state = loaded.state
-    state.identity = loaded.accept(feeds.dataset)
+    state.identity = loaded.accept(loaders.dataset)
     _check_same(state.job, job, any(p["step"] for p in loaded.attributes["positions"]))
     begun, state.job = state.job, job
     plan = make_plan(comm, state.members)
-    trainees = build_trainees(comm, job, feeds, plan, console, wish)
+    trainers = build_trainers(comm, job, loaders, plan, console, stop_request)
     for member in range(state.members):
         found = loaded.member(comm, member)
-        if member in trainees:
-            loaded.restore(trainees[member], found)
-            trainees[member].go_on()
-    session = Session(comm, job, feeds, console, wish, state, plan, trainees)
+        if member in trainers:
+            loaded.restore(trainers[member], found)
+            trainers[member].go_on()
+    session = Session(comm, job, loaders, console, stop_request, state, plan, trainers)
     _cut_history(session, loaded)
     _say_rate(session, begun)
     return session
@@ -539,14 +553,14 @@ def _cut_history(session: Session, loaded: states.Loaded) -> None:
 
 def _say_rate(session: Session, begun: Job) -> None:
     """Say how the learning rate goes on where other settings than before change it."""
-    job, trainee = session.job, next(iter(session.trainees.values()))
-    now, before = trainee.learning_rate, trainee.rate_of(begun)
+    job, trainer = session.job, next(iter(session.trainers.values()))
+    now, before = trainer.learning_rate, trainer.rate_of(begun)
     if not math.isclose(now, before):
         over = (
             f": cosine over {job.training.epochs} epochs, before over {begun.training.epochs}"
             * (job.schedule.name == begun.schedule.name == "cosine")
         )
         session.console.line(
-            f"the learning rate goes on at {now:.3g}, after {trainee.rate_of(begun, 1):.3g} in "
+            f"the learning rate goes on at {now:.3g}, after {trainer.rate_of(begun, 1):.3g} in "
             f"the last step{over}"
         )

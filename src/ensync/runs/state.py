@@ -29,7 +29,7 @@ from ensync.storage.checkpoint import (
 from ensync.storage.dataset import Dataset
 from ensync.storage.lock import confirm, describe_holder
 from ensync.training.position import Position
-from ensync.training.trainer import Trainee
+from ensync.training.trainer import Trainer
 
 # whose records a run keeps in memory and in its checkpoints; beyond it the older ones are thinned
 # out
@@ -69,22 +69,22 @@ class RunState:
 
 
 def gather_members(
-    comm: Comm, plan: Plan, trainees: dict[int, Trainee]
+    comm: Comm, plan: Plan, trainers: dict[int, Trainer]
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return on rank 0 all members' vectors as "members/0000/name" and their positions; empty
     elsewhere. Collective.
     """
-    for trainee in trainees.values():
-        trainee.complete()
+    for trainer in trainers.values():
+        trainer.complete()
     mine = {
         m: t.position.as_dict() | {"updates": t.optimizer.steps}
-        for m, t in trainees.items()
+        for m, t in trainers.items()
         if plan.owners[m] == comm.rank
     }
     gathered = gather_to_root(comm, mine)
     arrays: dict[str, np.ndarray] = {}
     for member, owner in enumerate(plan.owners):
-        part = arrays_to_root(comm, owner, trainees[member].vectors if comm.rank == owner else None)
+        part = arrays_to_root(comm, owner, trainers[member].vectors if comm.rank == owner else None)
         if comm.rank == 0 and part is not None:
             arrays |= {f"members/{member:04d}/{name}": values for name, values in part.items()}
     if gathered is None:
@@ -94,12 +94,12 @@ def gather_members(
 
 
 def save(
-    comm: Comm, directory: Path, state: RunState, plan: Plan, trainees: dict[int, Trainee]
+    comm: Comm, directory: Path, state: RunState, plan: Plan, trainers: dict[int, Trainer]
 ) -> str:
     """Write the run's checkpoint and remove the oldest ones; return its file name. Collective:
     all ranks hear of a full disk.
     """
-    arrays, positions = gather_members(comm, plan, trainees)
+    arrays, positions = gather_members(comm, plan, trainers)
     if len(state.history) > LIMIT_EPOCHS * state.members:
         state.history = _thinned(state.history, positions)
 
@@ -228,11 +228,11 @@ class Loaded:
         )
         return arrays_from_root(comm, part)
 
-    def restore(self, trainee: Trainee, found: dict[str, np.ndarray]) -> None:
-        """Fill a like-built trainee, position included."""
-        trainee.best = {}
+    def restore(self, trainer: Trainer, found: dict[str, np.ndarray]) -> None:
+        """Fill a like-built trainer, position included."""
+        trainer.best = {}
         targets, last = (
-            trainee.vectors,
+            trainer.vectors,
             {k: v for k, v in found.items() if not k.startswith("best/")},
         )
         best = (
@@ -244,10 +244,10 @@ class Loaded:
             else {}
         )
         fill_arrays(self.path, found, targets | best)
-        trainee.best = {k.removeprefix("best/"): v for k, v in best.items()}
-        values = dict(self.attributes["positions"][trainee.member])
-        trainee.optimizer.steps = values.pop("updates")
-        trainee.position = Position.from_dict(values)
+        trainer.best = {k.removeprefix("best/"): v for k, v in best.items()}
+        values = dict(self.attributes["positions"][trainer.member])
+        trainer.optimizer.steps = values.pop("updates")
+        trainer.position = Position.from_dict(values)
 
 
 def load_newest(comm: Comm, run: Path) -> Loaded:

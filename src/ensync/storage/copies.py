@@ -22,12 +22,12 @@ def shared_rows(source: Source, rows: Rows) -> list[str]:
     order = np.argsort(own["train"], kind="stable")
     for split in ("validation", "test"):
         at = np.searchsorted(own["train"], own[split], sorter=order).clip(max=len(order) - 1)
-        twin = order[at]
-        for place in np.flatnonzero(own["train"][twin] == own[split]).tolist():
+        replica = order[at]
+        for place in np.flatnonzero(own["train"][replica] == own[split]).tolist():
             tally.add(
                 f"{split} images that are training images, too",
                 f"{_name(source, rows[split], place)} is "
-                + _name(source, rows["train"], int(twin[place])),
+                + _name(source, rows["train"], int(replica[place])),
             )
     return tally.notes()
 

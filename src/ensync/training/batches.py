@@ -25,7 +25,7 @@ class Reader(Protocol):
         ...
 
 
-class Changes:
+class Augmenter:
     """The random changes of one epoch's images of shape (height, width, channels); the key and
     an image's row decide on its own.
     """
@@ -38,7 +38,7 @@ class Changes:
         images: np.ndarray,
         places: np.ndarray,
         rows: np.ndarray,
-        feed: "Feed",
+        loader: "BatchLoader",
         out: np.ndarray,
     ) -> None:
         """Write the changed and normalised images of dataset rows int64 `(n,)`, which lie at
@@ -60,11 +60,11 @@ class Changes:
             changes,
         )
         augmentation.gather_change(
-            images, places, changes, feed.mean, feed.inverse_std, height, width, channels, out
+            images, places, changes, loader.mean, loader.inverse_std, height, width, channels, out
         )
 
 
-class Feed:
+class BatchLoader:
     """One split: labels int64 `(n,)`, and images uint8 `(n, features)` either at hand or behind
     a reader.
     """
@@ -96,7 +96,7 @@ class Feed:
         return (images, rows) if isinstance(images, np.ndarray) else images.batch(rows)
 
     def load(
-        self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None
+        self, rows: np.ndarray, out: np.ndarray, changes: Augmenter | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return
         that and the labels `(n,)`.

@@ -10,7 +10,7 @@ from ensync.core.config.schema import Job
 from ensync.core.sharding import Purpose, block, key64
 from ensync.nn.layers import Step
 from ensync.nn.network import Network
-from ensync.training.batches import Feed
+from ensync.training.batches import BatchLoader
 from ensync.training.trainer import Ranks, largest_batch
 
 ESTIMATED = 2048  # training rows that moving statistics are estimated from
@@ -30,7 +30,7 @@ class Sum(Protocol):
 
 
 def estimate_statistics(
-    network: Network, feed: Feed, rows: np.ndarray, job: Job, total: Sum
+    network: Network, loader: BatchLoader, rows: np.ndarray, job: Job, total: Sum
 ) -> None:
     """Set the moving statistics of batch normalisation to their means over the first ESTIMATED of
     `rows`. Collective over total.comm.
@@ -46,7 +46,7 @@ def estimate_statistics(
     for first in range(0, min(len(rows), ESTIMATED), together):
         batch = rows[first : min(first + together, ESTIMATED)]
         start, stop = block(len(batch), ranks.size, ranks.rank)
-        inputs, labels = feed.load(batch[start:stop], network.inputs)
+        inputs, labels = loader.load(batch[start:stop], network.inputs)
         done += len(batch)
         key = int(key64(job.training.seed, Purpose.DROPOUT, first))
         step = Step(
@@ -70,7 +70,7 @@ def _rows_together(network: Network, job: Job, rows: int) -> int:
 
 
 def evaluate_block(
-    network: Network, feed: Feed, size: int, rank: int, deterministic: bool
+    network: Network, loader: BatchLoader, size: int, rank: int, deterministic: bool
 ) -> tuple[int, np.ndarray, list[float], int]:
     """Evaluate the block of a split that is `rank`'s of `size`: return its first row, scores
     `(rows, classes)`, loss sums and the correct count.
@@ -78,12 +78,12 @@ def evaluate_block(
     A loss sum is of network.rows neighbours at most. deterministic: these are the same for any
     size, and so are their bits.
     """
-    start, stop = block(len(feed), size, rank, network.rows if deterministic else 1)
+    start, stop = block(len(loader), size, rank, network.rows if deterministic else 1)
     scores = np.empty((stop - start, network.classes), network.dtype)
     losses, correct = [], 0
     for first in range(start, stop, network.rows):
         rows = np.arange(first, min(first + network.rows, stop), dtype=np.int64)
-        inputs, labels = feed.load(rows, network.inputs)
+        inputs, labels = loader.load(rows, network.inputs)
         part, loss, right = network.evaluate(inputs, labels)
         scores[first - start : first - start + len(rows)] = part
         losses.append(float(loss))

@@ -20,7 +20,7 @@ from ensync.nn.layers import Dense, Step
 from ensync.nn.network import CORRECT, COUNTED, LOSS_SUM, STOP, TAIL, Network
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.training.batches import Changes, Feed
+from ensync.training.batches import Augmenter, BatchLoader
 from ensync.training.position import DIVERGED, EARLY, Position
 from ensync.training.virtual_shards import VirtualShards
 
@@ -69,7 +69,7 @@ class Together(Protocol):
 
 
 @dataclass
-class Trainee:
+class Trainer:
     """One network in training on the ranks of `comm`: its rows, optimiser and position, its best
     parameters and their moving average.
     """
@@ -80,10 +80,10 @@ class Trainee:
     member: int
     network: Network
     optimizer: Optimizer
-    feed: Feed
+    loader: BatchLoader
     rows: np.ndarray  # of the training split, int64, the same on all ranks of comm
     stop_requested: Callable[[], int] = lambda: 0
-    progress: Callable[["Trainee"], None] = lambda trainee: None
+    progress: Callable[["Trainer"], None] = lambda trainer: None
     position: Position = field(default_factory=Position)
     best: dict[str, np.ndarray] = field(
         default_factory=dict
@@ -263,7 +263,7 @@ class Trainee:
         epoch = self.position.epoch
         if self._order[0] != epoch:
             order = epoch_order(
-                len(self.rows), self.job.training.seed, epoch, self.feed.window, self.member
+                len(self.rows), self.job.training.seed, epoch, self.loader.window, self.member
             )
             self._order = (epoch, self.rows[order])
         return self._order[1]
@@ -332,7 +332,7 @@ class Trainee:
         if self.shards is not None:
             count = self.shards.count
             self.shards.gradient(
-                lambda twin, shard, meet: self._share(twin, batch, count, shard, meet),
+                lambda replica, shard, meet: self._share(replica, batch, count, shard, meet),
                 self.stop_requested(),
             )
             return network.reduced[len(network.gradient) :]
@@ -374,7 +374,7 @@ class Trainee:
             part = batch[first : first + self.job.training.slice]
             start, stop = block(len(part), size, index)
             step.first_row = first + start
-            inputs, labels = self.feed.load(part[start:stop], network.inputs, self._changes())
+            inputs, labels = self.loader.load(part[start:stop], network.inputs, self._changes())
             network.backward(inputs, labels, len(batch), step)
             own += stop - start
             if len(part) < len(batch):
@@ -397,12 +397,12 @@ class Trainee:
             and not self.network.statistics_travel
         )
 
-    def _changes(self) -> Changes | None:
+    def _changes(self) -> Augmenter | None:
         """The random changes of this epoch's images, where the job wants any."""
         settings = self.job.augmentation.of_epoch(self.position.epoch)
         if settings == AS_THEY_ARE:
             return None
-        return Changes(
+        return Augmenter(
             settings,
             self.network.shape,
             key64(self.job.training.seed, Purpose.AUGMENTATION, self.member, self.position.epoch),
@@ -447,11 +447,11 @@ class Trainee:
         codes = np.array([layer.code for layer in layers], np.int64)
         while p.step < last:
             rows = order[p.step : min(p.step + ONLINE, last)]
-            images, places = self.feed.raw(rows)
+            images, places = self.loader.raw(rows)
             labels = (
-                self.feed.labels
-                if self.feed.in_memory
-                else _labels_beside(self.feed.labels, rows, places, len(images))
+                self.loader.labels
+                if self.loader.in_memory
+                else _labels_beside(self.loader.labels, rows, places, len(images))
             )
             start = time.perf_counter()
             loss_sum, correct = online.train_online(
@@ -462,8 +462,8 @@ class Trainee:
                 images,
                 labels,
                 places,
-                self.feed.mean,
-                self.feed.inverse_std,
+                self.loader.mean,
+                self.loader.inverse_std,
                 self.learning_rate,
                 loss.low,
                 loss.high,
@@ -563,7 +563,7 @@ def first_kept(
     vectors: Mapping[str, np.ndarray], kinds: Sequence[str] = TESTED
 ) -> dict[str, np.ndarray]:
     """Return parameters and statistics of the first of these kinds that is among a network's
-    vectors by name (Trainee.vectors).
+    vectors by name (Trainer.vectors).
 
     The one place that says which of its vectors a network is tested with, or validated with.
     """

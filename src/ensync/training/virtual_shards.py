@@ -52,10 +52,10 @@ class VirtualShards:
     def __init__(self, networks: Sequence[Network], total: Sum) -> None:
         self.network, self.networks, self.total = networks[0], networks, total
         self._parts: list[_Part] = []
-        for twin in networks[1:]:
-            twin.parameters = self.network.parameters
-            twin.reduce_in(
-                twin.reduced
+        for replica in networks[1:]:
+            replica.parameters = self.network.parameters
+            replica.reduce_in(
+                replica.reduced
             )  # binds the layers to the parameters; nobody reads the statistics that a twin moves
 
     @property
@@ -77,9 +77,9 @@ class VirtualShards:
         shard, meet)` leaves in that of its network. Collective.
         """
         together = self._together if meets(self.network) else self._in_turn
-        self.total.over_shards(self._with_wish(together(share), stop), self.network.reduced)
+        self.total.over_shards(self._with_stop_request(together(share), stop), self.network.reduced)
 
-    def _with_wish(self, networks: Iterator[Network], stop: int) -> Iterator[np.ndarray]:
+    def _with_stop_request(self, networks: Iterator[Network], stop: int) -> Iterator[np.ndarray]:
         """Yield the shards' vectors; the first carries this rank's wish to stop."""
         for number, network in enumerate(networks):
             network.tail[STOP] = 0 if number else stop

@@ -17,7 +17,7 @@ from ensync.storage.sources.folders import (
     look,
     note_rest,
 )
-from ensync.storage.sources.names import alike, shown, twins
+from ensync.storage.sources.names import alike, replicas, shown
 from ensync.storage.sources.source import first_few, told
 from ensync.storage.sources.tally import Tally
 
@@ -190,7 +190,7 @@ def _check_folder(folder: Folder) -> None:
             EXPECTED,
             "sort the pictures into folders" if loose else "check --from",
         )
-    for one, other in twins(folder.folders):
+    for one, other in replicas(folder.folders):
         raise EnsyncError(
             f"{path} has the folders {one!a} and {other!a}, which look alike",
             "names that can be told apart",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.sources.names import shown, twins
+from ensync.storage.sources.names import replicas, shown
 from ensync.storage.sources.source import first_few, told
 from ensync.storage.sources.tally import Tally
 
@@ -84,7 +84,7 @@ def note_rest(inside: Folder, tally: Tally) -> None:
         tally.add(NESTED, f"{inside.name}{shown(name)}/ with {_below(inside.path / name)} pictures")
     for name in inside.others:
         tally.add(NO_PICTURE, inside.name + shown(name))
-    for one, other in twins(inside.pictures):
+    for one, other in replicas(inside.pictures):
         tally.add(TWINS, f"{inside.name}{one!a} and {other!a}")
 
 

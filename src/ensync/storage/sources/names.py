@@ -24,7 +24,7 @@ def alike(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def twins(names: list[str]) -> list[tuple[str, str]]:
+def replicas(names: list[str]) -> list[tuple[str, str]]:
     """Return the pairs of `names` (sorted) that look alike, each with the first of its kind."""
     first: dict[str, str] = {}
     return [
