@@ -10,7 +10,7 @@ from ensync.core.config.schema import Job
 from ensync.kernels import threads
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
-from ensync.nn import zoo
+from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.session import join
 from ensync.training.batches import BatchLoader

@@ -12,7 +12,7 @@ import numpy as np
 from ensync.core.config.schema import Job
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
-from ensync.nn import zoo
+from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.session import join
 from ensync.training.batches import BatchLoader

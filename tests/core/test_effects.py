@@ -9,10 +9,10 @@ from ensync.cli.describing import layer_table
 from ensync.core.config.effects import CONVOLVED, DEPENDENCES, LAST, NORMALISED, without_effect
 from ensync.core.config.job import dump_job, job_from_dict, load_job
 from ensync.core.errors import EnsyncError
-from ensync.nn import zoo
-from ensync.nn.layers import walk
-from ensync.nn.normalization import BatchNormalization
-from ensync.nn.separable import SeparableBlock
+from ensync.nn.layers.base import walk
+from ensync.nn.layers.normalization import BatchNormalization
+from ensync.nn.layers.separable import SeparableBlock
+from ensync.nn.models import zoo
 
 SMALLEST = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
 SQUARED = {"loss": "mean_squared_error"}

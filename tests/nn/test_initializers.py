@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ensync.core.config.job import job_from_dict
-from ensync.nn import zoo
+from ensync.nn.models import zoo
 
 LISTED = [
     {"kind": "convolution", "filters": 32, "size": 5, "groups": 4},

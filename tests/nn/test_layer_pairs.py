@@ -10,8 +10,8 @@ from ensync.cli.describing import layer_table
 from ensync.core.config.job import job_from_dict
 from ensync.core.config.layers import KINDS
 from ensync.core.errors import EnsyncError
-from ensync.nn import zoo
-from ensync.nn.layers import Step
+from ensync.nn.layers.base import Step
+from ensync.nn.models import zoo
 from ensync.nn.network import LOSS_SUM
 
 SHAPE, CLASSES = (5, 4, 2), 3

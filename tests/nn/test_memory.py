@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ensync.core.config.job import job_from_dict
-from ensync.nn import zoo
 from ensync.nn.memory import Workspace, counted, empty
+from ensync.nn.models import zoo
 
 NETWORKS = {
     "mlp": ({"name": "mlp", "hidden": [300, 20], "dropout": 0.1}, (28, 28, 1)),

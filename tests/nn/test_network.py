@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ensync.core.config.job import job_from_dict
-from ensync.nn import zoo
-from ensync.nn.layers import Step
+from ensync.nn.layers.base import Step
+from ensync.nn.models import zoo
 from ensync.nn.network import CORRECT, LOSS_SUM
 from ensync.nn.optimizers import Optimizer
 

@@ -5,9 +5,9 @@ three times PyTorch's, from its float64.
 import numpy as np
 import pytest
 
-from ensync.nn.layers import Step
-from ensync.nn.normalization import BatchNormalization
-from ensync.nn.separable import SeparableBlock
+from ensync.nn.layers.base import Step
+from ensync.nn.layers.normalization import BatchNormalization
+from ensync.nn.layers.separable import SeparableBlock
 
 FACTOR, ROUNDING = 3, 2e-6  # of PyTorch's errors; and where these are smaller than a few roundings
 

@@ -13,8 +13,8 @@ from ensync.cli.describing import layer_table
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.kernels.threads import set_threads, thread_limit
-from ensync.nn import zoo
-from ensync.nn.layers import Step
+from ensync.nn.layers.base import Step
+from ensync.nn.models import zoo
 from ensync.nn.network import CORRECT, LOSS_SUM, _views
 
 torch = pytest.importorskip("torch")

@@ -9,13 +9,13 @@ from ensync.cli.describing import layer_table
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.kernels.simd import bf16_missing
-from ensync.nn import zoo
-from ensync.nn.layers import Step, walk
+from ensync.nn.layers.base import Step, walk
+from ensync.nn.layers.normalization import BatchNormalization
+from ensync.nn.layers.separable import SeparableBlock
 from ensync.nn.memory import BF16
+from ensync.nn.models import zoo
 from ensync.nn.network import CORRECT, LOSS_SUM
-from ensync.nn.normalization import BatchNormalization
 from ensync.nn.optimizers import Optimizer
-from ensync.nn.separable import SeparableBlock
 
 
 def make_job(**network):

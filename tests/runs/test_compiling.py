@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ensync.core.config.schema import Job
-from ensync.nn import zoo
+from ensync.nn.models import zoo
 from ensync.runs import compiling
 
 pytestmark = pytest.mark.timeout(400)  # run alone, the first tests compile

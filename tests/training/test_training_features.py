@@ -11,7 +11,7 @@ import pytest
 
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
-from ensync.nn import zoo
+from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.training.batches import BatchLoader

@@ -88,8 +88,8 @@ def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
     """Return lines: each layer with output shape, parameters, arithmetic (multiply-adds of the
     forward pass) and memory of its outputs per sample.
     """
-    from ensync.nn import zoo
     from ensync.nn.memory import counted
+    from ensync.nn.models import zoo
 
     with counted():
         network = zoo.build(job, shape, classes, 1)

@@ -13,7 +13,8 @@ from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
 from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
-from ensync.nn.layers import Dropout, Layer, Parameter, Shape, Step, deal, walk
+from ensync.nn.layers.base import Layer, Parameter, Shape, Step, deal, walk
+from ensync.nn.layers.dropout import Dropout
 from ensync.nn.memory import empty, zeros
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # what travels behind the gradient in the same allreduce

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from ensync.core.config.schema import Job
-from ensync.nn import zoo
-from ensync.nn.layers import Step
+from ensync.nn.layers.base import Step
+from ensync.nn.models import zoo
 from ensync.nn.network import Network
 
 PATIENCE = 3.0  # seconds until the second process starts: from the cache, kernels are loaded in one

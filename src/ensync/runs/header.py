@@ -8,9 +8,9 @@ import numpy as np
 
 from ensync.kernels.bf16_gain import bf16_gain
 from ensync.mpi.world import mpi_description
-from ensync.nn.layers import walk
+from ensync.nn.layers.base import walk
+from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.network import Network
-from ensync.nn.normalization import BatchNormalization
 from ensync.report import tables
 from ensync.report.console import Console
 from ensync.report.text import plural

@@ -22,8 +22,8 @@ from ensync.core.signals import ask_to_stop, leaving_at_once
 from ensync.kernels import threads
 from ensync.mpi.room import remove_abandoned
 from ensync.mpi.world import Comm, Topology, on_root, patient_barrier, share, split, topology
-from ensync.nn import zoo
-from ensync.nn.layers import Step
+from ensync.nn.layers.base import Step
+from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.report.console import Console
 from ensync.runs.compiling import compile_in_parallel

@@ -9,8 +9,8 @@ from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.core.resources import Memory, node_memory, process_memory
 from ensync.core.sharding import groups
-from ensync.nn import zoo
 from ensync.nn.memory import counted
+from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.report.text import plural, size
 from ensync.storage.layout import SPLITS

@@ -21,7 +21,7 @@ from ensync.mpi.allreduce import Allreduce, replicas_equal
 from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.world import Comm, agree_any, alone, on_root, share
-from ensync.nn import zoo
+from ensync.nn.models import zoo
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
 from ensync.report.console import Console

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensync.core.config.schema import Job
 from ensync.core.sharding import Purpose, block, key64
-from ensync.nn.layers import Step
+from ensync.nn.layers.base import Step
 from ensync.nn.network import Network
 from ensync.training.batches import BatchLoader
 from ensync.training.trainer import Ranks, largest_batch

@@ -16,7 +16,8 @@ from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
 from ensync.kernels import online, updates
 from ensync.kernels.thread_tuner import ThreadTuner
-from ensync.nn.layers import Dense, Step
+from ensync.nn.layers.base import Step
+from ensync.nn.layers.dense import Dense
 from ensync.nn.network import CORRECT, COUNTED, LOSS_SUM, STOP, TAIL, Network
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor

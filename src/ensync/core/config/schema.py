@@ -27,7 +27,7 @@ class Data(Section):
     )
 
 
-class Network(Section):
+class NetworkSettings(Section):
     """Which network: a name of the zoo and its settings, or a list of layers."""
 
     name: Literal[
@@ -116,7 +116,7 @@ class Network(Section):
         return values
 
     @model_validator(mode="after")
-    def _used(self) -> "Network":
+    def _used(self) -> "NetworkSettings":
         """Refuse settings that the named network does not have."""
         if (self.name == "layers") != bool(self.layers):
             raise ValueError(
@@ -420,7 +420,7 @@ class Job(Section):
 
     data: Data
     augmentation: Augmentation = Augmentation()
-    network: Network = Network()
+    network: NetworkSettings = NetworkSettings()
     training: Training = Training()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()

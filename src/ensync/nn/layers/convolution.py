@@ -5,8 +5,8 @@ import numpy as np
 from ensync.core.errors import EnsyncError
 from ensync.kernels import convolution, depthwise
 from ensync.kernels.activations import ACTIVATIONS, IDENTITY, RELU
-from ensync.nn.images import Padding, extent, image
-from ensync.nn.layers import Layer, Parameter, Shape, Step
+from ensync.nn.layers.base import Layer, Parameter, Shape, Step
+from ensync.nn.layers.images import Padding, extent, image
 from ensync.nn.memory import Workspace, empty
 
 

@@ -4,59 +4,33 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ensync.core.config.schema import Job
-from ensync.core.config.schema import Network as Settings
+from ensync.core.config.schema import Job, NetworkSettings
 from ensync.core.errors import EnsyncError
 from ensync.kernels.simd import bf16_missing
-from ensync.nn import convolutional_zoo as images
-from ensync.nn.composing import layers_of
-from ensync.nn.layers import Dense, Layer, Shape, Softmax
+from ensync.nn.layers.activations import Softmax
+from ensync.nn.layers.base import Layer, Shape
+from ensync.nn.layers.dense import Dense
+from ensync.nn.layers.table import layers_of
+from ensync.nn.models import convolutional, mlp
 from ensync.nn.network import Loss, Network
 
 
-def perceptron(
-    settings: Settings, classes: int, widths: list[int], hidden: str, output: str
-) -> list[Layer]:
-    """A dense network: hidden layers of these widths, each followed by dropout where asked, then
-    the output layer.
-    """
-    layers: list[Layer] = []
-    for width, rate in zip(widths, images.rates(settings, [0.0] * len(widths)), strict=True):
-        layers += [Dense(width, settings.activation or hidden), *images.dropout(rate)]
-    return [*layers, Dense(classes, output)]
-
-
-def mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """A multi-layer perceptron of any depth."""
-    return perceptron(settings, classes, images.hidden(settings, 128), "relu", "identity")
-
-
-def oregon_mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """Two hidden layers, tanh everywhere, the output too (the source's C program)."""
-    return perceptron(settings, classes, images.hidden(settings, 100, 100), "tanh", "tanh")
-
-
-def roy_mlp(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
-    """One hidden layer, logistic everywhere (the source's program)."""
-    return perceptron(settings, classes, images.hidden(settings, 100), "logistic", "logistic")
-
-
-def listed(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def listed(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """The layers of the job file."""
     return layers_of(settings, classes)
 
 
-NETWORKS: dict[str, Callable[[Settings, Shape, int], list[Layer]]] = {
-    "mlp": mlp,
-    "oregon-mlp": oregon_mlp,
-    "roy-mlp": roy_mlp,
-    "parashar-cnn": images.parashar_cnn,
-    "minixception": images.minixception,
-    "minixception-plain": images.minixception_plain,
-    "alexnet": images.alexnet,
-    "lenet": images.lenet,
-    "resnet": images.resnet,
-    "vgg": images.vgg,
+NETWORKS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
+    "mlp": mlp.mlp,
+    "oregon-mlp": mlp.oregon_mlp,
+    "roy-mlp": mlp.roy_mlp,
+    "parashar-cnn": convolutional.parashar_cnn,
+    "minixception": convolutional.minixception,
+    "minixception-plain": convolutional.minixception_plain,
+    "alexnet": convolutional.alexnet,
+    "lenet": convolutional.lenet,
+    "resnet": convolutional.resnet,
+    "vgg": convolutional.vgg,
     "layers": listed,
 }
 INITIALIZERS = {  # of the sources: Keras' and PyTorch's defaults, the papers'

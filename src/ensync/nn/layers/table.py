@@ -1,17 +1,21 @@
-"""Layers from the list of a job file."""
+"""The kinds of layers that a job file may list, and layers from such a list."""
 
 from collections.abc import Sequence
 
 from ensync.core.config.layers import DenseLayer, ParallelLayer, ResidualLayer, Section
-from ensync.core.config.schema import Network as Settings
+from ensync.core.config.schema import NetworkSettings
 from ensync.core.errors import EnsyncError
-from ensync.nn.branches import Chain, Parallel, Residual
-from ensync.nn.convolutions import Convolution, DepthwiseConvolution
-from ensync.nn.images import Flatten
-from ensync.nn.layers import Dense, Dropout, Layer
-from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization
-from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
-from ensync.nn.separable import SeparableConvolution
+from ensync.nn.layers.base import Layer
+from ensync.nn.layers.branches import Parallel, Residual
+from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
+from ensync.nn.layers.dense import Dense
+from ensync.nn.layers.dropout import Dropout
+from ensync.nn.layers.flatten import Flatten
+from ensync.nn.layers.normalization import BatchNormalization
+from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
+from ensync.nn.layers.response import LocalResponseNormalization
+from ensync.nn.layers.separable import SeparableConvolution
+from ensync.nn.sequential import Sequential
 
 CLASSES: dict[str, type[Layer]] = {  # kinds whose settings are the arguments of their class
     "convolution": Convolution,
@@ -27,7 +31,7 @@ CLASSES: dict[str, type[Layer]] = {  # kinds whose settings are the arguments of
 }
 
 
-def layers_of(settings: Settings, classes: int) -> list[Layer]:
+def layers_of(settings: NetworkSettings, classes: int) -> list[Layer]:
     """Return the layers under [[network.layers]]; a dense layer without units has one for each
     class.
     """
@@ -53,6 +57,6 @@ def _layer(settings: Section, classes: int) -> Layer:
             )
         return Residual(main, settings.activation, compose(settings.shortcut, classes))
     if isinstance(settings, ParallelLayer):
-        return Parallel([Chain(compose(branch, classes)) for branch in settings.branches])
+        return Parallel([Sequential(compose(branch, classes)) for branch in settings.branches])
     values = dict(settings)
     return CLASSES[values.pop("kind")](**values)

@@ -5,49 +5,22 @@ the sources, for 10 classes unless said.
 from collections.abc import Sequence
 from typing import cast
 
-from ensync.core.config.schema import Network as Settings
+from ensync.core.config.schema import NetworkSettings
 from ensync.core.errors import EnsyncError
 from ensync.kernels import separable
-from ensync.nn.branches import Residual
-from ensync.nn.convolutions import Convolution
-from ensync.nn.images import Flatten, Subsampling
-from ensync.nn.layers import Dense, Dropout, Layer, Shape
-from ensync.nn.normalization import BatchNormalization, LocalResponseNormalization, Options
-from ensync.nn.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
-from ensync.nn.separable import SeparableBlock, SeparableConvolution
-
-# of a batch normalisation as PyTorch builds it; the layer's own defaults are Keras'
-PLAIN: Options = {"momentum": 0.9, "epsilon": 1e-5, "unbiased": True}
-
-
-def hidden(settings: Settings, *widths: int) -> list[int]:
-    """Return the widths of the dense layers before the last: these where the job gives none; an
-    empty list is none at all.
-    """
-    return list(widths) if settings.hidden is None else settings.hidden
+from ensync.nn.layers.base import Layer, Shape
+from ensync.nn.layers.branches import Residual
+from ensync.nn.layers.convolution import Convolution
+from ensync.nn.layers.dense import Dense
+from ensync.nn.layers.flatten import Flatten
+from ensync.nn.layers.normalization import BatchNormalization
+from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling, Subsampling
+from ensync.nn.layers.response import LocalResponseNormalization
+from ensync.nn.layers.separable import SeparableBlock, SeparableConvolution
+from ensync.nn.models.common import PLAIN, dropout, hidden, rates
 
 
-def rates(settings: Settings, defaults: Sequence[float]) -> list[float]:
-    """Return the dropout rate of each place; EnsyncError when a list of them has another length."""
-    given = settings.dropout
-    if given is None:
-        return list(defaults)
-    found = given if isinstance(given, list) else [given] * len(defaults)
-    if len(found) != len(defaults):
-        raise EnsyncError(
-            f"network.dropout = {found}",
-            f"one rate, or one for each of the {len(defaults)} places of {settings.name}",
-            "change the list",
-        )
-    return found
-
-
-def dropout(rate: float) -> list[Layer]:
-    """A dropout layer, none where nothing is dropped."""
-    return [Dropout(rate)] if rate else []
-
-
-def parashar_cnn(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def parashar_cnn(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """Seven 3x3 convolutions in three blocks, two dense layers: 7,510,090 parameters on 28x28x1,
     7,510,986 with statistics.
 
@@ -76,7 +49,7 @@ def separable_block(filters: Sequence[int], shape: Shape, residual: bool = False
     return [Residual([*layers[:-1], BatchNormalization()])] if residual else layers
 
 
-def minixception(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def minixception(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """Separable convolutions with skips: 94,474 parameters on 32x32x3, 96,202 with statistics."""
     layers: list[Layer] = [
         Convolution(32),
@@ -96,7 +69,7 @@ def minixception(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     ]
 
 
-def minixception_plain(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def minixception_plain(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """The source's PyTorch variant, without skips and separable convolutions: 391,050 parameters
     on 32x32x3.
     """
@@ -106,7 +79,7 @@ def minixception_plain(settings: Settings, shape: Shape, classes: int) -> list[L
     return [*layers, MaxPooling(3, 2, 1), GlobalAveragePooling(), Dense(classes)]
 
 
-def alexnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def alexnet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """Five convolutions, three of them in two halves, and three dense layers (Krizhevsky et al.
     2012); 60,965,224 parameters at width 1, 224x224x3, 1000 classes.
     """
@@ -134,7 +107,7 @@ def alexnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     return [*layers, Dense(classes)]
 
 
-def lenet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def lenet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """LeNet-5 (LeCun et al. 1998) with full connections: 61,706 parameters on 28x28x1 (framed by
     zeros to 32x32), 62,006 on 32x32x3.
     """
@@ -149,7 +122,7 @@ def lenet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     return [*layers, *(Dense(width, f) for width in hidden(settings, 120, 84)), Dense(classes)]
 
 
-def resnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def resnet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """6 n + 2 layers for small images (He et al. 2016, section 4.2): 269,722 parameters for n =
     3 on 32x32x3, 272,474 with projections.
     """
@@ -178,7 +151,7 @@ def resnet(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
     return [*layers, GlobalAveragePooling(), Dense(classes)]
 
 
-def _around(settings: Settings, filters: int) -> list[Layer]:
+def _around(settings: NetworkSettings, filters: int) -> list[Layer]:
     """The shortcut of a block that halves the image and changes the channels: the paper's
     options A and B.
     """
@@ -195,7 +168,7 @@ VGG = {  # filters of the convolutions between two poolings
 }
 
 
-def vgg(settings: Settings, shape: Shape, classes: int) -> list[Layer]:
+def vgg(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """Simonyan and Zisserman 2015 with batch normalisation and one dense layer, for small
     images: depth 16 has 14,728,266 parameters on 32x32x3.
     """

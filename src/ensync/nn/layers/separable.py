@@ -9,15 +9,15 @@ from typing import Unpack
 import numpy as np
 
 from ensync.kernels import normalization, separable
-from ensync.nn.branches import Chain
-from ensync.nn.convolutions import Convolution, DepthwiseConvolution
-from ensync.nn.images import Padding
-from ensync.nn.layers import Layer, Parameter, Shape, Step, deal
+from ensync.nn.layers.base import Layer, Parameter, Shape, Step, deal
+from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
+from ensync.nn.layers.images import Padding
+from ensync.nn.layers.normalization import BatchNormalization, Options
 from ensync.nn.memory import BF16, Workspace, empty
-from ensync.nn.normalization import BatchNormalization, Options
+from ensync.nn.sequential import Sequential
 
 
-class SeparableConvolution(Chain):
+class SeparableConvolution(Sequential):
     """A depthwise convolution without bias, then a pointwise one with bias."""
 
     def __init__(

@@ -4,9 +4,9 @@ import numpy as np
 
 from ensync.core.errors import EnsyncError
 from ensync.kernels import pooling
-from ensync.nn.images import Padding, extent, image
-from ensync.nn.layers import Layer, Shape, Step
-from ensync.nn.memory import empty
+from ensync.nn.layers.base import Layer, Shape, Step
+from ensync.nn.layers.images import Padding, extent, image
+from ensync.nn.memory import empty, zeros
 
 
 class MaxPooling(Layer):
@@ -107,3 +107,37 @@ class GlobalAveragePooling(Layer):
 
     def describe(self) -> str:
         return "Global average pooling"
+
+
+class Subsampling(Layer):
+    """outputs = every `stride`-th pixel, with channels of zeros appended up to `channels` (He et
+    al. 2016, shortcut A).
+    """
+
+    def __init__(self, channels: int, stride: int = 2) -> None:
+        self.channels, self.stride = channels, stride
+
+    def build(self, shape: Shape) -> Shape:
+        self.image = shape
+        h, w, self.kept = image(shape, self)
+        return -(-h // self.stride), -(-w // self.stride), self.channels
+
+    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+        h, w = (-(-n // self.stride) for n in self.image[:2])
+        self.outputs, self.inputs_gradient = (
+            zeros((rows, h, w, self.channels), dtype),
+            zeros((rows, *self.image), dtype),
+        )
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        self.outputs[: len(inputs), ..., : self.kept] = inputs[:, :: self.stride, :: self.stride]
+        return self.outputs[: len(inputs)]
+
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+        self.inputs_gradient[: len(gradient), :: self.stride, :: self.stride] = gradient[
+            ..., : self.kept
+        ]
+        return self.inputs_gradient[: len(gradient)]
+
+    def describe(self) -> str:
+        return f"Every {self.stride}. pixel, {self.channels} channels"

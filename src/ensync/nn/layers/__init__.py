@@ -1,0 +1,1 @@
+"""The layers, one family a module, and the table of their kinds."""

@@ -1,0 +1,34 @@
+"""What layers on images `(n, h, w, c)`, channels last, have in common; layers that only pass
+pixels on.
+"""
+
+from ensync.core.errors import EnsyncError
+from ensync.nn.layers.base import Layer, Shape
+
+Padding = str | int  # "same" and "valid" as in Keras, or so many zeros on every side
+
+
+def extent(size: int, taps: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Return how many outputs a window of `taps` has along an axis, and the zeros before it."""
+    if padding == "same":
+        outputs = -(-size // stride)
+        return outputs, max(0, (outputs - 1) * stride + taps - size) // 2
+    zeros = 0 if padding == "valid" else int(padding)
+    if size + 2 * zeros < taps:
+        raise EnsyncError(
+            f"a window of {taps} pixels on an image of {size}, framed by {zeros} zeros",
+            "a window within the frame",
+            "use padding = 'same', a smaller window, larger images or less pooling before it",
+        )
+    return (size + 2 * zeros - taps) // stride + 1, zeros
+
+
+def image(shape: Shape, layer: Layer) -> tuple[int, int, int]:
+    """Return the shape of a layer's inputs; EnsyncError when they are no image."""
+    if len(shape) != 3:
+        raise EnsyncError(
+            f"the layer '{layer.describe()}' behind values of shape {' x '.join(map(str, shape))}",
+            "an image: height x width x channels",
+            "put it before the first flatten, global pooling or dense layer",
+        )
+    return shape
