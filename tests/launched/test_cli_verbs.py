@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from launched import launch
 
+from ensync.core.fusion import FUSIONS
+
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(400)]
 
 ENSEMBLE = [
@@ -25,7 +27,7 @@ ENSEMBLE = [
     "--set",
     "training.epochs=6",
 ]
-METHODS = ["soft_voting", "hard_voting", "weighted_voting", "weight_averaging"]
+METHODS = list(FUSIONS)
 
 
 @pytest.fixture(scope="module")

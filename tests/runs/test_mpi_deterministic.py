@@ -11,6 +11,7 @@ import pytest
 from runs.helpers import COMM, StopAt, common_digits, gathered, job_maker, resume, run
 
 from ensync.core.errors import EnsyncError
+from ensync.core.fusion import FUSIONS
 from ensync.kernels.simd import bf16_missing
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone, on_root, split
@@ -164,7 +165,7 @@ def left_alone(job):
 def fused(trained):
     """Return the figures of every fusion, on rank 0."""
     evaluator = results.evaluator_of_session(trained)
-    return {method: evaluator.fuse(method) for method in results.METHODS}
+    return {method: evaluator.fuse(method) for method in FUSIONS}
 
 
 @pytest.mark.parametrize("case", CASES)

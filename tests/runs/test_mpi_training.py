@@ -21,6 +21,7 @@ from runs.helpers import (
 )
 
 from ensync.core.errors import EnsyncError
+from ensync.core.fusion import FUSIONS
 from ensync.mpi.world import alone
 from ensync.runs import lifecycle as course
 from ensync.runs import results, session, state
@@ -222,10 +223,10 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
     )
     trained = run(COMM, job)
     evaluator = results.evaluator_of_session(trained)
-    live = {m: evaluator.fuse(m) for m in results.METHODS}
+    live = {m: evaluator.fuse(m) for m in FUSIONS}
     loaded = state.load_newest(COMM, Path(job.output.directory))
     evaluator_of_files = results.evaluator_of_files(COMM, loaded, job, trained.loaders)
-    from_files = {m: evaluator_of_files.fuse(m) for m in results.METHODS}
+    from_files = {m: evaluator_of_files.fuse(m) for m in FUSIONS}
     vectors, _ = gathered(trained)
     if COMM.rank:
         assert all(v is None for v in live.values())

@@ -11,6 +11,7 @@ import click
 from ensync import __version__
 from ensync.core import streams
 from ensync.core.errors import EnsyncError, nearest, printable, sentence
+from ensync.core.fusion import FUSIONS
 from ensync.core.launching import started
 from ensync.core.resources import number
 
@@ -180,15 +181,12 @@ def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
     on_ranks(lambda comm: verbs.evaluate(comm, run, (), overrides, data=data))
 
 
-METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
-
-
 @cli.command(short_help="Fuse the members of a run from its files.")
 @click.argument("run", metavar="RUN")
 @click.option(
     "--method",
     "methods",
-    type=click.Choice(METHODS),
+    type=click.Choice(list(FUSIONS)),
     multiple=True,
     help="Repeat for several; without it, all.",
 )
@@ -203,13 +201,13 @@ def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[
     """
     from ensync.cli import verbs
 
-    on_ranks(lambda comm: verbs.fuse(comm, run, methods or METHODS, overrides, data))
+    on_ranks(lambda comm: verbs.fuse(comm, run, methods or tuple(FUSIONS), overrides, data))
 
 
 @cli.command()
 @click.argument("run", metavar="RUN")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--method", type=click.Choice(METHODS), help="Fusion; the job's without it.")
+@click.option("--method", type=click.Choice(list(FUSIONS)), help="Fusion; the job's without it.")
 @settings
 def predict(
     run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]

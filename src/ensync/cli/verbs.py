@@ -13,14 +13,15 @@ from ensync.core.activity import Doing, doing
 from ensync.core.config.effects import refuse_without_effect, without_effect
 from ensync.core.config.job import Job, job_from_dict, load_job, override
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
+from ensync.core.fusion import FUSIONS, OF_ONE, shares
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.runs import launch, results, session, state
 from ensync.runs import lifecycle as course
-from ensync.runs.compare import FUSIONS, SINGLE, page_files, parts, sweep_files
 from ensync.runs.compare import compare as run_comparison
+from ensync.runs.compare import page_files, parts, sweep_files
 from ensync.runs.compare import sweep as run_sweep
 from ensync.runs.data import SplitLoaders, only_pictures, open_loaders, open_other
 from ensync.runs.existing import refuse_earlier
@@ -220,7 +221,7 @@ def _finish(run: session.Session) -> None:
     evaluator = results.evaluator_of_session(run)
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
-    method = run.job.fusion.method if run.job.training.strategy == "ensemble" else SINGLE
+    method = run.job.fusion.method if run.job.training.strategy == "ensemble" else OF_ONE
     report = results.report_of(evaluator, [method], run.elapsed)
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
     with doing(Doing.WRITING):
@@ -261,12 +262,12 @@ def _show(
         )
     for method, figures in report["test"].items():
         name = (
-            f"{FUSIONS[method]} of {len(members)} members"
+            f"{FUSIONS[method].label} of {len(members)} members"
             if len(report["members"]) > 1
             else "one network"
         )
         if "refused" in figures:
-            console.warn(f"{FUSIONS[method]}: {figures['refused']}")
+            console.warn(f"{FUSIONS[method].label}: {figures['refused']}")
         else:
             console.test(
                 name,
@@ -317,7 +318,7 @@ def evaluate(
     trained_on = _identity(comm, loaded, job, console)
     launch.check_memory(comm, [(job, comm.size)], trained_on)
     place = launch.prepare(comm, job, lambda: _loaders_to_test(comm, loaded, job, trained_on, data))
-    own = job.fusion.method if loaded.state.members > 1 else SINGLE
+    own = job.fusion.method if loaded.state.members > 1 else OF_ONE
     _say_unfinished(console, loaded, job, directory)
     if place.loaders.streamed and not place.loaders.dataset.digests:
         console.warn(
@@ -406,11 +407,11 @@ def predict(
     pixels, names, notes = on_root(
         comm, lambda: read_pictures(images, trained_on.shape, trained_on.preparation)
     )
-    method = method or (job.fusion.method if loaded.state.members > 1 else SINGLE)
+    method = method or (job.fusion.method if loaded.state.members > 1 else OF_ONE)
     launch.check_memory(comm, [(job, comm.size)], trained_on, ())
     loaders = only_pictures(trained_on, job, pixels)
     if (
-        method == "weight_averaging" and loaded.state.members > 1 and loaded.normalizes(comm)
+        FUSIONS[method].of_parameters and loaded.state.members > 1 and loaded.normalizes(comm)
     ):  # whose statistics are taken from the training images
         loaders = replace(open_loaders(comm, job, loaded.accept), test=loaders.test)
     launch.prepare(comm, job, lambda: loaders)
@@ -425,8 +426,6 @@ def predict(
 def _print_predictions(
     console: Console, names: list[str], votes: np.ndarray, classes: list[str]
 ) -> None:
-    from ensync.core.fusion import shares
-
     width = max(map(len, names))
     for name, row in zip(names, shares(np.maximum(votes, 0)), strict=True):
         best = np.argsort(-row, kind="stable")[:3]

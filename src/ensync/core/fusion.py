@@ -1,11 +1,55 @@
-"""How members become one classifier: each fusion is a sum over members, then a finish.
+"""How members become one classifier: every fusion once, in FUSIONS.
 
-A member contributes weight * f(its probabilities or parameters); ranks add contributions, so rank 0
-needs one Reduce and memory that does not grow with the members. A member left out has weight 0 and
-contributes zeros, whatever it computed.
+A fusion is a sum over members where it can be: a member contributes weight * f(its probabilities or
+parameters), the ranks add contributions, and rank 0 needs one Reduce and memory that does not grow
+with the members. A member left out has weight 0 and contributes zeros, whatever it computed.
+Any other fusion combines the probabilities of all members, of a block of rows at a time.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
+
+Contribution = Callable[[np.ndarray, float], np.ndarray]
+Combination = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """A way to fuse members, and all that settings, refusals, verbs and tables know of it.
+
+    contribute(values, weight): what a member adds to the sum over members, float64 of the shape of
+    `values`: its probabilities (rows, classes), or with `of_parameters` its parameters (n,).
+    combine(probabilities): instead of a sum, votes float64 (rows, classes) from the probabilities
+    float64 (members, rows, classes) of all members. One of the two is given.
+    """
+
+    name: str
+    help: str
+    contribute: Contribution | None = None
+    combine: Combination | None = None
+    yields_probabilities: bool = True  # votes divided by their sum, so that they have a loss
+    of_parameters: bool = False  # one network comes out; the members need a common start
+    needs_validation: bool = False  # members are weighed by their validation accuracy
+
+    def __post_init__(self) -> None:
+        assert (self.contribute is None) != (self.combine is None), self.name
+
+    @property
+    def label(self) -> str:
+        """Its name in a table."""
+        return fusion_label(self.name)
+
+    @property
+    def weighs_alike(self) -> bool:
+        """Whether every member counts alike, so that any of them can be fused without the rest."""
+        return not (self.of_parameters or self.needs_validation)
+
+
+def fusion_label(name: str) -> str:
+    """Return the name of a fusion as tables and pages show it, of one of another version too."""
+    return name.replace("_", " ")
 
 
 def soft_votes(probabilities: np.ndarray, weight: float = 1.0) -> np.ndarray:
@@ -25,11 +69,6 @@ def hard_votes(probabilities: np.ndarray, weight: float = 1.0) -> np.ndarray:
     if weight:
         votes[np.arange(len(votes)), probabilities.argmax(axis=1)] = weight
     return votes
-
-
-# How a member's probabilities become votes; weighted voting is soft voting with the weights of
-# validation_weights.
-VOTES = {"soft_voting": soft_votes, "hard_voting": hard_votes, "weighted_voting": soft_votes}
 
 
 def winners(votes: np.ndarray) -> np.ndarray:
@@ -85,3 +124,25 @@ def validation_weights(correct: np.ndarray, rows: int, classes: int) -> np.ndarr
     weights = np.maximum(np.log((1 - error) / error) + np.log(max(classes - 1, 1)), 0)
     total = weights.sum()
     return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
+
+
+FUSIONS = {
+    fusion.name: fusion
+    for fusion in (
+        Fusion("soft_voting", "mean of outputs", soft_votes),
+        Fusion("hard_voting", "majority", hard_votes, yields_probabilities=False),
+        Fusion(
+            "weighted_voting",
+            "mean weighted by validation accuracy",
+            soft_votes,
+            needs_validation=True,
+        ),
+        Fusion(
+            "weight_averaging",
+            "one network with the mean of the parameters (needs a shared start)",
+            weighted_parameters,
+            of_parameters=True,
+        ),
+    )
+}
+OF_ONE = "soft_voting"  # what the output of a single network is reported as

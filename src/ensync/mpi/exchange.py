@@ -35,6 +35,17 @@ def arrays_to_root(
     return received
 
 
+def join_on_root(comm: Comm, values: np.ndarray) -> np.ndarray | None:
+    """Return on rank 0 the vectors (n,) of all ranks, of one dtype, one after the other; None
+    elsewhere. Collective.
+    """
+    with doing(Doing.GATHERING):
+        sizes = comm.gather(len(values))
+        joined = np.empty(sum(sizes), values.dtype) if sizes is not None else None
+        comm.Gatherv(values, None if joined is None else [joined, sizes])
+    return joined
+
+
 def arrays_from_root(comm: Comm, arrays: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     """Return on every rank the arrays that rank 0 passes. Collective."""
     with doing(Doing.EXCHANGE):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, cast
 import numpy as np
 
 from ensync.core.errors import printable
+from ensync.core.fusion import fusion_label
 from ensync.report import text
 from ensync.report.style import (
     BLUE,
@@ -264,7 +265,7 @@ def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
     ):
         known = [np.nan if value is None else value for value in values]
         axes.plot(
-            range(1, len(known) + 1), known, color=color, marker=mark, label=name.replace("_", " ")
+            range(1, len(known) + 1), known, color=color, marker=mark, label=fusion_label(name)
         )
     most = max(map(len, fusions.values()), default=1)
     axes.set_xlim(1 - min(0.9, 0.04 * most), most + 0.04 * most)
@@ -486,9 +487,7 @@ def accuracy_of_members(
     for (name, value), color, line in zip(
         (fused or {}).items(), (BLUE, GREEN, INK) * 2, ("-", "--", ":") * 2
     ):
-        axes.axhline(
-            value, color=color, linestyle=line, linewidth=1.6, label=name.replace("_", " ")
-        )
+        axes.axhline(value, color=color, linestyle=line, linewidth=1.6, label=fusion_label(name))
     axes.margins(x=max(0.03, 0.5 / len(known)), y=0.25)
     lost = [member for member, value in enumerate(known) if np.isnan(value)]
     _crosses(axes, lost, "lost")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ensync.core.fusion import fusion_label
 from ensync.core.statistics import Interval, accuracy_interval, mcnemar
 from ensync.report import text
 
@@ -89,7 +90,7 @@ def _reached(row: Mapping) -> str:
 
 
 def _kind(row: Mapping) -> str:
-    fusion = str(row.get("fusion") or "fused").replace("_", " ")
+    fusion = fusion_label(str(row.get("fusion") or "fused"))
     return f"{fusion}, {text.plural(row['members'], 'member')}" if row.get("members") else fusion
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ensync.core.config.job import Job
 from ensync.core.errors import EnsyncError
+from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.core.signals import StopRequest
 from ensync.mpi.allreduce import Allreduce, sum_counts
 from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier, share
@@ -20,14 +21,6 @@ from ensync.runs import lifecycle as course
 from ensync.runs.header import show_place, show_run
 from ensync.runs.parts import begin, is_there
 from ensync.training.position import ends_of
-
-SINGLE = "soft_voting"  # of one member: its own answer
-FUSIONS = {
-    "soft_voting": "soft voting",
-    "hard_voting": "hard voting",
-    "weighted_voting": "weighted voting",
-    "weight_averaging": "weight averaging",
-}
 
 MEASURED = [
     "Seconds count training steps and the validation after each epoch; compiling kernels, "
@@ -162,7 +155,7 @@ def _one(
     evaluator = results.evaluator_of_session(trained)
     console.line(f"training ended: {ends_of(evaluator.ended)}")
     fused = {
-        method: evaluator.fuse(method) for method in (FUSIONS if name == "ensemble" else [SINGLE])
+        method: evaluator.fuse(method) for method in (FUSIONS if name == "ensemble" else [OF_ONE])
     }
     growth = _by_members(evaluator) if name == "ensemble" else {}
     if comm.rank == 0:
@@ -170,7 +163,7 @@ def _one(
         comparison["accuracy_by_members"] |= growth
         for method, figures in fused.items():
             assert figures is not None, "rank 0 has the figures"
-            row = name if name != "ensemble" else f"ensemble: {FUSIONS[method]}"
+            row = name if name != "ensemble" else f"ensemble: {FUSIONS[method].label}"
             comparison["rows"].append(
                 _row(row, trained, evaluator, method, figures, seconds, sent)
                 | (_of_several_starts(figures) if resume else {})
@@ -233,7 +226,7 @@ def _by_members(evaluator: results.EnsembleEvaluator) -> dict[str, list[float]]:
     if not evaluator.test.present:
         return growth
     counts = [m + 1 for m in evaluator.test.present]
-    for method in ("soft_voting", "hard_voting"):
+    for method in (name for name, fusion in FUSIONS.items() if fusion.weighs_alike):
         found = [evaluator.fuse(method, upto) for upto in counts]
         growth[method] = [f["accuracy"] for f in found if f is not None]
     return growth
@@ -325,7 +318,7 @@ def sweep(
             raise stop.of_part(f"{key} = {value}", "`ensync sweep --resume`") from None
         evaluator = results.evaluator_of_session(trained)
         console.line(f"training ended: {ends_of(evaluator.ended)}")
-        method = job.fusion.method if trained.plan.members > 1 else SINGLE
+        method = job.fusion.method if trained.plan.members > 1 else OF_ONE
         figures = evaluator.fuse(method)
         if figures is not None:
             rows.append(_sweep_row(value, trained, evaluator, figures))

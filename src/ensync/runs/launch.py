@@ -17,6 +17,7 @@ from ensync.core.activity import Doing, doing
 from ensync.core.config.job import dump_job
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
+from ensync.core.fusion import FUSIONS
 from ensync.core.resources import cpu_quota
 from ensync.core.signals import ask_to_stop, leaving_at_once
 from ensync.kernels import threads
@@ -112,12 +113,12 @@ def _prepared(comm: Comm, job: Job, opened: Callable[[], SplitLoaders]) -> Place
 
 def _check_validation(job: Job, rows: int) -> None:
     """Refuse settings that decide by validation images where there are none."""
-    weighted = job.training.strategy == "ensemble" and job.fusion.method == "weighted_voting"
+    weighted = job.training.strategy == "ensemble" and FUSIONS[job.fusion.method].needs_validation
     asked = {
         f"training.early_stopping = {job.training.early_stopping}": job.training.early_stopping,
         "training.best_weights = true": job.training.best_weights,
         f"plateau.patience = {job.plateau.patience}": job.plateau.patience,
-        "fusion.method = 'weighted_voting'": weighted,
+        f"fusion.method = '{job.fusion.method}'": weighted,
     }
     for given, wanted in asked.items():
         if wanted and not rows:

@@ -11,20 +11,18 @@ import numpy as np
 from ensync.core.activity import Doing, doing
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
-from ensync.core.fusion import winners
+from ensync.core.fusion import FUSIONS, OF_ONE, Fusion, winners
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, alone, on_root
 from ensync.nn.network import Network
 from ensync.runs.data import SplitLoaders
 from ensync.runs.identity import Identity
-from ensync.runs.scores import SplitScores, average, figures, voting_weights
+from ensync.runs.scores import OnRoot, SplitScores, average, figures, voting_weights
 from ensync.runs.session import Session, build_network
 from ensync.runs.state import Loaded
 from ensync.training.evaluation import estimate_statistics
 from ensync.training.position import UNUSABLE, Position
 from ensync.training.trainer import TESTED, first_kept
-
-METHODS = ("soft_voting", "hard_voting", "weighted_voting", "weight_averaging")
 
 
 @dataclass
@@ -70,26 +68,32 @@ class EnsembleEvaluator:
         """Return on rank 0 the test figures of a fusion, {"refused": why} where it makes no
         sense; None elsewhere. Collective.
         """
-        if why := self._obstacle(method):
+        fusion = FUSIONS[method]
+        if why := self.refusal(fusion):
             return {"refused": why} if self.comm.rank == 0 else None
-        weights = voting_weights(method, self.test, *self.validated)
-        if method == "weight_averaging":
-            panel, weights = self._averaged(weights), np.ones(1)
-            votes = panel.votes(self.comm, "soft_voting", weights)
-        else:
-            panel = self.test
-            votes = panel.votes(self.comm, method, weights, upto)
-        self.sent[method] = (self.comm.size - 1) * len(panel.loader) * panel.classes * 8
+        votes, self.sent[method] = self.votes(fusion, upto)
         if votes is None:
             return None
         self.predictions[method] = winners(votes)
         return figures(
             votes,
             self.test.loader.labels,
-            self.network.loss.is_cross_entropy and method != "hard_voting",
-        )  # shares of votes are no probabilities
+            self.network.loss.is_cross_entropy and fusion.yields_probabilities,
+        )
 
-    def _obstacle(self, method: str) -> str:
+    def votes(self, fusion: Fusion, upto: int | None = None) -> OnRoot:
+        """Return on rank 0 the votes float64 `(rows, classes)` for the test images, of members
+        below `upto`. Collective.
+        """
+        weights = voting_weights(fusion, self.test, *self.validated)
+        if not fusion.of_parameters:
+            return self.test.votes(self.comm, fusion, weights, upto)
+        averaged, sent = self._averaged(weights)
+        votes = averaged.votes(self.comm, FUSIONS[OF_ONE], np.ones(1))
+        return OnRoot(votes.values, votes.sent + sent)
+
+    def refusal(self, fusion: Fusion) -> str:
+        """Return why the members cannot be fused so, "" where they can."""
         if not len(self.test.loader):
             return "the dataset has no test images"
         if not self.test.present:
@@ -97,15 +101,15 @@ class EnsembleEvaluator:
                 f"{m}: {why}" for m, why in self.test.excluded.items()
             )
         right, rows = self.validated
-        if method == "weighted_voting" and self.test.members > 1 and not rows:
+        if fusion.needs_validation and self.test.members > 1 and not rows:
             return "the dataset has no validation images to weigh the members by"
-        if method == "weighted_voting" and (right[self.test.present] < 0).any():
+        if fusion.needs_validation and (right[self.test.present] < 0).any():
             return (
                 "the checkpoint does not tell how the members did on the validation images, "
                 "and these are not at hand"
             )
         if (
-            method == "weight_averaging"
+            fusion.of_parameters
             and len(self.network.statistics)
             and len(self.test.present) > 1
             and not len(self.loaders.train)
@@ -114,11 +118,7 @@ class EnsembleEvaluator:
                 "batch normalisation takes its statistics anew from the training images, and "
                 "these are not at hand"
             )
-        if (
-            method == "weight_averaging"
-            and self.test.members > 1
-            and self.job.ensemble.start == "own"
-        ):
+        if fusion.of_parameters and self.test.members > 1 and self.job.ensemble.start == "own":
             return (
                 "the members started from different weights, whose mean is no network; set "
                 "ensemble.start = 'shared' or 'synchronous'"
@@ -132,9 +132,12 @@ class EnsembleEvaluator:
         """
         return self.remembered or (self.validation.correct, len(self.validation.loader))
 
-    def _averaged(self, weights: np.ndarray) -> SplitScores:
+    def _averaged(self, weights: np.ndarray) -> tuple[SplitScores, int]:
+        """Return the scores of the network with the mean of the members' parameters, and the bytes
+        sent for that mean. Collective.
+        """
         deterministic = self.job.training.deterministic
-        average(self.comm, self.vectors, weights, self.network, deterministic)
+        sent = average(self.comm, self.vectors, weights, self.network, deterministic)
         if len(self.test.present) > 1:
             rows = np.arange(len(self.loaders.train), dtype=np.int64)
             estimate_statistics(
@@ -146,7 +149,7 @@ class EnsembleEvaluator:
             )
         panel = SplitScores(self.test.loader, 1, self.test.classes, deterministic)
         panel.ask(0, self.network, self.comm.size, self.comm.rank)
-        return panel
+        return panel, sent
 
     @property
     def member_accuracies(self) -> list[float | None]:
@@ -293,12 +296,9 @@ def predict(
     `loaders`. Collective.
     """
     evaluator = evaluator_of_files(comm, loaded, job, loaders)
-    if why := evaluator._obstacle(method):
+    if why := evaluator.refusal(FUSIONS[method]):
         on_root(comm, lambda: _refuse(method, why))
-    weights = voting_weights(method, evaluator.test, *evaluator.validated)
-    if method == "weight_averaging":
-        return evaluator._averaged(weights).votes(comm, "soft_voting", np.ones(1))
-    return evaluator.test.votes(comm, method, weights)
+    return evaluator.votes(FUSIONS[method]).values
 
 
 def _refuse(method: str, why: str) -> None:

@@ -1,23 +1,42 @@
-"""What the members say of a split, fused on rank 0: every row counted once, one Reduce per
-fusion.
+"""The members' scores of a split, fused on rank 0: every row counted once. A sum over members
+takes one Reduce; what needs all members at once gathers their scores, some rows at a time.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensync.core import fusion, metrics
-from ensync.mpi.allreduce import reduce_to_root, sum_counts
-from ensync.mpi.exchange import arrays_from_root
+from ensync.core import metrics
+from ensync.core.fusion import (
+    Combination,
+    Contribution,
+    Fusion,
+    averaged_parameters,
+    shares,
+    usable,
+    validation_weights,
+    weighted_parameters,
+    winners,
+)
+from ensync.mpi.allreduce import gather_to_root, reduce_to_root, sum_counts
+from ensync.mpi.exchange import arrays_from_root, join_on_root
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
 from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
 
 TOP_K = 5
+GATHERED_BYTES = 32 << 20  # of all members' scores on rank 0 at once
+
+
+class OnRoot(NamedTuple):
+    """What came together on rank 0 (None elsewhere), and the bytes that the other ranks sent."""
+
+    values: np.ndarray | None
+    sent: int
 
 
 @dataclass
@@ -54,7 +73,7 @@ class SplitScores:
         """
         bad = np.zeros(self.members, np.int64)
         for member, (_, scores) in self.blocks.items():
-            bad[member] = not fusion.usable(scores)
+            bad[member] = not usable(scores)
         bad, self.correct, self.loss_sum = (
             sum_counts(comm, a) for a in (bad, self.correct, self.loss_sum)
         )
@@ -67,26 +86,88 @@ class SplitScores:
         return [m for m in range(self.members) if m not in self.excluded]
 
     def votes(
-        self, comm: Comm, method: str, weights: np.ndarray, upto: int | None = None
-    ) -> np.ndarray | None:
-        """Return on rank 0 the summed votes float64 `(rows, classes)` of the present members
-        below `upto`. Collective.
+        self, comm: Comm, fusion: Fusion, weights: np.ndarray, upto: int | None = None
+    ) -> OnRoot:
+        """Return on rank 0 the votes float64 `(rows, classes)` of the present members below `upto`.
+        Collective.
         """
+        fused = [member for member in self.present if upto is None or member < upto]
+        if fusion.combine is not None:
+            return self._combined(comm, fusion.combine, fused)
+        assert fusion.contribute is not None
+        return self._summed(comm, fusion.contribute, weights, fused)
 
+    def _summed(
+        self, comm: Comm, contribute: Contribution, weights: np.ndarray, fused: Sequence[int]
+    ) -> OnRoot:
         def of(members: Sequence[int]) -> np.ndarray:
             total = np.zeros((len(self.loader), self.classes))
             for member, (start, scores) in self.blocks.items():
-                if (
-                    member in members
-                    and member not in self.excluded
-                    and (upto is None or member < upto)
-                ):
-                    total[start : start + len(scores)] += fusion.VOTES[method](
-                        scores, weights[member]
-                    )
+                if member in members and member in fused:
+                    total[start : start + len(scores)] += contribute(scores, weights[member])
             return total
 
         return sum_to_root(comm, of, self.members, self.deterministic)
+
+    def _combined(self, comm: Comm, combine: Combination, fused: Sequence[int]) -> OnRoot:
+        votes, sent = np.empty((len(self.loader), self.classes)), 0
+        for first, block in self._gathered(comm, fused):
+            sent += block.sent
+            if block.values is not None:
+                votes[first : first + block.values.shape[1]] = combine(block.values)
+        return OnRoot(votes if comm.rank == 0 else None, sent)
+
+    def _gathered(self, comm: Comm, fused: Sequence[int]) -> Iterator[tuple[int, OnRoot]]:
+        """Yield the first row and, on rank 0, the scores float64 `(members, rows, classes)` of
+        blocks of rows, of GATHERED_BYTES at most. Collective.
+        """
+        own = [
+            (place, self.blocks[member][0], self.blocks[member][0] + len(self.blocks[member][1]))
+            for place, member in enumerate(fused)
+            if member in self.blocks
+        ]
+        layout = gather_to_root(comm, own)
+        rows, row_bytes = len(self.loader), len(fused) * self.classes * 8
+        at_once = max(1, GATHERED_BYTES // row_bytes)
+        for first in range(0, rows, at_once):
+            last = min(first + at_once, rows)
+            parts = [
+                self.blocks[fused[place]][1][low - start : high - start].ravel()
+                for place, start, low, high in _within(own, first, last)
+            ]
+            joined = join_on_root(comm, np.concatenate([np.empty(0), *parts]))
+            yield first, self._laid_out(joined, layout, (len(fused), first, last))
+
+    def _laid_out(
+        self,
+        joined: np.ndarray | None,
+        layout: list[list[tuple[int, int, int]]] | None,
+        extent: tuple[int, int, int],
+    ) -> OnRoot:
+        """Put the ranks' parts of a block, one after the other, in their places."""
+        members, first, last = extent
+        if joined is None or layout is None:
+            return OnRoot(None, 0)
+        block, taken, sent = np.empty((members, last - first, self.classes)), 0, 0
+        for rank, own in enumerate(layout):
+            for place, _, low, high in _within(own, first, last):
+                part = joined[taken : taken + (high - low) * self.classes]
+                block[place, low - first : high - first] = part.reshape(-1, self.classes)
+                taken += len(part)
+                sent += part.nbytes if rank else 0
+        return OnRoot(block, sent)
+
+
+def _within(
+    parts: Sequence[tuple[int, int, int]], first: int, last: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (place, start, low, high) of the parts (place, start, stop) that have rows from `first`
+    to before `last`: those from `low` to before `high`.
+    """
+    for place, start, stop in parts:
+        low, high = max(start, first), min(stop, last)
+        if low < high:
+            yield place, start, low, high
 
 
 def sum_to_root(
@@ -94,25 +175,26 @@ def sum_to_root(
     contribution: Callable[[Sequence[int]], np.ndarray],
     members: int,
     deterministic: bool,
-) -> np.ndarray | None:
-    """Return on rank 0 the sum of all ranks' contributions to `members`, None elsewhere.
-    Collective.
+) -> OnRoot:
+    """Return on rank 0 the sum of all ranks' contributions to `members`. Collective.
 
     contribution(members): this rank's sum over some of them. deterministic: one Reduce for each
     member, added in order of member.
     """
-    total, *others = (
-        reduce_to_root(comm, contribution(part))
-        for part in ([[m] for m in range(members)] if deterministic else [range(members)])
-    )
-    for other in others:
-        if total is not None and other is not None:  # on rank 0
-            np.add(total, other, out=total)
-    return total
+    total, sent = None, 0
+    for part in [[m] for m in range(members)] if deterministic else [range(members)]:
+        own = contribution(part)
+        sent += (comm.size - 1) * own.nbytes
+        summed = reduce_to_root(comm, own)
+        if total is None:
+            total = summed
+        elif summed is not None:  # on rank 0
+            np.add(total, summed, out=total)
+    return OnRoot(total, sent)
 
 
 def voting_weights(
-    method: str, panel: SplitScores, validation_correct: np.ndarray, validation_rows: int
+    fusion: Fusion, panel: SplitScores, validation_correct: np.ndarray, validation_rows: int
 ) -> np.ndarray:
     """Return the weight `(members,)` of each member, 0 for those left out; weighted voting takes
     them from the validation split.
@@ -120,9 +202,9 @@ def voting_weights(
     weights = np.zeros(panel.members)
     here = panel.present
     if here:
-        weighted = method == "weighted_voting" and validation_rows
+        weighted = fusion.needs_validation and validation_rows
         weights[here] = (
-            fusion.validation_weights(validation_correct[here], validation_rows, panel.classes)
+            validation_weights(validation_correct[here], validation_rows, panel.classes)
             if weighted
             else 1 / len(here)
         )
@@ -135,9 +217,9 @@ def average(
     weights: np.ndarray,
     network: Network,
     deterministic: bool,
-) -> None:
-    """Put the weighted mean of the members' parameters and statistics into `network` on every rank.
-    Collective.
+) -> int:
+    """Put the weighted mean of the members' parameters and statistics into `network` on every rank,
+    and return the bytes that were sent for their sum. Collective.
 
     mine: (member, parameters, statistics) of the members that this rank speaks for; each member has
     one speaker.
@@ -147,20 +229,21 @@ def average(
         total = np.zeros(len(network.parameters) + len(network.statistics))
         for member, parameters, statistics in mine:
             if member in members:
-                total += fusion.weighted_parameters(
+                total += weighted_parameters(
                     np.concatenate([parameters, statistics]), weights[member]
                 )
         return total
 
-    summed = sum_to_root(comm, of, len(weights), deterministic)
+    summed, sent = sum_to_root(comm, of, len(weights), deterministic)
     mean = (
-        {"mean": fusion.averaged_parameters(summed, weights.sum(), network.dtype)}
+        {"mean": averaged_parameters(summed, weights.sum(), network.dtype)}
         if summed is not None
         else None
     )
     values = arrays_from_root(comm, mean)["mean"]
     network.parameters[:] = values[: len(network.parameters)]
     network.statistics[:] = values[len(network.parameters) :]
+    return sent
 
 
 def figures(votes: np.ndarray, labels: np.ndarray, is_probability: bool) -> dict[str, Any]:
@@ -168,15 +251,13 @@ def figures(votes: np.ndarray, labels: np.ndarray, is_probability: bool) -> dict
     probabilities), F1, top-k, per class, confusion counts.
     """
     classes = votes.shape[1]
-    counts = metrics.confusion(labels, fusion.winners(votes), classes)
+    counts = metrics.confusion(labels, winners(votes), classes)
     k = min(TOP_K, classes)
     rows = max(len(labels), 1)
     return {
         "rows": len(labels),
         "accuracy": metrics.accuracy(counts),
-        "loss": metrics.cross_entropy_sum(fusion.shares(votes), labels) / rows
-        if is_probability
-        else None,
+        "loss": metrics.cross_entropy_sum(shares(votes), labels) / rows if is_probability else None,
         "macro_f1": metrics.macro_f1(counts),
         "weighted_f1": metrics.weighted_f1(counts),
         "top_k": {"k": k, "accuracy": metrics.top_k_correct(votes, labels, k) / rows},

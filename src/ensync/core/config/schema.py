@@ -2,11 +2,17 @@
 and the dump come from here.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ensync.core.config.layers import Activation, LayerSettings, Positive, Rate, Section
+from ensync.core.fusion import FUSIONS
+
+if TYPE_CHECKING:
+    FusionName = str
+else:
+    FusionName = Literal[tuple(FUSIONS)]
 
 
 class Data(Section):
@@ -384,10 +390,8 @@ class Ensemble(Section):
 class Fusion(Section):
     """How rank 0 makes one prediction of the members'."""
 
-    method: Literal["soft_voting", "hard_voting", "weighted_voting", "weight_averaging"] = Field(
-        "soft_voting",
-        description="mean of outputs; majority; mean weighted by validation accuracy; one "
-        "network with the mean of the parameters (needs a shared start)",
+    method: FusionName = Field(
+        "soft_voting", description="; ".join(fusion.help for fusion in FUSIONS.values())
     )
 
 
@@ -435,9 +439,9 @@ class Job(Section):
     def _together(self) -> "Job":
         """Refuse settings that contradict each other."""
         apart = self.training.strategy == "ensemble" and self.ensemble.start == "own"
-        if apart and self.fusion.method == "weight_averaging":
+        if apart and FUSIONS[self.fusion.method].of_parameters:
             raise ValueError(
-                "fusion.method = 'weight_averaging' with ensemble.start = 'own'"
+                f"fusion.method = '{self.fusion.method}' with ensemble.start = 'own'"
                 "|members with a common start, since the mean of unrelated weights is no network"
                 "|set ensemble.start = 'shared' or 'synchronous', or choose a voting method"
             )
