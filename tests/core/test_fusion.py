@@ -35,6 +35,27 @@ def test_hard_voting_counts_heads_and_gives_ties_to_the_smallest_label():
     assert fusion.winners(fusion.hard_votes(np.array([[0.2, 0.4, 0.4]]))).tolist() == [1]
 
 
+@pytest.mark.parametrize("members", [1, 2, 3, 4])
+def test_median_voting_is_the_renormalised_median_of_probabilities(members):
+    found = fusion.shares(fusion.FUSIONS["median_voting"].combine(MEMBERS[:members]))
+    ordered = np.sort(MEMBERS[:members].astype(np.float64), axis=0)
+    median = (ordered[(members - 1) // 2] + ordered[members // 2]) / 2
+    expected = median / median.sum(axis=1, keepdims=True)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_median_gives_ties_to_the_smallest_label_and_no_outlier_moves_it():
+    tie = fusion.median_votes(np.array([[[0.2, 0.4, 0.4]], [[0.0, 0.5, 0.5]]]))
+    assert fusion.winners(tie).tolist() == [1]
+    none = fusion.median_votes(np.eye(3)[:, None])  # each of three sure of another class
+    assert fusion.winners(none).tolist() == [0]
+    np.testing.assert_allclose(fusion.shares(none), 1 / 3)
+    close = np.array([[[0.6, 0.4]], [[0.55, 0.45]], [[0.0, 1.0]]])
+    assert fusion.winners(fusion.median_votes(close)).tolist() == [0]
+    assert fusion.winners(close.mean(axis=0)).tolist() == [1]
+
+
 def test_weights_are_shares_of_the_vote():
     weights = [0.1, 0.2, 0.3, 0.4]
     expected = np.average(MEMBERS.astype(np.float64), axis=0, weights=weights)

@@ -504,13 +504,8 @@ def test_earlier_results_are_deleted_only_when_asked_and_that_is_told(place):
         and said["compare"][0]["out"].count("continuing from ") == 1
     )
     rows = json.loads((place / "runs/job/comparison.json").read_text())["rows"]
-    assert [row["note"].startswith("continued: ") for row in rows] == [
-        True,
-        False,
-        False,
-        False,
-        False,
-    ] and rows[0]["bytes_sent"] is None
+    continued = [row["note"].startswith("continued: ") for row in rows]
+    assert continued == [True] + [False] * len(METHODS) and rows[0]["bytes_sent"] is None
     assert (
         "'runs/job/one_rank' was trained with training.epochs = 1, and this job has 3"
         in said["another job"][0]["err"]

@@ -202,6 +202,9 @@ def test_steps_between_checkpoints(make_job):
     assert len(names) >= -(-longest // 7)
 
 
+LAYERS = [(64, 12, False), (12, 10, True)]  # inputs, units, whether it is the last
+
+
 def numpy_outputs(parameters, layers, inputs):
     start = 0
     for width, units, last in layers:
@@ -231,7 +234,7 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
     if COMM.rank:
         assert all(v is None for v in live.values())
         return
-    loaders, layers = trained.loaders, [(64, 12, False), (12, 10, True)]
+    loaders, layers = trained.loaders, LAYERS
     pixels = loaders.dataset.read("test", 0, len(loaders.test)).astype(float)
     inputs = (pixels - np.float64(loaders.test.mean)) * np.float64(loaders.test.inverse_std)
     members = [vectors[f"members/{m:04d}/parameters"] for m in range(3)]
@@ -247,8 +250,10 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
         "soft_voting": np.mean(probabilities, axis=0),
         "hard_voting": hard,
         "weighted_voting": np.tensordot(_weights(loaders, members, layers), probabilities, 1),
+        "median_voting": np.median(probabilities, axis=0),
         "weight_averaging": numpy_outputs(np.mean(members, axis=0), layers, inputs),
     }
+    assert expected.keys() == FUSIONS.keys()
     for method, votes in expected.items():
         accuracy = (votes.argmax(1) == labels).mean()
         assert live[method]["accuracy"] == pytest.approx(accuracy, abs=1e-12), method
@@ -256,6 +261,35 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
         assert from_files[method]["confusion"] == live[method]["confusion"]
     loss = -np.log(expected["soft_voting"][np.arange(len(labels)), labels]).mean()
     assert live["soft_voting"]["loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_the_median_of_a_resumed_run_and_of_its_files_equals_numpy(make_job):
+    """Of four members, an even number, and of the three that are left without one of them."""
+    job = make_job(training={"strategy": "ensemble"}, ensemble={"members": 4})
+    with pytest.raises(session.Stopped):
+        run(COMM, job, StopAt(5))
+    path = Path(job.output.directory)
+    trained = resume(COMM, state.load_newest(COMM, path), job)
+    loaded, median = state.load_newest(COMM, path), FUSIONS["median_voting"]
+    live = results.evaluator_of_session(trained).votes(median).values
+    files, without = (
+        results.evaluator_of_files(COMM, loaded, job, trained.loaders, only).votes(median).values
+        for only in (None, (0, 1, 3))
+    )
+    vectors, _ = gathered(trained)
+    if COMM.rank:
+        assert live is files is without is None
+        return
+    loaders = trained.loaders
+    pixels = loaders.dataset.read("test", 0, len(loaders.test)).astype(float)
+    inputs = (pixels - np.float64(loaders.test.mean)) * np.float64(loaders.test.inverse_std)
+    probabilities = np.stack(
+        [numpy_outputs(vectors[f"members/{m:04d}/parameters"], LAYERS, inputs) for m in range(4)]
+    )
+    for votes in (live, files):
+        np.testing.assert_allclose(votes, np.median(probabilities, axis=0), rtol=1e-9, atol=1e-12)
+    expected = np.median(probabilities[[0, 1, 3]], axis=0)
+    np.testing.assert_allclose(without, expected, rtol=1e-9, atol=1e-12)
 
 
 def _weights(loaders, members, layers):
