@@ -4,7 +4,6 @@ gradients.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -13,9 +12,10 @@ from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
 from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
-from ensync.nn.layers.base import Layer, Parameter, Shape, Step, deal, walk
+from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
 from ensync.nn.memory import empty, zeros
+from ensync.nn.sequential import Sequential
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # what travels behind the gradient in the same allreduce
 TAIL = 4
@@ -65,15 +65,13 @@ class Network:
         statistics_travel: bool = False,
         bf16: bool = False,
     ) -> None:
-        self.layers, self.shape, self.loss, self.dtype = list(layers), shape, loss, np.dtype(dtype)
-        self.shapes: list[Shape] = []
+        self.body, self.shape, self.loss = Sequential(layers), shape, loss
+        self.dtype = np.dtype(dtype)
         for layer in walk(self.layers):
             layer.bf16 = bf16 or None
-        for layer in self.layers:
-            shape = layer.build(shape)
-            self.shapes.append(shape)
-        for left, right in pairwise(self.layers):
-            left.bf16_outputs = right.bf16_inputs = bf16 and left.writes_bf16 and right.reads_bf16
+        shape = self.body.build(shape)
+        if bf16:
+            self.body.store_bf16()
         if len(shape) != 1:
             raise EnsyncError(
                 f"a network with outputs of shape {' x '.join(map(str, shape))}",
@@ -87,13 +85,19 @@ class Network:
         self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
         for number, layer in enumerate(self.dropouts):
             layer.index = number + 1
-        self.layout = [
-            (f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.parameters
-        ]
-        self.statistics_layout = [
-            (f"{i}.{p.name}", p) for i, layer in enumerate(self.layers) for p in layer.statistics
-        ]
+        self.layout = [(p.name, p) for p in self.body.parameters]
+        self.statistics_layout = [(p.name, p) for p in self.body.statistics]
         self._allocate()
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of the body."""
+        return self.body.layers
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """The shape of each layer's outputs."""
+        return self.body.shapes
 
     def _allocate(self) -> None:
         size = sum(p.size for _, p in self.layout)
@@ -102,8 +106,7 @@ class Network:
         self.reduce_in(
             zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype)
         )
-        for i, layer in enumerate(self.layers):
-            layer.allocate(self.rows, self.dtype, first=i == 0)
+        self.body.allocate(self.rows, self.dtype, first=True)
         self.inputs = empty((self.rows, prod(self.shape)), self.dtype)
         self.scores = empty((self.rows, self.classes), self.dtype)
         self.outputs_gradient = empty((self.rows, self.classes), self.dtype)
@@ -122,8 +125,7 @@ class Network:
             **_views(self.parameters, self.layout),
             **_views(self.statistics, self.statistics_layout),
         }
-        for layer, own, gradients in deal(self.layers, values, _views(self.gradient, self.layout)):
-            layer.bind(own, gradients)
+        self.body.bind(values, _views(self.gradient, self.layout))
 
     def keep_in(self, parameters: np.ndarray) -> None:
         """Let the parameters lie in an array of their length, such as memory that other ranks
@@ -164,10 +166,7 @@ class Network:
         """Return the outputs `(rows, classes)` (logits under cross-entropy) of inputs `(rows,
         features)`.
         """
-        values = inputs.reshape(inputs.shape[0], *self.shape)
-        for layer in self.layers:
-            values = layer.forward(values, step)
-        return values
+        return self.body.forward(inputs.reshape(inputs.shape[0], *self.shape), step)
 
     def backward(
         self, inputs: np.ndarray, labels: np.ndarray, global_batch: int, step: Step
@@ -183,8 +182,7 @@ class Network:
         loss_sum, correct = self._loss(outputs, labels, 1.0 / global_batch, gradient)
         self.tail[:] = 0.0
         self.tail[LOSS_SUM], self.tail[CORRECT] = loss_sum, correct
-        for layer in reversed(self.layers):
-            gradient = layer.backward(gradient, step)
+        self.body.backward(gradient, step)
         if len(labels) == 0:  # this rank only took part in the sums of the batch normalisations
             self.reduced[:] = 0.0
 

@@ -1,26 +1,17 @@
 """Layers one after the other."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from ensync.nn.layers.base import Layer, Parameter, Shape, Step, deal
+from ensync.nn.layers.base import Layer, Shape, Step
+from ensync.nn.layers.composite import Composite
 
 
-def numbered(layers: Sequence[Layer], kind: str) -> tuple[Parameter, ...]:
-    """Return the parameters or statistics of all layers, each name behind the number of its
-    layer.
-    """
-    return tuple(
-        replace(p, name=f"{i}.{p.name}")
-        for i, layer in enumerate(layers)
-        for p in getattr(layer, kind)
-    )
-
-
-class Sequential(Layer):
-    """Layers one after the other, seen as one."""
+class Sequential(Composite):
+    """Layers one after the other: the body of a network, or a part of it seen as one layer."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
@@ -30,15 +21,15 @@ class Sequential(Layer):
         for layer in self.layers:
             shape = layer.build(shape)
             self.shapes.append(shape)
-        self.parameters, self.statistics = (
-            numbered(self.layers, "parameters"),
-            numbered(self.layers, "statistics"),
-        )
+        self.declare()
         return shape
 
-    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        for layer, own, inner in deal(self.layers, values, gradients):
-            layer.bind(own, inner)
+    def store_bf16(self) -> None:
+        """Let what lies between two layers that both take bf16 be stored so. Between `build` and
+        `allocate`.
+        """
+        for left, right in pairwise(self.layers):
+            left.bf16_outputs = right.bf16_inputs = left.writes_bf16 and right.reads_bf16
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         for i, layer in enumerate(self.layers):
@@ -49,18 +40,10 @@ class Sequential(Layer):
             inputs = layer.forward(inputs, step)
         return inputs
 
-    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
+    def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | Any:
         for layer in reversed(self.layers):
             gradient = layer.backward(gradient, step)
         return gradient
 
-    def operations(self, shape: Shape) -> int:
-        return sum(
-            layer.operations(inner) for layer, inner in zip(self.layers, self.shapes, strict=True)
-        )
-
     def describe(self) -> str:
         return "Branch"
-
-    def inside(self) -> list[tuple[str, Layer, Shape]]:
-        return [("", layer, inner) for layer, inner in zip(self.layers, self.shapes, strict=True)]

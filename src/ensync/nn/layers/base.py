@@ -1,18 +1,16 @@
-"""Layers: each declares its arrays, is bound to views of the network's flat vectors, and fills
-buffers allocated once.
-"""
+"""The contract between a network, its layers and the layers that are made of layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from ensync.nn.memory import BF16
 
 Shape = tuple[int, ...]
-T = TypeVar("T")
+Views = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -36,53 +34,75 @@ class Parameter:
 
 @dataclass
 class Step:
-    """What a layer may need to know of the step at hand."""
+    """What a layer may need to know of the current step.
+
+    training: whether batch statistics and dropout are in use. key: 64 random bits, the same on
+    every rank. first_row: position in the global batch of the first local row. allreduce: batch
+    normalisation over ranks; it replaces a vector by its sum over them. share: of this batch in the
+    moving statistics; None: as each layer says.
+    """
 
     training: bool = False
-    key: int = 0  # 64 random bits of this step, the same on every rank
-    first_row: int = 0  # position in the global batch of the first local row
-    allreduce: Callable[[np.ndarray], None] | None = (
-        None  # batch normalisation over ranks: replaces a vector by its sum over them
-    )
-    share: float | None = None  # of this batch in the moving statistics; None: as each layer says
+    key: int = 0
+    first_row: int = 0
+    allreduce: Callable[[np.ndarray], None] | None = None
+    share: float | None = None
 
 
 class Layer:
-    """One stage of a network. Shapes are without the batch axis; buffers hold up to `rows`
-    samples.
+    """One stage of a network. Shapes are without the batch axis; arrays are `(rows, *shape)`.
+
+    Every layer gives `build`, `forward` and `backward`, and `bind` and `allocate` where it has
+    parameters and buffers. The network calls
+
+    1. `build(shape)` once: the layer sets `parameters` and `statistics` and returns the shape of
+       its outputs;
+    2. `bind(values, gradients)`: views of the network's flat vectors, again whenever these move;
+    3. `allocate(rows, dtype, first)` once: buffers for up to so many rows;
+    4. `forward(inputs, step)`, then at most one `backward(gradient, step)` for the same rows.
+
+    The inputs stay as they are until `backward`. The outputs stay until the next `forward`, and
+    nobody writes to them. `backward` may overwrite the gradient that it is given, and may return
+    that array.
+
+    A layer may give more. The attributes and methods below say so, and their values here are what
+    works for every layer:
+
+    - `layers`: those inside this one, which `walk` finds.
+    - `reads_bf16`, `writes_bf16`: whether its inputs, or its outputs, may be stored as bf16, and
+      their gradients with them. Then the owner sets `bf16_inputs` and `bf16_outputs` between
+      `build` and `allocate`.
+    - `fuses_addition`: whether `forward_add` needs no memory for the sum.
+    - `may_keep_gradient`: whether `backward` leaves its argument as it was where the owner sets
+      `keep_gradient` before `allocate`. Other layers need a copy.
+    - `operations`, `describe`, `inside`: for the layer table.
     """
 
     parameters: tuple[Parameter, ...] = ()  # trained
-    statistics: tuple[Parameter, ...] = ()  # kept, saved and averaged, not trained
-    layers: Sequence["Layer"] = ()  # nested in this one
-    bf16: bool | None = (
-        # True: products of numbers rounded to bf16, where the layer has them, with float32 sums
-        None
-    )
-    reads_bf16 = writes_bf16 = (
-        # whether its inputs, or outputs, may lie in memory as bf16, and their gradient with them
-        False
-    )
-    bf16_inputs = bf16_outputs = False  # whether they do, as the network says
+    statistics: tuple[Parameter, ...] = ()  # saved and averaged over ranks, not trained
+    layers: Sequence["Layer"] = ()
+    bf16: bool | None = None  # True: products of bf16 numbers with float32 sums, if it has any
+    reads_bf16 = writes_bf16 = False
+    bf16_inputs = bf16_outputs = False
+    fuses_addition = False
+    may_keep_gradient = keep_gradient = False
 
     def build(self, shape: Shape) -> Shape:
         """Declare parameters and statistics for inputs of this shape and return the shape of the
-        outputs.
+        outputs. Errors: EnsyncError, when the layer cannot take such inputs.
         """
         raise NotImplementedError(type(self).__name__)
 
-    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
+    def bind(self, values: Views, gradients: Views) -> None:
         """Take views: values of parameters and statistics by name, gradients of parameters by
         name.
         """
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        """Make the buffers; `first` means that nobody asks for the gradient with respect to the
-        inputs.
-        """
+        """Make the buffers; `first`: the gradient of the inputs is not needed."""
 
     def stored(self, dtype: np.dtype) -> tuple[np.dtype, np.dtype]:
-        """Return the types in which inputs and outputs lie in memory, and their gradients, where
+        """Return the types in which inputs and outputs, and their gradients, are stored, where
         parameters are of this one.
         """
         return BF16 if self.bf16_inputs else dtype, BF16 if self.bf16_outputs else dtype
@@ -91,7 +111,20 @@ class Layer:
         """Return the outputs `(rows, *shape)`, valid until the next forward."""
         raise NotImplementedError(type(self).__name__)
 
-    # returns None where nobody asks for the gradient (`first`); who calls knows, hence Any
+    def forward_add(
+        self, inputs: np.ndarray, added: np.ndarray, relu: bool, step: Step, out: np.ndarray
+    ) -> np.ndarray:
+        """Return forward(inputs) + added, behind a ReLU if `relu`, all `(rows, *shape)`.
+
+        The result is `out`, or the layer's own outputs where it `fuses_addition`. The gradient that
+        `backward` then gets is that of the sum before the ReLU.
+        """
+        np.add(self.forward(inputs, step), added, out=out)
+        if relu:
+            np.maximum(out, 0, out=out)
+        return out
+
+    # returns None where the gradient is not needed (`first`); the caller knows, hence Any
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | Any:
         """Fill the parameters' gradients from the gradient of the outputs (may be overwritten);
         return that of the inputs.
@@ -107,7 +140,7 @@ class Layer:
         return type(self).__name__
 
     def inside(self) -> list[tuple[str, "Layer", Shape]]:
-        """What the layer table tells of the inside: a prefix, the layer, the shape of its
+        """What the layer table shows of the inside: a prefix, the layer, the shape of its
         outputs.
         """
         return []
@@ -118,19 +151,3 @@ def walk(layers: Sequence[Layer]) -> Iterator[Layer]:
     for layer in layers:
         yield layer
         yield from walk(layer.layers)
-
-
-Views = dict[str, np.ndarray]
-
-
-def deal(layers: Sequence[T], values: Views, gradients: Views) -> Iterator[tuple[T, Views, Views]]:
-    """Yield each layer with its own views of values and gradients; the views of all are named
-    "3.weights", "0.2.scale".
-    """
-    own: list[tuple[Views, Views]] = [({}, {}) for _ in layers]
-    for kind, views in enumerate((values, gradients)):
-        for name, view in views.items():
-            number, _, rest = name.partition(".")
-            own[int(number)][kind][rest] = view
-    for layer, (value, gradient) in zip(layers, own, strict=True):
-        yield layer, value, gradient

@@ -1,4 +1,6 @@
-"""Layers made of layers: one after the other, around a shortcut, side by side."""
+"""Layers side by side on the same inputs: a residual sum, and branches whose outputs are
+concatenated.
+"""
 
 from collections.abc import Sequence
 
@@ -7,70 +9,58 @@ import numpy as np
 from ensync.core.errors import EnsyncError
 from ensync.kernels import convolution, normalization
 from ensync.kernels.activations import ACTIVATIONS
-from ensync.nn.layers.base import Layer, Shape, Step, deal
-from ensync.nn.layers.normalization import BatchNormalization
+from ensync.nn.layers.base import Layer, Shape, Step
+from ensync.nn.layers.composite import Composite
 from ensync.nn.memory import Workspace, empty
-from ensync.nn.sequential import Sequential, numbered
+from ensync.nn.sequential import Sequential
 
 
-class Residual(Sequential):
-    """outputs = activation(layers(inputs) + inputs); the last layer is a batch normalisation, which
-    adds and activates in its own pass.
+class Residual(Composite):
+    """outputs = activation(layers(inputs) + inputs) (He et al. 2016).
 
-    shortcut: layers for the inputs' way around (a projection), ending in whatever has the outputs'
-    shape; none means the inputs themselves.
+    The last layer adds and activates in its own pass where it can (`Layer.forward_add`).
+    shortcut: layers that make the added values of the inputs, such as a projection; none means the
+    inputs themselves.
     """
 
     def __init__(
         self, layers: Sequence[Layer], activation: str = "identity", shortcut: Sequence[Layer] = ()
     ) -> None:
-        last = layers[-1]
-        assert isinstance(last, BatchNormalization) and not last.relu
-        self.main, self.shortcut, self.relu = list(layers), list(shortcut), activation == "relu"
-        self.last = last
-        last.in_place = False  # the gradient goes both ways
-        super().__init__([*layers, *shortcut])
+        assert layers, "a residual sum needs a layer"
+        self.before, self.last = Sequential(layers[:-1]), layers[-1]
+        self.shortcut, self.relu = Sequential(shortcut), activation == "relu"
+        self.layers = [*layers, *shortcut]
 
     def build(self, shape: Shape) -> Shape:
-        self.shapes, self.image = [], shape
-        for start in (self.main, self.shortcut):
-            inner = shape
-            for layer in start:
-                inner = layer.build(inner)
-                self.shapes.append(inner)
-        self.outputs_shape = self.shapes[len(self.main) - 1]
-        around = self.shapes[-1] if self.shortcut else self.image
-        if around != self.outputs_shape:
+        self.image, self.shape = shape, self.last.build(self.before.build(shape))
+        around = self.shortcut.build(shape)
+        if around != self.shape:
             raise EnsyncError(
-                f"a residual sum of shapes {self.outputs_shape} and {around}",
+                f"a residual sum of shapes {self.shape} and {around}",
                 "one shape for both ways",
                 "change the layers, or give a shortcut",
             )
-        self.parameters, self.statistics = (
-            numbered(self.layers, "parameters"),
-            numbered(self.layers, "statistics"),
-        )
-        return self.outputs_shape
+        self.shapes = [*self.before.shapes, self.shape, *self.shortcut.shapes]
+        self.declare()
+        return self.shape
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        self.first = first
-        for i, layer in enumerate(self.layers):
-            layer.allocate(rows, dtype, first and i in (0, len(self.main)))
-        Workspace.reserve(
-            convolution.sums_size(
-                rows * int(np.prod(self.outputs_shape[:-1])), self.outputs_shape[-1]
-            ),
-            dtype,
-        )
-        self.no_bias = np.zeros(self.outputs_shape[-1], dtype)
+        self.first, self.last.keep_gradient = first, self.last.may_keep_gradient
+        self.before.allocate(rows, dtype, first)
+        self.last.allocate(rows, dtype, first and not self.before.layers)
+        self.shortcut.allocate(rows, dtype, first)
+        self.sum = empty((0 if self.last.fuses_addition else rows, *self.shape), dtype)
+        self.copy = empty((0 if self.last.keep_gradient else rows, *self.shape), dtype)
+        points, channels = int(np.prod(self.shape[:-1])), self.shape[-1]
+        Workspace.reserve(convolution.sums_size(rows * points, channels), dtype)
+        self.no_bias = np.zeros(channels, dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
-        around = inputs
-        for layer in self.shortcut:
-            around = layer.forward(around, step)
-        for layer in self.main[:-1]:
-            inputs = layer.forward(inputs, step)
-        self.current = self.last.forward(inputs, step, around, self.relu)
+        added = self.shortcut.forward(inputs, step)
+        values = self.before.forward(inputs, step)
+        self.current = self.last.forward_add(
+            values, added, self.relu, step, self.sum[: len(inputs)]
+        )
         return self.current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
@@ -82,14 +72,13 @@ class Residual(Sequential):
                 Workspace.of(gradient.dtype),
                 self.no_bias,
             )
-        around, inner = gradient, gradient
-        for layer in reversed(self.main):
-            inner = layer.backward(inner, step)
-        for layer in reversed(self.shortcut):
-            around = layer.backward(around, step)
-        if (
-            self.first
-        ):  # either way may begin with a layer that has a gradient for its inputs all the same
+        given = gradient
+        if not self.last.keep_gradient:
+            given = self.copy[: len(gradient)]
+            given[...] = gradient
+        inner = self.before.backward(self.last.backward(given, step), step)
+        around = self.shortcut.backward(gradient, step)
+        if self.first:  # some layers return a gradient of their inputs all the same
             return None
         normalization.add(around.reshape(-1, around.shape[-1]), inner.reshape(-1, inner.shape[-1]))
         return inner
@@ -98,14 +87,15 @@ class Residual(Sequential):
         return "Residual sum" + ", relu" * self.relu
 
     def inside(self) -> list[tuple[str, Layer, Shape]]:
+        main = len(self.layers) - len(self.shortcut.layers)
         return [
-            ("shortcut: " * (i >= len(self.main)), layer, inner)
+            ("shortcut: " * (i >= main), layer, inner)
             for i, (_, layer, inner) in enumerate(super().inside())
         ]
 
 
-class Parallel(Layer):
-    """outputs = the outputs of several branches on the same inputs, side by side in the
+class Parallel(Composite):
+    """outputs = the outputs of several branches on the same inputs, concatenated along the
     channels.
     """
 
@@ -114,10 +104,7 @@ class Parallel(Layer):
 
     def build(self, shape: Shape) -> Shape:
         self.image, self.shapes = shape, [branch.build(shape) for branch in self.layers]
-        self.parameters, self.statistics = (
-            numbered(self.layers, "parameters"),
-            numbered(self.layers, "statistics"),
-        )
+        self.declare()
         ends = np.cumsum([inner[-1] for inner in self.shapes])
         self.parts = [
             slice(end - inner[-1], end) for end, inner in zip(ends, self.shapes, strict=True)
@@ -129,10 +116,6 @@ class Parallel(Layer):
                 "change their strides or paddings",
             )
         return (*self.shapes[0][:-1], int(ends[-1]))
-
-    def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        for branch, own, inner in deal(self.layers, values, gradients):
-            branch.bind(own, inner)
 
     def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
         for branch in self.layers:
@@ -159,13 +142,5 @@ class Parallel(Layer):
                 np.add(out, inner, out=out) if i else np.copyto(out, inner)
         return out
 
-    def operations(self, shape: Shape) -> int:
-        return sum(
-            branch.operations(inner) for branch, inner in zip(self.layers, self.shapes, strict=True)
-        )
-
     def describe(self) -> str:
-        return "Side by side"
-
-    def inside(self) -> list[tuple[str, Layer, Shape]]:
-        return [("", branch, inner) for branch, inner in zip(self.layers, self.shapes, strict=True)]
+        return "Concatenation"

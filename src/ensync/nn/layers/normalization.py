@@ -29,6 +29,7 @@ class BatchNormalization(Layer):
     """
 
     reads_bf16 = writes_bf16 = True
+    may_keep_gradient = True
 
     def __init__(
         self,
@@ -43,9 +44,6 @@ class BatchNormalization(Layer):
             epsilon,
             unbiased,
         )
-        # whether the gradient of the inputs may be written over that of the outputs, which spares
-        # memory traffic
-        self.in_place = True
 
     def build(self, shape: Shape) -> Shape:
         self.shape, c = shape, shape[-1]
@@ -69,7 +67,7 @@ class BatchNormalization(Layer):
         given, kept = self.stored(dtype)
         self.outputs = empty((rows, *self.shape), kept)
         self.inputs_gradient = (
-            None if self.in_place and given == kept else empty((rows, *self.shape), given)
+            empty((rows, *self.shape), given) if self.keep_gradient or given != kept else None
         )
         c = self.shape[-1]
         self.affine, self.spare = (
@@ -81,22 +79,28 @@ class BatchNormalization(Layer):
         self.travelling = np.zeros(2 * c + 1)
         Workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 3 * c, dtype)
 
-    def forward(
-        self,
-        inputs: np.ndarray,
-        step: Step,
-        skip: np.ndarray | None = None,
-        relu_of_sum: bool = False,
+    @property
+    def fuses_addition(self) -> bool:  # type: ignore[override]
+        """Where no ReLU comes before the addition."""
+        return not self.relu
+
+    def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
+        return self._forward(inputs, self.no_skip, self.relu, step)
+
+    def forward_add(
+        self, inputs: np.ndarray, added: np.ndarray, relu: bool, step: Step, out: np.ndarray
     ) -> np.ndarray:
+        if not self.fuses_addition:
+            return super().forward_add(inputs, added, relu, step, out)
+        return self._forward(inputs, added.reshape(-1, self.shape[-1]), relu, step)
+
+    def _forward(self, inputs: np.ndarray, added: np.ndarray, relu: bool, step: Step) -> np.ndarray:
         c = self.shape[-1]
         self.values, current = inputs.reshape(-1, c), self.outputs[: len(inputs)]
         if step.training:
             normalization.channel_sums(self.values, self._partial(), self.sums)
         self.use_sums(len(self.values), step)
-        added = self.no_skip if skip is None else skip.reshape(-1, c)
-        normalization.normalize(
-            self.values, self.affine, added, self.relu or relu_of_sum, current.reshape(-1, c)
-        )
+        normalization.normalize(self.values, self.affine, added, relu, current.reshape(-1, c))
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:

@@ -3,13 +3,13 @@ cache.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Unpack
 
 import numpy as np
 
 from ensync.kernels import normalization, separable
-from ensync.nn.layers.base import Layer, Parameter, Shape, Step, deal
+from ensync.nn.layers.base import Layer, Parameter, Shape, Step
+from ensync.nn.layers.composite import deal, numbered
 from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
 from ensync.nn.layers.images import Padding
 from ensync.nn.layers.normalization import BatchNormalization, Options
@@ -48,9 +48,8 @@ class SeparableUnit:
     calls, no buffers of its own.
     """
 
-    def __init__(self, filters: int, size: int, relu: bool, norm: BatchNormalization) -> None:
+    def __init__(self, filters: int, size: int, norm: BatchNormalization) -> None:
         self.filters, self.size, self.norm = filters, size, norm
-        norm.relu = relu
 
     def build(self, shape: Shape) -> tuple[Parameter, ...]:
         """Return the parameters for images of this shape."""
@@ -180,24 +179,23 @@ class SeparableBlock(Layer):
         **options: Unpack[Options],
     ) -> None:
         self.residual, self.filters, self.size = residual, list(filters), size
+        last = "identity" if residual else "relu"
+        activations = [*["relu"] * (len(self.filters) - 1), last]
         self.units = [
-            SeparableUnit(
-                k, size, not residual or i + 1 < len(self.filters), BatchNormalization(**options)
-            )
-            for i, k in enumerate(self.filters)
+            SeparableUnit(count, size, BatchNormalization(activation, **options))
+            for count, activation in zip(self.filters, activations, strict=True)
         ]
         self.layers = [unit.norm for unit in self.units]
 
     def build(self, shape: Shape) -> Shape:
-        parameters: list[Parameter] = []
-        statistics: list[Parameter] = []
         h, w, c = shape
-        for i, unit in enumerate(self.units):
+        parameters = []
+        for unit in self.units:
             assert separable.fits((h, w, c), unit.filters, 4), "channels must be multiples of 32"
-            parameters += [replace(p, name=f"{i}.{p.name}") for p in unit.build((h, w, c))]
-            statistics += [replace(p, name=f"{i}.{p.name}") for p in unit.norm.statistics]
+            parameters.append(unit.build((h, w, c)))
             c = unit.filters
-        self.parameters, self.statistics = tuple(parameters), tuple(statistics)
+        self.parameters = numbered(parameters)
+        self.statistics = numbered([unit.norm.statistics for unit in self.units])
         self.shape = h, w, c
         return self.shape
 
