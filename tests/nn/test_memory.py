@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ensync.core.config.job import job_from_dict
-from ensync.nn.memory import Workspace, counted, empty
+from ensync.nn.memory import counted, empty
 from ensync.nn.models import zoo
 
 NETWORKS = {
@@ -20,37 +20,57 @@ NETWORKS = {
 }
 
 
-def build(settings, shape, rows):
+def build(settings, shape, rows, workspace=None):
     job = job_from_dict(
         {"data": {"path": "none.h5"}, "network": settings, "output": {"directory": "none"}}
     )
-    return zoo.build(job, shape, 10, rows)
+    return zoo.build(job, shape, 10, rows, workspace)
 
 
-def held(item, found):
-    """Collect the bytes of all arrays below an object, each by the array that owns its memory."""
+def arrays(item, seen=None):
+    """Yield all arrays below an object of nn, each once."""
+    seen = set() if seen is None else seen
+    if id(item) in seen:
+        return
+    seen.add(id(item))
     if isinstance(item, np.ndarray):
-        owner = item if item.base is None else item.base
-        found[id(owner)] = owner.nbytes
+        yield item
     elif isinstance(item, (dict, list, tuple)):
         for part in item.values() if isinstance(item, dict) else item:
-            held(part, found)
-    elif type(item).__module__.startswith("ensync.nn") and id(item) not in found:
-        found[id(item)] = 0
-        held(vars(item), found)
-    return sum(found.values())
+            yield from arrays(part, seen)
+    elif type(item).__module__.startswith("ensync.nn"):
+        yield from arrays(vars(item), seen)
+
+
+def held(network):
+    """Return the bytes of all arrays of a network but its scratch, each by the array that owns its
+    memory.
+    """
+    scratch = {id(array) for array in network.workspace.arrays.values()}
+    found = [array for array in arrays(network) if id(array) not in scratch]
+    owners = [array if array.base is None else array.base for array in found]
+    return sum({id(owner): owner.nbytes for owner in owners}.values())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_counted_is_what_is_held(name, monkeypatch):
-    monkeypatch.setattr(Workspace, "arrays", {})
+def test_what_is_counted_is_what_is_held(name):
     with counted() as count:
         network = build(*NETWORKS[name], 16)
-    assert Workspace.arrays == {} and held(network, {}) < 1e6, "counting takes memory"
-    made = held(build(*NETWORKS[name], 16), {}) + sum(
-        array.nbytes for array in Workspace.arrays.values()
-    )
-    assert count.bytes == pytest.approx(made, rel=0.002)
+    assert held(network) < 1e6, "counting takes memory"
+    made = build(*NETWORKS[name], 16)
+    scratch = sum(array.nbytes for array in made.workspace.arrays.values())
+    assert count.bytes == pytest.approx(held(made) + scratch, rel=0.002)
+
+
+def test_networks_share_scratch_only_where_their_owner_says_so():
+    settings, shape = NETWORKS["resnet"]
+    one, other = build(settings, shape, 4), build(settings, shape, 4)
+    together = build(settings, shape, 400, one.workspace)
+    (scratch,), (own,) = one.workspace.arrays.values(), other.workspace.arrays.values()
+    assert together.workspace is one.workspace and scratch.size > own.size
+    assert not np.shares_memory(scratch, own)
+    for array in arrays(one):
+        assert array is scratch or not any(np.shares_memory(array, x) for x in arrays(other))
 
 
 def test_more_than_any_memory_is_counted_too():

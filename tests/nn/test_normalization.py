@@ -8,6 +8,7 @@ import pytest
 from ensync.nn.layers.base import Step
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.separable import SeparableBlock
+from ensync.nn.memory import Workspace
 
 FACTOR, ROUNDING = 3, 2e-6  # of PyTorch's errors; and where these are smaller than a few roundings
 
@@ -41,7 +42,7 @@ def layer_of(gamma, beta, shape, activation):
         "moving_variance": np.ones(c, np.float32),
     }
     layer.bind(values, {name: np.empty(c, np.float32) for name in ("gamma", "beta")})
-    layer.allocate(shape[0], np.dtype(np.float32), False)
+    layer.allocate(shape[0], np.dtype(np.float32), Workspace(), False)
     return layer
 
 
@@ -173,7 +174,7 @@ def test_separable_units_too(ratio):
             array[:] = 1 + 4 * name.endswith("0.beta")  # few arguments of the first ReLU near 0
     gradients = {p.name: np.empty(p.shape, np.float32) for p in block.parameters}
     block.bind(values, gradients)
-    block.allocate(rows, np.dtype(np.float32), False)
+    block.allocate(rows, np.dtype(np.float32), Workspace(), False)
     inputs, slopes = random.standard_normal((2, rows, side, side, c)).astype(np.float32)
     found = [
         block.forward(inputs, Step(training=True)).copy(),

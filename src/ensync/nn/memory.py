@@ -1,5 +1,5 @@
 """Arrays that begin on a cache line (vectors that straddle two cost the products a tenth of
-their speed), and the scratch that layers share.
+their speed), and the scratch that the layers of a network share.
 """
 
 from collections.abc import Iterator
@@ -9,20 +9,17 @@ from math import prod
 import numpy as np
 
 LINE = 64  # bytes
-BF16 = np.dtype(
-    np.uint16
-)  # of arrays of bf16 numbers, for which numpy has no type; the kernels take uint16 for them
-# Bytes of a huge page, and from which numpy asks the system for them (madvise). In pages of 4 KiB,
-# which lie anywhere, a thread's scratch meets in some sets of the second cache: a line of depthwise
-# sums took twice its time.
+# Arrays of bf16 numbers, for which numpy has no type, are arrays of uint16 for the kernels.
+BF16 = np.dtype(np.uint16)
+# Bytes of a huge page, and bytes of an array from which numpy asks the system for huge pages
+# (madvise). Pages of 4 KiB lie anywhere, so that parts of a thread's scratch compete for the same
+# sets of the second cache: a line of depthwise sums took twice its time.
 HUGE, ASKED_FROM = 2 << 20, 4 << 20
-
-
-LARGEST = 1 << 62  # bytes that an array may count
+LARGEST = 1 << 62  # bytes of an array that can be counted
 
 
 class Count:
-    """The bytes of the arrays that a block asked for."""
+    """The bytes of the arrays that were asked for."""
 
     bytes = 0
 
@@ -32,15 +29,15 @@ _count: Count | None = None
 
 @contextmanager
 def counted() -> Iterator[Count]:
-    """Count inside the block what is asked for, instead of making it: arrays have their shape
-    and type over one number, to be looked at only.
+    """Count the bytes of the arrays that the block asks for, without making them: those that it
+    gets have their shape and type, and are read-only views of one number.
     """
     global _count
-    before, _count, kept, Workspace.arrays = _count, Count(), Workspace.arrays, {}
+    before, _count = _count, Count()
     try:
         yield _count
     finally:
-        _count, Workspace.arrays = before, kept
+        _count = before
 
 
 def empty(shape: int | tuple[int, ...], dtype: np.dtype | type, boundary: int = LINE) -> np.ndarray:
@@ -67,24 +64,26 @@ def zeros(shape: int | tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
 
 
 class Workspace:
-    """Scratch that all layers of this process share, because only one of them computes at a
-    time.
+    """Scratch that layers share because only one of them computes at a time: those of a network,
+    or of several networks whose owner gives them the same workspace.
+
+    A layer reserves what it needs when its buffers are made, takes the array when it computes, and
+    finds any values in it.
     """
 
-    arrays: dict[np.dtype, np.ndarray] = {}
+    def __init__(self) -> None:
+        self.arrays: dict[np.dtype, np.ndarray] = {}
 
-    @classmethod
-    def reserve(cls, size: int, dtype: np.dtype) -> None:
+    def reserve(self, size: int, dtype: np.dtype) -> None:
         """Have at least this many elements ready."""
         dtype = np.dtype(dtype)
-        if dtype not in cls.arrays or cls.arrays[dtype].size < size:
-            smaller = cls.arrays.pop(dtype, None)
+        if dtype not in self.arrays or self.arrays[dtype].size < size:
+            smaller = self.arrays.pop(dtype, None)
             if _count is not None and smaller is not None:
                 _count.bytes -= smaller.nbytes
             del smaller
-            cls.arrays[dtype] = empty((size,), dtype, HUGE)
+            self.arrays[dtype] = empty((size,), dtype, HUGE)
 
-    @classmethod
-    def of(cls, dtype: np.dtype) -> np.ndarray:
-        """The scratch of this type."""
-        return cls.arrays[dtype]
+    def of(self, dtype: np.dtype) -> np.ndarray:
+        """Return the scratch of this type."""
+        return self.arrays[dtype]

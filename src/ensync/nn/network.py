@@ -14,7 +14,7 @@ from ensync.kernels import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
-from ensync.nn.memory import empty, zeros
+from ensync.nn.memory import Workspace, empty, zeros
 from ensync.nn.sequential import Sequential
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # what travels behind the gradient in the same allreduce
@@ -45,13 +45,28 @@ class Loss:
         return self.name == "cross_entropy"
 
 
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How a network starts and computes.
+
+    dtype: of parameters and arithmetic. bf16: operands of convolutions, and what lies between
+    layers that take it, in bf16. statistics_travel: the statistics are averaged over the ranks
+    after each step, in the allreduce of the gradient; for batch normalisation within a rank.
+    """
+
+    dtype: np.dtype | type = np.float32
+    bf16: bool = False
+    initializer: str = "auto"
+    statistics_travel: bool = False
+
+
 class Network:
     """Layers over flat `parameters`, `gradient` and `statistics`; buffers for at least `rows`
     samples, allocated once.
 
     The gradient is the front of `reduced`; behind it TAIL sums travel in the same allreduce, and
-    the statistics where `statistics_travel`: where batch normalisation is local, they are then the
-    mean over the ranks after each step.
+    the statistics where `statistics_travel`. The layers share a workspace: the network's own, or
+    one that its owner gives to several networks of which only one computes at a time.
     """
 
     def __init__(
@@ -60,17 +75,17 @@ class Network:
         shape: Shape,
         loss: Loss,
         rows: int,
-        dtype: np.dtype | type = np.float32,
-        initializer: str = "auto",
-        statistics_travel: bool = False,
-        bf16: bool = False,
+        options: NetworkOptions = NetworkOptions(),
+        workspace: Workspace | None = None,
     ) -> None:
         self.body, self.shape, self.loss = Sequential(layers), shape, loss
-        self.dtype = np.dtype(dtype)
+        self.dtype, self.initializer = np.dtype(options.dtype), options.initializer
+        self.statistics_travel = options.statistics_travel
+        self.workspace = workspace or Workspace()
         for layer in walk(self.layers):
-            layer.bf16 = bf16 or None
+            layer.bf16 = options.bf16 or None
         shape = self.body.build(shape)
-        if bf16:
+        if options.bf16:
             self.body.store_bf16()
         if len(shape) != 1:
             raise EnsyncError(
@@ -81,7 +96,6 @@ class Network:
         (self.classes,) = shape
         self.at_once = min(AT_ONCE, BUFFERED // sum(prod(s) for s in self.shapes))
         self.rows = max(rows, self.at_once)
-        self.initializer, self.statistics_travel = initializer, statistics_travel
         self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
         for number, layer in enumerate(self.dropouts):
             layer.index = number + 1
@@ -106,7 +120,7 @@ class Network:
         self.reduce_in(
             zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype)
         )
-        self.body.allocate(self.rows, self.dtype, first=True)
+        self.body.allocate(self.rows, self.dtype, self.workspace, first=True)
         self.inputs = empty((self.rows, prod(self.shape)), self.dtype)
         self.scores = empty((self.rows, self.classes), self.dtype)
         self.outputs_gradient = empty((self.rows, self.classes), self.dtype)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.layers.composite import Composite
+from ensync.nn.memory import Workspace
 
 
 class Sequential(Composite):
@@ -31,9 +32,9 @@ class Sequential(Composite):
         for left, right in pairwise(self.layers):
             left.bf16_outputs = right.bf16_inputs = left.writes_bf16 and right.reads_bf16
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         for i, layer in enumerate(self.layers):
-            layer.allocate(rows, dtype, first and i == 0)
+            layer.allocate(rows, dtype, workspace, first and i == 0)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         for layer in self.layers:

@@ -21,6 +21,7 @@ from ensync.mpi.allreduce import Allreduce, replicas_equal
 from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.world import Comm, agree_any, alone, on_root, share
+from ensync.nn.memory import Workspace
 from ensync.nn.models import zoo
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
@@ -379,12 +380,16 @@ class Session:
         return {m: why for m, why in self.ended().items() if why.startswith(UNUSABLE)}
 
 
-def build_network(job: Job, identity: Identity, ranks: int) -> Network:
+def build_network(
+    job: Job, identity: Identity, ranks: int, workspace: Workspace | None = None
+) -> Network:
     """Return the job's network with buffers for this rank's share (or one virtual shard) of what
     goes through it at once.
+
+    workspace: of networks that never compute at the same time as this one.
     """
     rows = rows_at_once(job, identity.sizes["train"], ranks)
-    return zoo.build(job, identity.shape, identity.classes, rows)
+    return zoo.build(job, identity.shape, identity.classes, rows, workspace)
 
 
 def build_trainers(
@@ -410,8 +415,9 @@ def build_trainers(
         if job.training.deterministic
         else Allreduce(plan.comm)
     )
+    workspace = Workspace()
     for member in plan.mine:
-        network = build_network(job, loaders.identity, plan.comm.size)
+        network = build_network(job, loaders.identity, plan.comm.size, workspace)
         shards = (
             _virtual_shards(job, loaders, network, allreduce)
             if isinstance(allreduce, ShardSum)
@@ -459,7 +465,10 @@ def _virtual_shards(
 ) -> VirtualShards:
     """Return this rank's shards, with networks of their own where they meet within a step."""
     replicas = (
-        [build_network(job, loaders.identity, total.shards) for _ in total.mine[1:]]
+        [
+            build_network(job, loaders.identity, total.shards, network.workspace)
+            for _ in total.mine[1:]
+        ]
         if meets(network)
         else []
     )

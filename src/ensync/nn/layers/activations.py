@@ -4,7 +4,7 @@ import numpy as np
 
 from ensync.kernels import activations
 from ensync.nn.layers.base import Layer, Shape, Step
-from ensync.nn.memory import empty
+from ensync.nn.memory import Workspace, empty
 
 
 class Softmax(Layer):
@@ -14,7 +14,7 @@ class Softmax(Layer):
         self.width = shape[0]
         return shape
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.outputs = empty((rows, self.width), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensync.nn.memory import BF16
+from ensync.nn.memory import BF16, Workspace
 
 Shape = tuple[int, ...]
 Views = dict[str, np.ndarray]
@@ -58,7 +58,8 @@ class Layer:
     1. `build(shape)` once: the layer sets `parameters` and `statistics` and returns the shape of
        its outputs;
     2. `bind(values, gradients)`: views of the network's flat vectors, again whenever these move;
-    3. `allocate(rows, dtype, first)` once: buffers for up to so many rows;
+    3. `allocate(rows, dtype, workspace, first)` once: buffers for up to so many rows, and room in
+       the scratch that layers share;
     4. `forward(inputs, step)`, then at most one `backward(gradient, step)` for the same rows.
 
     The inputs stay as they are until `backward`. The outputs stay until the next `forward`, and
@@ -98,8 +99,11 @@ class Layer:
         name.
         """
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
-        """Make the buffers; `first`: the gradient of the inputs is not needed."""
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
+        """Make the buffers, and reserve room in the workspace and keep it where scratch is needed.
+
+        first: the gradient of the inputs is not needed.
+        """
 
     def stored(self, dtype: np.dtype) -> tuple[np.dtype, np.dtype]:
         """Return the types in which inputs and outputs, and their gradients, are stored, where

@@ -44,15 +44,16 @@ class Residual(Composite):
         self.declare()
         return self.shape
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
+        self.workspace = workspace
         self.first, self.last.keep_gradient = first, self.last.may_keep_gradient
-        self.before.allocate(rows, dtype, first)
-        self.last.allocate(rows, dtype, first and not self.before.layers)
-        self.shortcut.allocate(rows, dtype, first)
+        self.before.allocate(rows, dtype, workspace, first)
+        self.last.allocate(rows, dtype, workspace, first and not self.before.layers)
+        self.shortcut.allocate(rows, dtype, workspace, first)
         self.sum = empty((0 if self.last.fuses_addition else rows, *self.shape), dtype)
         self.copy = empty((0 if self.last.keep_gradient else rows, *self.shape), dtype)
         points, channels = int(np.prod(self.shape[:-1])), self.shape[-1]
-        Workspace.reserve(convolution.sums_size(rows * points, channels), dtype)
+        workspace.reserve(convolution.sums_size(rows * points, channels), dtype)
         self.no_bias = np.zeros(channels, dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
@@ -69,7 +70,7 @@ class Residual(Composite):
                 ACTIVATIONS["relu"],
                 self.current,
                 gradient,
-                Workspace.of(gradient.dtype),
+                self.workspace.of(gradient.dtype),
                 self.no_bias,
             )
         given = gradient
@@ -117,9 +118,9 @@ class Parallel(Composite):
             )
         return (*self.shapes[0][:-1], int(ends[-1]))
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         for branch in self.layers:
-            branch.allocate(rows, dtype, first)
+            branch.allocate(rows, dtype, workspace, first)
         self.outputs = empty((rows, *self.shapes[0][:-1], self.parts[-1].stop), dtype)
         self.given = [empty((rows, *inner), dtype) for inner in self.shapes]
         self.inputs_gradient = None if first else empty((rows, *self.image), dtype)

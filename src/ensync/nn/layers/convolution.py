@@ -68,12 +68,13 @@ class Convolution(Layer):
         no_bias, nowhere = np.zeros((2, self.filters), self.weights.dtype)
         self.bias, self.bias_gradient = values.get("bias", no_bias), gradients.get("bias", nowhere)
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
+        self.workspace = workspace
         given, kept = self.stored(dtype)
         self.outputs = empty((rows, *self.form.outputs), kept)
         self.inputs_gradient = None if first else empty((rows, *self.form.image), given)
         self.zeros = np.zeros(self.form.image[2], dtype)
-        Workspace.reserve(self.form.scratch_size(rows, dtype), dtype)
+        workspace.reserve(self.form.scratch_size(rows, dtype), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.inputs, self.current = inputs, self.outputs[: len(inputs)]
@@ -83,13 +84,13 @@ class Convolution(Layer):
             self.weights,
             self.bias,
             self.code,
-            Workspace.of(self.weights.dtype),
+            self.workspace.of(self.weights.dtype),
             self.current,
         )
         return self.current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        scratch = Workspace.of(self.weights.dtype)
+        scratch = self.workspace.of(self.weights.dtype)
         if self.code or not self.form.is_product:
             convolution.close_activation(
                 self.code, self.current, gradient, scratch, self.bias_gradient
@@ -136,11 +137,12 @@ class DepthwiseConvolution(Layer):
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
         self.weights, self.weights_gradient = values["weights"], gradients["weights"]
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
+        self.workspace = workspace
         self.outputs = empty((rows, *self.shape), dtype)
         self.inputs_gradient = None if first else empty((rows, *self.image), dtype)
         self.zeros = np.zeros(self.shape[2], dtype)
-        Workspace.reserve(rows * self.weights.size, dtype)
+        workspace.reserve(rows * self.weights.size, dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.inputs, current = inputs, self.outputs[: len(inputs)]
@@ -151,7 +153,7 @@ class DepthwiseConvolution(Layer):
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         rows = len(gradient)
-        partial = Workspace.of(gradient.dtype)[: rows * self.weights.size].reshape(
+        partial = self.workspace.of(gradient.dtype)[: rows * self.weights.size].reshape(
             rows, *self.weights.shape
         )
         depthwise.depthwise_weight_gradient(

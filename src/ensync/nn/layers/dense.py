@@ -6,7 +6,7 @@ import numpy as np
 
 from ensync.kernels import activations, matmul
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
-from ensync.nn.memory import empty
+from ensync.nn.memory import Workspace, empty
 
 
 class Dense(Layer):
@@ -34,7 +34,7 @@ class Dense(Layer):
         self.weights, self.bias = values["weights"], values["bias"]
         self.weights_gradient, self.bias_gradient = gradients["weights"], gradients["bias"]
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.outputs = empty((rows, self.units), dtype)
         self.inputs_gradient = None if first else empty((rows, self.width), dtype)
         self.scratch = empty(matmul.packing_size(rows, self.width, self.units), dtype)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ensync.kernels import activations
 from ensync.nn.layers.base import Layer, Shape, Step
-from ensync.nn.memory import empty
+from ensync.nn.memory import Workspace, empty
 
 
 class Dropout(Layer):
@@ -26,7 +26,7 @@ class Dropout(Layer):
         self.width = prod(shape)
         return shape
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.outputs = empty((rows, self.width), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:

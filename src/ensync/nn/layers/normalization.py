@@ -63,7 +63,8 @@ class BatchNormalization(Layer):
         )
         self.gamma_gradient, self.beta_gradient = gradients["gamma"], gradients["beta"]
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
+        self.workspace = workspace
         given, kept = self.stored(dtype)
         self.outputs = empty((rows, *self.shape), kept)
         self.inputs_gradient = (
@@ -77,7 +78,7 @@ class BatchNormalization(Layer):
         self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
         self.mean, self.variance, self.sums = np.zeros(c), np.zeros(c), np.zeros((2, c))
         self.travelling = np.zeros(2 * c + 1)
-        Workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 3 * c, dtype)
+        workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 3 * c, dtype)
 
     @property
     def fuses_addition(self) -> bool:  # type: ignore[override]
@@ -120,7 +121,7 @@ class BatchNormalization(Layer):
 
     def _partial(self) -> np.ndarray:
         blocks, c = normalization.blocks(len(self.values)), self.shape[-1]
-        return Workspace.of(self.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
+        return self.workspace.of(self.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
 
     def use_sums(self, rows: int, step: Step) -> None:
         """Set what normalises: while training from `sums` over so many local rows, which the

@@ -6,7 +6,7 @@ from ensync.core.errors import EnsyncError
 from ensync.kernels import pooling
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.layers.images import Padding, extent, image
-from ensync.nn.memory import empty, zeros
+from ensync.nn.memory import Workspace, empty, zeros
 
 
 class MaxPooling(Layer):
@@ -36,7 +36,7 @@ class MaxPooling(Layer):
         self.shape, self.window = (oh, ow, c), ((self.size, self.size), self.stride, (top, left))
         return self.shape
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         given, kept = self.stored(dtype)
         self.outputs, self.chosen = (
             empty((rows, *self.shape), kept),
@@ -88,7 +88,7 @@ class GlobalAveragePooling(Layer):
         self.image = image(shape, self)
         return (shape[2],)
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         given, kept = self.stored(dtype)
         self.outputs, self.inputs_gradient = (
             empty((rows, self.image[2]), kept),
@@ -122,7 +122,7 @@ class Subsampling(Layer):
         h, w, self.kept = image(shape, self)
         return -(-h // self.stride), -(-w // self.stride), self.channels
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         h, w = (-(-n // self.stride) for n in self.image[:2])
         self.outputs, self.inputs_gradient = (
             zeros((rows, h, w, self.channels), dtype),

@@ -19,12 +19,13 @@ class LocalResponseNormalization(Layer):
         self.shape = shape
         return shape
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
+        self.workspace = workspace
         self.outputs, self.inputs_gradient = (
             empty((rows, *self.shape), dtype),
             empty((rows, *self.shape), dtype),
         )
-        Workspace.reserve(
+        workspace.reserve(
             response.scratch_size(self.shape[-1], self.n, np.dtype(dtype).itemsize), dtype
         )
 
@@ -37,7 +38,7 @@ class LocalResponseNormalization(Layer):
             self.n,
             self.alpha,
             self.beta,
-            Workspace.of(inputs.dtype),
+            self.workspace.of(inputs.dtype),
             current.reshape(-1, c),
         )
         return current
@@ -51,7 +52,7 @@ class LocalResponseNormalization(Layer):
             self.n,
             self.alpha,
             self.beta,
-            Workspace.of(gradient.dtype),
+            self.workspace.of(gradient.dtype),
             out.reshape(-1, c),
         )
         return out

@@ -74,12 +74,15 @@ class SeparableUnit:
             gradients[name] for name in ("depthwise", "weights", "bias")
         )
 
-    def allocate(self, rows: int, dtype: np.dtype, given: np.dtype, kept: np.dtype) -> None:
+    def allocate(
+        self, rows: int, dtype: np.dtype, workspace: Workspace, given: np.dtype, kept: np.dtype
+    ) -> None:
         """Make the buffers: what the convolution returns, of type `kept`, and the gradient of
         its inputs, of type `given`.
         """
+        self.workspace = workspace
         h, w, c = self.image
-        self.norm.allocate(0, dtype, first=False)
+        self.norm.allocate(0, dtype, workspace, first=False)
         self.outputs, self.inputs_gradient = (
             empty((rows, h, w, self.filters), kept),
             empty((rows, h, w, c), given),
@@ -92,7 +95,7 @@ class SeparableUnit:
         self.as_it_is = np.repeat(
             np.array([[0], [1], [0]], dtype), c, axis=1
         )  # the affine of no normalisation
-        Workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
+        workspace.reserve(separable.scratch_size(self.image, self.size, self.filters), dtype)
 
     def forward(
         self, inputs: np.ndarray, before: BatchNormalization | None, step: Step, bf16: bool | None
@@ -110,7 +113,7 @@ class SeparableUnit:
             self.zeros,
             self.weights,
             self.bias,
-            Workspace.of(self.zeros.dtype),
+            self.workspace.of(self.zeros.dtype),
             self.current,
             self._partial(rows, self.filters),
             self.norm.sums,
@@ -142,7 +145,7 @@ class SeparableUnit:
             self.zeros,
             self.weights,
             self.no_skip if skip is None else skip,
-            Workspace.of(self.zeros.dtype),
+            self.workspace.of(self.zeros.dtype),
             out,
             self.depthwise_gradient,
             self.weights_gradient,
@@ -203,12 +206,13 @@ class SeparableBlock(Layer):
         for unit, own, inner in deal(self.units, values, gradients):
             unit.bind(own, inner)
 
-    def allocate(self, rows: int, dtype: np.dtype, first: bool) -> None:
+    def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
+        self.workspace = workspace
         (given, kept), between = self.stored(dtype), BF16 if self.bf16 else dtype
-        for unit in self.units:
-            unit.allocate(rows, dtype, given if unit is self.units[0] else between, between)
+        for i, unit in enumerate(self.units):
+            unit.allocate(rows, dtype, workspace, between if i else given, between)
         self.outputs = empty((rows, *self.shape), kept)
-        Workspace.reserve(
+        workspace.reserve(
             normalization.blocks(rows * self.shape[0] * self.shape[1]) * 3 * self.shape[2], dtype
         )
 
@@ -228,7 +232,7 @@ class SeparableBlock(Layer):
         last, c, skip = self.units[-1], self.shape[2], gradient if self.residual else None
         values = last.current.reshape(-1, c)
         blocks = normalization.blocks(len(values))
-        partial = Workspace.of(last.norm.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
+        partial = self.workspace.of(last.norm.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
         normalization.channel_gradient_sums(
             gradient.reshape(-1, c),
             values,

@@ -11,8 +11,9 @@ from ensync.nn.layers.activations import Softmax
 from ensync.nn.layers.base import Layer, Shape
 from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.table import layers_of
+from ensync.nn.memory import Workspace
 from ensync.nn.models import convolutional, mlp
-from ensync.nn.network import Loss, Network
+from ensync.nn.network import Loss, Network, NetworkOptions
 
 
 def listed(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
@@ -43,9 +44,13 @@ INITIALIZERS = {  # of the sources: Keras' and PyTorch's defaults, the papers'
 }
 
 
-def build(job: Job, shape: Shape, classes: int, rows: int) -> Network:
+def build(
+    job: Job, shape: Shape, classes: int, rows: int, workspace: Workspace | None = None
+) -> Network:
     """Return the job's network for images of this shape, with buffers for `rows` samples; its
     parameters are still zero.
+
+    workspace: scratch to share with networks that never compute at the same time.
     """
     t, settings = job.training, job.network
     if t.precision == "bf16" and bf16_missing():
@@ -67,10 +72,10 @@ def build(job: Job, shape: Shape, classes: int, rows: int) -> Network:
         shape,
         Loss(t.loss, t.label_smoothing, *t.targets),
         rows,
-        np.dtype(t.dtype),
-        initializer,
-        settings.batch_norm == "local",
-        t.precision == "bf16",
+        NetworkOptions(
+            np.dtype(t.dtype), t.precision == "bf16", initializer, settings.batch_norm == "local"
+        ),
+        workspace,
     )
     if network.classes != classes:
         raise EnsyncError(
