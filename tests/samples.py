@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ensync.storage import prepare as preparing
+from ensync.storage.request import PrepareRequest
+
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data"
 NAMES = (
@@ -21,6 +24,12 @@ NAMES = (
     "data_batch_5",
     "test_batch",
 )
+
+
+def prepare(name, target=None, directory=None, progress=lambda *_: None, **options):
+    """Prepare a dataset by its options."""
+    request = PrepareRequest(name, target=target, directory=directory, **options)
+    return preparing.prepare(request, progress)
 
 
 def published(name: str) -> Path:

@@ -21,7 +21,7 @@ import numpy as np
 from ensync.core.sharding import epoch_order
 from ensync.storage.blocks import BlockReader
 from ensync.storage.dataset import Dataset, open_dataset
-from ensync.storage.sources import Source
+from ensync.storage.sources.source import Source
 from ensync.storage.writing import write_dataset
 
 ROUNDS, BATCH, BLOCK, BLOCKS = 7, 128, 1024, 16

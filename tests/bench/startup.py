@@ -39,7 +39,7 @@ directory = "{directory}"
 
 def write_data(path: Path) -> None:
     """Write random images as a dataset file."""
-    from ensync.storage.sources import Source
+    from ensync.storage.sources.source import Source
     from ensync.storage.writing import write_dataset
 
     random = np.random.default_rng(1)

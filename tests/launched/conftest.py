@@ -94,7 +94,7 @@ class Place:
 
 def write_digits(path: Path, rows: int = ROWS) -> None:
     """Write the first digits as a dataset."""
-    from ensync.storage.sources import read_digits
+    from ensync.storage.sources.digits import read_digits
     from ensync.storage.writing import write_dataset
 
     source = read_digits()

@@ -12,7 +12,7 @@ from ensync.runs import lifecycle as course
 from ensync.runs import session, state
 from ensync.runs.data import open_loaders
 from ensync.runs.launch import take_directory
-from ensync.storage.sources import read_digits
+from ensync.storage.sources.digits import read_digits
 from ensync.storage.writing import write_dataset
 
 COMM = MPI.COMM_WORLD

@@ -8,7 +8,7 @@ from ensync.core.config.job import job_from_dict
 from ensync.core.resources import Memory
 from ensync.runs.memory import Having, Need, need_of, shortage
 from ensync.storage.dataset import open_dataset
-from ensync.storage.sources import read_digits
+from ensync.storage.sources.digits import read_digits
 from ensync.storage.writing import write_dataset
 
 

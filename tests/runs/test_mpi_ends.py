@@ -277,7 +277,7 @@ def len_train(job):
 
 
 def test_a_comparison_without_test_images_is_refused(make_job, dataset):
-    from ensync.storage.sources import read_digits
+    from ensync.storage.sources.digits import read_digits
     from ensync.storage.writing import write_dataset
 
     def cut():

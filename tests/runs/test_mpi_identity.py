@@ -106,7 +106,7 @@ def rename_a_class(path):
     """Prepare the digits again with another name of a class, so that the same fingerprint would
     be another class.
     """
-    from ensync.storage.sources import read_digits
+    from ensync.storage.sources.digits import read_digits
     from ensync.storage.writing import write_dataset
 
     def write():

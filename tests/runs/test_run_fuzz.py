@@ -15,12 +15,12 @@ import pytest
 from mpi4py import MPI
 from mutations import places, rounds, survives
 from PIL import Image
+from samples import prepare
 
 from ensync.cli import verbs
 from ensync.cli.describing import describe_run
 from ensync.runs.content import Standing
 from ensync.storage.checkpoint import load_checkpoint, save_checkpoint
-from ensync.storage.prepare import prepare
 from ensync.training.position import Position
 
 JOB = """

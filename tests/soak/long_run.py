@@ -30,6 +30,7 @@ from ensync.mpi.abort import guard
 from ensync.report.history import LIMIT_BYTES
 from ensync.runs.session import Stopped
 from ensync.storage.prepare import prepare
+from ensync.storage.request import PrepareRequest
 
 SAMPLES = 200  # in all, however long it takes
 GROWTH = 0.02  # of memory, that is still noise of the allocator
@@ -121,7 +122,7 @@ def again(comm: MPI.Comm, seconds: float) -> str:
 def begin(comm: MPI.Comm, epochs: int) -> None:
     """Write dataset and job, and send what the program says into a log. Collective."""
     if comm.rank == 0:
-        prepare("digits", "digits.h5")
+        prepare(PrepareRequest("digits", target="digits.h5"))
         Path("job.toml").write_text(JOB.format(epochs=epochs))
         os.dup2(os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     comm.Barrier()

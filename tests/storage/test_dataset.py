@@ -14,7 +14,7 @@ from samples import pictures
 from ensync.core.errors import EnsyncError
 from ensync.storage import writing
 from ensync.storage.dataset import open_dataset
-from ensync.storage.sources import Source
+from ensync.storage.sources.source import Source
 from ensync.storage.verification import check
 from ensync.storage.writing import stratified, write_dataset
 
@@ -322,7 +322,7 @@ def test_an_error_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch, err
 SLOW = """
 import time, sys, numpy as np
 from ensync.storage import writing
-from ensync.storage.sources import Source
+from ensync.storage.sources.source import Source
 class Slow:
     shape = (100, 8, 8, 1)
     def __getitem__(self, rows):
@@ -349,7 +349,7 @@ FULL = """
 import sys, resource, numpy as np
 from ensync.core.errors import EnsyncError
 from ensync.storage.writing import write_dataset
-from ensync.storage.sources import Source
+from ensync.storage.sources.source import Source
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
     images, labels = np.zeros((1000, 8, 8, 1), np.uint8), np.arange(1000) % 2

@@ -15,7 +15,7 @@ from ensync.core.sharding import (
 )
 from ensync.storage.blocks import BlockReader
 from ensync.storage.dataset import open_dataset
-from ensync.storage.sources import Source
+from ensync.storage.sources.source import Source
 from ensync.storage.writing import write_dataset
 
 ROWS = 1000

@@ -12,7 +12,7 @@ from samples import pictures
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import open_dataset
-from ensync.storage.sources import Source
+from ensync.storage.sources.source import Source
 from ensync.storage.verification import check
 from ensync.storage.writing import write_dataset
 

@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from samples import published, write_cifar, write_classes, write_csv, write_idx, write_pictures
+from samples import (
+    ROOT,
+    prepare,
+    published,
+    write_cifar,
+    write_classes,
+    write_csv,
+    write_idx,
+    write_pictures,
+)
 
 from ensync.cli.main import cli
 from ensync.core.errors import EnsyncError
-from ensync.storage import sources
 from ensync.storage.dataset import open_dataset
-from ensync.storage.prepare import default_destination, prepare
-from ensync.storage.sources import Asked
+from ensync.storage.prepare import default_destination
+from ensync.storage.sources import SOURCES, cifar
 from ensync.storage.verification import check
 
 
@@ -75,7 +83,7 @@ def test_digits_need_no_files(tmp_path):
 def test_every_dataset_is_prepared_from_its_files(
     tmp_path, monkeypatch, name, write, options, shape, notes
 ):
-    monkeypatch.setattr(sources, "read_cifar10", partial(sources.read_cifar10, rows=10))
+    monkeypatch.setattr(cifar, "read_cifar10", partial(cifar.read_cifar10, rows=10))
     write(tmp_path / "files")
     done = prepare(name, tmp_path / "out" / "x.h5", tmp_path / "files", seed=5, **options)
     assert done.changed and len(done.notes) == notes and os.listdir(tmp_path / "out") == ["x.h5"]
@@ -205,23 +213,23 @@ def test_fashion_mnist_as_published(tmp_path):
     [
         ("mnits", {}, "the dataset 'mnits' (did you mean 'mnist'?)"),
         ("mnist", {}, "the dataset 'mnist' without --from DIR or --download"),
-        ("mnist", {"from_directory": "x", "download": True}, "with both --from DIR and --download"),
-        ("mnist", {"from_directory": "x", "size": 32}, "--size with the dataset 'mnist'"),
+        ("mnist", {"directory": "x", "download": True}, "with both --from DIR and --download"),
+        ("mnist", {"directory": "x", "size": 32}, "--size with the dataset 'mnist'"),
         (
             "mnist",
-            {"from_directory": "x", "bad_rows": "skip"},
+            {"directory": "x", "bad_rows": "skip"},
             "--bad-rows with the dataset 'mnist'",
         ),
-        ("digits", {"from_directory": "x"}, "--from with the dataset 'digits'"),
+        ("digits", {"directory": "x"}, "--from with the dataset 'digits'"),
         ("csv", {"download": True}, "--download with the dataset 'csv'"),
         ("csv", {}, "the dataset 'csv' without --from DIR"),
         (
             "images",
-            {"from_directory": "x", "table": Asked(label="y")},
+            {"directory": "x", "label": "y"},
             "--label with the dataset 'images'",
         ),
-        ("images", {"from_directory": "x", "bad_rows": "drop"}, "--bad-rows drop"),
-        ("images", {"from_directory": ".", "size": 0}, "--size 0"),
+        ("images", {"directory": "x", "bad_rows": "drop"}, "--bad-rows drop"),
+        ("images", {"directory": ".", "size": 0}, "--size 0"),
         ("digits", {"validation": 2.0}, "--validation 2.0"),
         ("digits", {"seed": -1}, "--seed -1"),
     ],
@@ -234,3 +242,13 @@ def test_each_wrong_option_has_its_sentence(tmp_path, name, options, sentence):
 
 def test_the_default_place_is_data():
     assert str(default_destination("fashion-mnist")) == os.path.join("data", "fashion_mnist.h5")
+
+
+@pytest.mark.parametrize("spec", SOURCES.values(), ids=SOURCES)
+def test_each_source_is_explained_in_the_readme_and_in_help(spec):
+    page = (ROOT / "data" / "README.md").read_text()
+    assert f"| `{spec.name}` | {spec.content}" in page
+    shown = CliRunner().invoke(cli, ["data", "prepare", "--help"]).output
+    assert f"{spec.name:<14} {spec.content}\n" in shown and f"files: {spec.files}\n" in shown
+    for flag in spec.options:
+        assert f"--{flag} " in shown

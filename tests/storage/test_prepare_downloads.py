@@ -13,11 +13,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from samples import write_idx
+from samples import prepare, write_idx
 
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import Ended, ending_tidily
-from ensync.storage import downloads, prepare
+from ensync.storage import downloads
 from ensync.storage.published import PUBLISHED
 
 
@@ -73,7 +73,7 @@ def test_files_are_fetched_once_and_prepared(server, tmp_path, monkeypatch):
     monkeypatch.setitem(PUBLISHED["mnist"].__dict__, "url", url)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     seen = []
-    done = prepare.prepare(
+    done = prepare(
         "mnist", tmp_path / "m.h5", download=True, progress=lambda *step: seen.append(step)
     )
     assert (
@@ -83,10 +83,7 @@ def test_files_are_fetched_once_and_prepared(server, tmp_path, monkeypatch):
     )
     name, last, total = [step for step in seen if step[0].startswith("fetching t10k-labels")][-1]
     assert last == total > 0
-    assert (
-        not prepare.prepare("mnist", tmp_path / "m.h5", download=True).changed
-        and len(Quiet.asked) == 4
-    )
+    assert not prepare("mnist", tmp_path / "m.h5", download=True).changed and len(Quiet.asked) == 4
     assert len(list((tmp_path / "cache" / "ensync" / "downloads" / "mnist").iterdir())) == 4
 
 

@@ -12,7 +12,8 @@ from samples import NAMES, cifar_pickle, pictures, published, write_cifar
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.published import CIFAR10_BATCHES
-from ensync.storage.sources import cifar, read_cifar10
+from ensync.storage.sources import cifar
+from ensync.storage.sources.cifar import read_cifar10
 from ensync.storage.sources.plain_pickle import read_plain_pickle
 
 ROWS = 20

@@ -11,7 +11,9 @@ from samples import csv_lines as lines_of
 from samples import pictures, write_csv
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.sources import Asked, csv_lines, read_csv
+from ensync.storage.sources import csv_lines
+from ensync.storage.sources.csv import read_csv
+from ensync.storage.sources.csv_look import TableOptions
 
 PIXELS, LABELS = pictures(60, 4, 4, 1, 7).reshape(60, 16), [row % 5 for row in range(60)]
 NAMES = [f"pixel{place}" for place in range(16)]
@@ -217,49 +219,49 @@ def test_no_way_to_write_a_table_is_read_wrong(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("asked", "header", "label"),
+    ("options", "header", "label"),
     [
-        (Asked(label="-1"), None, -1),
-        (Asked(label="17"), range(17), -1),
-        (Asked(label="16"), range(17), -1),
-        (Asked(label="6"), None, 5),
-        (Asked(label="what"), named(3, "what"), 3),
-        (Asked(label="LABEL"), named(3), 3),
-        (Asked(header="yes"), named(0), 0),
-        (Asked(label="1", header="no", delimiter="comma", shape="4x4"), None, 0),
+        (TableOptions(label="-1"), None, -1),
+        (TableOptions(label="17"), range(17), -1),
+        (TableOptions(label="16"), range(17), -1),
+        (TableOptions(label="6"), None, 5),
+        (TableOptions(label="what"), named(3, "what"), 3),
+        (TableOptions(label="LABEL"), named(3), 3),
+        (TableOptions(header="yes"), named(0), 0),
+        (TableOptions(label="1", header="no", delimiter="comma", shape="4x4"), None, 0),
     ],
 )
-def test_what_is_asked_for_is_done(tmp_path, asked, header, label):
-    check(read_csv(table(tmp_path / "table.csv", header, label), asked=asked))
+def test_given_columns_are_taken(tmp_path, options, header, label):
+    check(read_csv(table(tmp_path / "table.csv", header, label), options=options))
 
 
 def test_shapes_other_than_squares_and_planes_of_one_colour(tmp_path):
     path = table(tmp_path / "table.csv", pixels=PIXELS[:, :12])
     assert np.array_equal(
-        read_csv(path, asked=Asked(shape="4x3")).images["train"],
+        read_csv(path, options=TableOptions(shape="4x3")).images["train"],
         PIXELS[:, :12].reshape(60, 4, 3, 1),
     )
     assert np.array_equal(
-        read_csv(path, asked=Asked(shape="2x2x3")).images["train"],
+        read_csv(path, options=TableOptions(shape="2x2x3")).images["train"],
         PIXELS[:, :12].reshape(60, 2, 2, 3),
     )
-    planes = read_csv(path, asked=Asked(shape="3x2x2"))
+    planes = read_csv(path, options=TableOptions(shape="3x2x2"))
     assert np.array_equal(
         planes.images["train"], PIXELS[:, :12].reshape(60, 3, 2, 2).transpose(0, 2, 3, 1)
     )
     assert "planes of red, green and blue" in planes.notes[0]
 
 
-# name: (how it is written, what is asked, what the sentence says)
+# name: (how it is written, what is given, what the sentence says)
 DOUBTFUL = {
     "label last, all 0 or 1": (
         {"label": -1, "labels": [row // 3 % 2 for row in range(60)], "pixels": (PIXELS > 127) * 1},
-        Asked(),
+        TableOptions(),
         ["--label"],
     ),
     "label last": (
         {"label": -1},
-        Asked(),
+        TableOptions(),
         [
             "column 1 has 5",
             "different values in 60 rows and column 17 has 5 different values",
@@ -268,42 +270,42 @@ DOUBTFUL = {
     ),
     "two could be": (
         {"pixels": np.c_[PIXELS[:, 1:], np.arange(60) % 4]},
-        Asked(),
+        TableOptions(),
         ["column 1 has 5 different", "column 17 has 4 different", "--label"],
     ),
     "two are named": (
         {"header": ["label", "class", *NAMES[1:]]},
-        Asked(),
+        TableOptions(),
         ["2 columns named as labels are", "column 1 ('label') and column 2 ('class')"],
     ),
     "too many labels": (
         {"header": named(0), "labels": range(100, 160)},
-        Asked(),
+        TableOptions(),
         ["column 1 ('label')", "60 different values in 60 rows", "--label 1"],
     ),
     "no labels": (
         {"header": NAMES, "labels": PIXELS[:, 0], "pixels": PIXELS[:, 1:]},
-        Asked(),
+        TableOptions(),
         ["16 columns", "a picture and no label"],
     ),
     "no labels, no header": (
         {"labels": PIXELS[:, 0], "pixels": PIXELS[:, 1:]},
-        Asked(),
+        TableOptions(),
         ["a picture and no label"],
     ),
     "no square": (
         {"pixels": PIXELS[:, :14]},
-        Asked(),
+        TableOptions(),
         ["15 columns", "such as 785", "such as --shape 7x2"],
     ),
     "one column too many": (
         {"pixels": np.c_[PIXELS, PIXELS[:, 0]]},
-        Asked(),
+        TableOptions(),
         ["18 columns", "one too many"],
     ),
     "sorted as words": (
         {"header": ["label", *sorted(NAMES)]},
-        Asked(),
+        TableOptions(),
         ["not in order", "'pixel2' comes after 'pixel15'"],
     ),
     "colour by colour": (
@@ -311,49 +313,49 @@ DOUBTFUL = {
             "header": ["label", *(f"{c}{n}" for c in "rgb" for n in range(4))],
             "pixels": PIXELS[:, :12],
         },
-        Asked(),
+        TableOptions(),
         ["all columns like column 2 ('r0') before those like column 6 ('g0')", "--shape 3x2x2"],
     ),
     "decimal commas": (
         {"delimiter": ";", "pixels": [[f"0,{v}" for v in row] for row in PIXELS.tolist()]},
-        Asked(),
+        TableOptions(),
         ["decimal point"],
     ),
     "fractions": (
         {"pixels": PIXELS + 0.5},
-        Asked(),
+        TableOptions(),
         ["no usable row", "not a whole number from 0 to 255"],
     ),
-    "below 0": ({"pixels": PIXELS / 127.5 - 1}, Asked(), ["which is not"]),
-    "label 0": ({}, Asked(label="0"), ["--label 0", "a number from 1 to 17 or -1 to -17"]),
+    "below 0": ({"pixels": PIXELS / 127.5 - 1}, TableOptions(), ["which is not"]),
+    "label 0": ({}, TableOptions(label="0"), ["--label 0", "a number from 1 to 17 or -1 to -17"]),
     "label unknown": (
         {"header": named(0)},
-        Asked(label="digits"),
+        TableOptions(label="digits"),
         ["--label digits", "label, pixel0, pixel1, ... pixel15"],
     ),
-    "shape": ({}, Asked(shape="5x4"), ["--shape 5x4 has 20 values", "16 columns of pixels"]),
-    "shape of words": ({}, Asked(shape="big"), ["--shape big", "--shape 28x28"]),
-    "delimiter": ({}, Asked(delimiter="::"), ["--delimiter '::'", "semicolon"]),
+    "shape": ({}, TableOptions(shape="5x4"), ["--shape 5x4 has 20 values", "16 columns of pixels"]),
+    "shape of words": ({}, TableOptions(shape="big"), ["--shape big", "--shape 28x28"]),
+    "delimiter": ({}, TableOptions(delimiter="::"), ["--delimiter '::'", "semicolon"]),
     "UTF-16 without a mark": (
         {"encoding": "utf-16-le"},
-        Asked(),
+        TableOptions(),
         ["not UTF-8", "save it again, as UTF-8"],
     ),
     "words in Latin-1": (
         {"labels": ["Käse", "Öl"] * 30, "encoding": "latin-1"},
-        Asked(),
+        TableOptions(),
         ["no class name in UTF-8 (save the table again, as UTF-8)"],
     ),
-    "UTF-32": ({"encoding": "utf-32"}, Asked(), ["not UTF-8"]),
+    "UTF-32": ({"encoding": "utf-32"}, TableOptions(), ["not UTF-8"]),
 }
 
 
 @pytest.mark.parametrize("way", DOUBTFUL)
 def test_what_is_doubtful_is_refused_with_the_option_that_settles_it(tmp_path, way):
-    options, asked, parts = DOUBTFUL[way]
-    path = table(tmp_path / "table.csv", **options)
+    written, options, parts = DOUBTFUL[way]
+    path = table(tmp_path / "table.csv", **written)
     with pytest.raises(EnsyncError) as caught:
-        read_csv(path, asked=asked)
+        read_csv(path, options=options)
     for part in parts:
         assert part in str(caught.value)
 
@@ -375,7 +377,7 @@ def test_a_first_line_that_may_be_either_is_refused(tmp_path, first, sentence):
     with pytest.raises(EnsyncError) as caught:
         read_csv(path)
     assert sentence in str(caught.value)
-    assert len(read_csv(path, asked=Asked(header="yes")).labels["train"]) == 40
+    assert len(read_csv(path, options=TableOptions(header="yes")).labels["train"]) == 40
 
 
 @pytest.mark.parametrize("head", [b"\x1f\x8b\x08\x00", b"PK\x03\x04"])

@@ -5,13 +5,13 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from samples import pictures, png_with_key, write_classes
+from samples import pictures, png_with_key, prepare, write_classes
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import open_dataset
-from ensync.storage.prepare import prepare
-from ensync.storage.sources import read_images, read_pictures, recipe
-from ensync.storage.sources.decoding import Recipe, decode
+from ensync.storage.sources.decoding import Recipe, decode, recipe
+from ensync.storage.sources.images import read_images
+from ensync.storage.sources.to_predict import read_pictures
 
 SIDE = 8
 SHAPE = (SIDE, SIDE, 3)

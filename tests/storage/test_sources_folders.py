@@ -7,13 +7,13 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
-from samples import pictures, write_pictures
+from samples import pictures, prepare, write_pictures
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import open_dataset
-from ensync.storage.prepare import prepare
-from ensync.storage.sources import read_images, read_pictures
+from ensync.storage.sources.images import read_images
 from ensync.storage.sources.source import told
+from ensync.storage.sources.to_predict import read_pictures
 
 
 def picture(path, seed=0):

@@ -18,9 +18,12 @@ from samples import NAMES, cifar_binary, cifar_pickle, pictures, write_csv, writ
 
 from ensync.storage import verification
 from ensync.storage.dataset import open_dataset
-from ensync.storage.sources import Source, read_cifar10, read_csv, read_idx
+from ensync.storage.sources.cifar import read_cifar10
+from ensync.storage.sources.csv import read_csv
 from ensync.storage.sources.decoding import Recipe, decode
+from ensync.storage.sources.idx import read_idx
 from ensync.storage.sources.picture_rows import Pictures
+from ensync.storage.sources.source import Source
 from ensync.storage.writing import write_dataset
 
 USUAL = 200

@@ -8,7 +8,9 @@ import pytest
 from samples import idx_images, idx_labels, published, write_idx
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.sources import idx, read_digits, read_idx
+from ensync.storage.sources import idx
+from ensync.storage.sources.digits import read_digits
+from ensync.storage.sources.idx import read_idx
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 

@@ -11,7 +11,9 @@ from samples import write_pictures
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.sources import picture_rows as module
-from ensync.storage.sources import read_images, read_pictures
+from ensync.storage.sources.decoding import Recipe
+from ensync.storage.sources.images import read_images
+from ensync.storage.sources.to_predict import read_pictures
 
 ALL = np.arange
 
@@ -31,7 +33,7 @@ def test_folders_become_classes_and_pictures_rows(tmp_path):
 def test_train_and_test_folders_are_splits(tmp_path):
     write_pictures(tmp_path / "train", ("a", "b"), 3)
     write_pictures(tmp_path / "test", ("b",), 2)
-    source = read_images(tmp_path, 6, greyscale=True)
+    source = read_images(tmp_path, 6, recipe=Recipe(greyscale=True))
     assert source.images["train"].shape == (6, 6, 6, 1) and source.images["test"].shape == (
         2,
         6,
@@ -58,7 +60,7 @@ def test_every_format_is_cropped_to_its_centre_and_resized(tmp_path, suffix):
     colour = read_images(tmp_path, 10).images["train"][ALL(1)][0].astype(int)
     assert np.abs(colour[2:-2, 2:-2] - [0, 255, 0]).max() < 40
     grey = (
-        read_images(tmp_path, 10, greyscale=True)
+        read_images(tmp_path, 10, recipe=Recipe(greyscale=True))
         .images["train"][ALL(1)][0, 2:-2, 2:-2, 0]
         .astype(int)
     )
@@ -95,7 +97,7 @@ def test_sixteen_bits_palettes_and_transparency_become_eight_bits(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "a" / "deep.png")
     Image.fromarray((ramp >> 8).astype(np.uint8)).convert("P").save(tmp_path / "a" / "palette.png")
     Image.fromarray((ramp >> 8).astype(np.uint8)).convert("RGBA").save(tmp_path / "b" / "alpha.png")
-    rows = read_images(tmp_path, 8, greyscale=True).images["train"][ALL(3)][..., 0]
+    rows = read_images(tmp_path, 8, recipe=Recipe(greyscale=True)).images["train"][ALL(3)][..., 0]
     assert all(np.array_equal(row, ramp >> 8) for row in rows)
 
 

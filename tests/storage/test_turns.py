@@ -12,12 +12,11 @@ import time
 import numpy as np
 import pytest
 from launched import launch
-from samples import write_csv
+from samples import prepare, write_csv
 
 from ensync.cli.main import main
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import Ended, ending_tidily
-from ensync.storage.prepare import prepare
 from ensync.storage.turns import in_turn
 
 

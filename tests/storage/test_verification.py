@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from samples import pictures
 
-from ensync.cli import describing
+from ensync.cli import data
 from ensync.core.errors import EnsyncError
 from ensync.storage import writing
 from ensync.storage.blocks import BlockReader
@@ -22,7 +22,7 @@ from ensync.storage.checkpoint import (
     save_checkpoint,
 )
 from ensync.storage.dataset import open_dataset
-from ensync.storage.sources import Source
+from ensync.storage.sources.source import Source
 from ensync.storage.verification import check, faults
 from ensync.storage.writing import write_dataset
 
@@ -123,7 +123,7 @@ def told(path):
     """What `ensync data verify` prints, four words a line, and the refusal after it."""
     said, refusal = [], None
     try:
-        for line in describing.verify(str(path)):
+        for line in data.verdicts(str(path)):
             said.append(line)
     except EnsyncError as error:
         refusal = error

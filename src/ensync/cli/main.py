@@ -2,18 +2,18 @@
 
 import os
 import traceback
-from collections.abc import Callable, Iterable
-from signal import Signals
 from typing import Any
 
 import click
 
 from ensync import __version__
+from ensync.cli.data import data
+from ensync.cli.options import Verbs, restarted, settings, verbose
+from ensync.cli.ranks import on_ranks, say, say_all, speaks
 from ensync.core import streams
-from ensync.core.errors import EnsyncError, nearest, printable, sentence
+from ensync.core.errors import EnsyncError, printable, sentence
 from ensync.core.fusion import FUSIONS
 from ensync.core.launching import started
-from ensync.core.resources import number
 
 EXIT_CODES = (
     "Exit codes: 0 done; 2 a mistake in the input, told in one sentence; 3 nobody got on for "
@@ -22,66 +22,11 @@ EXIT_CODES = (
 )
 
 
-FIRST = 1.0  # seconds that other ranks leave to rank 0, so that it is the one that prepares
-
-
-class Verbs(click.Group):
-    """A group that names the nearest verb."""
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the verb, or say which was meant."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise click.UsageError(
-                f"no verb '{args[0]}'{nearest(args[0], self.commands)}; expected one of "
-                f"{', '.join(sorted(self.commands))}; see ensync --help."
-            )
-        return super().resolve_command(ctx, args)
-
-
-settings = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Override a setting of the job file; may be repeated.",
-)
 other_data = click.option(
     "--data",
     metavar="FILE.h5",
     help="Test on the test images of another dataset, of the same shape and classes.",
 )
-verbose = click.option("--verbose", is_flag=True, help="Let every rank speak, not only rank 0.")
-
-
-def on_ranks(run: Callable[[Any], None]) -> None:
-    """Run something collective on all ranks, so that one failing rank ends the job with its
-    reason.
-    """
-    streams.check_files()
-    from ensync.core.signals import raise_interrupts
-    from ensync.mpi.abort import guard
-    from ensync.mpi.world import world
-
-    comm = world()
-    raise_interrupts()
-    with guard(comm):
-        run(comm)
-
-
-def say(text: Callable[[], str]) -> None:
-    """Print the text of a verb that needs one process; under mpirun each finds it, so that all
-    end alike, and rank 0 prints it.
-    """
-    found = text()
-    if speaks():
-        streams.say(found)
-
-
-def say_all(texts: Callable[[], Iterable[str]]) -> None:
-    """Print texts one by one, as `say`; those before an error are printed."""
-    for text in texts():
-        if speaks():
-            streams.say(text)
 
 
 @click.group(
@@ -132,13 +77,8 @@ def train(
     """
     from ensync.cli import verbs
 
-    again = _again(resume_if_begun)
+    again = restarted(resume_if_begun)
     on_ranks(lambda comm: verbs.train(comm, job, overrides, again, overwrite, verbose))
-
-
-def _again(asked: bool) -> bool:
-    """Whether to continue what was begun: asked for, or this is a job that Slurm has restarted."""
-    return asked or number(os.environ.get("SLURM_RESTART_COUNT")) > 0
 
 
 @cli.command(short_help="Continue a run from its newest valid checkpoint.")
@@ -253,7 +193,7 @@ def compare(
     """
     from ensync.cli import verbs
 
-    again = _again(resume)
+    again = restarted(resume)
     on_ranks(lambda comm: verbs.compare(comm, job, overrides, again, overwrite, verbose))
 
 
@@ -284,7 +224,7 @@ def sweep(
     """
     from ensync.cli import verbs
 
-    again = _again(resume)
+    again = restarted(resume)
     on_ranks(lambda comm: verbs.sweep(comm, job, over, overrides, again, overwrite, verbose))
 
 
@@ -429,183 +369,7 @@ def explain() -> None:
     say(explain_settings)
 
 
-@cli.group(cls=Verbs, short_help="Prepare, describe and verify datasets.")
-def data() -> None:
-    """Prepare, describe and verify datasets; one process, before any training."""
-
-
-@data.command("prepare", short_help="Write a dataset as one HDF5 file.")
-@click.argument("name", metavar="NAME")
-@click.option(
-    "--from",
-    "directory",
-    metavar="DIR",
-    help="Read local files: published archives, a CSV, or a folder of images.",
-)
-@click.option(
-    "--download", is_flag=True, help="Fetch the published files and check their checksums."
-)
-@click.option(
-    "--to", "target", metavar="FILE", help="The HDF5 file to write [default: data/NAME.h5]."
-)
-@click.option(
-    "--validation",
-    type=float,
-    help="Share of the training images cut off for validation, stratified [default: 0.1].",
-)
-@click.option(
-    "--validation-from",
-    metavar="DIR|FILE",
-    help="images, csv: take the validation images from here instead.",
-)
-@click.option("--seed", default=1, show_default=True, help="Of the cut.")
-@click.option(
-    "--size", type=int, help="images: pixels of a side after resizing and centre-cropping."
-)
-@click.option("--greyscale", is_flag=True, help="images: one channel.")
-@click.option(
-    "--background",
-    metavar="COLOUR",
-    help="images: behind transparent pixels, a name or #rrggbb [default: white].",
-)
-@click.option(
-    "--range",
-    "values",
-    metavar="BLACK,WHITE",
-    help="images: values of pictures of more than 8 bits [default: as each file declares].",
-)
-@click.option(
-    "--label",
-    metavar="COLUMN",
-    help="csv: the label's column by its name, or by number from 1 (-1 is the last) [default: "
-    "found out, and said].",
-)
-@click.option(
-    "--delimiter",
-    metavar="CHARACTER",
-    help="csv: between columns; a character, or tab, comma, semicolon, blank [default: found out].",
-)
-@click.option(
-    "--header",
-    type=click.Choice(["auto", "yes", "no"]),
-    default="auto",
-    show_default=True,
-    help="csv: whether the first line names the columns.",
-)
-@click.option(
-    "--shape",
-    metavar="HxWxC",
-    help="csv: of the pictures, such as 28x20 or 32x32x3, or 3x32x32 for planes of one colour "
-    "[default: square].",
-)
-@click.option(
-    "--bad-rows",
-    type=click.Choice(["refuse", "skip"]),
-    default="refuse",
-    show_default=True,
-    help="csv, images: what to do with what cannot be read.",
-)
-def prepare(
-    name: str,
-    directory: str | None,
-    download: bool,
-    target: str | None,
-    validation: float | None,
-    validation_from: str | None,
-    seed: int,
-    size: int | None,
-    greyscale: bool,
-    background: str | None,
-    values: str | None,
-    bad_rows: str,
-    label: str | None,
-    delimiter: str | None,
-    header: str,
-    shape: str | None,
-) -> None:
-    """Write a dataset as one HDF5 file: digits, mnist, fashion-mnist, cifar-10, csv or images.
-
-    \b
-      ensync data prepare digits
-      ensync data prepare fashion-mnist --download
-      ensync data prepare csv --from table.csv --bad-rows skip
-      ensync data prepare csv --from table.csv --label digit --shape 28x20
-      ensync data prepare images --from photos/ --size 64
-
-    csv: one image a line, its label and its pixels 0..255 (or 0 to 1) row by row; what the columns
-    are is told. images: a folder for each class, in it pictures of any size, which are resized and
-    centre-cropped. A part of the images becomes the test set where none is given.
-    """
-    from ensync.core.signals import Ended, ending_tidily
-
-    try:
-        with ending_tidily():
-            from ensync.cli import describing
-            from ensync.storage.sources import Asked
-
-            table, patience = (
-                Asked(label, delimiter, header, shape),
-                FIRST * (started(os.environ).rank > 0),
-            )
-            say(
-                lambda: describing.prepare(
-                    name,
-                    directory,
-                    download,
-                    target,
-                    patience,
-                    validation=validation,
-                    validation_from=validation_from,
-                    seed=seed,
-                    size=size,
-                    greyscale=greyscale,
-                    background=background,
-                    values=values,
-                    bad_rows=bad_rows,
-                    table=table,
-                )
-            )
-    except Ended as end:
-        if speaks():
-            streams.tell(
-                f"interrupted by {Signals(end.number).name}; nothing was written, and a dataset "
-                "that was there before is as it was; prepare it again."
-            )
-        raise click.exceptions.Exit(end.code) from None
-
-
-@data.command("describe")
-@click.argument("file", metavar="FILE.h5")
-def describe_data(file: str) -> None:
-    """Print what a prepared dataset holds."""
-    from ensync.cli import describing
-
-    say(lambda: describing.describe_dataset(file))
-
-
-@data.command("verify", short_help="Check that a dataset is as it was written.")
-@click.argument("file", metavar="FILE.h5")
-def verify_data(file: str) -> None:
-    """Read a prepared dataset and check that every image and label is as it was written.
-
-    \b
-      ensync data verify data/digits.h5
-
-    Exit code 2 when something is damaged. Verbs that train or test check the images that they load,
-    too.
-    """
-    from ensync.cli import describing
-    from ensync.core.signals import raise_interrupts
-
-    raise_interrupts()
-    say_all(lambda: describing.verify(file))
-
-
-def speaks() -> bool:
-    """Tell whether this process prints: rank 0, or any that a person sits at (a shell within a
-    Slurm step has its variables).
-    """
-    return started(os.environ).rank == 0 or os.isatty(0)
+cli.add_command(data)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -399,7 +399,7 @@ def predict(
     overrides: tuple[str, ...],
 ) -> None:
     """Print the class of each image file, with the share of votes."""
-    from ensync.storage.sources import read_pictures
+    from ensync.storage.sources.to_predict import read_pictures
 
     console = make_console(comm.rank)
     loaded, job = _open_run(comm, directory, overrides)

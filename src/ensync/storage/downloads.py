@@ -4,18 +4,18 @@ there.
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensync.core.errors import EnsyncError, reason
 from ensync.storage.published import PUBLISHED
+from ensync.storage.request import Progress
 
 if TYPE_CHECKING:
     import pooch
 
-Progress = Callable[[str, int, int], None]
 TRIES = 2
 TIMEOUT = 30  # seconds without an answer
 

@@ -4,7 +4,7 @@ or its fingerprint where it has none.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,11 +13,10 @@ from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import Dataset
 from ensync.storage.digests import BLOCK, blocks, digest
 from ensync.storage.layout import FINGERPRINT, SPLITS, refusal
+from ensync.storage.request import Progress
 
 PIECE = 4 << 20  # bytes looked at together
 THREADS = 4  # SHA-256 on four cores takes bytes as fast as memory gives them
-
-Progress = Callable[[str, int, int], None]
 
 
 def check(

@@ -4,7 +4,7 @@ import filecmp
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ensync.storage.atomic import clean_temporaries, put_in_place, temporary_bes
 from ensync.storage.copies import shared_rows
 from ensync.storage.digests import LENGTH, Digester
 from ensync.storage.layout import FINGERPRINT, SPLITS, WHOLE, Layout
+from ensync.storage.request import Progress
 from ensync.storage.sources.source import Images, Source, first_few
 
 PIECE = 4 << 20  # bytes of images on their way at a time
@@ -25,8 +26,6 @@ VALIDATION_PART, TEST_PART = 0.1, 0.2  # of the training images, where nothing e
 LARGEST_PART = 0.9  # of the training images that may be cut away
 SPARE = 1 << 20  # bytes of HDF5's own tables, more than it ever takes
 VALIDATION, TEST = 0, 1  # streams of random numbers
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,144 @@
-"""Published and own datasets -> arrays: one file for each format, each ending in a Source."""
+"""Published and own datasets: one table of the sources, and one file for each format.
 
-from ensync.storage.sources.cifar import read_cifar10
-from ensync.storage.sources.csv import read_csv
-from ensync.storage.sources.csv_look import Asked
-from ensync.storage.sources.decoding import Recipe, recipe
-from ensync.storage.sources.digits import read_digits
-from ensync.storage.sources.idx import read_idx
-from ensync.storage.sources.images import read_images
-from ensync.storage.sources.source import Source
-from ensync.storage.sources.to_predict import read_pictures
+SOURCES is what `ensync data prepare` offers. Its options, help texts and refusals come from here.
+A reader loads its own libraries when it is called, so that the table costs nothing to import.
+"""
 
-__all__ = [
-    "Asked",
-    "Recipe",
-    "Source",
-    "read_cifar10",
-    "read_csv",
-    "read_digits",
-    "read_idx",
-    "read_images",
-    "read_pictures",
-    "recipe",
-]
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ensync.storage.request import PrepareRequest, Progress
+
+if TYPE_CHECKING:
+    from ensync.storage.sources.source import Source
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source of datasets.
+
+    content: what it holds, and for own files how they must look; files: what --from takes; options:
+    flags of PrepareRequest beside --to, --validation and --seed, which all take; read(request,
+    progress) returns the dataset, or raises EnsyncError.
+    """
+
+    name: str
+    content: str
+    files: str
+    options: tuple[str, ...]
+    read: "Callable[[PrepareRequest, Progress], Source]"
+
+
+def _digits(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.digits import read_digits
+
+    return read_digits()
+
+
+def _idx(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.idx import read_idx
+
+    return read_idx(_files(request, progress), request.name)
+
+
+def _cifar10(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.cifar import read_cifar10
+
+    return read_cifar10(_files(request, progress))
+
+
+def _files(request: PrepareRequest, progress: Progress) -> Path:
+    """Return where the published files are, which may have to be fetched."""
+    from ensync.storage.downloads import fetch
+
+    return fetch(request.name, progress=progress) if request.download else request.path()
+
+
+def _csv(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.csv import read_csv
+    from ensync.storage.sources.csv_look import TableOptions
+
+    table = TableOptions(request.label, request.delimiter, request.header, request.shape)
+    return read_csv(request.path(), request.bad_rows, request.validation_from, table)
+
+
+def _images(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.decoding import recipe
+    from ensync.storage.sources.images import SIZE, read_images
+
+    return read_images(
+        request.path(),
+        SIZE if request.size is None else request.size,
+        recipe(request.background, request.values, request.greyscale),
+        request.bad_rows,
+        request.validation_from,
+        progress,
+    )
+
+
+_PUBLISHED = ("from", "download")
+SOURCES = {
+    spec.name: spec
+    for spec in (
+        SourceSpec(
+            name="digits",
+            content="1,797 handwritten digits, 8 x 8 grey, 10 classes",
+            files="none, scikit-learn carries them",
+            options=(),
+            read=_digits,
+        ),
+        SourceSpec(
+            name="mnist",
+            content="60,000 + 10,000 handwritten digits, 28 x 28 grey, 10 classes",
+            files="the four published IDX files",
+            options=_PUBLISHED,
+            read=_idx,
+        ),
+        SourceSpec(
+            name="fashion-mnist",
+            content="60,000 + 10,000 pieces of clothing, 28 x 28 grey, 10 classes",
+            files="the four published IDX files",
+            options=_PUBLISHED,
+            read=_idx,
+        ),
+        SourceSpec(
+            name="cifar-10",
+            content="50,000 + 10,000 photographs, 32 x 32 colour, 10 classes",
+            files="the published archive, or its batches",
+            options=_PUBLISHED,
+            read=_cifar10,
+        ),
+        SourceSpec(
+            name="csv",
+            content="your table: a label and N*N or N*N*3 pixels, one image a line",
+            files="FILE.csv, or a directory with train.csv and perhaps val.csv, test.csv",
+            options=(
+                "from",
+                "validation-from",
+                "bad-rows",
+                "label",
+                "delimiter",
+                "header",
+                "shape",
+            ),
+            read=_csv,
+        ),
+        SourceSpec(
+            name="images",
+            content="your pictures: one folder per class, resized and centre-cropped",
+            files="a directory of class folders, perhaps in train/, val/, test/",
+            options=(
+                "from",
+                "validation-from",
+                "bad-rows",
+                "size",
+                "greyscale",
+                "background",
+                "range",
+            ),
+            read=_images,
+        ),
+    )
+}

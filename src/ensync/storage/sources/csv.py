@@ -11,7 +11,7 @@ import numpy as np
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.sources.csv_layout import Columns, find_columns
-from ensync.storage.sources.csv_look import Asked
+from ensync.storage.sources.csv_look import TableOptions
 from ensync.storage.sources.csv_rows import Bad, Rows, Scale, read_rows
 from ensync.storage.sources.source import (
     Source,
@@ -41,12 +41,12 @@ def read_csv(
     path: str | Path,
     bad_rows: str = "refuse",
     validation: str | Path | None = None,
-    asked: Asked | None = None,
+    options: TableOptions | None = None,
 ) -> Source:
     """Return the images of `path`: one file, or a directory with train.csv and perhaps val.csv and
     test.csv (fashion-mnist_train.csv too).
 
-    validation: a file with the validation images. asked: what the user says of the columns; the
+    validation: a file with the validation images. options: what the user says of the columns; the
     rest is found out, and noted. bad_rows: "refuse" raises EnsyncError when a row is missing
     values, not numeric or out of range, naming the first few by line; "skip" leaves such rows out
     and notes it.
@@ -54,9 +54,9 @@ def read_csv(
     paths = _find(Path(path))
     if validation is not None:
         paths["validation"] = regular_file(Path(validation))
-    columns = {"train": find_columns(paths["train"], asked or Asked())}
+    columns = {"train": find_columns(paths["train"], options or TableOptions())}
     for split in paths.keys() - columns.keys():
-        columns[split] = find_columns(paths[split], asked or Asked(), columns["train"])
+        columns[split] = find_columns(paths[split], options or TableOptions(), columns["train"])
     scale = Scale()
     tables = _read(paths, columns, scale)
     notes = _notes(paths, columns, tables, scale) + _left_out(Path(path), paths)

@@ -12,8 +12,8 @@ from ensync.core.errors import EnsyncError
 from ensync.storage.sources.csv_lines import DELIMITERS, number
 from ensync.storage.sources.csv_look import (
     LABEL_NAMES,
-    Asked,
     Look,
+    TableOptions,
     called,
     counts_up,
     look_at,
@@ -85,25 +85,25 @@ def picture_shape(pixels: int) -> tuple[int, int, int] | None:
     return None
 
 
-def find_columns(path: Path, asked: Asked, like: Columns | None = None) -> Columns:
-    """Return the columns of a table as asked, named or guessed; `like`: those of the training
+def find_columns(path: Path, options: TableOptions, like: Columns | None = None) -> Columns:
+    """Return the columns of a table as given, named or guessed; `like`: those of the training
     table, for another of its kind.
 
     Errors: EnsyncError when it is no table of pictures, or the guess is doubtful, with the option
     that settles it.
     """
-    look = look_at(path, asked)
+    look = look_at(path, options)
     if like is not None:
         return _like(look, like)
-    left_out = _index_columns(look, asked)
-    label = _label(look, asked, left_out)
+    left_out = _index_columns(look, options)
+    label = _label(look, options, left_out)
     values = Values.of(look, label)
-    if asked.label is None:
+    if options.label is None:
         values.check(look)
     pixels = [place for place in range(look.columns) if place not in left_out and place != label]
     _check_order(look, pixels)
-    shape, planes = _shape(look, asked, len(pixels))
-    if asked.shape is None and shape[2] == 3:
+    shape, planes = _shape(look, options, len(pixels))
+    if options.shape is None and shape[2] == 3:
         _check_planes(look, pixels, shape)
     said = [f"{called(place, look.names)} left out as an index" for place in left_out]
     return Columns(
@@ -120,9 +120,9 @@ def find_columns(path: Path, asked: Asked, like: Columns | None = None) -> Colum
     )
 
 
-def _index_columns(look: Look, asked: Asked) -> list[int]:
+def _index_columns(look: Look, options: TableOptions) -> list[int]:
     """Return the columns in front that only number the rows, as DataFrame.to_csv() writes one."""
-    wanted = None if asked.label is None else _asked_label(look, asked.label)
+    wanted = None if options.label is None else _given_label(look, options.label)
     found = []
     for place, name in enumerate(look.names or []):
         bare = not name or re.fullmatch(r"Unnamed: \d+(\.\d+)*", name) is not None
@@ -141,7 +141,7 @@ def _index_columns(look: Look, asked: Asked) -> list[int]:
     ):
         values = [number(text) for text in look.column(0)]
         if (
-            asked.shape is None
+            options.shape is None
             and picture_shape(look.columns - 2)
             and counts_up([-2 if v is None else v for v in values])
         ):
@@ -153,12 +153,12 @@ def _distinct(texts: list[bytes]) -> bool:
     return len(set(texts)) == len(texts)
 
 
-def _label(look: Look, asked: Asked, left_out: list[int]) -> int:
+def _label(look: Look, options: TableOptions, left_out: list[int]) -> int:
     """Return the label's column: as asked, named so, the only one of words, the only one with an
     odd name, or the first.
     """
-    if asked.label is not None:
-        return _asked_label(look, asked.label)
+    if options.label is not None:
+        return _given_label(look, options.label)
     left = [place for place in range(look.columns) if place not in left_out]
     names = look.names or []
     for what, found in (
@@ -181,7 +181,7 @@ def _label(look: Look, asked: Asked, left_out: list[int]) -> int:
     odd = _odd_name(names, left)
     if odd is not None:
         return odd
-    _check_labelled(look, asked, len(left))
+    _check_labelled(look, options, len(left))
     return _first_or_refused(look, left)
 
 
@@ -197,7 +197,7 @@ def _check_points(look: Look, columns: list[int]) -> None:
         )
 
 
-def _asked_label(look: Look, label: str) -> int:
+def _given_label(look: Look, label: str) -> int:
     """Return the column of that name, or else of that number."""
     names = look.names or []
     found = [p for p, name in enumerate(names) if name == label] or [
@@ -227,11 +227,11 @@ def _odd_name(names: list[str], left: list[int]) -> int | None:
     return odd[0] if len(odd) == 1 and times > 1 and "#" in usual else None
 
 
-def _check_labelled(look: Look, asked: Asked, left: int) -> None:
+def _check_labelled(look: Look, options: TableOptions, left: int) -> None:
     """Refuse a table whose columns are just a picture."""
     whole = (
-        left == prod(_parsed(asked.shape))
-        if asked.shape
+        left == prod(_parsed(options.shape))
+        if options.shape
         else picture_shape(left) and not picture_shape(left - 1)
     )
     if whole:
@@ -280,13 +280,13 @@ def _parsed(shape: str) -> tuple[int, ...]:
     return sides
 
 
-def _shape(look: Look, asked: Asked, pixels: int) -> tuple[tuple[int, int, int], bool]:
+def _shape(look: Look, options: TableOptions, pixels: int) -> tuple[tuple[int, int, int], bool]:
     """Return (height, width, channels), and whether planes of one colour follow each other."""
-    if asked.shape is not None:
-        sides = _parsed(asked.shape)
+    if options.shape is not None:
+        sides = _parsed(options.shape)
         if prod(sides) != pixels:
             raise EnsyncError(
-                f"--shape {asked.shape} has {prod(sides)} values and {look.path} {pixels} "
+                f"--shape {options.shape} has {prod(sides)} values and {look.path} {pixels} "
                 "columns of pixels",
                 "as many",
                 "correct --shape or --label",

@@ -19,8 +19,8 @@ LABEL_NAMES = frozenset(
 NAMED = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "blank": " ", "space": " "}
 
 
-class Asked(NamedTuple):
-    """What a user says of a table; None and "auto" are found out.
+class TableOptions(NamedTuple):
+    """What the columns of a table are; what is None or "auto" is found out.
 
     label: a column's name, or its number from 1, or from the end as -1; delimiter: a character or a
     key of NAMED; header: "yes", "no" or "auto"; shape: "28x20", "32x32x3", or "3x32x32" where
@@ -31,10 +31,6 @@ class Asked(NamedTuple):
     delimiter: str | None = None
     header: str = "auto"
     shape: str | None = None
-
-    def given(self) -> dict[str, str | None]:
-        """Return the options that were given, None for the others."""
-        return {**self._asdict(), "header": None if self.header == "auto" else self.header}
 
 
 def called(place: int, names: list[str] | None) -> str:
@@ -59,7 +55,7 @@ class Look:
         return [row[place] for row in self.rows if place < len(row) and row[place]]
 
 
-def look_at(path: Path, asked: Asked) -> Look:
+def look_at(path: Path, options: TableOptions) -> Look:
     every = (line for _start, lines in csv_lines.pieces(path) for line in lines if line.strip())
     lines = list(islice(every, SAMPLE + 1))
     if not lines:
@@ -68,7 +64,7 @@ def look_at(path: Path, asked: Asked) -> Look:
             "lines of a label and pixels, with commas between",
             "give another file with --from",
         )
-    delimiter = _delimiter(asked.delimiter, lines)
+    delimiter = _delimiter(options.delimiter, lines)
     if all(csv_lines.count(line, delimiter) == 1 for line in lines):
         what = f"{path} has 1 columns, with {' or '.join(DELIMITERS.values())} between them"
         raise EnsyncError(
@@ -86,7 +82,7 @@ def look_at(path: Path, asked: Asked) -> Look:
     ended = ended and (not rows[0] or not rows[0][-1] or len(rows[0]) < len(rows[1]))
     if ended:
         rows = [row[:-1] if row and not row[-1] else row for row in rows]
-    header = rows.pop(0) if _has_header(path, rows[0], rows[1:], asked.header) else None
+    header = rows.pop(0) if _has_header(path, rows[0], rows[1:], options.header) else None
     if not rows:
         raise EnsyncError(
             f"{path} has no usable row: it is empty below its header",
@@ -98,12 +94,12 @@ def look_at(path: Path, asked: Asked) -> Look:
     return Look(path, delimiter, names, rows, columns, ended)
 
 
-def _delimiter(asked: str | None, lines: list[bytes]) -> bytes:
-    if asked is not None:
-        one = NAMED.get(asked.lower(), asked)
+def _delimiter(given: str | None, lines: list[bytes]) -> bytes:
+    if given is not None:
+        one = NAMED.get(given.lower(), given)
         if len(one) != 1 or not one.isascii() or one.isalnum() or one in "\"'+-.\r\n":
             raise EnsyncError(
-                f"--delimiter {asked!a}",
+                f"--delimiter {given!a}",
                 "one character, or " + ", ".join(NAMED),
                 "choose one of them",
             )

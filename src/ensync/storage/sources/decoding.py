@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps, UnidentifiedImageError
@@ -63,13 +63,14 @@ class Recipe(NamedTuple):
 
     background: "#rrggbb", behind transparent pixels; values: black and white of pictures of more
     than 8 bits, None as each declares; deep: whether training pictures had more than 8 bits;
-    tagged: what SMin- and SMaxSampleValue of theirs declare, if they do.
+    tagged: what SMin- and SMaxSampleValue of theirs declare, if they do; greyscale: one channel.
     """
 
     background: str = "#ffffff"
     values: Values | None = None
     deep: bool = False
     tagged: Values | None = None
+    greyscale: bool = False
 
     def recorded(self) -> dict[str, float | int | str]:
         """Return what a dataset says of it."""
@@ -84,12 +85,16 @@ class Recipe(NamedTuple):
         }
 
 
-def recipe(background: str | None = None, values: str | None = None) -> Recipe:
-    """Return the recipe that --background and --range ask for. Errors: EnsyncError."""
-    return Recipe(_colour(background or "white"), _values(values or AS_DECLARED))
+def recipe(
+    background: str | None = None, values: str | None = None, greyscale: bool = False
+) -> Recipe:
+    """Return the recipe that --background, --range and --greyscale ask for. Errors: EnsyncError."""
+    return Recipe(
+        _colour(background or "white"), _values(values or AS_DECLARED), greyscale=greyscale
+    )
 
 
-def recorded_recipe(preparation: Mapping[str, Any]) -> Recipe:
+def recorded_recipe(preparation: Mapping[str, object]) -> Recipe:
     """Return the recipe that a dataset or checkpoint records, the usual one where it records none.
     Errors: EnsyncError when it is damaged."""
     values, tagged = (

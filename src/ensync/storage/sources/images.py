@@ -8,11 +8,11 @@ decoding.py how each becomes an image.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ensync.core.errors import EnsyncError
+from ensync.storage.request import Progress
 from ensync.storage.sources.class_folders import Split, find_splits
 from ensync.storage.sources.decoding import Decoded, Recipe, decode
 from ensync.storage.sources.depth import UNDECLARED, Depth, check_depths
@@ -22,7 +22,6 @@ from ensync.storage.sources.picture_rows import (
     FRAMES,
     USUAL,
     Pictures,
-    Progress,
     in_parallel,
     note_picture,
     parts,
@@ -31,6 +30,7 @@ from ensync.storage.sources.source import LISTED, Source, first_few
 from ensync.storage.sources.tally import Tally
 
 SIZES = range(1, 1025)  # pixels on a side of the result
+SIZE = 32  # where --size is not given
 
 
 class _Checked:
@@ -61,13 +61,12 @@ class _Checked:
 def read_images(
     directory: str | Path,
     size: int,
-    greyscale: bool = False,
+    recipe: Recipe = USUAL,
     bad_rows: str = "refuse",
     validation: str | Path | None = None,
-    recipe: Recipe = USUAL,
     progress: Progress = lambda *_: None,
 ) -> Source:
-    """Return the pictures under `directory` as size x size images, grey or in colour.
+    """Return the pictures under `directory` as size x size images, by the rules of `recipe`.
 
     Every picture is decoded once to see that it can be, and again when the rows are asked for.
     bad_rows: "refuse" raises EnsyncError naming the first few broken files; "skip" leaves them out
@@ -88,14 +87,14 @@ def read_images(
     skipped = _report(directory, list(checked.values()), bad_rows)
     _check_classes(directory, class_names, checked["train"].labels())
     recipe = _with_depths(recipe, [depth for one in checked.values() for depth in one.depths])
-    colours = {"colour": "grey" if greyscale else "RGB", "size": size}
+    colours = {"colour": "grey" if recipe.greyscale else "RGB", "size": size}
     preparation = {**colours, **recipe.recorded(), **_counts(tally, list(checked.values()))}
     notes = [*tally.notes(), *skipped, *_copies(list(checked.values()))]
     return _source(
         directory,
         class_names,
         checked,
-        Pictures([], (size, size, 1 if greyscale else 3), recipe),
+        Pictures([], (size, size, 1 if recipe.greyscale else 3), recipe),
         preparation,
         notes,
     )
@@ -106,7 +105,7 @@ def _source(
     class_names: list[str],
     checked: Mapping[str, _Checked],
     like: Pictures,
-    preparation: dict[str, Any],
+    preparation: dict[str, float | int | str],
     notes: list[str],
 ) -> Source:
     """Return the pictures that can be decoded, in the shape and by the recipe of `like`."""

@@ -17,8 +17,6 @@ MOST_THREADS = 16  # each may hold a picture of the largest size
 USUAL = Recipe()
 COMPOSED, FRAMES = "transparent pixels, composed over", "several frames, the first taken"
 
-Progress = Callable[[str, int, int], None]
-
 
 class Pictures:
     """`pictures[rows]` decodes uint8 (len(rows), height, width, channels) when asked for."""

@@ -3,7 +3,7 @@
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class PicturesRead(NamedTuple):
 
 
 def read_pictures(
-    paths: Sequence[str | Path], shape: tuple[int, int, int], preparation: Mapping[str, Any]
+    paths: Sequence[str | Path], shape: tuple[int, int, int], preparation: Mapping[str, object]
 ) -> PicturesRead:
     """Return pictures in a dataset's `shape`, made by the rules that its `preparation` records.
 

@@ -1,0 +1,162 @@
+"""`ensync data`: prepare, describe and verify datasets. One process."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from signal import Signals
+
+import click
+
+from ensync.cli.options import Verbs, bundle
+from ensync.cli.progress import bars
+from ensync.cli.ranks import say, say_all, speaks
+from ensync.core import streams
+from ensync.core.errors import printable
+from ensync.core.launching import started
+from ensync.storage.request import OPTIONS, PrepareRequest
+from ensync.storage.sources import SOURCES
+
+HEAD_START = 1.0  # seconds that other ranks leave to rank 0, so that it is the one that prepares
+
+
+@click.group(cls=Verbs, short_help="Prepare, describe and verify datasets.")
+def data() -> None:
+    """Prepare, describe and verify datasets; one process, before any training."""
+
+
+def _help() -> str:
+    sources = [f"  {s.name:<14} {s.content}\n  {'':<14} files: {s.files}" for s in SOURCES.values()]
+    return "\n".join(
+        [
+            "Write a dataset as one HDF5 file.",
+            "",
+            "\b",
+            "  ensync data prepare digits",
+            "  ensync data prepare fashion-mnist --download",
+            "  ensync data prepare csv --from table.csv --bad-rows skip",
+            "  ensync data prepare csv --from table.csv --label digit --shape 28x20",
+            "  ensync data prepare images --from photos/ --size 64",
+            "",
+            "\b",
+            "NAME is one of",
+            *sources,
+            "",
+            "A part of the images becomes the test set where none is given.",
+        ]
+    )
+
+
+def _option_help(flag: str, text: str) -> str:
+    """Return an option's help, behind the names of the sources that take it."""
+    takers = [spec.name for spec in SOURCES.values() if flag in spec.options]
+    return text if flag in ("from", "download") or not takers else f"{', '.join(takers)}: {text}"
+
+
+def _prepare_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of PrepareRequest."""
+    for name, (option, default) in reversed(OPTIONS.items()):
+        verb = click.option(
+            f"--{option.flag}",
+            name,
+            help=_option_help(option.flag, option.help),
+            type=click.Choice(option.choices) if option.choices else option.kind,
+            is_flag=option.kind is bool,
+            default=default,
+            metavar=option.metavar,
+        )(verb)
+    return verb
+
+
+@data.command("prepare", short_help="Write a dataset as one HDF5 file.", help=_help())
+@click.argument("name", metavar="NAME")
+@_prepare_options
+@bundle(PrepareRequest, "request")
+def prepare(request: PrepareRequest) -> None:
+    """Write a dataset."""
+    from ensync.core.signals import Ended, ending_tidily
+
+    try:
+        with ending_tidily():
+            say(lambda: _prepare(request))
+    except Ended as end:
+        if speaks():
+            streams.tell(
+                f"interrupted by {Signals(end.number).name}; nothing was written, and a dataset "
+                "that was there before is as it was; prepare it again."
+            )
+        raise click.exceptions.Exit(end.code) from None
+
+
+def _prepare(request: PrepareRequest) -> str:
+    """Write a dataset with a progress bar; return what was done, in lines. Of several processes
+    with the same request one does it.
+    """
+    from ensync.storage.prepare import default_destination
+    from ensync.storage.prepare import prepare as prepare_dataset
+    from ensync.storage.turns import in_turn
+
+    def work() -> str:
+        with bars() as progress:
+            prepared = prepare_dataset(request, progress)
+        hint = f"`ensync data describe {prepared.path}` tells what it holds"
+        return "\n".join(map(printable, [*prepared.notes, str(prepared), hint]))
+
+    target = Path(request.target or default_destination(request.name))
+    patience = HEAD_START * (started(os.environ).rank > 0)
+    return in_turn(target, repr((request, str(Path.cwd()))), work, patience)
+
+
+@data.command("describe")
+@click.argument("file", metavar="FILE.h5")
+def describe(file: str) -> None:
+    """Print what a prepared dataset holds."""
+    from ensync.storage.dataset import open_dataset
+
+    def text() -> str:
+        with open_dataset(file) as dataset:
+            return dataset.describe()
+
+    say(text)
+
+
+@data.command("verify", short_help="Check that a dataset is as it was written.")
+@click.argument("file", metavar="FILE.h5")
+def verify(file: str) -> None:
+    """Read a prepared dataset and check that every image and label is as it was written.
+
+    \b
+      ensync data verify data/digits.h5
+
+    Exit code 2 when something is damaged. Verbs that train or test check the images that they load,
+    too.
+    """
+    from ensync.core.signals import raise_interrupts
+
+    raise_interrupts()
+    say_all(lambda: verdicts(file))
+
+
+def verdicts(file: str) -> Iterator[str]:
+    """Yield for each split of a dataset whether it is as it was written.
+    Errors: EnsyncError, after that, when it is not.
+    """
+    from ensync.storage.dataset import open_dataset
+    from ensync.storage.verification import damaged, faults
+
+    with open_dataset(file) as dataset:
+        with bars() as progress:
+            found = faults(dataset, progress=progress)
+        for split, fault in found.items():
+            rows = dataset.sizes.get(split, sum(dataset.sizes.values()))
+            yield f"{split:<10}  {rows:>11,} images  " + (
+                f"damaged: {fault.format(split=split)} not as written" if fault else "as written"
+            )
+        if not dataset.digests:
+            yield (
+                printable(file)
+                + " has no digests and was compared with its fingerprint, which cannot tell "
+                "where damage is; `ensync data prepare` writes it with digests"
+            )
+        if bad := [split for split, fault in found.items() if fault]:
+            raise damaged(dataset, found[bad[0]].format(split=bad[0]))
+        yield f"{printable(file)} is as it was written"
