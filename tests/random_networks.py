@@ -181,14 +181,15 @@ class Draw(random.Random):
 
     def residual(self, shape, depth):
         norm, _ = self.batch_normalization(shape, depth)
+        norm["activation"] = self.choice(["identity", "identity", "relu"])
         main, after = self.way(shape, depth - 1, self.randint(0, 3))
         shortcut, around = self.way(shape, depth - 1, self.choice([0, 0, 1, 2]))
         fit = self.to(around, after)
         if fit is None and not self.careless:
             main, shortcut, after, fit = [], [], shape, []
-        end = {"kind": "batch_normalization", **norm, "activation": "identity"}
+        end = {"kind": "batch_normalization", **norm}
         return {
-            "layers": [*main, end],
+            "layers": main if main and self.random() < 0.4 else [*main, end],
             "shortcut": [*shortcut, *(fit or [])],
             "activation": self.choice(["identity", "relu"]),
         }, after

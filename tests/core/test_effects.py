@@ -6,8 +6,9 @@ import pytest
 import tomli_w
 
 from ensync.cli.describing import layer_table
-from ensync.core.config.effects import CONVOLVED, DEPENDENCES, LAST, NORMALISED, without_effect
+from ensync.core.config.effects import DEPENDENCES, LAST, without_effect
 from ensync.core.config.job import dump_job, job_from_dict, load_job
+from ensync.core.config.network import NETWORKS
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import walk
 from ensync.nn.layers.normalization import BatchNormalization
@@ -188,7 +189,7 @@ def test_what_only_compare_uses_is_told(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.NETWORKS if name != "layers"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_are_what_the_dependences_say(name):
     network = zoo.build(
         job_from_dict(
@@ -198,14 +199,16 @@ def test_the_networks_are_what_the_dependences_say(name):
         10,
         1,
     )
-    layers = list(walk(network.layers))
-    assert any(isinstance(layer, BatchNormalization) for layer in layers) == (name in NORMALISED)
+    layers, spec = list(walk(network.layers)), NETWORKS[name]
+    assert (
+        any(isinstance(layer, BatchNormalization) for layer in layers) == spec.batch_normalization
+    )
     winograd = any(
         getattr(getattr(layer, "form", None), "is_winograd", False)
         or isinstance(layer, SeparableBlock)
         for layer in layers
     )
-    assert winograd == (name in CONVOLVED)
+    assert winograd == spec.bf16
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ def around(kind):
     residual = layer("residual", layers=[begin, *end, NORM], shortcut=end)
     return {
         "main": residual,
+        "alone": layer("residual", layers=[begin], shortcut=[begin], activation="relu"),
+        "last": layer("residual", layers=[NORM, begin], shortcut=[begin]),
         "shortcut": layer(
             "residual", layers=[*end, NORM], shortcut=[begin, *end], activation="relu"
         ),

@@ -403,15 +403,6 @@ def _views(network, flat):
         (
             {
                 "layers": [
-                    {"kind": "residual", "layers": [{"kind": "convolution", "filters": 1}]},
-                    {"kind": "dense"},
-                ]
-            },
-            "batch_normalization",
-        ),
-        (
-            {
-                "layers": [
                     {
                         "kind": "residual",
                         "layers": [

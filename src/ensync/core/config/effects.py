@@ -1,23 +1,19 @@
 """Settings that can have no effect in a job: what each depends on, once.
 
-They are refused where they are given, and told where an override took their effect. Only other
+They are refused where they are given, and named where an override took their effect. Only other
 settings count: not the ranks, not the dataset, not whether a run comes to a setting's epoch.
 A bound that is not reached (a slice, a norm to clip at) has its effect.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ensync.core.config.layers import ParallelLayer, ResidualLayer, Section
-from ensync.core.config.schema import PERCEPTRONS, Job
+from ensync.core.config.layers import LayerSection, ParallelLayer, ResidualLayer
+from ensync.core.config.network import NETWORKS, networks_with
+from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 
-# Networks with batch normalisation, and with convolutions whose products may be of bf16 numbers;
-# and the listed layers that multiply such numbers, or whose values may lie in memory as them.
-NORMALISED = ("parashar-cnn", "minixception", "minixception-plain", "resnet", "vgg")
-CONVOLVED = (*NORMALISED, "alexnet")
-BF16_LAYERS = ("convolution", "batch_normalization", "max_pooling")
 LAST = "activation of the last of network.layers"
 
 
@@ -35,7 +31,7 @@ class Dependence:
     refused: bool = True  # not where a verb beside `train` uses them all the same
 
 
-def _listed(layers: Sequence[Any]) -> Iterator[Section]:
+def _listed(layers: Sequence[Any]) -> Iterator[LayerSection]:
     """Yield the settings of listed layers, and of those within them."""
     for layer in layers:
         yield layer
@@ -45,11 +41,22 @@ def _listed(layers: Sequence[Any]) -> Iterator[Section]:
             yield from _listed([inner for branch in layer.branches for inner in branch])
 
 
-def _has(job: Job, names: Collection[str], *kinds: str) -> bool:
-    """Whether the network is one of these, or lists a layer of one of these kinds."""
-    layers = _listed(job.network.layers or [])
-    listed = {layer.kind for layer in layers}  # type: ignore[attr-defined]
-    return job.network.name in names or not listed.isdisjoint(kinds)
+def _has(job: Job, trait: str) -> bool:
+    """Whether the network, or one of its listed layers, has what `NetworkSpec` and `LayerSection`
+    call so.
+    """
+    given = job.network
+    if given.layers is not None:
+        return any(getattr(layer, trait) for layer in _listed(given.layers))
+    return bool(getattr(NETWORKS[given.name], trait))
+
+
+def _hidden_matters(job: Job, *convolutional: str) -> bool:
+    """Whether there are hidden layers, or others that the setting is for."""
+    name = job.network.name
+    return job.network.hidden != [] or not (
+        name in convolutional or (name in NETWORKS and NETWORKS[name].is_perceptron)
+    )
 
 
 def _moves(job: Job) -> bool:
@@ -92,25 +99,27 @@ DEPENDENCES = (
     Dependence(
         ("training.precision",),
         ("network.name",),
-        lambda job: job.training.precision != "bf16" or _has(job, CONVOLVED, *BF16_LAYERS),
+        lambda job: job.training.precision != "bf16" or _has(job, "bf16"),
         "'float32' for a network without convolutions, whose products alone are in bf16",
     ),
     Dependence(
         ("network.batch_norm",),
         ("network.name",),
-        lambda job: _has(job, NORMALISED, "batch_normalization"),
-        "a network with batch normalisation: " + ", ".join(NORMALISED) + " or such layers",
+        lambda job: _has(job, "batch_normalization"),
+        "a network with batch normalisation: "
+        + ", ".join(networks_with("batch_normalization"))
+        + " or such layers",
     ),
     Dependence(
         ("network.activation",),
         ("network.hidden",),
-        lambda job: job.network.hidden != [] or job.network.name not in PERCEPTRONS,
+        _hidden_matters,
         "hidden layers",
     ),
     Dependence(
         ("network.dropout",),
         ("network.hidden",),
-        lambda job: job.network.hidden != [] or job.network.name not in (*PERCEPTRONS, "alexnet"),
+        lambda job: _hidden_matters(job, "alexnet"),
         "hidden layers",
     ),
     Dependence(

@@ -270,7 +270,7 @@ def explain_settings() -> str:
 
 
 def _explain(title: str, section: type[BaseModel]) -> list[str]:
-    lines = [f"{title}  {section.__doc__}"]
+    lines = [f"{title}  {' '.join(str(section.__doc__).split())}"]
     for key, setting in section.model_fields.items():
         if key != "kind":
             default = "required" if setting.is_required() else repr(setting.default)

@@ -2,7 +2,7 @@
 declared once.
 """
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,7 +29,19 @@ class Section(BaseModel):
     )
 
 
-class DenseLayer(Section):
+class LayerSection(Section):
+    """The settings of a listed layer.
+
+    kind: its name. bf16: whether it has products of bf16 numbers, or values that may be stored so.
+    batch_normalization: whether it takes statistics over the batch.
+    """
+
+    kind: str
+    bf16: ClassVar[bool] = False
+    batch_normalization: ClassVar[bool] = False
+
+
+class DenseLayer(LayerSection):
     """Every output is a weighted sum of all inputs, plus a bias; an image counts as one row of
     values.
     """
@@ -41,22 +53,23 @@ class DenseLayer(Section):
     activation: Activation = Field("identity", description=ACTIVATION)
 
 
-class ConvolutionLayer(Section):
+class ConvolutionLayer(LayerSection):
     """Filters slide over an image."""
 
+    bf16: ClassVar[bool] = True
     kind: Literal["convolution"]
     filters: Positive = Field(description="channels of the outputs")
     size: Positive = Field(3, description="height and width of a filter")
     stride: Positive = Field(1, description="pixels from one window to the next")
     padding: Padding = Field("same", description=PADDING)
-    groups: Positive = Field(1, description="parts of the channels that do not see each other")
+    groups: Positive = Field(1, description="parts of the channels, convolved separately")
     activation: Activation = Field("identity", description=ACTIVATION)
     use_bias: bool = Field(
-        True, description="whether a bias is added; a batch normalisation behind makes it pointless"
+        True, description="whether a bias is added; before a batch normalisation it has no effect"
     )
 
 
-class DepthwiseLayer(Section):
+class DepthwiseLayer(LayerSection):
     """One filter per channel, without bias."""
 
     kind: Literal["depthwise"]
@@ -65,7 +78,7 @@ class DepthwiseLayer(Section):
     padding: Padding = Field("same", description=PADDING)
 
 
-class SeparableLayer(Section):
+class SeparableLayer(LayerSection):
     """A depthwise convolution, then a 1x1 convolution with bias."""
 
     kind: Literal["separable"]
@@ -76,10 +89,9 @@ class SeparableLayer(Section):
     activation: Activation = Field("identity", description=ACTIVATION)
 
 
-class MaxPoolingLayer(Section):
-    """The maximum of each window."""
+class PoolingLayer(LayerSection):
+    """One value of each window and channel."""
 
-    kind: Literal["max_pooling"]
     size: Positive = Field(2, description="height and width of a window")
     stride: Positive | None = Field(
         None,
@@ -88,27 +100,36 @@ class MaxPoolingLayer(Section):
     padding: Padding = Field("valid", description=f"{PADDING}, at most half the size")
 
 
-class AveragePoolingLayer(MaxPoolingLayer):
+class MaxPoolingLayer(PoolingLayer):
+    """The maximum of each window."""
+
+    bf16: ClassVar[bool] = True
+    kind: Literal["max_pooling"]
+
+
+class AveragePoolingLayer(PoolingLayer):
     """The mean of each window."""
 
-    kind: Literal["average_pooling"]  # type: ignore[assignment]
+    kind: Literal["average_pooling"]
 
 
-class GlobalAveragePoolingLayer(Section):
+class GlobalAveragePoolingLayer(LayerSection):
     """The mean of each channel over the image."""
 
     kind: Literal["global_average_pooling"]
 
 
-class FlattenLayer(Section):
+class FlattenLayer(LayerSection):
     """The image as one row of values."""
 
     kind: Literal["flatten"]
 
 
-class BatchNormalizationLayer(Section):
+class BatchNormalizationLayer(LayerSection):
     """Each channel with mean 0 and variance 1 over the batch, then scaled and shifted."""
 
+    bf16: ClassVar[bool] = True
+    batch_normalization: ClassVar[bool] = True
     kind: Literal["batch_normalization"]
     activation: Rectified = Field("identity", description="taken of the normalised values")
     momentum: Rate = Field(
@@ -125,7 +146,7 @@ class BatchNormalizationLayer(Section):
     )
 
 
-class LocalResponseNormalizationLayer(Section):
+class LocalResponseNormalizationLayer(LayerSection):
     """Each value divided by (k + alpha * sum of squares over n neighbouring channels) ** beta
     (Krizhevsky et al. 2012).
     """
@@ -137,33 +158,30 @@ class LocalResponseNormalizationLayer(Section):
     beta: float = Field(0.75, description="exponent")
 
 
-class DropoutLayer(Section):
+class DropoutLayer(LayerSection):
     """A share of the values set to zero while training."""
 
     kind: Literal["dropout"]
     rate: Rate = Field(description="that share")
 
 
-class ResidualLayer(Section):
-    """The sum of what some layers make of the inputs and the inputs themselves, or what a
-    shortcut makes of them.
-    """
+class ResidualLayer(LayerSection):
+    """The sum of the outputs of some layers, and of the inputs or of a shortcut's outputs."""
 
     kind: Literal["residual"]
     layers: "list[LayerSettings]" = Field(
-        description="the way through; its last layer is a batch_normalization without "
-        "activation, which adds in passing"
+        min_length=1, description="whose outputs are one part of the sum"
     )
     shortcut: "list[LayerSettings]" = Field(
         [],
-        description="the way around, with outputs of the same shape; left out: the inputs "
+        description="whose outputs, of the same shape, are the other part; left out: the inputs "
         "themselves",
     )
     activation: Rectified = Field("identity", description=ACTIVATION)
 
 
-class ParallelLayer(Section):
-    """The outputs of several branches on the same inputs, side by side in the channels."""
+class ParallelLayer(LayerSection):
+    """The outputs of several branches on the same inputs, concatenated along the channels."""
 
     kind: Literal["parallel"]
     branches: "list[list[LayerSettings]]" = Field(
@@ -191,7 +209,7 @@ LayerSettings = Annotated[
 for _nested in (ResidualLayer, ParallelLayer):
     _nested.model_rebuild()
 
-KINDS: dict[str, type[Section]] = {
+KINDS: dict[str, type[LayerSection]] = {
     get_args(kind.model_fields["kind"].annotation)[0]: kind
     for kind in get_args(get_args(LayerSettings)[0])
 }

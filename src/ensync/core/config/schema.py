@@ -2,11 +2,12 @@
 and the dump come from here.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ensync.core.config.layers import Activation, LayerSettings, Positive, Rate, Section
+from ensync.core.config.layers import Positive, Rate, Section
+from ensync.core.config.network import NetworkSettings
 from ensync.core.fusion import FUSIONS
 
 if TYPE_CHECKING:
@@ -31,125 +32,6 @@ class Data(Section):
         description="memory: one uint8 copy per node, shared by its ranks; stream: read block by "
         "block in a windowed shuffle; auto: memory where it fits",
     )
-
-
-class NetworkSettings(Section):
-    """Which network: a name of the zoo and its settings, or a list of layers."""
-
-    name: Literal[
-        "mlp",
-        "oregon-mlp",
-        "roy-mlp",
-        "parashar-cnn",
-        "minixception",
-        "minixception-plain",
-        "alexnet",
-        "lenet",
-        "resnet",
-        "vgg",
-        "layers",
-    ] = Field(
-        "mlp",
-        description="mlp, oregon-mlp (784-h1-h2-10, tanh), roy-mlp (784-h-10, logistic), "
-        "convolutional: parashar-cnn, minixception, "
-        "minixception-plain, alexnet, lenet, resnet, vgg; layers: those under [[network.layers]]",
-    )
-    hidden: list[Positive] | None = Field(
-        None,
-        description="widths of the dense layers before the last, [] for none; mlp: [128], "
-        "oregon-mlp: [100, 100], roy-mlp: [100], parashar-cnn: [2048, 512], "
-        "minixception: [64], alexnet: [4096, 4096], lenet: [120, 84]",
-    )
-    activation: Activation | None = Field(
-        None,
-        description="of the hidden layers; mlp: relu, oregon-mlp, lenet: tanh, roy-mlp: logistic",
-    )
-    output_activation: Literal["auto", "softmax", "identity", "tanh", "logistic", "relu"] = Field(
-        "auto",
-        description="auto: softmax with cross_entropy, what the named network has otherwise, "
-        "identity for mlp",
-    )
-    initializer: Literal[
-        "auto",
-        "glorot_uniform",
-        "glorot_normal",
-        "he_uniform",
-        "he_normal",
-        "pytorch",
-        "uniform_0_1",
-        "uniform_pm_half",
-    ] = Field(
-        "auto",
-        description="of the weights; auto: as the network's source, else he_normal before relu "
-        "and glorot_uniform elsewhere; "
-        "biases start at zero (pytorch, uniform_*: drawn as well)",
-    )
-    dropout: Rate | list[Rate] | None = Field(
-        None,
-        description="share of outputs set to zero while training, one for all places or a list; "
-        "mlp, oregon-mlp, roy-mlp: 0, after each hidden layer; "
-        "parashar-cnn: [0.25, 0.25, 0.25, 0.5], after each pooling and the first dense layer; "
-        "alexnet: 0.5, after each hidden dense layer",
-    )
-    width: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="alexnet: factor on the number of its filters and dense units"
-    )
-    depth: Positive | None = Field(
-        None, description="layers with weights; resnet: 6 n + 2 (20); vgg: 11, 13, 16 or 19 (16)"
-    )
-    shortcut: Literal["identity", "projection"] = Field(
-        "identity",
-        description="resnet, where a block changes the shape: every second pixel and channels of "
-        "zeros, or a 1x1 convolution",
-    )
-    batch_norm: Literal["synchronised", "local"] = Field(
-        "synchronised",
-        description="statistics of a batch over all ranks of the network, or of each rank's "
-        "rows, with fewer messages",
-    )
-    layers: list[LayerSettings] | None = Field(
-        None,
-        description="[[network.layers]], each with a kind and that kind's settings, when no name "
-        "is given",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _layers_are_a_name(cls, values: Any) -> Any:
-        """Take a list of layers for the network where no other is named."""
-        if isinstance(values, dict) and "layers" in values and "name" not in values:
-            return {**values, "name": "layers"}
-        return values
-
-    @model_validator(mode="after")
-    def _used(self) -> "NetworkSettings":
-        """Refuse settings that the named network does not have."""
-        if (self.name == "layers") != bool(self.layers):
-            raise ValueError(
-                f"network.name = '{self.name}' {'with' if self.layers else 'without'} "
-                "[[network.layers]]"
-                "|either the name of a network or a list of layers|remove one of the two"
-            )
-        for setting in ("hidden", "activation", "dropout", "width", "depth", "shortcut"):
-            given, default = getattr(self, setting), type(self).model_fields[setting].default
-            if given != default and self.name not in USERS[setting]:
-                raise ValueError(
-                    f"network.{setting} = {given!r} with network.name = '{self.name}'"
-                    f"|a network that has this setting: {', '.join(USERS[setting])}|remove it or "
-                    "choose another network"
-                )
-        return self
-
-
-PERCEPTRONS = ("mlp", "oregon-mlp", "roy-mlp")
-USERS = {  # the networks that have a setting
-    "hidden": (*PERCEPTRONS, "parashar-cnn", "minixception", "alexnet", "lenet"),
-    "activation": (*PERCEPTRONS, "lenet"),
-    "dropout": (*PERCEPTRONS, "parashar-cnn", "alexnet"),
-    "width": ("alexnet",),
-    "depth": ("resnet", "vgg"),
-    "shortcut": ("resnet",),
-}
 
 
 class Training(Section):

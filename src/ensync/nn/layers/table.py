@@ -1,10 +1,9 @@
-"""The kinds of layers that a job file may list, and layers from such a list."""
+"""How the kinds of layers that a job file may list are built."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from ensync.core.config.layers import DenseLayer, ParallelLayer, ResidualLayer, Section
-from ensync.core.config.schema import NetworkSettings
-from ensync.core.errors import EnsyncError
+from ensync.core.config.layers import DenseLayer, LayerSection, ParallelLayer, ResidualLayer
 from ensync.nn.layers.base import Layer
 from ensync.nn.layers.branches import Parallel, Residual
 from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
@@ -17,46 +16,53 @@ from ensync.nn.layers.response import LocalResponseNormalization
 from ensync.nn.layers.separable import SeparableConvolution
 from ensync.nn.sequential import Sequential
 
-CLASSES: dict[str, type[Layer]] = {  # kinds whose settings are the arguments of their class
-    "convolution": Convolution,
-    "depthwise": DepthwiseConvolution,
-    "separable": SeparableConvolution,
-    "max_pooling": MaxPooling,
-    "average_pooling": AveragePooling,
-    "global_average_pooling": GlobalAveragePooling,
-    "flatten": Flatten,
-    "batch_normalization": BatchNormalization,
-    "dropout": Dropout,
-    "local_response_normalization": LocalResponseNormalization,
+Builder = Callable[[Any, int], Layer]  # from the settings of a kind and the number of classes
+
+
+def plain(layer: type[Layer]) -> Builder:
+    """Return the builder of a kind whose settings are the arguments of its class."""
+
+    def build(settings: LayerSection, classes: int) -> Layer:
+        arguments = dict(settings)
+        del arguments["kind"]
+        return layer(**arguments)
+
+    return build
+
+
+def dense(settings: DenseLayer, classes: int) -> Layer:
+    """A layer without units has one for each class."""
+    return Dense(settings.units or classes, settings.activation)
+
+
+def residual(settings: ResidualLayer, classes: int) -> Layer:
+    """The layers of both ways."""
+    main, shortcut = (build_layers(way, classes) for way in (settings.layers, settings.shortcut))
+    return Residual(main, settings.activation, shortcut)
+
+
+def parallel(settings: ParallelLayer, classes: int) -> Layer:
+    """The layers of each branch."""
+    return Parallel([Sequential(build_layers(branch, classes)) for branch in settings.branches])
+
+
+LAYERS: dict[str, Builder] = {  # of each kind of core.config.layers.KINDS
+    "dense": dense,
+    "convolution": plain(Convolution),
+    "depthwise": plain(DepthwiseConvolution),
+    "separable": plain(SeparableConvolution),
+    "max_pooling": plain(MaxPooling),
+    "average_pooling": plain(AveragePooling),
+    "global_average_pooling": plain(GlobalAveragePooling),
+    "flatten": plain(Flatten),
+    "batch_normalization": plain(BatchNormalization),
+    "local_response_normalization": plain(LocalResponseNormalization),
+    "dropout": plain(Dropout),
+    "residual": residual,
+    "parallel": parallel,
 }
 
 
-def layers_of(settings: NetworkSettings, classes: int) -> list[Layer]:
-    """Return the layers under [[network.layers]]; a dense layer without units has one for each
-    class.
-    """
-    return compose(settings.layers or [], classes)
-
-
-def compose(listed: Sequence[Section], classes: int) -> list[Layer]:
-    """Return the layers of a list, those of residual and parallel branches within them."""
-    return [_layer(settings, classes) for settings in listed]
-
-
-def _layer(settings: Section, classes: int) -> Layer:
-    if isinstance(settings, DenseLayer):
-        return Dense(settings.units or classes, settings.activation)
-    if isinstance(settings, ResidualLayer):
-        main = compose(settings.layers, classes)
-        if not main or not isinstance(main[-1], BatchNormalization) or main[-1].relu:
-            raise EnsyncError(
-                "a residual layer that does not end in a batch normalisation",
-                "a batch_normalization without activation as the last of its layers, "
-                "which adds the inputs in passing",
-                "append one, and give the activation to the residual layer",
-            )
-        return Residual(main, settings.activation, compose(settings.shortcut, classes))
-    if isinstance(settings, ParallelLayer):
-        return Parallel([Sequential(compose(branch, classes)) for branch in settings.branches])
-    values = dict(settings)
-    return CLASSES[values.pop("kind")](**values)
+def build_layers(listed: Sequence[LayerSection], classes: int) -> list[Layer]:
+    """Return the layers of a list of settings."""
+    return [LAYERS[settings.kind](settings, classes) for settings in listed]

@@ -5,7 +5,7 @@ the sources, for 10 classes unless said.
 from collections.abc import Sequence
 from typing import cast
 
-from ensync.core.config.schema import NetworkSettings
+from ensync.core.config.network import NetworkSettings
 from ensync.core.errors import EnsyncError
 from ensync.kernels import separable
 from ensync.nn.layers.base import Layer, Shape
@@ -17,7 +17,7 @@ from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling, Subsampling
 from ensync.nn.layers.response import LocalResponseNormalization
 from ensync.nn.layers.separable import SeparableBlock, SeparableConvolution
-from ensync.nn.models.common import PLAIN, dropout, hidden, rates
+from ensync.nn.models.common import PLAIN, activation, depth, dropout, hidden, rates
 
 
 def parashar_cnn(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
@@ -27,12 +27,12 @@ def parashar_cnn(settings: NetworkSettings, shape: Shape, classes: int) -> list[
     The source gives no dropout rates; 0.25 after each pooling and 0.5 after the first dense layer
     are the usual ones.
     """
-    places = rates(settings, (0.25, 0.25, 0.25, 0.5))
+    places = rates(settings, 4)
     layers: list[Layer] = []
     for filters, count, rate in ((64, 2, places[0]), (128, 2, places[1]), (256, 3, places[2])):
         layers += [Convolution(filters, activation="relu") for _ in range(count)]
         layers += [BatchNormalization(), MaxPooling(2), *dropout(rate)]
-    dense = [Dense(width, "relu") for width in hidden(settings, 2048, 512)]
+    dense = [Dense(width, "relu") for width in hidden(settings)]
     return [*layers, Flatten(), *dense[:1], *dropout(places[3]), *dense[1:], Dense(classes)]
 
 
@@ -64,7 +64,7 @@ def minixception(settings: NetworkSettings, shape: Shape, classes: int) -> list[
         *layers,
         MaxPooling(3, 2, "same"),
         GlobalAveragePooling(),
-        *(Dense(width, "relu") for width in hidden(settings, 64)),
+        *(Dense(width, "relu") for width in hidden(settings)),
         Dense(classes),
     ]
 
@@ -87,8 +87,8 @@ def alexnet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer
     def wide(channels: int) -> int:
         return 2 * max(1, round(channels * settings.width / 2))
 
-    widths = hidden(settings, 4096, 4096)
-    drops = rates(settings, [0.5] * len(widths))
+    widths = hidden(settings)
+    drops = rates(settings, len(widths))
     layers: list[Layer] = [
         Convolution(wide(96), 11, 4, 2, activation="relu"),
         LocalResponseNormalization(),
@@ -111,7 +111,7 @@ def lenet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """LeNet-5 (LeCun et al. 1998) with full connections: 61,706 parameters on 28x28x1 (framed by
     zeros to 32x32), 62,006 on 32x32x3.
     """
-    f = settings.activation or "tanh"
+    f = activation(settings)
     layers: list[Layer] = [
         Convolution(6, 5, padding=2 if shape[0] < 32 else 0, activation=f),
         AveragePooling(2),
@@ -119,24 +119,24 @@ def lenet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
         AveragePooling(2),
         Flatten(),
     ]
-    return [*layers, *(Dense(width, f) for width in hidden(settings, 120, 84)), Dense(classes)]
+    return [*layers, *(Dense(width, f) for width in hidden(settings)), Dense(classes)]
 
 
 def resnet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """6 n + 2 layers for small images (He et al. 2016, section 4.2): 269,722 parameters for n =
     3 on 32x32x3, 272,474 with projections.
     """
-    depth = settings.depth or 20
-    if depth < 8 or depth % 6 != 2:
+    count = depth(settings)
+    if count < 8 or count % 6 != 2:
         raise EnsyncError(
-            f"network.depth = {depth} for a resnet",
+            f"network.depth = {count} for a resnet",
             "6 n + 2 layers: 8, 14, 20, 32, 44, 56, 110, ...",
             "change it",
         )
     layers: list[Layer] = [Convolution(16, use_bias=False), BatchNormalization("relu", **PLAIN)]
     before = 16
     for filters in (16, 32, 64):
-        for place in range(depth // 6):
+        for place in range(count // 6):
             stride = 2 if place == 0 and filters > 16 else 1
             main = [
                 Convolution(filters, 3, stride, 1, use_bias=False),
@@ -172,13 +172,13 @@ def vgg(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """Simonyan and Zisserman 2015 with batch normalisation and one dense layer, for small
     images: depth 16 has 14,728,266 parameters on 32x32x3.
     """
-    depth = settings.depth or 16
-    if depth not in VGG:
+    count = depth(settings)
+    if count not in VGG:
         raise EnsyncError(
-            f"network.depth = {depth} for a vgg", "one of " + ", ".join(map(str, VGG)), "change it"
+            f"network.depth = {count} for a vgg", "one of " + ", ".join(map(str, VGG)), "change it"
         )
     layers: list[Layer] = []
-    for block in VGG[depth]:
+    for block in VGG[count]:
         for filters in block:
             layers += [Convolution(filters), BatchNormalization("relu", **PLAIN)]
         layers.append(MaxPooling(2, padding="same"))

@@ -1,27 +1,22 @@
-"""The named networks: settings in, layers out."""
+"""The named networks of core.config.network, and the network of a job."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from ensync.core.config.schema import Job, NetworkSettings
+from ensync.core.config.network import NETWORKS, NetworkSettings
+from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.kernels.simd import bf16_missing
 from ensync.nn.layers.activations import Softmax
 from ensync.nn.layers.base import Layer, Shape
 from ensync.nn.layers.dense import Dense
-from ensync.nn.layers.table import layers_of
+from ensync.nn.layers.table import build_layers
 from ensync.nn.memory import Workspace
 from ensync.nn.models import convolutional, mlp
 from ensync.nn.network import Loss, Network, NetworkOptions
 
-
-def listed(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
-    """The layers of the job file."""
-    return layers_of(settings, classes)
-
-
-NETWORKS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
+BUILDERS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
     "mlp": mlp.mlp,
     "oregon-mlp": mlp.oregon_mlp,
     "roy-mlp": mlp.roy_mlp,
@@ -32,15 +27,6 @@ NETWORKS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
     "lenet": convolutional.lenet,
     "resnet": convolutional.resnet,
     "vgg": convolutional.vgg,
-    "layers": listed,
-}
-INITIALIZERS = {  # of the sources: Keras' and PyTorch's defaults, the papers'
-    "parashar-cnn": "glorot_uniform",
-    "minixception": "glorot_uniform",
-    "minixception-plain": "pytorch",
-    "lenet": "glorot_uniform",
-    "resnet": "he_normal",
-    "vgg": "he_normal",
 }
 
 
@@ -60,13 +46,14 @@ def build(
             "Intel Cooper Lake and since Sapphire Rapids)",
             "set training.precision = 'float32'",
         )
-    layers = NETWORKS[settings.name](settings, shape, classes)
+    initializer = settings.initializer
+    if settings.layers is not None:
+        layers = build_layers(settings.layers, classes)
+    else:
+        layers = BUILDERS[settings.name](settings, shape, classes)
+        if initializer == "auto":
+            initializer = NETWORKS[settings.name].initializer
     _finish(layers, job)
-    initializer = (
-        INITIALIZERS.get(settings.name, "auto")
-        if settings.initializer == "auto"
-        else settings.initializer
-    )
     network = Network(
         layers,
         shape,
