@@ -13,16 +13,10 @@ import numpy as np
 from harness import emit, environment
 from peaks import copy_bandwidth, multiply_add_peak, peaks, shortest
 
-from ensync.kernels import (
-    convolution,
-    depthwise,
-    normalization,
-    pooling,
-    response,
-    separable,
-    threads,
-)
-from ensync.kernels.activations import RELU
+from ensync.kernels import threads
+from ensync.kernels.convolution import conv2d, depthwise, separable
+from ensync.kernels.elementwise import normalization, pooling, response
+from ensync.kernels.elementwise.activations import RELU
 from ensync.nn.memory import empty
 
 ROWS, FLOAT = 32, np.dtype(np.float32)
@@ -52,7 +46,7 @@ def filled(*shape: int) -> np.ndarray:
 
 def convolution_passes(side: int, c: int, k: int, size: int) -> dict:
     """Return the passes of a convolution as functions without arguments."""
-    form = convolution.Convolution(
+    form = conv2d.Convolution(
         (side, side, c), (size, size), (side, side, k), 1, (size // 2, size // 2)
     )
     inputs, outputs, weights, bias = (
@@ -67,13 +61,11 @@ def convolution_passes(side: int, c: int, k: int, size: int) -> dict:
         filled(form.scratch_size(ROWS, FLOAT)),
     )
     return {
-        "forward": lambda: convolution.convolution_forward(
-            form, inputs, weights, bias, RELU, scratch, outputs
-        ),
-        "input gradient": lambda: convolution.convolution_input_gradient(
+        "forward": lambda: conv2d.forward(form, inputs, weights, bias, RELU, scratch, outputs),
+        "input gradient": lambda: conv2d.input_gradient(
             form, outputs, weights, zeros, scratch, slope
         ),
-        "weight gradient": lambda: convolution.convolution_weight_gradient(
+        "weight gradient": lambda: conv2d.weight_gradient(
             form, inputs, outputs, scratch, weights, bias
         ),
     }

@@ -15,7 +15,7 @@ from mpi4py import MPI
 from peaks import multiply_add_peak
 
 from ensync.kernels import threads
-from ensync.kernels.simd import bf16_missing
+from ensync.kernels.simd.host import bf16_missing
 
 TRIED = 3  # steps of each memory format, to find the faster one
 

@@ -9,8 +9,9 @@ import numpy as np
 from harness import emit, environment
 from peaks import multiply_add_peak, peaks, shortest
 
-from ensync.kernels import matmul, threads
-from ensync.kernels.activations import RELU
+from ensync.kernels import threads
+from ensync.kernels.dense import matmul
+from ensync.kernels.elementwise.activations import RELU
 
 SHAPES = [
     (32, 784, 100),

@@ -21,7 +21,7 @@ def environment() -> dict[str, object]:
     import importlib.metadata
     import platform
 
-    from ensync.kernels.simd import SIMD
+    from ensync.kernels.simd.host import SIMD
     from ensync.runs.launch import cpu_name
 
     versions = {"python": platform.python_version()}

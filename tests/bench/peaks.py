@@ -15,7 +15,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from ensync.kernels import threads
-from ensync.kernels.simd import INT64, SIMD, Vectors, lanes_of, pointer
+from ensync.kernels.simd.builder import INT64, Vectors
+from ensync.kernels.simd.host import SIMD, lanes_of
+from ensync.kernels.simd.intrinsics import pointer
 
 # Sums that neither wait for one another nor leave the registers.
 SUMS = {"avx512": 24, "avx2": 12, "neon": 24, "plain": 12}[SIMD]

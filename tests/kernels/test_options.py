@@ -7,6 +7,10 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 KERNELS = PROJECT / "src" / "ensync" / "kernels"
+MODULES = {
+    ".".join(path.relative_to(PROJECT / "src").with_suffix("").parts)
+    for path in KERNELS.rglob("*.py")
+}
 
 
 def is_compiled(node, name="njit"):
@@ -29,7 +33,7 @@ def names_used(path):
     ones, and attributes of imported modules.
     """
     tree, functions, modules = ast.parse(path.read_text()), {}, {}
-    if path.parent == KERNELS:
+    if KERNELS in path.parents:
         functions = {
             node.name: (path.stem, node.name)
             for node in tree.body
@@ -38,10 +42,11 @@ def names_used(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                if node.module == "ensync.kernels":
-                    modules[alias.asname or alias.name] = alias.name
-                elif (node.module or "").startswith("ensync.kernels."):
-                    functions[alias.asname or alias.name] = (node.module.split(".")[-1], alias.name)
+                name, module = alias.asname or alias.name, f"{node.module}.{alias.name}"
+                if module in MODULES:
+                    modules[name] = alias.name
+                elif node.module in MODULES:
+                    functions[name] = (node.module.split(".")[-1], alias.name)
     for node in plain_nodes(tree):
         if isinstance(node, ast.Name) and node.id in functions:
             yield functions[node.id]
@@ -56,7 +61,7 @@ def names_used(path):
 def test_python_calls_no_inner_function():
     inner = {
         (path.stem, node.name)
-        for path in KERNELS.glob("*.py")
+        for path in KERNELS.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if is_compiled(node, "INNER")
     }

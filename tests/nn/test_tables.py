@@ -6,7 +6,7 @@ import pytest
 
 from ensync.core.config.layers import KINDS, Activation
 from ensync.core.config.network import INITIALIZERS, NETWORKS
-from ensync.kernels.activations import ACTIVATIONS
+from ensync.kernels.elementwise.activations import ACTIVATIONS
 from ensync.nn import initializers
 from ensync.nn.layers.table import LAYERS, build_layers
 from ensync.nn.models.zoo import BUILDERS

@@ -8,7 +8,7 @@ import pytest
 from ensync.cli.describing import layer_table
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
-from ensync.kernels.simd import bf16_missing
+from ensync.kernels.simd.host import bf16_missing
 from ensync.nn.layers.base import Step, walk
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.separable import SeparableBlock

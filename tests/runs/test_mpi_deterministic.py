@@ -12,7 +12,7 @@ from runs.helpers import COMM, StopAt, common_digits, gathered, job_maker, resum
 
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
-from ensync.kernels.simd import bf16_missing
+from ensync.kernels.simd.host import bf16_missing
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone, on_root, split
 from ensync.runs import results, session, state

@@ -7,7 +7,7 @@ import tempfile
 
 import numpy as np
 
-from ensync.kernels import updates
+from ensync.kernels.optim import updates
 
 
 def threading_layer() -> str:

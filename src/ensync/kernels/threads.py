@@ -105,17 +105,22 @@ def cache_directory() -> Path:
 
 
 def shared_sources() -> list[Path]:
-    """Return the files of this package that others of its files import."""
-    files = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.py"))}
-    names_imported = (
-        r"^from ensync\.kernels(?:\.(\w+))? import (\([^)]*\)|.*)$"  # or over several lines
+    """Return the files of this package that others of its files import, sub-packages included."""
+    root = Path(__file__).parent
+    files = {
+        ".".join(path.relative_to(root).with_suffix("").parts): path
+        for path in sorted(root.rglob("*.py"))
+    }
+    imports = re.compile(  # of names in parentheses, which may take several lines, or of one line
+        r"^from ensync\.kernels(?:\.([\w.]+))? import (\([^)]*\)|.*)$", re.MULTILINE
     )
-    pattern = re.compile(names_imported, re.MULTILINE)
-    named = set()
+    imported = set()
     for path in files.values():
-        for module, names in pattern.findall(path.read_text()):
-            named.update([module] if module else re.findall(r"\w+", names))
-    return [files[name] for name in sorted(named & files.keys())]
+        for module, names in imports.findall(path.read_text()):
+            imported.add(module)
+            prefix = f"{module}." if module else ""
+            imported.update(prefix + name for name in re.findall(r"\w+", names))
+    return [files[name] for name in sorted(imported & files.keys())]
 
 
 def digest(*texts: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
-from ensync.kernels import activations, losses
+from ensync.kernels.elementwise import activations, losses
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ensync.core.config.schema import Optimizer as Settings
-from ensync.kernels import updates
+from ensync.kernels.optim import updates
 from ensync.nn.memory import zeros
 
 

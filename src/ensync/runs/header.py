@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from ensync.kernels.bf16_gain import bf16_gain
+from ensync.kernels.simd.bf16_gain import bf16_gain
 from ensync.mpi.world import mpi_description
 from ensync.nn.layers.base import walk
 from ensync.nn.layers.normalization import BatchNormalization

@@ -10,7 +10,7 @@ import numpy as np
 from ensync.core.activity import tick
 from ensync.core.config.schema import Augmentation
 from ensync.core.sharding import Window
-from ensync.kernels import augmentation, inputs
+from ensync.kernels.elementwise import augmentation, inputs
 
 BLOCK = Window(
     rows=1024, blocks=16

@@ -14,7 +14,8 @@ import numpy as np
 from ensync.core.config.schema import Augmentation, Job
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, block, epoch_order, global_span, key64, steps_per_epoch
-from ensync.kernels import online, updates
+from ensync.kernels.dense import online
+from ensync.kernels.optim import updates
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.nn.layers.base import Step
 from ensync.nn.layers.dense import Dense

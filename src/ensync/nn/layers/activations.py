@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensync.kernels import activations
+from ensync.kernels.elementwise import activations
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.memory import Workspace, empty
 

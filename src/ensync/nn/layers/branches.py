@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.kernels import convolution, normalization
-from ensync.kernels.activations import ACTIVATIONS
+from ensync.kernels.convolution import conv2d
+from ensync.kernels.elementwise import normalization
+from ensync.kernels.elementwise.activations import ACTIVATIONS
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.layers.composite import Composite
 from ensync.nn.memory import Workspace, empty
@@ -53,7 +54,7 @@ class Residual(Composite):
         self.sum = empty((0 if self.last.fuses_addition else rows, *self.shape), dtype)
         self.copy = empty((0 if self.last.keep_gradient else rows, *self.shape), dtype)
         points, channels = int(np.prod(self.shape[:-1])), self.shape[-1]
-        workspace.reserve(convolution.sums_size(rows * points, channels), dtype)
+        workspace.reserve(conv2d.sums_size(rows * points, channels), dtype)
         self.no_bias = np.zeros(channels, dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
@@ -66,7 +67,7 @@ class Residual(Composite):
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         if self.relu:
-            convolution.close_activation(
+            conv2d.close_activation(
                 ACTIVATIONS["relu"],
                 self.current,
                 gradient,

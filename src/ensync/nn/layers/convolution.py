@@ -3,8 +3,8 @@
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.kernels import convolution, depthwise
-from ensync.kernels.activations import ACTIVATIONS, IDENTITY, RELU
+from ensync.kernels.convolution import conv2d, depthwise
+from ensync.kernels.elementwise.activations import ACTIVATIONS, IDENTITY, RELU
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.layers.images import Padding, extent, image
 from ensync.nn.memory import Workspace, empty
@@ -45,7 +45,7 @@ class Convolution(Layer):
                 "change groups or filters",
             )
         (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
-        self.form = convolution.Convolution(
+        self.form = conv2d.Convolution(
             (h, w, c),
             (self.size, self.size),
             (oh, ow, self.filters),
@@ -78,7 +78,7 @@ class Convolution(Layer):
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         self.inputs, self.current = inputs, self.outputs[: len(inputs)]
-        convolution.convolution_forward(
+        conv2d.forward(
             self.form,
             inputs,
             self.weights,
@@ -92,18 +92,14 @@ class Convolution(Layer):
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         scratch = self.workspace.of(self.weights.dtype)
         if self.code or not self.form.is_product:
-            convolution.close_activation(
-                self.code, self.current, gradient, scratch, self.bias_gradient
-            )
-        convolution.convolution_weight_gradient(
+            conv2d.close_activation(self.code, self.current, gradient, scratch, self.bias_gradient)
+        conv2d.weight_gradient(
             self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient
         )
         if self.inputs_gradient is None:
             return None
         out = self.inputs_gradient[: len(gradient)]
-        convolution.convolution_input_gradient(
-            self.form, gradient, self.weights, self.zeros, scratch, out
-        )
+        conv2d.input_gradient(self.form, gradient, self.weights, self.zeros, scratch, out)
         return out
 
     def operations(self, shape: Shape) -> int:

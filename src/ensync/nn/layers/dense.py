@@ -4,7 +4,8 @@ from math import prod
 
 import numpy as np
 
-from ensync.kernels import activations, matmul
+from ensync.kernels.dense import matmul
+from ensync.kernels.elementwise import activations
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.memory import Workspace, empty
 

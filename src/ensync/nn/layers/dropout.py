@@ -4,7 +4,7 @@ from math import prod
 
 import numpy as np
 
-from ensync.kernels import activations
+from ensync.kernels.elementwise import activations
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.memory import Workspace, empty
 

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from ensync.kernels import normalization
+from ensync.kernels.elementwise import normalization
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.memory import Workspace, empty, zeros
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.kernels import pooling
+from ensync.kernels.elementwise import pooling
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.layers.images import Padding, extent, image
 from ensync.nn.memory import Workspace, empty, zeros

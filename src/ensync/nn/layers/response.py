@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensync.kernels import response
+from ensync.kernels.elementwise import response
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.memory import Workspace, empty
 

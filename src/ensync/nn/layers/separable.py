@@ -7,7 +7,8 @@ from typing import Unpack
 
 import numpy as np
 
-from ensync.kernels import normalization, separable
+from ensync.kernels.convolution import separable
+from ensync.kernels.elementwise import normalization
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.layers.composite import deal, numbered
 from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution

@@ -7,7 +7,7 @@ from typing import cast
 
 from ensync.core.config.network import NetworkSettings
 from ensync.core.errors import EnsyncError
-from ensync.kernels import separable
+from ensync.kernels.convolution import separable
 from ensync.nn.layers.base import Layer, Shape
 from ensync.nn.layers.branches import Residual
 from ensync.nn.layers.convolution import Convolution

@@ -7,7 +7,7 @@ import numpy as np
 from ensync.core.config.network import NETWORKS, NetworkSettings
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
-from ensync.kernels.simd import bf16_missing
+from ensync.kernels.simd.host import bf16_missing
 from ensync.nn.layers.activations import Softmax
 from ensync.nn.layers.base import Layer, Shape
 from ensync.nn.layers.dense import Dense

@@ -1,0 +1,1 @@
+"""Convolutions of images, channels last: direct, Winograd, grouped, depthwise, separable."""

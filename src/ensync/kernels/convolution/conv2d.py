@@ -1,0 +1,333 @@
+"""Convolution of images (n, h, w, c), channels last, with filters (kh, kw, c / groups, k): one
+entrance to three ways.
+
+    outputs[i, y, x, o] = f(bias[o] + sum over ky, kx, c of inputs[i, y * stride + ky - top, x *
+    stride + kx - left, c] * weights[ky, kx, c, o])
+
+1x1 filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each
+group) go by Winograd, all others directly. With groups, output channel o sees only the c / groups
+input channels of its own group. Images, outputs and their gradients may be bf16 (uint16) where
+`Convolution.takes_bf16`; filters and biases are float32 then.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from ensync.kernels.convolution import direct, grouped, strided, winograd
+from ensync.kernels.convolution.grouped import Groups
+from ensync.kernels.dense import matmul
+from ensync.kernels.elementwise.activations import IDENTITY, RELU, activate, activation_gradient
+from ensync.kernels.elementwise.normalization import CHUNK
+from ensync.kernels.options import KERNEL
+from ensync.kernels.simd.intrinsics import lanes, pointer
+from ensync.kernels.simd.memory import clear
+from ensync.kernels.simd.vectors import choose, greater, load, store, zeros
+
+BLOCK = 256  # rows of one partial sum of a bias gradient
+WINOGRAD_CHANNELS = 16  # of inputs and outputs, from which Winograd's transforms pay for themselves
+
+
+def sums_size(rows: int, c: int) -> int:
+    """Return the elements of scratch that `close_activation` needs for gradients of so many rows
+    of c channels.
+    """
+    return -(-rows // BLOCK) * c
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The sizes of a convolution: image (h, w, c), filter (kh, kw), outputs (oh, ow, k), stride,
+    padding (top, left) and groups.
+
+    bf16: None, or True for products of numbers rounded to bf16 where that is faster, with float32
+    sums.
+    """
+
+    image: tuple[int, int, int]
+    filter: tuple[int, int]
+    outputs: tuple[int, int, int]
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+    bf16: bool | None = None
+
+    @property
+    def weights_shape(self) -> tuple[int, int, int, int]:
+        """(kh, kw, c / groups, k)."""
+        return (*self.filter, self.image[2] // self.groups, self.outputs[2])
+
+    @property
+    def is_product(self) -> bool:
+        """Whether every output pixel depends on one input pixel, the same one for all filters."""
+        return (
+            self.filter == (1, 1)
+            and self.stride == 1
+            and self.groups == 1
+            and self.padding == (0, 0)
+        )
+
+    @property
+    def is_winograd(self) -> bool:
+        """Whether Winograd's algorithm applies and is faster."""
+        fits = self.filter == (3, 3) and self.stride == 1 and max(self.padding) <= 2
+        return fits and min(self.image[2], self.outputs[2]) // self.groups >= WINOGRAD_CHANNELS
+
+    @property
+    def winograd_groups(self) -> Groups:
+        """The groups of a Winograd convolution that has several."""
+        (h, w, c), (oh, ow, k) = self.image, self.outputs
+        return Groups(self.groups, c // self.groups, k // self.groups, h * w, oh * ow)
+
+    @property
+    def winograd_bf16(self) -> bool | None:
+        """Whether Winograd's products are in bf16, which wants whole vectors of channels."""
+        return (
+            self.bf16
+            if all(
+                channels // self.groups % 16 == 0 for channels in (self.image[2], self.outputs[2])
+            )
+            else None
+        )
+
+    @property
+    def takes_bf16(self) -> bool:
+        """Whether the arrays of images may be bf16."""
+        return bool(self.is_winograd and self.winograd_bf16)
+
+    def scratch_size(self, rows: int, dtype: np.dtype) -> int:
+        """Elements of the scratch that the kernels below need for up to `rows` images, on up to
+        all threads of this process.
+        """
+        itemsize, pixels = np.dtype(dtype).itemsize, self.outputs[0] * self.outputs[1]
+        sums = sums_size(rows * pixels, self.outputs[2])
+        if self.is_product:
+            return max(sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2]))
+        threads = numba.config.NUMBA_NUM_THREADS
+        if self.is_winograd:
+            if self.groups > 1:
+                return max(sums, self.winograd_groups.scratch_size(rows, threads, itemsize))
+            return max(
+                sums, winograd.scratch_size(self.image[2], self.outputs[2], threads, itemsize)
+            )
+        packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
+        weights = direct.PARTS * int(np.prod(self.weights_shape))
+        spread = (
+            sum(strided.sizes(self.image, self.weights_shape, self.stride, rows))
+            if self.stride > 1
+            else 0
+        )
+        return max(
+            sums,
+            spread
+            + max(packed, weights)
+            + threads * direct.frame_size(self.image, self.filter, self.outputs, self.stride),
+        )
+
+
+def _winograd(
+    form: Convolution,
+    inputs: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    padding: tuple[int, int],
+    floor: np.floating,
+    turned: bool,
+    scratch: np.ndarray,
+    outputs: np.ndarray,
+) -> None:
+    if form.groups == 1:
+        winograd.convolve(
+            inputs, weights, bias, padding, floor, turned, scratch, outputs, form.winograd_bf16
+        )
+    else:
+        grouped.convolve(
+            form.winograd_groups,
+            inputs,
+            weights,
+            bias,
+            padding,
+            floor,
+            turned,
+            scratch,
+            outputs,
+            form.winograd_bf16,
+        )
+
+
+def forward(
+    form: Convolution,
+    inputs: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    code: int,
+    scratch: np.ndarray,
+    outputs: np.ndarray,
+) -> None:
+    """Write f(convolution + bias), f the activation `code`, of inputs (n, h, w, c) to outputs (n,
+    oh, ow, k).
+
+    weights (kh, kw, c / groups, k), bias (k), scratch of form.scratch_size(n, dtype) elements;
+    C-contiguous, of one type (but see above). n may be 0.
+    """
+    floor = weights.dtype.type(0 if code == RELU else -np.inf)
+    if len(inputs) == 0:
+        return
+    if form.is_product:
+        c, k = weights.shape[2:]
+        matmul.dense_forward(
+            inputs.reshape(-1, c), weights[0, 0], bias, code, outputs.reshape(-1, k), scratch
+        )
+        return
+    if form.is_winograd:
+        _winograd(form, inputs, weights, bias, form.padding, floor, False, scratch, outputs)
+    else:
+        direct.pack_filters(weights, form.groups, False, scratch)
+        filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
+        direct.correlate(
+            inputs,
+            filters,
+            form.filter,
+            bias,
+            form.stride,
+            form.padding,
+            form.groups,
+            floor,
+            scratch,
+            outputs,
+        )
+    if code not in (IDENTITY, RELU):
+        activate(code, outputs.reshape(len(outputs), -1))
+
+
+def input_gradient(
+    form: Convolution,
+    gradient: np.ndarray,
+    weights: np.ndarray,
+    zero_bias: np.ndarray,
+    scratch: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write the gradient of the inputs to out (n, h, w, c), given that of the outputs without
+    activation (n, oh, ow, k).
+
+    zero_bias: (c) zeros. The scratch is used anew.
+    """
+    if len(gradient) == 0:
+        return
+    if form.is_product:
+        c, k = weights.shape[2:]
+        matmul.dense_input_gradient(
+            gradient.reshape(-1, k), weights[0, 0], out.reshape(-1, c), scratch
+        )
+        return
+    padding = (form.filter[0] - 1 - form.padding[0], form.filter[1] - 1 - form.padding[1])
+    floor = weights.dtype.type(-np.inf)
+    if form.is_winograd:
+        _winograd(form, gradient, weights, zero_bias, padding, floor, True, scratch, out)
+    elif form.stride > 1:
+        strided.input_gradient(
+            gradient, weights, zero_bias, form.stride, padding, form.groups, scratch, out
+        )
+    else:
+        direct.pack_filters(weights, form.groups, True, scratch)
+        filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
+        direct.correlate(
+            gradient, filters, form.filter, zero_bias, 1, padding, form.groups, floor, scratch, out
+        )
+
+
+def weight_gradient(
+    form: Convolution,
+    inputs: np.ndarray,
+    gradient: np.ndarray,
+    scratch: np.ndarray,
+    weights_gradient: np.ndarray,
+    bias_gradient: np.ndarray,
+) -> None:
+    """Write the gradients of the weights (kh, kw, c / groups, k) and, for 1x1 filters too, of the
+    bias (k), given the outputs' (n, oh, ow, k).
+
+    The bias gradient of other filters is written by `close_activation`, in the same pass as the
+    activation's slope.
+    """
+    if len(inputs) == 0:
+        weights_gradient[:] = 0
+    elif form.is_product:
+        c, k = weights_gradient.shape[2:]
+        matmul.dense_weight_gradient(
+            inputs.reshape(-1, c),
+            gradient.reshape(-1, k),
+            weights_gradient[0, 0],
+            bias_gradient,
+            scratch,
+        )
+    elif form.is_winograd:
+        if form.groups == 1:
+            winograd.weight_gradient(
+                inputs, gradient, form.padding, scratch, weights_gradient, form.winograd_bf16
+            )
+        else:
+            grouped.weight_gradient(
+                form.winograd_groups,
+                inputs,
+                gradient,
+                form.padding,
+                scratch,
+                weights_gradient,
+                form.winograd_bf16,
+            )
+    else:
+        direct.filter_gradient(
+            inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient
+        )
+
+
+@njit(parallel=True, **KERNEL)
+def _close(outputs, gradient, is_relu, partial, bias_gradient):
+    c = bias_gradient.size
+    rows = gradient.size // c
+    count = (rows + BLOCK - 1) // BLOCK
+    for block in prange(count):
+        g_at, y_at, sums, end = (
+            pointer(gradient, 0),
+            pointer(outputs, 0),
+            pointer(partial, block * c),
+            min(rows, (block + 1) * BLOCK),
+        )
+        nothing, full = zeros(g_at), lanes(gradient)
+        clear(sums, c)
+        for first in range(block * BLOCK, end, CHUNK):
+            for j in range(0, c, full):
+                lane_count = min(full, c - j)
+                total = load(sums, j, lane_count)
+                for at in range(first * c + j, min(end, first + CHUNK) * c, c):
+                    g = load(g_at, at, lane_count)
+                    if is_relu:
+                        g = choose(greater(load(y_at, at, lane_count), nothing), g, nothing)
+                        store(g_at, at, g, lane_count)
+                    total = total + g
+                store(sums, j, total, lane_count)
+    bias_gradient[:] = 0
+    for block in range(count):
+        for j in range(c):
+            bias_gradient[j] += partial[block * c + j]
+
+
+def close_activation(
+    code: int,
+    outputs: np.ndarray,
+    gradient: np.ndarray,
+    scratch: np.ndarray,
+    bias_gradient: np.ndarray,
+) -> None:
+    """Multiply gradient by f'(.) as a function of the outputs, both (n, oh, ow, k), in place,
+    and write its sums to bias_gradient (k).
+    """
+    if code not in (IDENTITY, RELU):
+        activation_gradient(
+            code, outputs.reshape(-1, outputs.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        )
+    _close(outputs, gradient, code == RELU, scratch, bias_gradient)

@@ -1,0 +1,1 @@
+"""Matrix products of dense layers, and training on one sample a step."""

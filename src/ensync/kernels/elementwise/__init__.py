@@ -1,0 +1,1 @@
+"""Passes over arrays without products: activations, losses, normalisation, pooling, inputs."""

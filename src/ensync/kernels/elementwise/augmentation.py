@@ -1,0 +1,167 @@
+"""Images changed at random on their way into a training batch, each by a function of a key and its
+number in the dataset.
+
+The way from an output pixel back to the source, as Keras' ImageDataGenerator goes: mirror, shift by
+whole pixels within a frame of zeros (crop), shift by any distance, turn about the centre, and read
+between four pixels, the edge's beyond the edge.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from ensync.kernels.elementwise.activations import mix32, row_words
+from ensync.kernels.options import INNER, KERNEL
+
+FLIP, CROP_Y, CROP_X, SHIFT_Y, SHIFT_X, SINE, COSINE, TOP, BOTTOM, LEFT, RIGHT = range(
+    11
+)  # columns of a table of changes
+COLUMNS = 11
+SMALL, LARGE, FLAT = (
+    0.02,
+    1 / 3,
+    0.3,
+)  # random erasing: least and largest share of the area, least ratio of the sides
+
+
+@njit(**INNER)
+def _uniform(low, high, number):
+    """Return a number in [0, 1) that depends on two words and its own number (0 to 2^32 - 1)
+    only.
+    """
+    return mix32(np.uint32(mix32(np.uint32(np.uint32(number) ^ low)) ^ high)) / 4294967296.0
+
+
+@njit(**INNER)
+def _rectangle(low, high, height, width, cutout, erasing, change):
+    """Choose the rectangle that is blanked: a square about any pixel (DeVries and Taylor 2017),
+    or one of any shape (Zhong et al. 2017).
+    """
+    a, b, c, d = (
+        _uniform(low, high, 6),
+        _uniform(low, high, 7),
+        _uniform(low, high, 8),
+        _uniform(low, high, 9),
+    )
+    if cutout:
+        change[TOP], change[LEFT] = (
+            math.floor(a * height) - cutout // 2,
+            math.floor(b * width) - cutout // 2,
+        )
+        change[BOTTOM], change[RIGHT] = change[TOP] + cutout, change[LEFT] + cutout
+    elif _uniform(low, high, 10) < erasing:
+        area, ratio = (
+            (SMALL + c * (LARGE - SMALL)) * height * width,
+            math.exp((2 * d - 1) * math.log(FLAT)),
+        )
+        tall, wide = (
+            min(height, round(math.sqrt(area * ratio))),
+            min(width, round(math.sqrt(area / ratio))),
+        )
+        change[TOP], change[LEFT] = (
+            math.floor(a * (height - tall + 1)),
+            math.floor(b * (width - wide + 1)),
+        )
+        change[BOTTOM], change[RIGHT] = change[TOP] + tall, change[LEFT] + wide
+
+
+@njit(**KERNEL)
+def draw_changes(
+    rows: np.ndarray,
+    key: int,
+    height: int,
+    width: int,
+    flip: bool,
+    crop: int,
+    shift: float,
+    rotation: float,
+    cutout: int,
+    erasing: float,
+    changes: np.ndarray,
+) -> None:
+    """Write one line of `changes` (n, COLUMNS), float64, for each dataset row int64 (n,).
+
+    flip: mirrored or not, evenly; crop: up to so many pixels each way; shift: up to this share of
+    height and width; rotation: up to so many degrees; cutout: side of the square that is blanked;
+    erasing: share of images with a rectangle blanked instead.
+    """
+    for i in range(rows.size):
+        low, high = row_words(key, rows[i])
+        change = changes[i]
+        change[:] = 0
+        change[FLIP] = flip and _uniform(low, high, 0) < 0.5
+        change[CROP_Y] = math.floor(_uniform(low, high, 1) * (2 * crop + 1)) - crop
+        change[CROP_X] = math.floor(_uniform(low, high, 2) * (2 * crop + 1)) - crop
+        change[SHIFT_Y] = (2 * _uniform(low, high, 3) - 1) * shift * height
+        change[SHIFT_X] = (2 * _uniform(low, high, 4) - 1) * shift * width
+        angle = (2 * _uniform(low, high, 5) - 1) * rotation * math.pi / 180
+        change[SINE], change[COSINE] = math.sin(angle), math.cos(angle)
+        _rectangle(low, high, height, width, cutout, erasing, change)
+
+
+@njit(**INNER)
+def _read(pixels, y, x, channel, height, width, channels):
+    """Return the value between four pixels of an image (height * width * channels), the edge's
+    beyond the edge.
+    """
+    y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+    top, left = int(y), int(x)
+    down, right = y - top, x - left
+    below, beside = (width * channels if down else 0), (channels if right else 0)
+    at = (top * width + left) * channels + channel
+    upper = pixels[at] + right * (float(pixels[at + beside]) - pixels[at])
+    lower = pixels[at + below] + right * (float(pixels[at + below + beside]) - pixels[at + below])
+    return upper + down * (lower - upper)
+
+
+@njit(**INNER)
+def _change_image(pixels, change, mean, inverse_std, height, width, channels, out):
+    middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+    zero, period = out.dtype.type(0), mean.size
+    for y in range(height):
+        for x in range(width):
+            at = (y * width + x) * channels
+            if change[TOP] <= y < change[BOTTOM] and change[LEFT] <= x < change[RIGHT]:
+                out[at : at + channels] = zero
+                continue
+            from_y, from_x = (
+                y + change[CROP_Y],
+                (width - 1 - x if change[FLIP] else x) + change[CROP_X],
+            )
+            inside = 0 <= from_y < height and 0 <= from_x < width
+            down, right = from_y - middle_y + change[SHIFT_Y], from_x - middle_x + change[SHIFT_X]
+            source_y = change[COSINE] * down - change[SINE] * right + middle_y
+            source_x = change[SINE] * down + change[COSINE] * right + middle_x
+            for channel in range(channels):
+                value = (
+                    _read(pixels, source_y, source_x, channel, height, width, channels)
+                    if inside
+                    else 0.0
+                )
+                out[at + channel] = (value - mean[channel % period]) * inverse_std[channel % period]
+
+
+@njit(parallel=True, **KERNEL)
+def gather_change(
+    images: np.ndarray,
+    places: np.ndarray,
+    changes: np.ndarray,
+    mean: np.ndarray,
+    inverse_std: np.ndarray,
+    height: int,
+    width: int,
+    channels: int,
+    out: np.ndarray,
+) -> None:
+    """Write out[i] = (changed images[places[i]] - mean) * inverse_std; blanked pixels become 0, the
+    mean.
+
+    images (N, features) uint8, features = height * width * channels; places (n,) int64, unchecked;
+    changes (n, COLUMNS) of `draw_changes`; mean, inverse_std as in `inputs.gather_normalize`; out
+    (n, features).
+    """
+    for i in prange(places.size):
+        _change_image(
+            images[places[i]], changes[i], mean, inverse_std, height, width, channels, out[i]
+        )

@@ -1,0 +1,142 @@
+"""Changed images against SciPy's interpolation, and the draws behind them."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import map_coordinates
+
+from ensync.kernels.elementwise import augmentation as kernels
+from ensync.kernels.threads import get_threads, set_threads
+
+HEIGHT, WIDTH, CHANNELS = 9, 7, 3
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, HEIGHT * WIDTH * CHANNELS), dtype=np.uint8)
+MEAN, INVERSE = np.array([100.0, 120.0, 90.0]), np.array([1 / 50, 1 / 60, 1 / 70])
+ROWS = np.array([3, 0, 19, 7, 7, 11, 2, 5])
+CASES = [
+    {"flip": True},
+    {"crop": 3},
+    {"shift": 0.4},
+    {"rotation": 50.0},
+    {"cutout": 4},
+    {"erasing": 0.9},
+    {"flip": True, "crop": 2, "shift": 0.2, "rotation": 20.0, "erasing": 0.5},
+]
+
+
+def draw(rows=ROWS, key=12345, **settings):
+    chosen = {
+        "flip": False,
+        "crop": 0,
+        "shift": 0.0,
+        "rotation": 0.0,
+        "cutout": 0,
+        "erasing": 0.0,
+    } | settings
+    changes = np.empty((len(rows), kernels.COLUMNS))
+    kernels.draw_changes(rows, np.uint64(key), HEIGHT, WIDTH, *chosen.values(), changes)
+    return changes
+
+
+def change(changes, places=ROWS, dtype=np.float64):
+    out = np.empty((len(places), IMAGES.shape[1]), dtype)
+    kernels.gather_change(
+        IMAGES,
+        places,
+        changes,
+        MEAN.astype(dtype),
+        INVERSE.astype(dtype),
+        HEIGHT,
+        WIDTH,
+        CHANNELS,
+        out,
+    )
+    return out
+
+
+def naive(pixels, line):
+    """One image by the formula, with SciPy's reading between pixels."""
+    flip, oy, ox, dy, dx, sine, cosine, top, bottom, left, right = line
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
+    x = WIDTH - 1 - x if flip else x
+    y, x = y + oy, x + ox
+    outside = (y < 0) | (y >= HEIGHT) | (x < 0) | (x >= WIDTH)
+    centre = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])[:, None, None]
+    turned = (
+        np.tensordot(
+            np.array([[cosine, -sine], [sine, cosine]]), np.stack([y + dy, x + dx]) - centre, 1
+        )
+        + centre
+    )
+    image = pixels.reshape(HEIGHT, WIDTH, CHANNELS).astype(float)
+    read = np.stack(
+        [map_coordinates(image[..., c], turned, order=1, mode="nearest") for c in range(CHANNELS)],
+        -1,
+    )
+    read[outside] = 0
+    result = (read - MEAN) * INVERSE
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    result[(rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)] = 0
+    return result.ravel()
+
+
+@pytest.mark.parametrize("settings", CASES, ids=lambda s: "-".join(s))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_images_equal_scipys(settings, dtype):
+    changes = draw(**settings)
+    expected = np.stack([naive(IMAGES[row], line) for row, line in zip(ROWS, changes, strict=True)])
+    np.testing.assert_allclose(
+        change(changes, dtype=dtype),
+        expected,
+        rtol=1e-5 if dtype == np.float32 else 1e-11,
+        atol=1e-5 if dtype == np.float32 else 1e-11,
+    )
+
+
+def test_nothing_changed_is_the_image():
+    np.testing.assert_allclose(
+        change(draw()),
+        (IMAGES[ROWS].reshape(8, -1, 3) - MEAN).reshape(8, -1) * np.tile(INVERSE, HEIGHT * WIDTH),
+        rtol=1e-12,
+    )
+
+
+def test_changes_belong_to_key_and_row():
+    whole = draw(**CASES[-1])
+    assert np.array_equal(whole[3], whole[4]) and not np.array_equal(whole[0], whole[1])
+    assert np.array_equal(draw(ROWS[2:4], **CASES[-1]), whole[2:4])
+    assert not np.array_equal(draw(key=12346, **CASES[-1]), whole)
+
+
+def test_changes_keep_their_limits_and_fill_them():
+    many = draw(np.arange(4000), flip=True, crop=2, shift=0.25, rotation=30.0, erasing=0.25)
+    assert 0.47 < many[:, kernels.FLIP].mean() < 0.53
+    assert set(many[:, kernels.CROP_Y]) == set(range(-2, 3)) == set(many[:, kernels.CROP_X])
+    for column, limit in (
+        (kernels.SHIFT_Y, HEIGHT / 4),
+        (kernels.SHIFT_X, WIDTH / 4),
+        (kernels.SINE, 0.5),
+    ):
+        assert (
+            0.99 * limit < np.abs(many[:, column]).max() <= limit
+            and abs(many[:, column].mean()) < 0.05 * limit
+        )
+    erased = many[:, kernels.BOTTOM] > 0
+    areas = (
+        (many[:, kernels.BOTTOM] - many[:, kernels.TOP])
+        * (many[:, kernels.RIGHT] - many[:, kernels.LEFT])
+    )[erased] / (HEIGHT * WIDTH)
+    assert 0.22 < erased.mean() < 0.28 and areas.min() >= 0 and 0.3 < areas.max() <= 0.5
+    assert (
+        many[:, kernels.TOP].min() >= 0
+        and many[:, kernels.BOTTOM].max() == HEIGHT
+        and many[:, kernels.RIGHT].max() == WIDTH
+    )
+
+
+def test_threads_do_not_matter():
+    before, changes = get_threads(), draw(**CASES[-1])
+    found = []
+    for threads in (1, before):
+        set_threads(threads)
+        found.append(change(changes))
+    set_threads(before)
+    assert np.array_equal(*found)
