@@ -9,6 +9,7 @@ import gzip
 import io
 import resource
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from ensync.storage.sources.cifar import read_cifar10
 from ensync.storage.sources.csv import read_csv
 from ensync.storage.sources.decoding import Recipe, decode
 from ensync.storage.sources.idx import read_idx
+from ensync.storage.sources.npz import read_npz
 from ensync.storage.sources.picture_rows import Pictures
 from ensync.storage.sources.source import Source
 from ensync.storage.writing import write_dataset
@@ -66,6 +68,46 @@ def test_csv(tmp_path, bad_rows):
         read_csv(tmp_path / "table.csv", bad_rows)
 
     check(try_all((tmp_path / "table.csv").read_bytes(), USUAL, read))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(tmp_path, save):
+    images = pictures(12, 6, 6, 3)
+    save(
+        tmp_path / "a.npz",
+        x_train=images,
+        y_train=np.arange(12) % 3,
+        X_test=images[:6],
+        y_test=[0, 1, 2] * 2,
+    )
+    save(tmp_path / "b.npz", images=images[..., 0], labels=np.eye(3)[np.arange(12) % 3])
+
+    def read(data):
+        (tmp_path / "damaged.npz").write_bytes(data)
+        read_npz(tmp_path / "damaged.npz")
+
+    for name in ("a.npz", "b.npz"):
+        check(try_all((tmp_path / name).read_bytes(), USUAL, read))
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train"])
+def test_arrays_in_npz(tmp_path, name):
+    """Damage that the checksums of the archive do not tell."""
+    arrays = {"x_train": pictures(12, 6, 6, 3), "y_train": np.eye(3)[np.arange(12) % 3]}
+    whole = {}
+    for key, array in arrays.items():
+        np.save(out := io.BytesIO(), array)
+        whole[key] = out.getvalue()
+
+    def read(data):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            for key, content in (whole | {name: data}).items():
+                archive.writestr(f"{key}.npy", content)
+        read_npz(tmp_path / "a.npz")
+
+    check(try_all(whole[name], USUAL, read))
+    head = whole[name].index(b"\n") + 1
+    check(try_all(whole[name][:head], USUAL, lambda data: read(data + whole[name][head:])))
 
 
 @pytest.mark.parametrize("write", [cifar_binary, cifar_pickle])

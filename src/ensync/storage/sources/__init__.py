@@ -78,6 +78,13 @@ def _images(request: PrepareRequest, progress: Progress) -> "Source":
     )
 
 
+def _npz(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.decoding import recipe
+    from ensync.storage.sources.npz import read_npz
+
+    return read_npz(request.path(), recipe(values=request.values).values)
+
+
 _PUBLISHED = ("from", "download")
 SOURCES = {
     spec.name: spec
@@ -139,6 +146,13 @@ SOURCES = {
                 "range",
             ),
             read=_images,
+        ),
+        SourceSpec(
+            name="npz",
+            content="your arrays: NumPy's x_train, y_train, x_test, y_test and their likes",
+            files="FILE.npz, also as Keras and MedMNIST publish them",
+            options=("from", "range"),
+            read=_npz,
         ),
     )
 }
