@@ -15,11 +15,7 @@ def compiled(rows, vectors, form):
     def run(a, b, c, bias, strides, counts, flags, floor):
         outer, inner, row_count, group, column_count = counts
         a_outer, a_row, a_group, a_inner, b_outer, b_inner, c_row = strides
-        kernel(
-            pointer(a, 0),
-            pointer(b, 0),
-            pointer(c, 0),
-            pointer(bias, 0),
+        geometry = tiles.TileGeometry(
             outer,
             inner,
             a_outer,
@@ -34,8 +30,8 @@ def compiled(rows, vectors, form):
             column_count,
             flags[0],
             flags[1],
-            floor,
         )
+        kernel(pointer(a, 0), pointer(b, 0), pointer(c, 0), pointer(bias, 0), geometry, floor)
 
     return run
 

@@ -1,12 +1,14 @@
-"""Convolution of any filter size, stride and number of groups, straight on the register tile.
+"""Convolution of any filter size, stride and number of groups, by the register tile.
 
 An image is copied into a thread's scratch with its border of zeros; then a tile's rows are
 neighbouring output pixels, whose inputs lie stride * channels apart, and the sum runs over filter
 lines and, in one stretch, over the columns and channels of a line. The input gradient is the
-convolution of the gradient with the turned and transposed filter (at a stride:
-strided.py). The filter's gradient sums over the pixels of an image; PARTS runs of
-images have a sum each, added in their order.
+convolution of the gradient with the turned and transposed filter (at a stride: strided.py). The
+filter's gradient sums over the pixels of an image; PARTS runs of images have a sum each, added in
+their order.
 """
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -16,7 +18,7 @@ from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import SIMD, lanes_of
 from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.panels import ROWS, VECTORS
-from ensync.kernels.simd.tiles import tile
+from ensync.kernels.simd.tiles import TileGeometry, tile
 from ensync.kernels.simd.vectors import advance, load, store, zeros
 
 # Rows of tiles for lines that ROWS cut badly, and of tiles of one vector: enough sums to hide the
@@ -36,6 +38,25 @@ PARTS = 8
 def panel_width(columns, full):
     """Columns of a panel: one vector where it holds all."""
     return full if columns <= full else VECTORS * full
+
+
+class Geometry(NamedTuple):
+    """Sizes of a convolution of one framed image.
+
+    kh, kw: of the filter. c: channels of the image; inputs: of one group. columns: pixels of a line
+    of the frame. oh, ow, outputs: of the outputs. width: columns of a panel of filters.
+    """
+
+    kh: int
+    kw: int
+    c: int
+    inputs: int
+    stride: int
+    columns: int
+    oh: int
+    ow: int
+    outputs: int
+    width: int
 
 
 @njit(**INNER)
@@ -64,182 +85,63 @@ def _frame(source, size, target, frame):
 
 
 @njit(**INNER)
-def _line_tiles(framed, filters, bias, floor, target, layout, columns, y, column, count):
+def _line_tiles(framed, filters, bias, floor, target, geometry, y, column, count):
     """Compute the output pixels of line y (of several lines where they are short) for one panel
-    of columns.
+    of `count` columns from `column` on. Return how many lines.
     """
-    kh, kw, c, inputs, stride, frame_columns, oh, ow, outputs, width = layout
-    tall, low = (NARROW_ROWS, SHORT_NARROW_ROWS) if width == lanes(target) else (ROWS, SHORT_ROWS)
-    short = (ow + tall - 1) // tall * tall > (ow + low - 1) // low * low
+    g, narrow = geometry, geometry.width == lanes(target)
+    tall, low = (NARROW_ROWS, SHORT_NARROW_ROWS) if narrow else (ROWS, SHORT_ROWS)
+    short = (g.ow + tall - 1) // tall * tall > (g.ow + low - 1) // low * low
     rows = low if short else tall
-    lines = max(1, rows // ow)
-    for x in range(0, ow, rows):
-        pixels = min(rows, ow - x) if ow > rows else min(lines, oh - y) * ow
-        group = rows if ow > rows else ow
-        a = advance(framed, (y * stride * frame_columns + x * stride) * c)
-        to = advance(target, (y * ow + x) * outputs + column)
-        if inputs == c:
+    lines = max(1, rows // g.ow)
+    whole_lines = g.inputs == g.c  # of a filter: its columns and channels are one sum
+    for x in range(0, g.ow, rows):
+        pixels = min(rows, g.ow - x) if g.ow > rows else min(lines, g.oh - y) * g.ow
+        a = advance(framed, (y * g.stride * g.columns + x * g.stride) * g.c)
+        to = advance(target, (y * g.ow + x) * g.outputs + column)
+        for ky in range(1 if whole_lines else g.kh):
+            last = whole_lines or ky == g.kh - 1
+            size = TileGeometry(
+                outer=g.kh if whole_lines else g.kw,
+                inner=g.kw * g.c if whole_lines else g.inputs,
+                a_outer=g.columns * g.c if whole_lines else g.c,
+                a_row=g.stride * g.c,
+                a_group=g.stride * g.columns * g.c,
+                a_inner=1,
+                b_outer=(g.kw * g.c if whole_lines else g.inputs) * g.width,
+                b_inner=g.width,
+                c_row=g.outputs,
+                row_count=pixels,
+                group=rows if g.ow > rows else g.ow,
+                column_count=count,
+                has_bias=ky == 0,
+                accumulate=ky > 0,
+            )
             _tile(
-                short,
-                width,
-                a,
-                filters,
+                advance(a, ky * g.columns * g.c),
+                advance(filters, ky * g.kw * g.inputs * g.width),
                 to,
                 bias,
-                kh,
-                kw * c,
-                frame_columns * c,
-                stride * c,
-                stride * frame_columns * c,
-                kw * c * width,
-                width,
-                outputs,
-                pixels,
-                group,
-                count,
-                1,
-                0,
-                floor,
+                size,
+                floor if last else -np.inf,
+                narrow,
+                short,
             )
-        else:
-            for ky in range(kh):
-                _tile(
-                    short,
-                    width,
-                    advance(a, ky * frame_columns * c),
-                    advance(filters, ky * kw * inputs * width),
-                    to,
-                    bias,
-                    kw,
-                    inputs,
-                    c,
-                    stride * c,
-                    stride * frame_columns * c,
-                    inputs * width,
-                    width,
-                    outputs,
-                    pixels,
-                    group,
-                    count,
-                    int(ky == 0),
-                    int(ky > 0),
-                    floor if ky == kh - 1 else -np.inf,
-                )
     return lines
 
 
 @njit(forceinline=True, **INNER)
-def _tile(
-    short,
-    width,
-    a,
-    b,
-    to,
-    bias,
-    outer,
-    inner,
-    a_outer,
-    a_row,
-    a_group,
-    b_outer,
-    b_inner,
-    c_row,
-    rows,
-    group,
-    count,
-    has_bias,
-    add,
-    floor,
-):
-    if width == lanes(a):
+def _tile(a, b, to, bias, size, floor, narrow, short):
+    """Compute a tile with the kernel of its rows and columns."""
+    if narrow:
         if short:
-            SHORT_NARROW_TILE(
-                a,
-                b,
-                to,
-                bias,
-                outer,
-                inner,
-                a_outer,
-                a_row,
-                a_group,
-                1,
-                b_outer,
-                b_inner,
-                c_row,
-                rows,
-                group,
-                count,
-                has_bias,
-                add,
-                floor,
-            )
+            SHORT_NARROW_TILE(a, b, to, bias, size, floor)
         else:
-            NARROW_TILE(
-                a,
-                b,
-                to,
-                bias,
-                outer,
-                inner,
-                a_outer,
-                a_row,
-                a_group,
-                1,
-                b_outer,
-                b_inner,
-                c_row,
-                rows,
-                group,
-                count,
-                has_bias,
-                add,
-                floor,
-            )
+            NARROW_TILE(a, b, to, bias, size, floor)
     elif short:
-        SHORT_TILE(
-            a,
-            b,
-            to,
-            bias,
-            outer,
-            inner,
-            a_outer,
-            a_row,
-            a_group,
-            1,
-            b_outer,
-            b_inner,
-            c_row,
-            rows,
-            group,
-            count,
-            has_bias,
-            add,
-            floor,
-        )
+        SHORT_TILE(a, b, to, bias, size, floor)
     else:
-        TILE(
-            a,
-            b,
-            to,
-            bias,
-            outer,
-            inner,
-            a_outer,
-            a_row,
-            a_group,
-            1,
-            b_outer,
-            b_inner,
-            c_row,
-            rows,
-            group,
-            count,
-            has_bias,
-            add,
-            floor,
-        )
+        TILE(a, b, to, bias, size, floor)
 
 
 @njit(parallel=True, **KERNEL)
@@ -291,7 +193,7 @@ def correlate(
             framed,
             (lines, columns, padding[0], padding[1]),
         )
-        layout = (kh, kw, c, given, stride, columns, oh, ow, k, width)
+        geometry = Geometry(kh, kw, c, given, stride, columns, oh, ow, k, width)
         for item in range(groups * panels):
             group, column = item // panels, item % panels * width
             filters, first = (
@@ -306,8 +208,7 @@ def correlate(
                     pointer(bias, first),
                     floor,
                     pointer(outputs, image * oh * ow * k),
-                    layout,
-                    columns,
+                    geometry,
                     y,
                     first,
                     min(width, share - column),
@@ -315,77 +216,50 @@ def correlate(
 
 
 @njit(**INNER)
-def _image_filter_sums(framed, gradient, sums, layout, add):
+def _image_filter_sums(framed, gradient, sums, geometry, add):
     """Add (or write) one image's share of the filter gradient (kh, kw, inputs, outputs)."""
-    kh, kw, c, inputs, stride, frame_columns, oh, ow, outputs, width = layout
-    groups, floor = c // inputs, -np.inf
-    share = outputs // groups
-    stretch, steps = (kw * c, 1) if groups == 1 else (inputs, kw)
-    most = NARROW_ROWS if width == lanes(sums) else ROWS
+    g, narrow = geometry, geometry.width == lanes(sums)
+    groups, floor = g.c // g.inputs, -np.inf
+    share = g.outputs // groups
+    stretch, steps = (g.kw * g.c, 1) if groups == 1 else (g.inputs, g.kw)
+    most = NARROW_ROWS if narrow else ROWS
     whole = max(1, most // stretch) if groups == 1 else 1  # filter lines in a tile
     for group in range(groups):
-        for column in range(0, share, width):
+        for column in range(0, share, g.width):
             b = advance(gradient, group * share + column)
-            for ky in range(0, kh, whole):
+            for ky in range(0, g.kh, whole):
                 for kx in range(steps):
                     for row in range(0, stretch, most):
-                        rows = (
-                            min(most, stretch - row)
-                            if whole == 1
-                            else min(whole, kh - ky) * stretch
+                        lines = min(whole, g.kh - ky)
+                        rows = min(most, stretch - row) if whole == 1 else lines * stretch
+                        at = (ky * g.columns + kx) * g.c + group * g.inputs + row
+                        tap_row = (ky * g.kw + kx) * g.inputs + row
+                        size = TileGeometry(
+                            outer=g.oh,
+                            inner=g.ow,
+                            a_outer=g.stride * g.columns * g.c,
+                            a_row=1,
+                            a_group=g.columns * g.c,
+                            a_inner=g.stride * g.c,
+                            b_outer=g.ow * g.outputs,
+                            b_inner=g.outputs,
+                            c_row=g.outputs,
+                            row_count=rows,
+                            group=stretch if whole > 1 else rows,
+                            column_count=min(g.width, share - column),
+                            has_bias=False,
+                            accumulate=add,
                         )
-                        a = advance(framed, (ky * frame_columns + kx) * c + group * inputs + row)
-                        to = advance(
-                            sums, ((ky * kw + kx) * inputs + row) * outputs + group * share + column
+                        _tile(
+                            advance(framed, at),
+                            b,
+                            advance(sums, tap_row * g.outputs + group * share + column),
+                            b,
+                            size,
+                            floor,
+                            narrow,
+                            False,
                         )
-                        group_rows, count = (
-                            stretch if whole > 1 else rows,
-                            min(width, share - column),
-                        )
-                        if width == lanes(a):
-                            NARROW_TILE(
-                                a,
-                                b,
-                                to,
-                                b,
-                                oh,
-                                ow,
-                                stride * frame_columns * c,
-                                1,
-                                frame_columns * c,
-                                stride * c,
-                                ow * outputs,
-                                outputs,
-                                outputs,
-                                rows,
-                                group_rows,
-                                count,
-                                0,
-                                add,
-                                floor,
-                            )
-                        else:
-                            TILE(
-                                a,
-                                b,
-                                to,
-                                b,
-                                oh,
-                                ow,
-                                stride * frame_columns * c,
-                                1,
-                                frame_columns * c,
-                                stride * c,
-                                ow * outputs,
-                                outputs,
-                                outputs,
-                                rows,
-                                group_rows,
-                                count,
-                                0,
-                                add,
-                                floor,
-                            )
 
 
 @njit(parallel=True, **KERNEL)
@@ -406,23 +280,13 @@ def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out):
                 framed,
                 (lines, columns, padding[0], padding[1]),
             )
-            layout = (
-                kh,
-                kw,
-                c,
-                c // groups,
-                stride,
-                columns,
-                oh,
-                ow,
-                k,
-                panel_width(k // groups, lanes(inputs)),
-            )
+            width = panel_width(k // groups, lanes(inputs))
+            geometry = Geometry(kh, kw, c, c // groups, stride, columns, oh, ow, k, width)
             _image_filter_sums(
                 framed,
                 pointer(gradient, image * oh * ow * k),
                 pointer(scratch, part * out.size),
-                layout,
+                geometry,
                 int(image > first),
             )
     flat = out.reshape(out.size)

@@ -18,7 +18,7 @@ from ensync.kernels.simd.intrinsics import (
     restore,
     transpose_block,
 )
-from ensync.kernels.simd.tiles import tile
+from ensync.kernels.simd.tiles import TileGeometry, tile
 from ensync.kernels.simd.vectors import advance, fetch, load, store
 from ensync.kernels.threads import get_threads, thread_limit
 
@@ -93,74 +93,46 @@ def strip(a, b, b_inner, c, bias, ones, shape, first_row, rows, column, form, co
     width = min(VECTORS * lanes(c), columns - column)
     floor = c.dtype.type(0) if code == RELU else c.dtype.type(-np.inf)
     at_c, at_bias = pointer(c, first_row * columns + column), pointer(bias, column)
+    tile_geometry = TileGeometry(
+        outer=1,
+        inner=inner,
+        a_outer=0,
+        a_row=a_row,
+        a_group=0,
+        a_inner=a_inner,
+        b_outer=0,
+        b_inner=b_inner,
+        c_row=columns,
+        row_count=rows,
+        group=rows + 1,
+        column_count=width,
+        has_bias=form == PLAIN,
+        accumulate=accumulate,
+    )
     if columns - column <= lanes(c):
-        NARROW(
-            a,
-            b,
-            at_c,
-            at_bias,
-            1,
-            inner,
-            0,
-            a_row,
-            0,
-            a_inner,
-            0,
-            b_inner,
-            columns,
-            rows,
-            rows + 1,
-            width,
-            form == PLAIN,
-            accumulate,
-            floor,
-        )
+        NARROW(a, b, at_c, at_bias, tile_geometry, floor)
     else:
-        WIDE(
-            a,
-            b,
-            at_c,
-            at_bias,
-            1,
-            inner,
-            0,
-            a_row,
-            0,
-            a_inner,
-            0,
-            b_inner,
-            columns,
-            rows,
-            rows + 1,
-            width,
-            form == PLAIN,
-            accumulate,
-            floor,
-        )
+        WIDE(a, b, at_c, at_bias, tile_geometry, floor)
     if (
         form == A_TRANSPOSED and first_row == 0
     ):  # the sum of B's rows is its product with a row of ones
-        WIDE(
-            ones,
-            b,
-            at_bias,
-            at_bias,
-            1,
-            inner,
-            0,
-            0,
-            0,
-            0,
-            0,
-            b_inner,
-            0,
-            1,
-            2,
-            width,
-            0,
-            accumulate,
-            floor,
+        one_row = TileGeometry(
+            outer=1,
+            inner=inner,
+            a_outer=0,
+            a_row=0,
+            a_group=0,
+            a_inner=0,
+            b_outer=0,
+            b_inner=b_inner,
+            c_row=0,
+            row_count=1,
+            group=2,
+            column_count=width,
+            has_bias=False,
+            accumulate=accumulate,
         )
+        WIDE(ones, b, at_bias, at_bias, one_row, floor)
     if code >= TANH:
         for row in range(first_row, first_row + rows):
             activate_block(code, c[row, column : column + width])

@@ -10,9 +10,11 @@ columns each.
 """
 
 import functools
+from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ensync.kernels.simd.builder import INT64, Vectors
@@ -23,57 +25,63 @@ from ensync.kernels.simd.host import SIMD, lanes_of
 PREFETCH = 8
 
 
+class TileGeometry(NamedTuple):
+    """Sizes and strides of a tile, in elements.
+
+    outer, inner: lengths of the two sums, at least 1 (with 0 nothing is defined). a_outer, a_inner,
+    b_outer, b_inner: from one term to the next. a_row: from one row of A to the next within a group
+    of `group` rows (pixels of one image line); a_group: from one group's first row to the next
+    one's. A plain matrix is one group: group = row_count. c_row: from one row of C to the next.
+    Columns of B and C are adjacent.
+    row_count, column_count: the rows and columns that exist, at least 1; nothing beyond them is
+    read or written. Columns fit into the tile; more rows than the tile's are computed tile after
+    tile, and then need a plain matrix.
+    has_bias: whether to add the bias, which is not read otherwise. accumulate: whether to add to C.
+    """
+
+    outer: int
+    inner: int
+    a_outer: int
+    a_row: int
+    a_group: int
+    a_inner: int
+    b_outer: int
+    b_inner: int
+    c_row: int
+    row_count: int
+    group: int
+    column_count: int
+    has_bias: bool
+    accumulate: bool
+
+
 @functools.cache
 def tile(rows: int, vectors: int, simd: str = SIMD):
     """Return the microkernel of `rows` rows and `vectors` vectors of columns, to be called in
-    compiled code.
+    compiled code: kernel(a, b, c, bias, geometry, floor).
 
-    kernel(a, b, c, bias, outer, inner, a_outer, a_row, a_group, a_inner, b_outer, b_inner, c_row,
-           row_count, group, column_count, has_bias, accumulate, floor)
-    a, b, c, bias: from `pointer`, all of one type, float32 or float64; bias is read only when
-    has_bias, give any address otherwise. outer, inner: lengths of the two sums, at least 1 (with 0
-    nothing is defined).
-    a_outer, a_inner, b_outer, b_inner: elements from one term to the next. Columns of B and C are
-    adjacent. a_row: elements from one row of A to the next within a group of `group` rows (pixels
-    of one image line); a_group: from one group's first row to the next one's. A plain matrix is one
-    group: group = row_count. c_row: elements from one row of C to the next.
-    row_count, column_count: the rows and columns that exist, at least 1; nothing beyond them is
-    read or written. Columns fit into the tile; more rows than the tile's are computed tile after
-    tile, and then need a plain matrix. accumulate: add to C. floor: 0 is ReLU, -inf is none; NaN
-    passes through.
+    a, b, c, bias: from `pointer`, all of one type, float32 or float64; give any address as the bias
+    where there is none. geometry: a TileGeometry. floor: 0 is ReLU, -inf is none; NaN passes
+    through.
     """
 
     @intrinsic
-    def kernel(
-        typing_context,
-        a,
-        b,
-        c,
-        bias,
-        outer,
-        inner,
-        a_outer,
-        a_row,
-        a_group,
-        a_inner,
-        b_outer,
-        b_inner,
-        c_row,
-        row_count,
-        group,
-        column_count,
-        has_bias,
-        accumulate,
-        floor,
-    ):
+    def kernel(typing_context, a, b, c, bias, geometry, floor):
         element = a.dtype
-        signature = types.void(a, b, c, bias, *[types.int64] * 14, element)
+        signature = types.void(a, b, c, bias, geometry, element)
 
         def generate(context, builder, signature, arguments):
+            *addresses, fields, lowest = arguments
+            numbers = [
+                context.cast(builder, value, kind, types.int64)
+                for value, kind in zip(
+                    cgutils.unpack_tuple(builder, fields), geometry.types, strict=True
+                )
+            ]
             function = tile_function(
                 builder.module, context.get_value_type(element), rows, vectors, simd
             )
-            builder.call(function, arguments)
+            builder.call(function, [*addresses, *numbers, lowest])
             return context.get_dummy_value()
 
         return signature, generate
@@ -85,14 +93,18 @@ def tile_function(
     module: ir.Module, element: ir.Type, rows: int, vectors: int, simd: str
 ) -> ir.Function:
     """Return the module's function of a tile, written at the first call: one body however many
-    places call it.
+    callers there are.
     """
     name = f"ensync_tile_{element}_{rows}x{vectors}_{simd}"
     if name in module.globals:
         return module.globals[name]
     address = element.as_pointer()
     function = ir.Function(
-        module, ir.FunctionType(ir.VoidType(), [address] * 4 + [INT64] * 14 + [element]), name
+        module,
+        ir.FunctionType(
+            ir.VoidType(), [address] * 4 + [INT64] * len(TileGeometry._fields) + [element]
+        ),
+        name,
     )
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
@@ -102,7 +114,9 @@ def tile_function(
     # Whole rows of the tile have a body of their own: a masked load takes one of the two
     # multiply-add ports (AVX-512: 10 %).
     with builder.if_else(
-        builder.icmp_signed("<", writer.column_count, ir.Constant(INT64, vectors * lane_count))
+        builder.icmp_signed(
+            "<", writer.geometry.column_count, ir.Constant(INT64, vectors * lane_count)
+        )
     ) as (part, whole):
         for branch, masked in ((part, True), (whole, False)):
             with branch:
@@ -122,27 +136,9 @@ class TileWriter:
             rows,
             vectors,
         )
-        (
-            self.a,
-            self.b,
-            self.c,
-            self.bias,
-            self.outer,
-            self.inner,
-            self.a_outer,
-            self.a_row,
-            self.a_group,
-            self.a_inner,
-            self.b_outer,
-            self.b_inner,
-            self.c_row,
-            self.row_count,
-            self.group,
-            self.column_count,
-            self.has_bias,
-            self.accumulate,
-            self.floor,
-        ) = function.args
+        self.a, self.b, self.c, self.bias, *numbers, self.floor = function.args
+        self.geometry = TileGeometry(*numbers)
+        self.row_count = self.geometry.row_count
         self.start = self.row_count, self.a, self.c
 
     def write(self, masked: bool) -> None:
@@ -151,7 +147,7 @@ class TileWriter:
         """
         builder, width = self.builder, self.vector.lanes
         self.masks = [
-            self.vector.mask(self.column_count, v * width) if masked else None
+            self.vector.mask(self.geometry.column_count, v * width) if masked else None
             for v in range(self.vectors)
         ]
         before, block, self.following = (
@@ -167,8 +163,8 @@ class TileWriter:
         rows = ir.Constant(INT64, self.rows)
         nexts = [
             builder.sub(self.row_count, rows),
-            builder.gep(self.a, [builder.mul(rows, self.a_row)]),
-            builder.gep(self.c, [builder.mul(rows, self.c_row)]),
+            builder.gep(self.a, [builder.mul(rows, self.geometry.a_row)]),
+            builder.gep(self.c, [builder.mul(rows, self.geometry.c_row)]),
         ]
         for state, first, later in zip(states, self.start, nexts, strict=True):
             state.add_incoming(first, before)
@@ -187,11 +183,11 @@ class TileWriter:
         offsets = [offset]
         for row in range(1, self.rows):
             next_line = builder.add(line, one)
-            wraps = builder.icmp_signed("==", next_line, self.group)
+            wraps = builder.icmp_signed("==", next_line, self.geometry.group)
             exists = builder.icmp_signed("<", ir.Constant(INT64, row), self.row_count)
-            start = builder.select(wraps, builder.add(start, self.a_group), start)
+            start = builder.select(wraps, builder.add(start, self.geometry.a_group), start)
             line = builder.select(wraps, ir.Constant(INT64, 0), next_line)
-            advanced = builder.select(wraps, start, builder.add(offset, self.a_row))
+            advanced = builder.select(wraps, start, builder.add(offset, self.geometry.a_row))
             offset = builder.select(exists, advanced, offset)
             offsets.append(offset)
         return offsets
@@ -226,13 +222,13 @@ class TileWriter:
 
     def sums(self, offsets: list) -> list:
         """Write both sums; return the accumulators, row by row."""
-        builder, vector = self.builder, self.vector
-        distance = builder.mul(self.b_inner, ir.Constant(INT64, PREFETCH))
+        builder, vector, geometry = self.builder, self.vector, self.geometry
+        distance = builder.mul(geometry.b_inner, ir.Constant(INT64, PREFETCH))
 
         def term(pointers, sums):
             a, b = pointers
             vector.prefetch(
-                builder.gep(a, [builder.mul(self.a_inner, ir.Constant(INT64, PREFETCH))])
+                builder.gep(a, [builder.mul(geometry.a_inner, ir.Constant(INT64, PREFETCH))])
             )
             columns, ahead = [], builder.gep(b, [distance])
             for v, mask in enumerate(self.masks):
@@ -250,18 +246,26 @@ class TileWriter:
 
         def stretch(pointers, sums):
             a, b = pointers
-            return self.loop(self.inner, [(a, self.a_inner), (b, self.b_inner)], sums, term)
+            return self.loop(
+                self.geometry.inner,
+                [(a, self.geometry.a_inner), (b, self.geometry.b_inner)],
+                sums,
+                term,
+            )
 
         zeros = [vector.zero] * (self.rows * self.vectors)
         return self.loop(
-            self.outer, [(self.a, self.a_outer), (self.b, self.b_outer)], zeros, stretch
+            self.geometry.outer,
+            [(self.a, self.geometry.a_outer), (self.b, self.geometry.b_outer)],
+            zeros,
+            stretch,
         )
 
     def store(self, sums: list) -> None:
         """Write the epilogue and the stores, with and without accumulation."""
         builder, width = self.builder, self.vector.lanes
         columns = [ir.Constant(INT64, v * width) for v in range(self.vectors)]
-        with builder.if_else(self.true(self.has_bias)) as (given, missing):
+        with builder.if_else(self.true(self.geometry.has_bias)) as (given, missing):
             with given:
                 addresses = [builder.gep(self.bias, [column]) for column in columns]
                 loaded = [
@@ -276,7 +280,7 @@ class TileWriter:
             term.add_incoming(value, given_end)
             term.add_incoming(self.vector.zero, missing_end)
         floor = self.vector.splat(self.floor)
-        with builder.if_then(self.true(self.accumulate)):
+        with builder.if_then(self.true(self.geometry.accumulate)):
             self.store_rows(sums, bias, floor, columns, accumulate=True)
         self.store_rows(sums, bias, floor, columns, accumulate=False)
 
@@ -298,7 +302,7 @@ class TileWriter:
                     builder.icmp_signed("<=", self.row_count, ir.Constant(INT64, row + 1))
                 ):
                     builder.ret_void()
-                c = builder.gep(c, [self.c_row])
+                c = builder.gep(c, [self.geometry.c_row])
         builder.branch(self.following)
 
     def true(self, flag):
