@@ -1,6 +1,10 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each makes a virtual environment with an MPI of its own.
-# MPI=openmpi takes Open MPI instead of MPICH; MPI=site keeps the site's own (load its module first).
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes a virtual environment
+# with an MPI of its own: MPICH, with MPI=openmpi Open MPI, with MPI=site the site's own (load its
+# module first).
+# the newest Python that can make a virtual environment
+FIT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c '$(FIT)' 2>/dev/null && echo $$p && break; done)
 MPI ?= mpich
 RANKS ?= 1 2 3 4
 MINUTES ?= 60
@@ -9,7 +13,7 @@ BIN := $(VENV)/bin
 EXTRA := $(if $(filter-out site,$(MPI)),$(MPI))
 comma := ,
 
-# As root, with more ranks than cores, without a network card: what Open MPI refuses or delays until it is told.
+# What Open MPI needs as root, with more ranks than cores, without a network card.
 ifeq ($(MPI),openmpi)
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
@@ -21,20 +25,24 @@ export OMPI_MCA_mpi_yield_when_idle := 1
 export PMIX_MCA_psec := native
 endif
 PYTEST := $(BIN)/python -m pytest -q
+ONRANKS := $(PYTEST) --color=no --with-mpi -m mpi
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint test-mpi test-slurm fuzz soak soak-memory bench clean help
+.PHONY: demo test lint test-mpi test-slurm fuzz soak soak-memory results bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
-demo: $(VENV)/installed   ## install, prepare the embedded digits, compare both strategies on two ranks
+demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks
 	$(BIN)/ensync data prepare digits
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
 
-# Kernels take the longest, to compile them on one core: they are tested beside the rest, and shown after it. Tests that start the program come alone.
+# Kernels take the longest, to compile them on one core: they are tested beside the rest, and shown
+# after it. Tests that start the program come alone.
 test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 1 to 4 ranks
-	@log=$$(mktemp); $(PYTEST) tests/kernels >$$log 2>&1 & kernels=$$!; trap "kill $$kernels 2>/dev/null; rm -f $$log" EXIT INT TERM; \
+	@log=$$(mktemp); $(PYTEST) tests/kernels >$$log 2>&1 & kernels=$$!; \
+	trap "kill $$kernels 2>/dev/null; rm -f $$log" EXIT INT TERM; \
 	echo "== kernels (shown below), beside them all but what starts the program"; failed=0; \
 	$(PYTEST) --ignore=tests/kernels --ignore=tests/launched || failed=1; \
 	wait $$kernels || failed=1; echo "== kernels"; cat $$log; exit $$failed
@@ -42,49 +50,56 @@ test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 
 	$(MAKE) --no-print-directory test-mpi
 
 lint: $(VENV)/installed-lint   ## install, then check style (ruff) and types (mypy)
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests jobs
+	$(BIN)/ruff format --check src tests jobs
 	$(BIN)/mypy
 
 test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
-	@for n in $(RANKS); do echo "== $$n ranks"; $(MPIRUN) -n $$n $(PYTEST) --color=no --with-mpi -m mpi || exit 1; done
+	@for n in $(RANKS); do echo "== $$n ranks"; \
+		$(MPIRUN) -n $$n $(ONRANKS) || exit 1; done
 
-test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm of virtual nodes (root on Debian, which installs it)
+test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm (root on Debian)
 	$(PYTEST) tests/slurm
 
-fuzz: $(VENV)/installed-test   ## damage files of every format, thousands of times: always a sentence, never a crash; random networks and runs beside PyTorch
-	ENSYNC_FUZZ=5000 $(PYTEST) tests/storage/test_sources_fuzz.py tests/core/test_job_fuzz.py --timeout 3000
+fuzz: $(VENV)/installed-test   ## damaged files by the thousand; random networks beside PyTorch
+	ENSYNC_FUZZ=5000 $(PYTEST) tests/storage/test_sources_fuzz.py tests/core/test_job_fuzz.py \
+		--timeout 3000
 	ENSYNC_FUZZ=1000 $(PYTEST) tests/runs/test_run_fuzz.py --timeout 3000
 	ENSYNC_FUZZ=600 $(PYTEST) tests/nn/test_random_networks.py
 	ENSYNC_FUZZ=400 $(PYTEST) --with-mpi -m mpi tests/runs/test_mpi_random_runs.py
-	@for n in 2 3; do ENSYNC_FUZZ=100 ENSYNC_FUZZ_SEED=$${n}000 $(MPIRUN) -n $$n $(PYTEST) --color=no --with-mpi -m mpi tests/runs/test_mpi_random_runs.py || exit 1; done
+	@for n in 2 3; do ENSYNC_FUZZ=100 ENSYNC_FUZZ_SEED=$${n}000 \
+		$(MPIRUN) -n $$n $(ONRANKS) tests/runs/test_mpi_random_runs.py || exit 1; done
 
-soak: $(VENV)/installed-test   ## kill writers of checkpoints at random moments, 300 times; then look whether memory grows (MINUTES=60)
+soak: $(VENV)/installed-test   ## kill writers of checkpoints 300 times, then soak-memory
 	$(BIN)/python tests/soak/checkpoint_kills.py 300
 	$(MAKE) --no-print-directory soak-memory
 
-soak-memory: $(VENV)/installed-test   ## train on two ranks for MINUTES, one long run and many short ones: memory, files, history and log stay bounded
+soak-memory: $(VENV)/installed-test   ## train for MINUTES: memory, files and logs stay bounded
 	$(MPIRUN) -n 2 $(BIN)/python tests/soak/long_run.py $(MINUTES) --work epochs
 	$(MPIRUN) -n 2 $(BIN)/python tests/soak/long_run.py $(MINUTES) --work sweeps
+
+results: $(VENV)/installed   ## write jobs/RESULTS.md and its picture from jobs/results
+	$(BIN)/python jobs/results.py
 
 bench: $(VENV)/installed-test   ## measure, beside PyTorch where it is installed
 	$(BIN)/python tests/bench/run.py
 
 $(VENV)/made:
-	@test -n "$(PYTHON)" || { echo "Ensync needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv); give PYTHON=/path/to/python3"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "Ensync needs Python 3.11 or newer with venv" \
+		"(Debian: apt-get install python3-venv); give PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/installed: $(VENV)/made pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.$(if $(EXTRA),[$(EXTRA)])'
+	$(INSTALL) '.$(if $(EXTRA),[$(EXTRA)])'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/made pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))test]'
+	$(INSTALL) '.[$(if $(EXTRA),$(EXTRA)$(comma))test]'
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-lint: $(VENV)/installed-test
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))test$(comma)lint]'
+	$(INSTALL) '.[$(if $(EXTRA),$(EXTRA)$(comma))test$(comma)lint]'
 	@touch $@
 
 clean:           ## remove environments, caches and runs; keep data
