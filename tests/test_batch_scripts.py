@@ -38,7 +38,8 @@ def test_every_sbatch_line_has_its_reason_and_none_stands_too_late(script):
 
 def test_all_settings_that_srun_would_guess_are_given():
     launch = (SLURM / "functions.sh").read_text()
-    line = next(line for line in launch.splitlines() if "exec srun" in line)
+    joined = launch.replace("\\\n", "")
+    line = next(line for line in joined.splitlines() if "exec srun" in line)
     for option in [
         "--mpi=",
         "--ntasks=",

@@ -158,11 +158,8 @@ def edited(tree, number):
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, dict):
-            holder[
-                str(
-                    dice.choice(["", "epochs", "layers", "kind", "é\n", "x" * 5000, str(key) + "s"])
-                )
-            ] = holder.pop(key)
+            names = ["", "epochs", "layers", "kind", "é\n", "x" * 5000, str(key) + "s"]
+            holder[str(dice.choice(names))] = holder.pop(key)
         elif kind == 2:
             for _ in range(dice.choice((1, 30, 200))):
                 holder[key] = [holder[key]] if dice.random() < 0.5 else {"layers": holder[key]}

@@ -1,10 +1,12 @@
 #!/bin/bash
 # A throw-away Slurm on this one machine, from Debian's packages, as root, without systemd.
 #   tests/slurm/cluster.sh start [NODES] | kill NODE | revive NODE | stop
-# Each node n1..nN is a network, host name and /dev/shm of its own (namespaces) with one slurmd: MPI sees separate hosts on a wire.
-# A node claims CPUS_PER_NODE cores, whatever the machine has. Partitions: debug, and urgent, whose jobs send those of debug away.
+# Each node n1..nN is a network, host name and /dev/shm of its own (namespaces) with one slurmd: MPI
+# sees separate hosts on a wire. A node claims CPUS_PER_NODE cores, whatever the machine has.
+# Partitions: debug, and urgent, whose jobs send those of debug away.
 set -euo pipefail
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin   # where Debian keeps daemons, and not every user has them
+# where Debian keeps daemons, and not every user has them
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 DIR=${SLURM_CLUSTER_DIR:-/tmp/ensync-slurm}; CPUS=${CPUS_PER_NODE:-2}
 CONTROL=10.78.0.254   # the bridge's address, where slurmctld listens; node nX is 10.78.0.X
 
@@ -15,7 +17,8 @@ start() {
     chown munge: /run/munge
     bridge "$nodes"
     configure "$nodes"
-    ln -sfn "$DIR/slurm.conf" /etc/slurm/slurm.conf   # so that srun, sbatch and the jobs need no SLURM_CONF
+    # so that srun, sbatch and the jobs need no SLURM_CONF
+    ln -sfn "$DIR/slurm.conf" /etc/slurm/slurm.conf
     runuser -u munge -- munged --force
     slurmctld -c -f "$DIR/slurm.conf"
     for i in $(seq "$nodes"); do revive "n$i"; done
@@ -29,13 +32,16 @@ start() {
 
 install_packages() {
     local program
-    for program in slurmctld slurmd munged ip runuser; do    # one by one: `command -v` is content with any of several
+    # one by one: `command -v` is content with any of several
+    for program in slurmctld slurmd munged ip runuser; do
         command -v "$program" >/dev/null && continue
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge iproute2 util-linux libpmix2 >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            slurm-wlm munge iproute2 util-linux libpmix2 >/dev/null
         break
     done
-    local pmix; pmix=$(echo /usr/lib/*/pmix2/lib/libpmix.so.2)   # Slurm opens the unversioned name, which only libpmix-dev ships
+    # Slurm opens the unversioned name, which only libpmix-dev ships
+    local pmix; pmix=$(echo /usr/lib/*/pmix2/lib/libpmix.so.2)
     [ ! -e "$pmix" ] || [ -e "${pmix%.2}" ] || ln -s libpmix.so.2 "${pmix%.2}"
 }
 
@@ -83,7 +89,11 @@ bridge() {
     ip link add es-br type bridge
     ip addr add "$CONTROL/24" dev es-br
     ip link set es-br up
-    { echo 127.0.0.1 localhost; echo "$CONTROL $(hostname -s)"; for i in $(seq "$1"); do echo "10.78.0.$i n$i"; done; } >"$DIR/hosts"
+    {
+        echo 127.0.0.1 localhost
+        echo "$CONTROL $(hostname -s)"
+        for i in $(seq "$1"); do echo "10.78.0.$i n$i"; done
+    } >"$DIR/hosts"
 }
 
 # Boot a node: namespaces held by a sleeping process, a cable to the bridge, a slurmd.
@@ -91,7 +101,8 @@ revive() {
     local node=$1 i=${1#n} holder
     mkdir -p "$DIR/tmp-$node" "$DIR/spool-$node"
     rm -f "$DIR/$node.up"
-    unshare -n -u -i -m sh -c "hostname $node; mount --make-rprivate /; mount -t tmpfs tmpfs /dev/shm; mount --bind $DIR/hosts /etc/hosts
+    unshare -n -u -i -m sh -c "hostname $node; mount --make-rprivate /
+        mount -t tmpfs tmpfs /dev/shm; mount --bind $DIR/hosts /etc/hosts
         touch $DIR/$node.up; exec sleep infinity" </dev/null >/dev/null 2>&1 &
     holder=$!
     echo $holder >"$DIR/node-$node.pid"
@@ -99,17 +110,19 @@ revive() {
     ip link del "es-$node" 2>/dev/null || true
     ip link add "es-$node" type veth peer name eth0 netns $holder
     ip link set "es-$node" master es-br up
-    nsenter -t $holder -n sh -c "ip link set lo up; ip addr add 10.78.0.$i/24 dev eth0; ip link set eth0 up"
+    nsenter -t $holder -n \
+        sh -c "ip link set lo up; ip addr add 10.78.0.$i/24 dev eth0; ip link set eth0 up"
     nsenter -t $holder -n -u -i -m -- slurmd -N "$node" -f "$DIR/slurm.conf"
 }
 
-# Cut a node's power: first the cable, so that nobody hears of it, then every process in its network.
+# Cut a node's power: first the cable, so that nobody hears of it, then its processes.
 kill_node() {
     local node=$1 net process
     net=$(readlink "/proc/$(cat "$DIR/node-$node.pid")/ns/net")
     ip link set "es-$node" down
     for process in /proc/[0-9]*; do
-        [ "$(readlink "$process/ns/net" 2>/dev/null)" != "$net" ] || kill -9 "${process#/proc/}" 2>/dev/null || true
+        [ "$(readlink "$process/ns/net" 2>/dev/null)" != "$net" ] ||
+            kill -9 "${process#/proc/}" 2>/dev/null || true
     done
 }
 
@@ -118,10 +131,17 @@ stop() {
     scancel --user=root 2>/dev/null && sleep 0.5 || true
     for file in "$DIR"/slurmctld.pid "$DIR"/slurmd-*.pid /run/munge/munged.pid; do
         process=$(cat "$file" 2>/dev/null) && kill "$process" 2>/dev/null || continue
-        for _ in $(seq 100); do grep -qs '^State:.[^Z]' "/proc/$process/status" || break; sleep 0.05; done   # else the next start finds its port taken
+        for _ in $(seq 100); do   # else the next start finds its port taken
+            grep -qs '^State:.[^Z]' "/proc/$process/status" || break
+            sleep 0.05
+        done
     done
-    for file in "$DIR"/node-*.pid; do [ ! -e "$file" ] || kill_node "$(basename "${file%.pid}" | sed s/node-//)" 2>/dev/null || true; done
-    for link in $(ip -o link show master es-br 2>/dev/null | sed 's/^[0-9]*: \([^@:]*\).*/\1/') es-br; do ip link del "$link" 2>/dev/null || true; done
+    for file in "$DIR"/node-*.pid; do
+        [ -e "$file" ] || continue
+        kill_node "$(basename "${file%.pid}" | sed s/node-//)" 2>/dev/null || true
+    done
+    for link in $(ip -o link show master es-br 2>/dev/null |
+        sed 's/^[0-9]*: \([^@:]*\).*/\1/') es-br; do ip link del "$link" 2>/dev/null || true; done
     [ "$(readlink /etc/slurm/slurm.conf)" != "$DIR/slurm.conf" ] || rm -f /etc/slurm/slurm.conf
     rm -rf "$DIR"
 }
