@@ -49,18 +49,10 @@ class Optimizer:
                 parameters, gradient, *slots, rate, s.momentum, s.weight_decay, s.name == "nesterov"
             )
         else:
-            updates.adam(
-                parameters,
-                gradient,
-                *slots,
-                self.steps + 1,
-                rate,
-                s.beta1,
-                s.beta2,
-                self._epsilon(),
-                s.weight_decay,
-                s.name == "adamw",
+            adam = updates.AdamSettings(
+                rate, s.beta1, s.beta2, self._epsilon(), s.weight_decay, s.name == "adamw"
             )
+            updates.adam(parameters, gradient, *slots, self.steps + 1, adam)
 
     def _epsilon(self) -> float:
         """What Adam adds to sqrt(v / (1 - beta2^t)). Keras adds epsilon to sqrt(v), which is

@@ -45,22 +45,13 @@ class Augmenter:
         `places` of `images`.
         """
         s, (height, width, channels) = self.settings, self.shape
-        changes = np.empty((len(rows), augmentation.COLUMNS))
-        augmentation.draw_changes(
-            rows,
-            self.key,
-            height,
-            width,
-            s.flip,
-            s.crop,
-            s.shift,
-            s.rotation,
-            s.cutout,
-            s.erasing,
-            changes,
+        shape, changes = (height, width, channels), np.empty((len(rows), augmentation.COLUMNS))
+        settings = augmentation.ChangeSettings(
+            s.flip, s.crop, s.shift, s.rotation, s.cutout, s.erasing
         )
+        augmentation.draw_changes(rows, self.key, shape, settings, changes)
         augmentation.gather_change(
-            images, places, changes, loader.mean, loader.inverse_std, height, width, channels, out
+            images, places, changes, loader.mean, loader.inverse_std, shape, out
         )
 
 

@@ -458,18 +458,15 @@ class Trainer:
             start = time.perf_counter()
             loss_sum, correct = online.train_online(
                 network.parameters,
-                sizes,
-                codes,
-                0 if loss.is_cross_entropy else 1,
-                images,
-                labels,
-                places,
-                self.loader.mean,
-                self.loader.inverse_std,
+                online.Layers(sizes, codes),
+                online.Loss(
+                    online.CROSS_ENTROPY if loss.is_cross_entropy else online.SQUARED_ERROR,
+                    loss.low,
+                    loss.high,
+                    loss.factor(network.classes),
+                ),
+                online.Samples(images, labels, places, self.loader.mean, self.loader.inverse_std),
                 self.learning_rate,
-                loss.low,
-                loss.high,
-                loss.factor(network.classes),
             )
             if not np.isfinite(loss_sum):
                 p.finished = (

@@ -5,7 +5,14 @@ import numba
 import numpy as np
 import pytest
 
-from ensync.kernels.dense.online import train_online
+from ensync.kernels.dense.online import (
+    CROSS_ENTROPY,
+    SQUARED_ERROR,
+    Layers,
+    Loss,
+    Samples,
+    train_online,
+)
 from ensync.kernels.dense.online_layout import BLOCK
 from ensync.kernels.elementwise.activations import ACTIVATIONS
 
@@ -59,21 +66,13 @@ def train(
     codes = np.array([ACTIVATIONS[name] for name in activations])
     if cross_entropy:
         codes[-1] = 99
-    loss = 0 if cross_entropy else 1
+    kind = CROSS_ENTROPY if cross_entropy else SQUARED_ERROR
     return train_online(
         parameters,
-        np.array(sizes),
-        codes,
-        loss,
-        images,
-        labels,
-        rows,
-        mean,
-        inverse_std,
+        Layers(np.array(sizes), codes),
+        Loss(kind, -0.9, 0.9, 0.3),
+        Samples(images, labels, rows, mean, inverse_std),
         rate,
-        -0.9,
-        0.9,
-        0.3,
     )
 
 

@@ -7,7 +7,7 @@ from scipy.ndimage import map_coordinates
 from ensync.kernels.elementwise import augmentation as kernels
 from ensync.kernels.threads import get_threads, set_threads
 
-HEIGHT, WIDTH, CHANNELS = 9, 7, 3
+HEIGHT, WIDTH, CHANNELS = SHAPE = 9, 7, 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, HEIGHT * WIDTH * CHANNELS), dtype=np.uint8)
 MEAN, INVERSE = np.array([100.0, 120.0, 90.0]), np.array([1 / 50, 1 / 60, 1 / 70])
 ROWS = np.array([3, 0, 19, 7, 7, 11, 2, 5])
@@ -32,7 +32,7 @@ def draw(rows=ROWS, key=12345, **settings):
         "erasing": 0.0,
     } | settings
     changes = np.empty((len(rows), kernels.COLUMNS))
-    kernels.draw_changes(rows, np.uint64(key), HEIGHT, WIDTH, *chosen.values(), changes)
+    kernels.draw_changes(rows, np.uint64(key), SHAPE, kernels.ChangeSettings(**chosen), changes)
     return changes
 
 
@@ -44,9 +44,7 @@ def change(changes, places=ROWS, dtype=np.float64):
         changes,
         MEAN.astype(dtype),
         INVERSE.astype(dtype),
-        HEIGHT,
-        WIDTH,
-        CHANNELS,
+        SHAPE,
         out,
     )
     return out

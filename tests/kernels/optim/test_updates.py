@@ -43,7 +43,8 @@ def test_adam(size, decoupled, dtype):
         expected = naive.adam(
             p.astype(float), g, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled
         )
-        updates.adam(p, g, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.1, decoupled)
+        settings = updates.AdamSettings(0.01, 0.9, 0.999, 1e-8, 0.1, decoupled)
+        updates.adam(p, g, m, v, step, settings)
         for found, wanted in zip((p, m, v), expected, strict=True):
             close(found, wanted)
 
@@ -72,7 +73,8 @@ def test_three_steps_are_pytorchs(name):
         elif name in ("momentum", "nesterov"):
             updates.momentum(p, g, first, 0.1, 0.9, 0.01, name == "nesterov")
         else:
-            updates.adam(p, g, first, second, step, 0.1, 0.9, 0.999, 1e-8, 0.01, name == "adamw")
+            settings = updates.AdamSettings(0.1, 0.9, 0.999, 1e-8, 0.01, name == "adamw")
+            updates.adam(p, g, first, second, step, settings)
         np.testing.assert_allclose(p, leaf.detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -92,7 +94,8 @@ def test_moments_that_decay_become_zero_and_not_tiny():
     tiny, p, g = np.float32(1e-38), np.ones(100, np.float32), np.zeros(100, np.float32)
     first, second, velocity = (np.full(100, tiny) for _ in range(3))
     for step in range(1, 4):
-        updates.adam(p, g, first, second, step, 0.1, 0.1, 0.1, 1e-8, 0.0, False)
+        settings = updates.AdamSettings(0.1, 0.1, 0.1, 1e-8, 0.0, False)
+        updates.adam(p, g, first, second, step, settings)
         updates.momentum(p, g, velocity, 0.1, 0.1, 0.0, False)
     for moment in (first, second, velocity):
         assert (moment == 0).all()

@@ -1,12 +1,12 @@
-"""Images changed at random on their way into a training batch, each by a function of a key and its
-number in the dataset.
+"""Random changes of training images. A key and an image's number in the dataset decide them alone.
 
-The way from an output pixel back to the source, as Keras' ImageDataGenerator goes: mirror, shift by
-whole pixels within a frame of zeros (crop), shift by any distance, turn about the centre, and read
-between four pixels, the edge's beyond the edge.
+Each output pixel is traced back to the source, in the order of Keras' ImageDataGenerator: mirror,
+shift by whole pixels within a frame of zeros (crop), shift by any distance, turn about the centre.
+There it is interpolated between four pixels; beyond the edge the edge's pixels are repeated.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -14,15 +14,27 @@ from numba import njit, prange
 from ensync.kernels.elementwise.activations import mix32, row_words
 from ensync.kernels.options import INNER, KERNEL
 
-FLIP, CROP_Y, CROP_X, SHIFT_Y, SHIFT_X, SINE, COSINE, TOP, BOTTOM, LEFT, RIGHT = range(
-    11
-)  # columns of a table of changes
+# Columns of a table of changes.
 COLUMNS = 11
-SMALL, LARGE, FLAT = (
-    0.02,
-    1 / 3,
-    0.3,
-)  # random erasing: least and largest share of the area, least ratio of the sides
+FLIP, CROP_Y, CROP_X, SHIFT_Y, SHIFT_X, SINE, COSINE, TOP, BOTTOM, LEFT, RIGHT = range(COLUMNS)
+# Random erasing: least and largest share of the area, least ratio of the sides.
+SMALL, LARGE, FLAT = 0.02, 1 / 3, 0.3
+
+
+class ChangeSettings(NamedTuple):
+    """Which changes are drawn.
+
+    flip: mirrored or not, evenly; crop: up to so many pixels each way; shift: up to this share of
+    height and width; rotation: up to so many degrees; cutout: side of the square that is blanked;
+    erasing: share of images with a rectangle blanked instead.
+    """
+
+    flip: bool
+    crop: int
+    shift: float
+    rotation: float
+    cutout: int
+    erasing: float
 
 
 @njit(**INNER)
@@ -69,41 +81,33 @@ def _rectangle(low, high, height, width, cutout, erasing, change):
 @njit(**KERNEL)
 def draw_changes(
     rows: np.ndarray,
-    key: int,
-    height: int,
-    width: int,
-    flip: bool,
-    crop: int,
-    shift: float,
-    rotation: float,
-    cutout: int,
-    erasing: float,
+    key: np.uint64,
+    shape: tuple[int, int, int],
+    settings: ChangeSettings,
     changes: np.ndarray,
 ) -> None:
-    """Write one line of `changes` (n, COLUMNS), float64, for each dataset row int64 (n,).
-
-    flip: mirrored or not, evenly; crop: up to so many pixels each way; shift: up to this share of
-    height and width; rotation: up to so many degrees; cutout: side of the square that is blanked;
-    erasing: share of images with a rectangle blanked instead.
+    """Write one line of `changes` (n, COLUMNS), float64, for each dataset row int64 (n,) of images
+    of shape (height, width, channels).
     """
+    (height, width, _), crop, shift = shape, settings.crop, settings.shift
     for i in range(rows.size):
         low, high = row_words(key, rows[i])
         change = changes[i]
         change[:] = 0
-        change[FLIP] = flip and _uniform(low, high, 0) < 0.5
+        change[FLIP] = settings.flip and _uniform(low, high, 0) < 0.5
         change[CROP_Y] = math.floor(_uniform(low, high, 1) * (2 * crop + 1)) - crop
         change[CROP_X] = math.floor(_uniform(low, high, 2) * (2 * crop + 1)) - crop
         change[SHIFT_Y] = (2 * _uniform(low, high, 3) - 1) * shift * height
         change[SHIFT_X] = (2 * _uniform(low, high, 4) - 1) * shift * width
-        angle = (2 * _uniform(low, high, 5) - 1) * rotation * math.pi / 180
+        angle = (2 * _uniform(low, high, 5) - 1) * settings.rotation * math.pi / 180
         change[SINE], change[COSINE] = math.sin(angle), math.cos(angle)
-        _rectangle(low, high, height, width, cutout, erasing, change)
+        _rectangle(low, high, height, width, settings.cutout, settings.erasing, change)
 
 
 @njit(**INNER)
 def _read(pixels, y, x, channel, height, width, channels):
-    """Return the value between four pixels of an image (height * width * channels), the edge's
-    beyond the edge.
+    """Return the value between four pixels of an image (height * width * channels); beyond the
+    edge the edge's pixels are repeated.
     """
     y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
     top, left = int(y), int(x)
@@ -116,7 +120,8 @@ def _read(pixels, y, x, channel, height, width, channels):
 
 
 @njit(**INNER)
-def _change_image(pixels, change, mean, inverse_std, height, width, channels, out):
+def _change_image(pixels, change, mean, inverse_std, shape, out):
+    height, width, channels = shape
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     zero, period = out.dtype.type(0), mean.size
     for y in range(height):
@@ -149,19 +154,15 @@ def gather_change(
     changes: np.ndarray,
     mean: np.ndarray,
     inverse_std: np.ndarray,
-    height: int,
-    width: int,
-    channels: int,
+    shape: tuple[int, int, int],
     out: np.ndarray,
 ) -> None:
     """Write out[i] = (changed images[places[i]] - mean) * inverse_std; blanked pixels become 0, the
     mean.
 
-    images (N, features) uint8, features = height * width * channels; places (n,) int64, unchecked;
-    changes (n, COLUMNS) of `draw_changes`; mean, inverse_std as in `inputs.gather_normalize`; out
-    (n, features).
+    images (N, features) uint8, features = height * width * channels, the `shape`; places (n,)
+    int64, unchecked; changes (n, COLUMNS) of `draw_changes`; mean, inverse_std as in
+    `inputs.gather_normalize`; out (n, features).
     """
     for i in prange(places.size):
-        _change_image(
-            images[places[i]], changes[i], mean, inverse_std, height, width, channels, out[i]
-        )
+        _change_image(images[places[i]], changes[i], mean, inverse_std, shape, out[i])

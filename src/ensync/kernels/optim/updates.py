@@ -1,6 +1,7 @@
 """Optimiser steps over flat vectors, one pass over memory each; PyTorch's formulas."""
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -93,6 +94,17 @@ def adam_block(parameters, gradient, first, second, rate, weights, root, epsilon
     restore(state)
 
 
+class AdamSettings(NamedTuple):
+    """Settings of Adam; with `decoupled` weight decay it is AdamW."""
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+    decoupled: bool
+
+
 @numba.njit(parallel=True, **KERNEL)
 def adam(
     parameters: np.ndarray,
@@ -100,12 +112,7 @@ def adam(
     first: np.ndarray,
     second: np.ndarray,
     step: int,
-    learning_rate: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
+    settings: AdamSettings,
 ) -> None:
     """One step of Adam (Kingma and Ba 2015), or of AdamW (Loshchilov and Hutter 2019) when weight
     decay is decoupled.
@@ -113,7 +120,10 @@ def adam(
     (size,) vectors of one type; first, second: the moments, 0 before the first step; step: 1 at the
     first step.
     """
-    kind = parameters.dtype.type
+    kind, (learning_rate, beta1, beta2, epsilon, weight_decay, decoupled) = (
+        parameters.dtype.type,
+        settings,
+    )
     rate, root = kind(learning_rate / (1 - beta1**step)), kind(1 / math.sqrt(1 - beta2**step))
     coupled = kind(0 if decoupled else weight_decay)
     kept = kind(1 - learning_rate * weight_decay if decoupled else 1)
