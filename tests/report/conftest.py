@@ -1,4 +1,4 @@
-"""A comparison as a run would give it: five rows, ten classes, four members, made up from a
+"""A comparison as its file would hold it: five rows, ten classes, four members, made up from a
 seed.
 """
 
@@ -79,6 +79,7 @@ def make_row(
         "weighted_f1": right - 0.0003,
         "top_k": {"k": 5, "accuracy": 0.9971},
         "seconds": seconds,
+        "ended": ["all 12 epochs"],
         "speedup": 14.2 / seconds,
         "efficiency": 14.2 / seconds / ranks,
         "bytes_sent": 0,
@@ -163,13 +164,12 @@ def make_comparison() -> dict:
         "dataset": {
             "name": "fashion-mnist",
             "shape": [28, 28, 1],
-            "classes": 10,
             "sizes": {"train": 54000, "validation": 6000, "test": 10000},
-            "source": "https://github.com/zalandoresearch/fashion-mnist",
-            "licence": "MIT",
+            "path": "data/fashion_mnist.h5",
             "fingerprint": "sha256:1f3a",
         },
         "class_names": list(CLASSES),
+        "measured": [],
         "rows": rows,
         "confusions": confusions,
         "histories": {
@@ -183,6 +183,7 @@ def make_comparison() -> dict:
             "soft_voting": [0.861, 0.8702, 0.8731, 0.875],
             "hard_voting": [0.861, 0.858, 0.868, 0.8705],
         },
+        "paired": [],
     }
 
 
@@ -197,6 +198,7 @@ def make_sweep(
             "validation_accuracy": 0.905 - 0.02 * (i - 2) ** 2,
             "seconds": 4.8 + 0.1 * (i % 3),
             "samples_per_second": 130_000.0 - 2_000 * i,
+            "note": "",
         }
         for i, value in enumerate(values)
     ]
@@ -219,8 +221,9 @@ def comparison() -> dict:
 def page() -> str:
     """Return the page of the made-up comparison."""
     from ensync.report.page import comparison_page
+    from ensync.report.results import Comparison, from_json
 
-    return comparison_page(make_comparison())
+    return comparison_page(from_json(Comparison, make_comparison()))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from ensync.report import tables, text
 from ensync.report.console import Console, SilentConsole, make_console
+from ensync.report.results import Comparison, Sweep, TopK, from_json
 from ensync.report.terminal import Terminal
 
 ESCAPE = "\x1b"
@@ -298,7 +299,7 @@ def test_the_test_table_agrees_with_scikit_learn(log, counts):
     labels = np.repeat(np.repeat(np.arange(10), 10), counts.ravel())
     predictions = np.repeat(np.tile(np.arange(10), 10), counts.ravel())
     names = [f"class {i}" for i in range(10)]
-    log.test("synchronous", counts, names, loss=0.3, top_k={"k": 5, "accuracy": 0.99})
+    log.test("synchronous", counts, names, loss=0.3, top_k=TopK(5, 0.99))
     lines = {columns(line)[0]: columns(line) for line in log.text().splitlines() if line}
     for place, expected in enumerate(zip(*precision_recall_fscore_support(labels, predictions))):
         assert lines[f"class {place}"][1:5] == [
@@ -333,7 +334,7 @@ def test_no_test_images_are_said(log):
 
 
 def test_the_comparison_table_has_dashes_and_notes(log, comparison):
-    log.comparison(comparison)
+    log.comparison(from_json(Comparison, comparison))
     lines = log.text().splitlines()
     cells = {columns(line)[0]: columns(line) for line in lines if line}
     assert cells["synchronous"][1:] == [
@@ -354,7 +355,7 @@ def test_the_comparison_table_has_dashes_and_notes(log, comparison):
 
 
 def test_the_sweep_table(log, sweep):
-    log.sweep(sweep)
+    log.sweep(from_json(Sweep, sweep))
     assert columns(log.text().splitlines()[1]) == [
         "optimizer.learning_rate",
         "test accuracy",

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ensync.report import figures, style
+from ensync.report.results import ScalingRow, SweepRow
 
 
 def axes_of(figure):
@@ -21,7 +22,10 @@ def all_figures(comparison, sweep, counts):
     names = comparison["class_names"]
     scaling = {
         "synchronous": [
-            {"ranks": r, "speedup": r**0.9, "efficiency": r**-0.1} for r in (1, 2, 4, 8, 16, 32)
+            ScalingRow(
+                strategy="synchronous", ranks=r, seconds=1, speedup=r**0.9, efficiency=r**-0.1
+            )
+            for r in (1, 2, 4, 8, 16, 32)
         ]
     }
     return {
@@ -35,7 +39,7 @@ def all_figures(comparison, sweep, counts):
         "heat": figures.confusion_matrix(
             np.eye(100, dtype=int) * 9 + 1, [str(i) for i in range(100)], "synchronous"
         ),
-        "sweep": figures.sweep(sweep["key"], sweep["rows"]),
+        "sweep": figures.sweep(sweep["key"], [SweepRow(**row) for row in sweep["rows"]]),
         "scaling": figures.scaling(scaling),
     }
 
@@ -148,7 +152,7 @@ def test_many_classes_become_a_heat_map(all_figures):
 )
 def test_a_wide_sweep_has_a_logarithmic_axis(values, scale):
     rows = [
-        {"value": value, "test_accuracy": 0.9, "validation_accuracy": 0.9, "seconds": 1.0}
+        SweepRow(value=value, test_accuracy=0.9, validation_accuracy=0.9, seconds=1.0)
         for value in values
     ]
     upper, lower = figures.sweep("section.key", rows).axes
@@ -160,7 +164,7 @@ def test_a_wide_sweep_has_a_logarithmic_axis(values, scale):
 
 
 def test_a_sweep_marks_values_without_a_result(sweep):
-    upper = figures.sweep(sweep["key"], sweep["rows"]).axes[0]
+    upper = figures.sweep(sweep["key"], [SweepRow(**row) for row in sweep["rows"]]).axes[0]
     assert list(line_with(upper, "no result").get_xdata()) == [0.03]
 
 

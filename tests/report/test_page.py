@@ -7,9 +7,19 @@ from html.parser import HTMLParser
 import pytest
 
 from ensync.core.errors import EnsyncError
-from ensync.report.page import comparison_page, sweep_page, write_comparison, write_sweep
+from ensync.report import export
+from ensync.report import page as pages
+from ensync.report.results import Comparison, Sweep, from_json
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+def comparison_page(content: dict) -> str:
+    return pages.comparison_page(from_json(Comparison, content))
+
+
+def write_comparison(directory, content: dict) -> dict:
+    return export.write_comparison(directory, from_json(Comparison, content))
 
 
 class Reader(HTMLParser):
@@ -212,7 +222,7 @@ def test_json_has_no_nan(comparison, tmp_path):
 
 
 def test_a_sweep_is_written_with_its_plot(sweep, tmp_path):
-    paths = write_sweep(tmp_path, sweep)
+    paths = export.write_sweep(tmp_path, from_json(Sweep, sweep))
     assert {path.name for path in paths.values()} == {
         "sweep.json",
         "sweep.csv",
@@ -229,7 +239,7 @@ def test_a_sweep_is_written_with_its_plot(sweep, tmp_path):
 
 
 def test_the_sweep_page(sweep):
-    page = Reader(sweep_page(sweep))
+    page = Reader(pages.sweep_page(from_json(Sweep, sweep)))
     assert (
         "optimizer.learning_rate = 0.001 has the best validation accuracy, 90.50 % (test 90.00 %)."
         in page.text()

@@ -2,7 +2,16 @@ import copy
 
 import pytest
 
-from ensync.report.verdict import interval_of, sweep_verdict, verdict
+from ensync.report import verdict as words
+from ensync.report.results import Comparison, Sweep, from_json
+
+
+def verdict(comparison: dict) -> list[str]:
+    return words.verdict(from_json(Comparison, comparison))
+
+
+def sweep_verdict(sweep: dict) -> list[str]:
+    return words.sweep_verdict(from_json(Sweep, sweep))
 
 
 def row(comparison: dict, name: str) -> dict:
@@ -131,9 +140,11 @@ def test_missing_seconds_and_counts_are_no_obstacle(comparison):
 
 
 def test_an_interval_needs_counts(comparison):
-    low, high = interval_of(comparison, row(comparison, "synchronous"))[1:]
-    assert low < row(comparison, "synchronous")["test_accuracy"] < high
-    assert interval_of(comparison, row(comparison, "ensemble: weight averaging")) is None
+    found = from_json(Comparison, comparison)
+    rows = {row.name: row for row in found.rows}
+    low, high = words.interval_of(found, rows["synchronous"])[1:]
+    assert low < rows["synchronous"].test_accuracy < high
+    assert words.interval_of(found, rows["ensemble: weight averaging"]) is None
 
 
 def test_a_sweep_is_judged_by_validation(sweep):

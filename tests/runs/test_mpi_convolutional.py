@@ -171,7 +171,7 @@ def test_job_files_run(make_job, file, strategy):
     trained = run(COMM, job_from_dict(tables | small))
     found = results.evaluator_of_session(trained).fuse("soft_voting")
     assert COMM.rank or (
-        0 <= found["accuracy"] <= 1
-        and np.isfinite(found["loss"])
-        and sum(map(sum, found["confusion"])) == len(trained.loaders.test)
+        0 <= found.accuracy <= 1
+        and np.isfinite(found.loss)
+        and sum(map(sum, found.confusion)) == len(trained.loaders.test)
     )

@@ -292,5 +292,5 @@ def test_a_comparison_without_test_images_is_refused(make_job, dataset):
     assert not on_root(COMM, Path(job.output.directory).exists)
     evaluator = results.evaluator_of_session(run(COMM, job))
     assert evaluator.member_accuracies == [None] and (
-        COMM.rank or "no test images" in evaluator.fuse("soft_voting")["refused"]
+        COMM.rank or "no test images" in evaluator.fuse("soft_voting").refused
     )

@@ -212,7 +212,7 @@ def test_evaluate_on_another_file_says_so_and_keeps_the_runs_normalisation(job, 
     assert np.array_equal(loaders.test.mean, own.test.mean) and np.array_equal(
         loaders.test.inverse_std, own.test.inverse_std
     )
-    assert loaders.tested_on()["own"] is False and own.tested_on()["own"] is True
+    assert not loaders.tested_on().own and own.tested_on().own
     capfd.readouterr()
     evaluate(job, data=other)
     assert COMM.rank or "tested on another dataset than the run's own" in capfd.readouterr().out

@@ -15,7 +15,7 @@ from ensync.mpi.watchdog import watch
 from ensync.mpi.world import on_root
 from ensync.report.history import read_history
 from ensync.runs import state
-from ensync.runs.compare import sweep
+from ensync.runs.sweep import sweep
 
 pytestmark = [
     pytest.mark.mpi,

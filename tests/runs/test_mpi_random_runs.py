@@ -284,9 +284,9 @@ def compare_member(run, member, records, found, position, ended):
 def compare_test(runs, job, labels, fused):
     if sound := [run.scores() for run in runs if not run.diverged]:
         mean = np.mean(sound, axis=0)
-        assert fused["accuracy"] == pytest.approx((mean.argmax(1) == labels).mean(), abs=1e-12)
+        assert fused.accuracy == pytest.approx((mean.argmax(1) == labels).mean(), abs=1e-12)
         if job.training.loss == "cross_entropy":
-            assert fused["loss"] == pytest.approx(
+            assert fused.loss == pytest.approx(
                 -np.log(mean[np.arange(len(labels)), labels]).mean(), rel=1e-6
             )
 

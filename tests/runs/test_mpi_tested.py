@@ -58,9 +58,7 @@ def normalised(loader):
 def answers(comm, evaluator):
     """Return a jury's soft voting without the last digits, the same on all ranks."""
     figures = evaluator.fuse("soft_voting")
-    return comm.bcast(
-        figures and {"loss": f"{figures['loss']:.9g}", "confusion": figures["confusion"]}
-    )
+    return comm.bcast(figures and {"loss": f"{figures.loss:.9g}", "confusion": figures.confusion})
 
 
 CASES = {
@@ -159,5 +157,5 @@ def test_a_mean_of_weights_does_not_depend_on_the_ranks_that_fuse(make_job, aver
         "weight_averaging"
     )
     if COMM.rank == 0:
-        assert together["confusion"] == single["confusion"] and together["top_k"] == single["top_k"]
-        assert together["loss"] == pytest.approx(single["loss"], rel=1e-9)
+        assert together.confusion == single.confusion and together.top_k == single.top_k
+        assert together.loss == pytest.approx(single.loss, rel=1e-9)

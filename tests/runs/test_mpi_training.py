@@ -256,11 +256,11 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
     assert expected.keys() == FUSIONS.keys()
     for method, votes in expected.items():
         accuracy = (votes.argmax(1) == labels).mean()
-        assert live[method]["accuracy"] == pytest.approx(accuracy, abs=1e-12), method
-        assert np.sum(live[method]["confusion"]) == len(labels)
-        assert from_files[method]["confusion"] == live[method]["confusion"]
+        assert live[method].accuracy == pytest.approx(accuracy, abs=1e-12), method
+        assert np.sum(live[method].confusion) == len(labels)
+        assert from_files[method].confusion == live[method].confusion
     loss = -np.log(expected["soft_voting"][np.arange(len(labels)), labels]).mean()
-    assert live["soft_voting"]["loss"] == pytest.approx(loss, rel=1e-6)
+    assert live["soft_voting"].loss == pytest.approx(loss, rel=1e-6)
 
 
 def test_the_median_of_a_resumed_run_and_of_its_files_equals_numpy(make_job):
@@ -312,7 +312,7 @@ def test_members_apart_are_not_averaged(make_job):
     )
     found = results.evaluator_of_session(trained).fuse("weight_averaging")
     if COMM.rank == 0:
-        assert "different weights" in found["refused"]
+        assert "different weights" in found.refused
 
 
 def test_a_member_that_diverged_is_left_out_and_named(make_job):
@@ -329,7 +329,7 @@ def test_a_member_that_diverged_is_left_out_and_named(make_job):
         and "diverged in epoch 1, step 1" in evaluator.test.excluded[1]
     )
     if COMM.rank == 0:
-        assert soft["accuracy"] > 0.1 and np.isfinite(soft["loss"])
+        assert soft.accuracy > 0.1 and np.isfinite(soft.loss)
 
 
 def test_early_stopping_and_best_weights(make_job):

@@ -120,6 +120,7 @@ def test_a_collection_tells_of_runs_left_out_and_of_other_differences(tmp_path):
             "format": "ensync-result",
             "version": 1,
             "seconds": 1.0,
+            "test": {"soft_voting": {"accuracy": 0.9}},
             "job": {"training": {"epochs": epochs}, "network": {"hidden": hidden}},
         }
         (tmp_path / name / "result.json").write_text(json.dumps(result))

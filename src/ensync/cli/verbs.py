@@ -18,15 +18,17 @@ from ensync.core.signals import stop_on_signals
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
+from ensync.report.results import Refused, RunResult, to_json
 from ensync.runs import launch, results, session, state
 from ensync.runs import lifecycle as course
 from ensync.runs.compare import compare as run_comparison
-from ensync.runs.compare import page_files, parts, sweep_files
-from ensync.runs.compare import sweep as run_sweep
+from ensync.runs.compare import contestants, page_files
 from ensync.runs.data import SplitLoaders, only_pictures, open_loaders, open_other
 from ensync.runs.existing import refuse_earlier
 from ensync.runs.header import show_place, show_run
 from ensync.runs.identity import Identity, alike
+from ensync.runs.sweep import sweep as run_sweep
+from ensync.runs.sweep import sweep_files
 from ensync.runs.sweeping import swept
 from ensync.storage.atomic import write_atomically
 from ensync.storage.checkpoint import verify_checkpoint
@@ -222,11 +224,11 @@ def _finish(run: session.Session) -> None:
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
     method = run.job.fusion.method if run.job.training.strategy == "ensemble" else OF_ONE
-    report = results.report_of(evaluator, [method], run.elapsed)
+    result = results.result_of(evaluator, [method], run.elapsed)
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
     with doing(Doing.WRITING):
-        on_root(run.comm, lambda: _write_json(run.directory / "result.json", report))
-    _show(console, evaluator, report)
+        on_root(run.comm, lambda: _write_json(run.directory / "result.json", result))
+    _show(console, evaluator, result)
     console.files(
         {
             "result": run.directory / "result.json",
@@ -248,33 +250,31 @@ def _finish(run: session.Session) -> None:
         )
 
 
-def _show(
-    console: Console, evaluator: results.EnsembleEvaluator, report: dict[str, Any] | None
-) -> None:
-    if report is None:
+def _show(console: Console, evaluator: results.EnsembleEvaluator, result: RunResult | None) -> None:
+    if result is None:
         return
-    members = [a for a in report["members"] if a is not None]
-    if len(report["members"]) > 1 and members:
+    members = [a for a in result.members if a is not None]
+    if len(result.members) > 1 and members:
         console.line()
         console.line(
             f"members alone: test accuracy {100 * np.mean(members):.2f} % on average, "
             f"{100 * min(members):.2f} to {100 * max(members):.2f} %"
         )
-    for method, figures in report["test"].items():
+    for method, figures in result.test.items():
         name = (
             f"{FUSIONS[method].label} of {len(members)} members"
-            if len(report["members"]) > 1
+            if len(result.members) > 1
             else "one network"
         )
-        if "refused" in figures:
-            console.warn(f"{FUSIONS[method].label}: {figures['refused']}")
+        if isinstance(figures, Refused):
+            console.warn(f"{FUSIONS[method].label}: {figures.refused}")
         else:
             console.test(
                 name,
-                np.array(figures["confusion"]),
+                np.array(figures.confusion),
                 evaluator.loaders.identity.class_names,
-                figures["loss"],
-                figures["top_k"],
+                figures.loss,
+                figures.top_k,
             )
 
 
@@ -338,10 +338,10 @@ def evaluate(
     evaluator = results.evaluator_of_files(comm, loaded, job, place.loaders)
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
-    report = results.report_of(evaluator, methods or (own,), loaded.state.elapsed)
-    _show(console, evaluator, report)
+    result = results.result_of(evaluator, methods or (own,), loaded.state.elapsed)
+    _show(console, evaluator, result)
     if target is not None:
-        fusion, path = report and report | {"format": "ensync-fusion"}, target
+        path, fusion = target, result and replace(result, format="ensync-fusion")
         on_root(comm, lambda: _write_json(path, fusion))
         console.files({"fusion": target})
     console.check()
@@ -438,11 +438,11 @@ def compare(
     comm: Comm, path: str, overrides: tuple[str, ...], resume: bool, overwrite: bool, verbose: bool
 ) -> None:
     """Run both strategies and the baseline; write and show the comparison."""
-    from ensync.report.page import write_comparison
+    from ensync.report.export import write_comparison
 
     job = on_root(comm, lambda: load_job(path, overrides))
     console = make_console(comm.rank, verbose)
-    jobs = parts(job, comm.size).values()
+    jobs = contestants(job, comm.size).values()
     places = [job.output.directory, *(each.output.directory for each in jobs)]
     with (
         launch.holding(comm, places, "compare", console),
@@ -472,7 +472,7 @@ def sweep(
     verbose: bool,
 ) -> None:
     """Train the job once for each value of one setting; write and show the sweep."""
-    from ensync.report.page import write_sweep
+    from ensync.report.export import write_sweep
 
     key = over.partition("=")[0].strip()
     jobs = [(one.value, one.job) for one in on_root(comm, lambda: swept(path, over, overrides))]
@@ -505,12 +505,10 @@ def _watched(comm: Comm, job: Job, console: Console) -> Iterator[None]:
         yield
 
 
-def _while_held(
-    directory: str, write: Callable[[Path, Any], Any], report: dict[str, Any] | None
-) -> Any:
-    """Return write(directory, report), unless another process has taken the directory over."""
+def _while_held(directory: str, write: Callable[[Path, Any], Any], found: object) -> Any:
+    """Return write(directory, found), unless another process has taken the directory over."""
     confirm(Path(directory))
-    return write(Path(directory), report)
+    return write(Path(directory), found)
 
 
 def _named(files: Any) -> dict[str, object]:
@@ -593,6 +591,6 @@ def _with(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:
     return on_root(comm, change)
 
 
-def _write_json(path: Path, report: dict[str, Any] | None) -> None:
+def _write_json(path: Path, result: RunResult | None) -> None:
     confirm(path.parent)
-    write_atomically(path, [json.dumps(report, indent=1).encode()])
+    write_atomically(path, [to_json(result).encode()])

@@ -2,33 +2,26 @@
 the scaling over ranks.
 """
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.report.files import write_whole
+from ensync.report.export import write_scaling, write_sweep
 from ensync.report.history import read_history
-from ensync.report.page import write_sweep
-
-
-class Scaled(TypedDict):
-    """What a run reached on its ranks."""
-
-    strategy: str
-    ranks: int
-    seconds: float
-    test_accuracy: float | None
-    speedup: NotRequired[float]
-    efficiency: NotRequired[float]
-
-
-SCALING_COLUMNS = ("strategy", "ranks", "seconds", "speedup", "efficiency", "test_accuracy")
+from ensync.report.results import (
+    FusionFigures,
+    RunResult,
+    Scaling,
+    ScalingRow,
+    Settings,
+    Sweep,
+    SweepRow,
+    from_json,
+    with_speedup,
+)
 
 
 def collect_sweep(key: str, runs: Sequence[Path]) -> dict[str, Path]:
@@ -40,17 +33,14 @@ def collect_sweep(key: str, runs: Sequence[Path]) -> dict[str, Path]:
     """
     results = _results(runs, key)
     section, _, name = key.partition(".")
-    if any(name not in result["job"].get(section, {}) for result in results.values()):
+    if any(name not in result.job.get(section, {}) for result in results.values()):
         raise EnsyncError(
             f"--over {key}", "a setting of the runs' job, or ranks", "see `ensync settings`"
         )
-    rows = [_row(run, result, result["job"][section][name]) for run, result in results.items()]
-    job = next(iter(results.values()))["job"]
+    rows = [_row(run, result, result.job[section][name]) for run, result in results.items()]
+    job = next(iter(results.values())).job
     _refuse_other_sweep(runs[0].parent / "sweep.json", key)
-    return write_sweep(
-        runs[0].parent,
-        {"format": "ensync-sweep", "version": 1, "key": key, "rows": rows, "job": job},
-    )
+    return write_sweep(runs[0].parent, Sweep(key=key, rows=rows, job=job))
 
 
 def _refuse_other_sweep(path: Path, key: str) -> None:
@@ -74,24 +64,13 @@ def collect_scaling(runs: Sequence[Path]) -> dict[str, Path]:
     the fewest ranks there are, taken as perfect. Errors: EnsyncError when no run has a result or a
     directory's name has no number.
     """
-    from ensync.report import figures, style
-
-    rows = [_scaled(run, result) for run, result in _results(runs).items()]
-    for strategy in {row["strategy"] for row in rows}:
-        _relate([row for row in rows if row["strategy"] == strategy])
-    rows.sort(key=lambda row: (row["strategy"], row["ranks"]))
-    directory = runs[0].parent
-    paths = {"figures": directory / "scaling.json", "table": directory / "scaling.csv"}
-    write_whole(
-        paths["figures"],
-        json.dumps({"format": "ensync-scaling", "version": 1, "rows": rows}, indent=1) + "\n",
-    )
-    write_whole(paths["table"], _csv(rows))
-    series = {
-        strategy: [row for row in rows if row["strategy"] == strategy]
-        for strategy in sorted({row["strategy"] for row in rows})
-    }
-    return paths | {"plot": style.save_png(figures.scaling(series), directory / "scaling.png")}
+    found = [_scaled(run, result) for run, result in _results(runs).items()]
+    rows = []
+    for strategy in sorted({row.strategy for row in found}):
+        of_strategy = [row for row in found if row.strategy == strategy]
+        of_strategy.sort(key=lambda row: row.ranks)
+        rows += with_speedup(of_strategy, of_strategy[0])
+    return write_scaling(runs[0].parent, Scaling(rows=rows))
 
 
 def doubts(over: str, runs: Sequence[Path]) -> list[str]:
@@ -105,7 +84,7 @@ def doubts(over: str, runs: Sequence[Path]) -> list[str]:
             f"{len(left)} of {len(runs)} runs left out, without a result.json: "
             f"{', '.join(left[:5])}" + (" ..." if len(left) > 5 else "")
         )
-    jobs = [_flat(result["job"]) for result in results.values()]
+    jobs = [_flat(result.job) for result in results.values()]
     names = sorted(
         {name for job in jobs for name in job}
         - {over, "output.directory"}
@@ -121,7 +100,7 @@ def doubts(over: str, runs: Sequence[Path]) -> list[str]:
     return said
 
 
-def _flat(job: Mapping) -> dict[str, object]:
+def _flat(job: Settings) -> dict[str, object]:
     return {
         f"{section}.{key}": value
         for section, settings in job.items()
@@ -129,7 +108,7 @@ def _flat(job: Mapping) -> dict[str, object]:
     }
 
 
-def _results(runs: Sequence[Path], key: str = "") -> dict[Path, Mapping]:
+def _results(runs: Sequence[Path], key: str = "") -> dict[Path, RunResult]:
     """Return the result of each run that has one; EnsyncError when none has, or when they are of
     several datasets and `key` is no setting of data.
     """
@@ -143,8 +122,8 @@ def _results(runs: Sequence[Path], key: str = "") -> dict[Path, Mapping]:
         )
     first: dict[str, Path] = {}  # run of each dataset; results of before do not name theirs
     for run, result in found.items():
-        if "dataset" in result:
-            first.setdefault(str(result["dataset"]["fingerprint"]), run)
+        if result.dataset is not None:
+            first.setdefault(result.dataset.fingerprint, run)
     if len(first) > 1 and not key.startswith("data."):
         one, other, *_ = first.values()
         raise EnsyncError(
@@ -155,34 +134,34 @@ def _results(runs: Sequence[Path], key: str = "") -> dict[Path, Mapping]:
     return found
 
 
-def _result(path: Path) -> Mapping | None:
+def _result(path: Path) -> RunResult | None:
     """Return the result at `path`, None when there is none."""
     try:
-        result: Mapping = json.loads(path.read_bytes())
-        if result["format"] == "ensync-result" and result["version"] == 1 and result["seconds"] > 0:
+        result = from_json(RunResult, json.loads(path.read_bytes()))
+        if result.format == "ensync-result" and result.version == 1 and result.seconds > 0:
             return result
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         pass
     raise EnsyncError(
         f"{path} cannot be used", "the result of a run of this version", "train it again"
     )
 
 
-def _row(run: Path, result: Mapping, value: object) -> dict[str, object]:
+def _row(run: Path, result: RunResult, value: object) -> SweepRow:
     speeds = [
         record["samples_per_second"]
         for record in read_history(run / "history.jsonl")
         if record.get("samples_per_second")
     ]
-    return {
-        "value": value,
-        "test_accuracy": _accuracy(result),
-        "validation_accuracy": _mean(result["validation_accuracy"]),
-        "seconds": result["seconds"],
-        "samples_per_second": float(np.mean(speeds)) if speeds else None,
-    }
+    return SweepRow(
+        value=value,
+        test_accuracy=_accuracy(result),
+        validation_accuracy=_mean(result.validation_accuracy),
+        seconds=result.seconds,
+        samples_per_second=float(np.mean(speeds)) if speeds else None,
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -190,12 +169,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _accuracy(result: Mapping) -> float | None:
-    accuracy: float | None = next(iter(result["test"].values())).get("accuracy")
-    return accuracy
+def _accuracy(result: RunResult) -> float | None:
+    figures = next(iter(result.test.values()))
+    return figures.accuracy if isinstance(figures, FusionFigures) else None
 
 
-def _scaled(run: Path, result: Mapping) -> Scaled:
+def _scaled(run: Path, result: RunResult) -> ScalingRow:
     digits = run.name.rpartition("_")[2]
     if not digits.isdigit() or int(digits) == 0:
         raise EnsyncError(
@@ -203,25 +182,9 @@ def _scaled(run: Path, result: Mapping) -> Scaled:
             "a name that ends in the number of ranks, such as ranks_4",
             "rename it",
         )
-    return {
-        "strategy": result["job"]["training"]["strategy"],
-        "ranks": int(digits),
-        "seconds": result["seconds"],
-        "test_accuracy": _accuracy(result),
-    }
-
-
-def _relate(rows: list[Scaled]) -> None:
-    """Fill in speed-up and efficiency."""
-    fewest = min(rows, key=lambda row: row["ranks"])
-    for row in rows:
-        row["speedup"] = fewest["ranks"] * fewest["seconds"] / row["seconds"]
-        row["efficiency"] = row["speedup"] / row["ranks"]
-
-
-def _csv(rows: Sequence[Mapping]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, SCALING_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return ScalingRow(
+        strategy=str(result.job["training"]["strategy"]),
+        ranks=int(digits),
+        seconds=result.seconds,
+        test_accuracy=_accuracy(result),
+    )

@@ -14,6 +14,7 @@ import numpy as np
 from ensync.core.errors import EnsyncError, printable
 from ensync.report import tables
 from ensync.report.progress import BarProgress, LogProgress, Pace
+from ensync.report.results import Comparison, Sweep, TopK
 from ensync.report.terminal import Output, Terminal, find_terminal
 
 if TYPE_CHECKING:
@@ -151,19 +152,17 @@ class Console:
         counts: np.ndarray,
         class_names: Sequence[str],
         loss: float | None = None,
-        top_k: Mapping[str, float] | None = None,
+        top_k: TopK | None = None,
     ) -> None:
-        """Write the test result `name` from its confusion counts int64 (classes, classes);
-        top_k: {"k": 5, "accuracy": 0.99}.
-        """
+        """Write the test result `name` from its confusion counts int64 (classes, classes)."""
         self.lines(["", *tables.test_lines(name, counts, class_names, loss, top_k)])
 
-    def comparison(self, comparison: Mapping) -> None:
-        """Write the table of a comparison (see report/page.py), its notes and the verdict."""
+    def comparison(self, comparison: Comparison) -> None:
+        """Write the table of a comparison, its notes and the verdict."""
         self.lines(["", *tables.comparison_lines(comparison)])
 
-    def sweep(self, sweep: Mapping) -> None:
-        """Write the table of a sweep (see report/page.py)."""
+    def sweep(self, sweep: Sweep) -> None:
+        """Write the table of a sweep."""
         self.lines(["", *tables.sweep_lines(sweep)])
 
     def files(self, paths: Mapping[str, object]) -> None:

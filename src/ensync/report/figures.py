@@ -15,6 +15,7 @@ import numpy as np
 from ensync.core.errors import printable
 from ensync.core.fusion import fusion_label
 from ensync.report import text
+from ensync.report.results import Contestant, Record, ScalingRow, SweepRow
 from ensync.report.style import (
     BLUE,
     GREEN,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 SPREAD = 20  # values further apart than this factor get a logarithmic axis
-Records = Sequence[Mapping[str, float]]
+Records = Sequence[Record]
 
 
 class Look(TypedDict, total=False):
@@ -145,7 +146,7 @@ def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str
     broad and pale, as others may hide it.
     """
     members = _by_member(records)
-    alone, broad = len(members) == 1, name == "one rank"
+    alone, broad = len(members) == 1, name == Contestant.ONE_RANK
     label = name if alone else f"{name}: {text.plural(len(members), 'member')}"
     dense = min(0.75, 0.1 + 3 / len(members))
     look: Look = {
@@ -362,13 +363,13 @@ def _short(name: str, letters: int = 14) -> str:
 
 
 @styled
-def sweep(key: str, rows: Sequence[Mapping]) -> Figure:
+def sweep(key: str, rows: Sequence[SweepRow]) -> Figure:
     """Return accuracy and seconds, one above the other, against the values of the swept setting
     `key`.
     """
     figure = _figure(6.4, 5.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    places, labels = _sweep_places([row["value"] for row in rows])
+    places, labels = _sweep_places([row.value for row in rows])
     for axes, name, column, color, mark, style in (
         (upper, "test", "test_accuracy", BLUE, "o", "-"),
         (upper, "validation", "validation_accuracy", GREEN, "s", "--"),
@@ -384,7 +385,7 @@ def sweep(key: str, rows: Sequence[Mapping]) -> Figure:
         )
     _crosses(
         upper,
-        [place for place, row in zip(places, rows) if row.get("test_accuracy") is None],
+        [place for place, row in zip(places, rows) if row.test_accuracy is None],
         "no result",
     )
     _percent_axis(upper)
@@ -396,8 +397,9 @@ def sweep(key: str, rows: Sequence[Mapping]) -> Figure:
     return figure
 
 
-def _column(rows: Sequence[Mapping], key: str) -> list[float]:
-    return [np.nan if row.get(key) is None else row[key] for row in rows]
+def _column(rows: Sequence[SweepRow] | Sequence[ScalingRow], name: str) -> list[float]:
+    values = [getattr(row, name) for row in rows]
+    return [np.nan if value is None else value for value in values]
 
 
 def _sweep_places(values: Sequence[object]) -> tuple[list[float], list[str] | None]:
@@ -426,20 +428,18 @@ def _value_axis(axes: Axes, places: Sequence[float], labels: Sequence[str] | Non
 
 
 @styled
-def scaling(series: Mapping[str, Sequence[Mapping]]) -> Figure:
-    """Return speed-up and efficiency against ranks, by strategy rows {"ranks", "speedup",
-    "efficiency"}, with the ideal.
-    """
+def scaling(series: Mapping[str, Sequence[ScalingRow]]) -> Figure:
+    """Return speed-up and efficiency against ranks, from the rows by strategy, with the ideal."""
     figure = _figure(8.0, 3.7)
     left, right = figure.subplots(1, 2)
-    ranks = sorted({row["ranks"] for rows in series.values() for row in rows})
+    ranks = sorted({row.ranks for rows in series.values() for row in rows})
     left.plot(ranks, ranks, ":", color=GREY, label="ideal")
     right.plot(ranks, [1.0] * len(ranks), ":", color=GREY, label="ideal")
     for (name, color), mark in zip(colors_of(list(series)).items(), MARKS * len(series)):
-        rows = sorted(series[name], key=lambda row: row["ranks"])
+        rows = sorted(series[name], key=lambda row: row.ranks)
         for axes, column in ((left, "speedup"), (right, "efficiency")):
             axes.plot(
-                [row["ranks"] for row in rows],
+                [row.ranks for row in rows],
                 _column(rows, column),
                 marker=mark,
                 color=color,

@@ -1,17 +1,23 @@
 """Reports on disk: whole or not at all, and JSON that every reader takes."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from ensync.core.errors import EnsyncError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 
 @overload
-def finite(value: Mapping) -> dict[str, Any]: ...
+def finite(value: Mapping | DataclassInstance) -> dict[str, Any]: ...
 
 
 @overload
@@ -20,8 +26,10 @@ def finite(value: object) -> object: ...
 
 def finite(value: object) -> object:
     """Return the value with each float that is not finite as None, in any depth, numpy's numbers
-    as Python's: JSON knows no NaN.
+    as Python's and dataclasses as mappings: JSON knows no others.
     """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: finite(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

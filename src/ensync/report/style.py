@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensync.report.files import write_whole
+from ensync.report.results import Contestant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,11 @@ SERIES = (
     SKY,
     GREY,
 )  # after Okabe and Ito's palette, distinct without colour vision
-NAMED = {"one rank": GREY, "synchronous": BLUE, "ensemble": ORANGE}
+NAMED: dict[str, str] = {
+    Contestant.ONE_RANK: GREY,
+    Contestant.SYNCHRONOUS: BLUE,
+    Contestant.ENSEMBLE: ORANGE,
+}
 MARKS = ("o", "s", "^", "D", "v", "P")
 FAMILY = ("DejaVu Sans", "sans-serif")
 

@@ -9,6 +9,7 @@ from ensync.core import metrics
 from ensync.core.errors import printable
 from ensync.core.statistics import accuracy_interval
 from ensync.report import text
+from ensync.report.results import Comparison, ComparisonRow, Sweep, SweepRow, TopK
 from ensync.report.verdict import interval_of, notes_of, verdict
 
 WIDEST_CONFUSION = 20
@@ -111,7 +112,7 @@ def test_lines(
     counts: np.ndarray,
     class_names: Sequence[str],
     loss: float | None = None,
-    top_k: Mapping[str, float] | None = None,
+    top_k: TopK | None = None,
 ) -> list[str]:
     """Return the test result of a network or fusion from its confusion counts (classes,
     classes).
@@ -124,7 +125,7 @@ def test_lines(
     share = f"{text.percent(interval.value)} of {text.plural(rows, 'image')} right"
     first = f"Test, {printable(name)}: {share} ({sure})"
     more = [] if text.missing(loss) else [f"loss {text.number(loss)}"]
-    more += [f"among the {top_k['k']} likeliest {text.percent(top_k['accuracy'])}"] if top_k else []
+    more += [f"among the {top_k.k} likeliest {text.percent(top_k.accuracy)}"] if top_k else []
     return [
         ", ".join([first, *more]),
         "",
@@ -204,29 +205,29 @@ COMPARISON_HEADS = (
 )
 
 
-def comparison_cells(comparison: Mapping, row: Mapping) -> list[str]:
+def comparison_cells(comparison: Comparison, row: ComparisonRow) -> list[str]:
     """Return the cells of one row of the comparison table, in the order of COMPARISON_HEADS; "-"
     for what is missing.
     """
     interval = interval_of(comparison, row)
     return [
-        str(row["name"]),
-        text.setting(row.get("ranks")),
-        text.percent(row.get("test_accuracy")),
+        row.name,
+        text.setting(row.ranks),
+        text.percent(row.test_accuracy),
         f"{100 * interval.low:.2f} to {text.percent(interval.high)}" if interval else text.DASH,
-        text.percent(row.get("macro_f1")),
-        text.number(row.get("test_loss")),
-        text.seconds(row.get("seconds")),
-        text.factor(row.get("speedup")),
-        text.percent(row.get("efficiency"), 0),
-        text.size(row.get("bytes_sent")),
+        text.percent(row.macro_f1),
+        text.number(row.test_loss),
+        text.seconds(row.seconds),
+        text.factor(row.speedup),
+        text.percent(row.efficiency, 0),
+        text.size(row.bytes_sent),
     ]
 
 
-def comparison_lines(comparison: Mapping) -> list[str]:
+def comparison_lines(comparison: Comparison) -> list[str]:
     """Return the comparison as a table, the rows' notes below it, and the verdict."""
     heads = list(COMPARISON_HEADS)
-    rows = [comparison_cells(comparison, row) for row in comparison["rows"]]
+    rows = [comparison_cells(comparison, row) for row in comparison.rows]
     lines = text.table(heads, rows)
     lines += [f"  {printable(name)}: {printable(note)}" for name, note in notes_of(comparison)]
     return [*lines, "", *verdict(comparison)]
@@ -235,19 +236,17 @@ def comparison_lines(comparison: Mapping) -> list[str]:
 SWEEP_HEADS = ("test accuracy", "validation", "seconds", "samples/s")
 
 
-def sweep_cells(row: Mapping) -> list[str]:
+def sweep_cells(row: SweepRow) -> list[str]:
     """Return the cells of one row of a sweep: the value, then in the order of SWEEP_HEADS."""
     return [
-        text.setting(row["value"]),
-        text.percent(row.get("test_accuracy")),
-        text.percent(row.get("validation_accuracy")),
-        text.seconds(row.get("seconds")),
-        text.count(row.get("samples_per_second")),
+        text.setting(row.value),
+        text.percent(row.test_accuracy),
+        text.percent(row.validation_accuracy),
+        text.seconds(row.seconds),
+        text.count(row.samples_per_second),
     ]
 
 
-def sweep_lines(sweep: Mapping) -> list[str]:
+def sweep_lines(sweep: Sweep) -> list[str]:
     """Return a sweep as a table."""
-    return text.table(
-        [str(sweep["key"]), *SWEEP_HEADS], [sweep_cells(row) for row in sweep["rows"]], left=()
-    )
+    return text.table([sweep.key, *SWEEP_HEADS], [sweep_cells(row) for row in sweep.rows], left=())

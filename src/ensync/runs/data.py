@@ -5,7 +5,6 @@ as they were written.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ensync.core.errors import EnsyncError
 from ensync.mpi.shared_memory import node_shared, release
 from ensync.mpi.world import Comm, agree_any, node_of, on_root, patient_barrier, share
 from ensync.report.console import Console
+from ensync.report.results import TestedOn
 from ensync.runs.identity import Identity
 from ensync.runs.memory import is_streamed
 from ensync.storage.blocks import BlockReader
@@ -52,15 +52,10 @@ class SplitLoaders:
         assert self.file is not None, "only pictures"
         return self.file
 
-    def tested_on(self) -> dict[str, Any]:
-        """Return which dataset the test images are from, as plain values for a result."""
+    def tested_on(self) -> TestedOn:
+        """Return which dataset the test images are from."""
         tested = self.other or self.identity
-        return {
-            "path": str(self.dataset.path),
-            "name": tested.name,
-            "fingerprint": tested.fingerprint,
-            "own": self.other is None,
-        }
+        return TestedOn(str(self.dataset.path), tested.name, tested.fingerprint, self.other is None)
 
     @property
     def checks(self) -> str:

@@ -4,7 +4,6 @@ answers, fused.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ensync.core.fusion import FUSIONS, OF_ONE, Fusion, winners
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, alone, on_root
 from ensync.nn.network import Network
+from ensync.report.results import FusionFigures, Refused, RunResult
 from ensync.runs.data import SplitLoaders
 from ensync.runs.identity import Identity
 from ensync.runs.scores import OnRoot, SplitScores, average, figures, voting_weights
@@ -64,13 +64,13 @@ class EnsembleEvaluator:
         default_factory=dict
     )  # on rank 0, labels int64 (rows,) by fusion
 
-    def fuse(self, method: str, upto: int | None = None) -> dict[str, Any] | None:
-        """Return on rank 0 the test figures of a fusion, {"refused": why} where it makes no
-        sense; None elsewhere. Collective.
+    def fuse(self, method: str, upto: int | None = None) -> FusionFigures | Refused | None:
+        """Return on rank 0 the test figures of the fusion of members below `upto`, or why it is
+        refused; None elsewhere. Collective.
         """
         fusion = FUSIONS[method]
         if why := self.refusal(fusion):
-            return {"refused": why} if self.comm.rank == 0 else None
+            return Refused(why) if self.comm.rank == 0 else None
         votes, self.sent[method] = self.votes(fusion, upto)
         if votes is None:
             return None
@@ -266,27 +266,25 @@ def fill_network(
         target[:] = values
 
 
-def report_of(
+def result_of(
     evaluator: EnsembleEvaluator, methods: Sequence[str], seconds: float
-) -> dict[str, Any] | None:
-    """Return on rank 0 the result of a run as plain values, for result.json; None elsewhere.
-    Collective.
+) -> RunResult | None:
+    """Return on rank 0 the result of a run whose training took so many seconds, by these fusions;
+    None elsewhere. Collective.
     """
     fused = {method: evaluator.fuse(method) for method in methods}
     if evaluator.comm.rank:
         return None
-    return {
-        "format": "ensync-result",
-        "version": 1,
-        "job": evaluator.job.model_dump(mode="json", exclude_none=True),
-        "seconds": seconds,
-        "test": fused,
-        "members": evaluator.member_accuracies,
-        "excluded": {str(m): why for m, why in evaluator.test.excluded.items()},
-        "validation_accuracy": evaluator.validation_accuracies,
-        "ended": list(evaluator.ended.values()),
-        "dataset": evaluator.loaders.tested_on(),
-    }
+    return RunResult(
+        job=evaluator.job.model_dump(mode="json", exclude_none=True),
+        seconds=seconds,
+        test={method: figures for method, figures in fused.items() if figures is not None},
+        members=evaluator.member_accuracies,
+        excluded={str(m): why for m, why in evaluator.test.excluded.items()},
+        validation_accuracy=evaluator.validation_accuracies,
+        ended=list(evaluator.ended.values()),
+        dataset=evaluator.loaders.tested_on(),
+    )
 
 
 def predict(

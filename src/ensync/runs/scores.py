@@ -5,7 +5,7 @@ takes one Reduce; what needs all members at once gathers their scores, some rows
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ensync.mpi.allreduce import gather_to_root, reduce_to_root, sum_counts
 from ensync.mpi.exchange import arrays_from_root, join_on_root
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
+from ensync.report.results import FusionFigures, TopK
 from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
 
@@ -246,23 +247,24 @@ def average(
     return sent
 
 
-def figures(votes: np.ndarray, labels: np.ndarray, is_probability: bool) -> dict[str, Any]:
-    """Return what is reported of summed votes `(rows, classes)`: accuracy, loss (of
-    probabilities), F1, top-k, per class, confusion counts.
+def figures(votes: np.ndarray, labels: np.ndarray, is_probability: bool) -> FusionFigures:
+    """Return what is reported of votes `(rows, classes)` and labels int64 `(rows,)`.
+
+    is_probability: the votes divided by their sum are, and have a loss.
     """
     classes = votes.shape[1]
     counts = metrics.confusion(labels, winners(votes), classes)
     k = min(TOP_K, classes)
     rows = max(len(labels), 1)
-    return {
-        "rows": len(labels),
-        "accuracy": metrics.accuracy(counts),
-        "loss": metrics.cross_entropy_sum(shares(votes), labels) / rows if is_probability else None,
-        "macro_f1": metrics.macro_f1(counts),
-        "weighted_f1": metrics.weighted_f1(counts),
-        "top_k": {"k": k, "accuracy": metrics.top_k_correct(votes, labels, k) / rows},
-        "precision": metrics.precision(counts).tolist(),
-        "recall": metrics.recall(counts).tolist(),
-        "f1": metrics.f1(counts).tolist(),
-        "confusion": counts.tolist(),
-    }
+    return FusionFigures(
+        rows=len(labels),
+        accuracy=metrics.accuracy(counts),
+        loss=metrics.cross_entropy_sum(shares(votes), labels) / rows if is_probability else None,
+        macro_f1=metrics.macro_f1(counts),
+        weighted_f1=metrics.weighted_f1(counts),
+        top_k=TopK(k, metrics.top_k_correct(votes, labels, k) / rows),
+        precision=metrics.precision(counts).tolist(),
+        recall=metrics.recall(counts).tolist(),
+        f1=metrics.f1(counts).tolist(),
+        confusion=counts.tolist(),
+    )

@@ -1,0 +1,240 @@
+"""What a run, a comparison, a sweep and a scaling found: the schema of their JSON files.
+
+`to_json` and `from_json` are the way there and back. A figure that is missing is None. What a file
+of an older version lacks takes its default, what it has besides is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from ensync.report.files import finite
+
+Settings = Mapping[str, Mapping[str, object]]  # a job: values by section and key
+Record = Mapping[str, Any]  # a line of history.jsonl
+T = TypeVar("T")
+
+
+class Contestant(StrEnum):
+    """What a comparison trains, by the name of its histories."""
+
+    ONE_RANK = "one rank"
+    SYNCHRONOUS = "synchronous"
+    ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """Share of rows whose label is among the k likeliest."""
+
+    k: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionFigures:
+    """What a fusion reached on the test images; per class in order of the labels."""
+
+    rows: int = 0
+    accuracy: float
+    loss: float | None = None  # of a fusion that yields probabilities
+    macro_f1: float | None = None
+    weighted_f1: float | None = None
+    top_k: TopK | None = None
+    precision: list[float] = field(default_factory=list)
+    recall: list[float] = field(default_factory=list)
+    f1: list[float] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)  # row = true class
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why members could not be fused so."""
+
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestedOn:
+    """The dataset of the test images; `own`: the one that the run was trained on."""
+
+    path: str = ""
+    name: str = ""
+    fingerprint: str = ""
+    own: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """result.json of a run, and fusion.json; accuracies of members are None where one is left
+    out.
+    """
+
+    format: str = "ensync-result"
+    version: int = 1
+    job: Settings
+    seconds: float
+    test: dict[str, FusionFigures | Refused]
+    members: list[float | None] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+    validation_accuracy: list[float | None] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    dataset: TestedOn | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """A contestant of a comparison, or one fusion of its members."""
+
+    name: str
+    strategy: str
+    fusion: str | None = None
+    ranks: int | None = None
+    members: int | None = None
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    macro_f1: float | None = None
+    weighted_f1: float | None = None
+    top_k: TopK | None = None
+    seconds: float | None = None
+    ended: list[str] = field(default_factory=list)
+    speedup: float | None = None
+    efficiency: float | None = None
+    bytes_sent: int | None = None
+    note: str = ""
+
+    @property
+    def contestant(self) -> Contestant:
+        """What was trained for this row."""
+        if self.strategy == Contestant.ENSEMBLE:
+            return Contestant.ENSEMBLE
+        return Contestant.ONE_RANK if self.ranks == 1 else Contestant.SYNCHRONOUS
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """How many test images only one of two rows has right."""
+
+    rows: tuple[str, str]
+    only_first: int
+    only_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where it was measured."""
+
+    cpu: str | None = None
+    nodes: int | None = None
+    ranks: int | None = None
+    threads_per_rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """On which images; sizes: rows by split, shape: height, width, channels."""
+
+    name: str = ""
+    path: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)
+    shape: list[int] = field(default_factory=list)
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """comparison.json: histories by contestant, confusion counts by row, accuracies of the first
+    1, 2, ... members by fusion.
+    """
+
+    format: str = "ensync-comparison"
+    version: int = 1
+    job: Settings
+    created: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: Machine = field(default_factory=Machine)
+    dataset: DatasetFacts = field(default_factory=DatasetFacts)
+    class_names: list[str] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)
+    rows: list[ComparisonRow]
+    histories: dict[str, Sequence[Record]] = field(default_factory=dict)
+    confusions: dict[str, list[list[int]]] = field(default_factory=dict)
+    accuracy_by_members: dict[str, list[float | None]] = field(default_factory=dict)
+    paired: list[Pair] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRow:
+    """What one value of the swept setting gave."""
+
+    value: Any
+    test_accuracy: float | None = None
+    validation_accuracy: float | None = None
+    seconds: float | None = None
+    samples_per_second: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """sweep.json; key: the swept setting, "section.key"."""
+
+    format: str = "ensync-sweep"
+    version: int = 1
+    key: str
+    rows: list[SweepRow]
+    job: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingRow:
+    """What a run reached on its ranks."""
+
+    strategy: str
+    ranks: int
+    seconds: float
+    test_accuracy: float | None = None
+    speedup: float | None = None
+    efficiency: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """scaling.json."""
+
+    format: str = "ensync-scaling"
+    version: int = 1
+    rows: list[ScalingRow]
+
+
+Timed = TypeVar("Timed", ComparisonRow, ScalingRow)
+
+
+def with_speedup(rows: Sequence[Timed], base: Timed) -> list[Timed]:
+    """Return the rows with their speed-up over one rank, and efficiency, its share of the ranks.
+
+    base: the row of one rank, or of the fewest ranks there are, whose speed-up is taken as perfect.
+    """
+    found = []
+    for row in rows:
+        if base.ranks and base.seconds and row.ranks and row.seconds:
+            speedup = base.ranks * base.seconds / row.seconds
+            row = replace(row, speedup=speedup, efficiency=speedup / row.ranks)
+        found.append(row)
+    return found
+
+
+def to_json(content: object) -> str:
+    """Return one of these as the text of a JSON file; floats that are not finite become null."""
+    return json.dumps(finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def from_json(kind: type[T], content: object) -> T:
+    """Return one of these from what a JSON file holds. Errors: ValueError where it does not fit."""
+    return TypeAdapter(kind).validate_python(content)
