@@ -21,7 +21,8 @@ from pathlib import Path
 
 from ensync.core.config.job import load_job
 from ensync.report import figures, style, tables, text
-from ensync.report.verdict import notes_of, together_and_apart, verdict
+from ensync.report.results import Comparison, Contestant, from_json
+from ensync.report.verdict import notes_of, rows_to_compare, verdict
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -145,21 +146,21 @@ def results(kept: Mapping[str, Mapping]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(job: Path, comparison: Mapping) -> list[str]:
+def _section(job: Path, kept: Mapping) -> list[str]:
     """Return what a comparison showed: where it was made, its table, its verdict."""
-    machine, versions = comparison["machine"], comparison["versions"]
-    day = datetime.fromisoformat(comparison["created"]).strftime("%Y-%m-%d")
-    where = f"{machine['cpu']}, {text.plural(machine['nodes'], 'node')}"
-    made = ", ".join(f"{name} {version}" for name, version in versions.items())
+    comparison = from_json(Comparison, kept)
+    day = datetime.fromisoformat(comparison.created).strftime("%Y-%m-%d")
+    where = f"{comparison.machine.cpu}, {text.plural(comparison.machine.nodes, 'node')}"
+    made = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     lines = [f"## {job.relative_to(HERE)}", ""]
-    size = comparison["dataset"]["sizes"]
-    data = f"{comparison['dataset']['name']}: {size['train']:,} images for training"
-    epochs = text.plural(comparison["job"]["training"]["epochs"], "epoch")
+    size = comparison.dataset.sizes
+    data = f"{comparison.dataset.name}: {size['train']:,} images for training"
+    epochs = text.plural(comparison.job["training"]["epochs"], "epoch")
     lines += [*_wrapped(f"{data}, {size['test']:,} for testing; {epochs}."), ""]
-    lines += _wrapped(f"{day}, {where}; commit {comparison['commit']}; {made}.")
+    lines += _wrapped(f"{day}, {where}; commit {kept['commit']}; {made}.")
     lines += ["", "| | ranks | accuracy | 95 % interval | seconds | speed-up | sent |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for row in comparison["rows"]:
+    for row in comparison.rows:
         cells = tables.comparison_cells(comparison, row)
         shown = [cells[place] for place in (0, 1, 2, 3, 6, 7, 9)]
         lines.append("| " + " | ".join(shown) + " |")
@@ -175,12 +176,13 @@ def _wrapped(sentence: str) -> list[str]:
     return textwrap.wrap(sentence, 100, break_long_words=False, break_on_hyphens=False)
 
 
-def picture(comparison: Mapping, colors: Mapping[str, str]) -> str:
+def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
     """Return accuracy against time as an SVG file for a light or a dark page."""
-    ends = dict(zip(("one rank", "synchronous", "ensemble"), together_and_apart(comparison)))
-    stars = {name: (row["seconds"], row["test_accuracy"]) for name, row in ends.items() if row}
-    figure = figures.accuracy_by_seconds(comparison["histories"], stars)
-    label = f"accuracy against time, {comparison['dataset']['name']}"
+    comparison = from_json(Comparison, kept)
+    ends = dict(zip(Contestant, rows_to_compare(comparison)))
+    stars = {who.value: (row.seconds, row.test_accuracy) for who, row in ends.items() if row}
+    figure = figures.accuracy_by_seconds(comparison.histories, stars)
+    label = f"accuracy against time, {comparison.dataset.name}"
     svg = style.to_svg(figure, "comparison", label)
     box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', svg)
     for name, color in colors.items():
