@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from ensync.report import figures, style
+from ensync.report.axes import colors_of
+from ensync.report.confusion import confusion_matrix
 from ensync.report.results import ScalingRow, SweepRow
 
 
@@ -35,8 +37,8 @@ def all_figures(comparison, sweep, counts):
         ),
         "members": figures.accuracy_by_members(comparison["accuracy_by_members"]),
         "each": figures.accuracy_of_members([0.86, None, 0.87], {"soft_voting": 0.88}),
-        "confusion": figures.confusion_matrix(counts, names, "synchronous"),
-        "heat": figures.confusion_matrix(
+        "confusion": confusion_matrix(counts, names, "synchronous"),
+        "heat": confusion_matrix(
             np.eye(100, dtype=int) * 9 + 1, [str(i) for i in range(100)], "synchronous"
         ),
         "sweep": figures.sweep(sweep["key"], [SweepRow(**row) for row in sweep["rows"]]),
@@ -107,19 +109,19 @@ def test_one_epoch_is_a_point_that_can_be_seen(comparison):
 
 
 def test_strategies_keep_their_colors():
-    assert figures.colors_of(["ensemble", "other", "synchronous"]) == figures.colors_of(
+    assert colors_of(["ensemble", "other", "synchronous"]) == colors_of(
         ["ensemble", "other", "synchronous"]
     )
     assert (
-        figures.colors_of(["synchronous"])["synchronous"]
-        == figures.colors_of(["other", "synchronous"])["synchronous"]
+        colors_of(["synchronous"])["synchronous"]
+        == colors_of(["other", "synchronous"])["synchronous"]
     )
-    many = figures.colors_of([str(i) for i in range(20)])
+    many = colors_of([str(i) for i in range(20)])
     assert len(many) == 20
 
 
 def test_a_confusion_matrix_writes_every_count(counts, comparison):
-    axes = axes_of(figures.confusion_matrix(counts, comparison["class_names"], "t"))
+    axes = axes_of(confusion_matrix(counts, comparison["class_names"], "t"))
     written = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
     for place, count in np.ndenumerate(counts):
         assert written[place] == (str(count) if count else "\N{MIDDLE DOT}")
@@ -131,7 +133,7 @@ def test_a_confusion_matrix_writes_every_count(counts, comparison):
 
 def test_class_names_are_not_read_as_formulas(counts):
     names = ["$x^2$", "a_b\\frac", "50 %", "x" * 40, *"abcdef"]
-    svg = style.to_svg(figures.confusion_matrix(counts, names, "t"), "c", "l")
+    svg = style.to_svg(confusion_matrix(counts, names, "t"), "c", "l")
     for name in [*names[:3], "x" * 13 + "\N{HORIZONTAL ELLIPSIS}"]:
         assert f">{name}<" in svg
 

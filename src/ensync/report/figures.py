@@ -1,20 +1,29 @@
-"""The plots of a comparison, a sweep and a scaling run, each a function from plain figures to a
+"""The plots of a comparison, a sweep and a scaling run, each a function from plain numbers to a
 matplotlib Figure.
 
-`style.to_svg` and `style.save_png` write them. matplotlib's object interface only: nothing here has
-a state.
+`style.to_svg` and `style.save_png` write them. Only matplotlib's object interface is used, so that
+nothing here has a state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensync.core.errors import printable
 from ensync.core.fusion import fusion_label
 from ensync.report import text
+from ensync.report.axes import (
+    Look,
+    colors_of,
+    draw_crosses,
+    new_figure,
+    percent_axis,
+    short,
+    value_axis,
+    whole_axis,
+)
 from ensync.report.results import Contestant, Record, ScalingRow, SweepRow
 from ensync.report.style import (
     BLUE,
@@ -22,11 +31,8 @@ from ensync.report.style import (
     GREY,
     INK,
     MARKS,
-    NAMED,
     ORANGE,
-    RIGHT,
     SERIES,
-    WRONG,
     styled,
 )
 
@@ -34,94 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
-SPREAD = 20  # values further apart than this factor get a logarithmic axis
 Records = Sequence[Record]
-
-
-class Look(TypedDict, total=False):
-    """How a line looks, apart from its colour."""
-
-    marker: str
-    markersize: float
-    markeredgewidth: float
-    linestyle: str
-    linewidth: float
-    alpha: float
-    label: str
-
-
-class Lettering(TypedDict, total=False):
-    """How words stand."""
-
-    ha: Literal["left", "center", "right"]
-    va: Literal["bottom", "baseline", "center", "center_baseline", "top"]
-    fontsize: float
-    in_layout: bool
-    rotation: float
-    rotation_mode: Literal["default", "anchor"]
-
-
-def _figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _percent_axis(axes: Axes) -> None:
-    """Label shares of 1 on the y axis in percent, with the digits that the distance of the ticks
-    asks for.
-    """
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    def label(value: float, _: int) -> str:
-        ticks = 100 * axes.yaxis.get_majorticklocs()
-        digits = next(
-            (
-                digits
-                for digits in range(3)
-                if np.allclose(ticks, ticks.round(digits), rtol=0, atol=1e-6)
-            ),
-            3,
-        )
-        return text.percent(value, digits)
-
-    axes.yaxis.set_major_locator(MaxNLocator(6, min_n_ticks=3, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(label))
-
-
-def _whole_axis(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _crosses(axes: Axes, places: Sequence[float], label: str) -> None:
-    """Mark on the x axis, as it stands, what gave no result."""
-    if places:
-        axes.set_ylim(axes.get_ylim())
-        low = axes.get_ylim()[0]
-        axes.plot(
-            places,
-            [low] * len(places),
-            "x",
-            color=INK,
-            markersize=8,
-            markeredgewidth=1.8,
-            clip_on=False,
-            label=label,
-        )
-
-
-def colors_of(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each name: the same for the same strategy in every plot, the next free
-    one for others.
-    """
-    free = iter(
-        [color for color in SERIES if color not in {NAMED.get(name) for name in names}]
-        * (1 + len(names))
-    )
-    return {name: NAMED.get(name) or next(free) for name in names}
 
 
 def _by_member(records: Records) -> list[Records]:
@@ -175,13 +94,13 @@ def _learning_curves(axes: Axes, name: str, records: Records, x: str, color: str
 def _learning_figure(
     histories: Mapping[str, Records], x: str, title: str, xlabel: str
 ) -> tuple[Figure, Axes]:
-    figure = _figure()
+    figure = new_figure()
     axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel="accuracy")
     for name, color in colors_of(list(histories)).items():
         if histories[name]:
             _learning_curves(axes, name, histories[name], x, color)
     _cut_start(axes)
-    _percent_axis(axes)
+    percent_axis(axes)
     return figure, axes
 
 
@@ -222,7 +141,7 @@ def _legend(axes: Axes, *more: Look) -> None:
 def accuracy_by_epoch(histories: Mapping[str, Records]) -> Figure:
     """Return accuracy against epochs from history records by strategy."""
     figure, axes = _learning_figure(histories, "epoch", "Accuracy after each epoch", "epoch")
-    _whole_axis(axes)
+    whole_axis(axes)
     _legend(axes)
     return figure
 
@@ -255,7 +174,7 @@ def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
     """Return test accuracy against the number of fused members: for each fusion the accuracies
     of 1, 2, ... members.
     """
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot(
         title="Test accuracy of the first 1, 2, ... members fused",
         xlabel="members fused",
@@ -270,96 +189,10 @@ def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
         )
     most = max(map(len, fusions.values()), default=1)
     axes.set_xlim(1 - min(0.9, 0.04 * most), most + 0.04 * most)
-    _percent_axis(axes)
-    _whole_axis(axes)
+    percent_axis(axes)
+    whole_axis(axes)
     axes.legend(loc="best")
     return figure
-
-
-@styled
-def confusion_matrix(
-    counts: Sequence[Sequence[int]] | np.ndarray, class_names: Sequence[str], title: str
-) -> Figure:
-    """Return the confusion counts (classes, classes) with row = true class; shades are shares of
-    the row.
-
-    Up to 20 classes every count is written; above, it is a heat map.
-    """
-    counts = np.asarray(counts)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    classes = len(counts)
-    side = min(9.0, 1.6 + 0.44 * classes) if classes <= ANNOTATED else 6.4
-    figure = _figure(side + 0.5, side)
-    axes = figure.add_subplot(
-        title=title, xlabel="predicted class", ylabel="true class", aspect="equal"
-    )
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    (_write_counts if classes <= ANNOTATED else _heat_map)(axes, counts, shares, class_names)
-    return figure
-
-
-def _write_counts(
-    axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """Draw shaded cells (blue where right, orange where wrong) with their counts, which need no
-    colour to be read.
-    """
-    from matplotlib.patches import Rectangle
-
-    classes = len(counts)
-    fontsize = 8 if counts.max() < 10_000 else 6.5
-    centred: Lettering = {"ha": "center", "va": "center", "fontsize": fontsize, "in_layout": False}
-    for (i, j), count in np.ndenumerate(counts):
-        if count:
-            share = cast(float, shares[i, j])
-            shade = 0.08 + 0.8 * share if i == j else min(0.9, 0.06 + 3 * share)
-            axes.add_patch(
-                Rectangle(
-                    (j - 0.5, i - 0.5),
-                    1,
-                    1,
-                    facecolor=RIGHT if i == j else WRONG,
-                    alpha=shade,
-                    linewidth=0,
-                    in_layout=False,
-                )
-            )
-            axes.text(j, i, f"{count}", color="white" if shade > 0.55 else INK, **centred)
-        else:
-            axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **centred)
-    axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
-    short = [_short(name) for name in class_names]
-    slanted: Lettering = {}
-    if max(map(len, short)) > 3:
-        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(classes), short, **slanted)
-    axes.set_yticks(range(classes), short)
-    axes.tick_params(length=0)
-
-
-def _heat_map(
-    axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """Draw the shares of each row as an image, darker is more (a power below 1, so that mistakes
-    are seen).
-    """
-    from matplotlib.colors import to_rgb
-    from matplotlib.ticker import MaxNLocator
-
-    image = np.empty((*counts.shape, 4))
-    image[..., :3] = to_rgb(WRONG)
-    image[np.arange(len(counts)), np.arange(len(counts)), :3] = to_rgb(RIGHT)
-    image[..., 3] = shares**0.4
-    axes.imshow(image, interpolation="nearest")
-    axes.set(xlabel="predicted class (number)", ylabel="true class (number)")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(10, integer=True))
-
-
-def _short(name: str, letters: int = 14) -> str:
-    short = name if len(name) <= letters else name[: letters - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return printable(short).replace("$", r"\$")
 
 
 @styled
@@ -367,7 +200,7 @@ def sweep(key: str, rows: Sequence[SweepRow]) -> Figure:
     """Return accuracy and seconds, one above the other, against the values of the swept setting
     `key`.
     """
-    figure = _figure(6.4, 5.0)
+    figure = new_figure(6.4, 5.0)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     places, labels = _sweep_places([row.value for row in rows])
     for axes, name, column, color, mark, style in (
@@ -383,16 +216,16 @@ def sweep(key: str, rows: Sequence[SweepRow]) -> Figure:
             color=color,
             label=name,
         )
-    _crosses(
+    draw_crosses(
         upper,
         [place for place, row in zip(places, rows) if row.test_accuracy is None],
         "no result",
     )
-    _percent_axis(upper)
+    percent_axis(upper)
     upper.set(title=f"What {key} does to accuracy and time", ylabel="accuracy")
     lower.set(xlabel=key, ylabel="training time (s)")
     lower.set_ylim(0, 1.12 * np.nanmax([*_column(rows, "seconds"), 1e-9]))
-    _value_axis(lower, places, labels)
+    value_axis(lower, places, labels)
     upper.legend(loc="best")
     return figure
 
@@ -411,26 +244,13 @@ def _sweep_places(values: Sequence[object]) -> tuple[list[float], list[str] | No
     ]
     if len(numbers) == len(values):
         return numbers, None
-    return list(range(len(values))), [_short(str(value), 24) for value in values]
-
-
-def _value_axis(axes: Axes, places: Sequence[float], labels: Sequence[str] | None) -> None:
-    """Give the swept values their ticks; values more than 20 times apart stand on a logarithmic
-    axis.
-    """
-    if min(places) > 0 and max(places) > SPREAD * min(places) and labels is None:
-        axes.set_xscale("log")
-    if labels is not None:
-        axes.margins(x=0.5 / len(places))
-    if labels is not None or len(places) <= 12:
-        axes.set_xticks(places, labels or [text.setting(place) for place in places])
-        axes.set_xticks([], minor=True)
+    return list(range(len(values))), [short(str(value), 24) for value in values]
 
 
 @styled
 def scaling(series: Mapping[str, Sequence[ScalingRow]]) -> Figure:
     """Return speed-up and efficiency against ranks, from the rows by strategy, with the ideal."""
-    figure = _figure(8.0, 3.7)
+    figure = new_figure(8.0, 3.7)
     left, right = figure.subplots(1, 2)
     ranks = sorted({row.ranks for rows in series.values() for row in rows})
     left.plot(ranks, ranks, ":", color=GREY, label="ideal")
@@ -448,9 +268,9 @@ def scaling(series: Mapping[str, Sequence[ScalingRow]]) -> Figure:
     left.set(title="Speed-up over one rank", xlabel="ranks", ylabel="times as fast")
     right.set(title="Efficiency of each rank", xlabel="ranks", ylabel="efficiency")
     right.set_ylim(0, max(1.05, right.get_ylim()[1]))
-    _percent_axis(right)
+    percent_axis(right)
     for axes in (left, right):
-        _value_axis(axes, ranks, None)
+        value_axis(axes, ranks, None)
     if left.get_xscale() == "log":
         left.set_yscale("log")
         left.set_yticks(ranks, [str(rank) for rank in ranks])
@@ -470,7 +290,7 @@ def accuracy_of_members(
 
     Points, since bars would have to begin at 0 %, where no difference could be seen.
     """
-    figure = _figure(6.4, 3.2)
+    figure = new_figure(6.4, 3.2)
     axes = figure.add_subplot(title=title, xlabel="member", ylabel="accuracy")
     known = [np.nan if text.missing(value) else value for value in accuracies]
     axes.plot(known, "o", color=ORANGE, markersize=8, label="member")
@@ -490,9 +310,9 @@ def accuracy_of_members(
         axes.axhline(value, color=color, linestyle=line, linewidth=1.6, label=fusion_label(name))
     axes.margins(x=max(0.03, 0.5 / len(known)), y=0.25)
     lost = [member for member, value in enumerate(known) if np.isnan(value)]
-    _crosses(axes, lost, "lost")
-    _percent_axis(axes)
-    _whole_axis(axes)
+    draw_crosses(axes, lost, "lost")
+    percent_axis(axes)
+    whole_axis(axes)
     if fused or lost:
         figure.legend(loc="outside lower center", ncols=6)
     return figure

@@ -117,11 +117,11 @@ def member_plots(comparison: Comparison) -> list[Drawing]:
 
 def confusion_plots(comparison: Comparison) -> list[Drawing]:
     """Return the confusion matrix of each row."""
-    from ensync.report import figures
+    from ensync.report.confusion import confusion_matrix
 
     return [
         _figure(
-            figures.confusion_matrix(counts, comparison.class_names, name),
+            confusion_matrix(counts, comparison.class_names, name),
             f"confusion-{place}",
             f"confusion matrix of {name}",
         )
