@@ -20,16 +20,16 @@ DATA = {".json"}  # files whose lines nobody reads
 MANY_PARAMETERS = set(
     """
     Convolution.__init__ _add_products _backward _forward _framed_sums _image_backward
-    _image_forward _one _put_six _row _tile _train _transform_pair adam draw_changes multiply
+    _image_forward _put_six _tile _train _transform_pair adam draw_changes multiply
     panel.kernel panel_part product_part separable_backward separable_forward strip submit sweep
     tile.kernel train_online transform_gradient transform_piece
     """.split()
 )
 LOOSE_TYPES = set(
     """
-    EnsembleEvaluator.fuse Identity.as_dict Position.as_dict Position.from_dict
-    RunState.attributes SplitLoaders.tested_on check compare decode figures gather_members
-    job_from_dict load_checkpoint override read_plain_pickle report_of sweep
+    Identity.as_dict Position.as_dict Position.from_dict
+    RunState.attributes check decode gather_members
+    job_from_dict load_checkpoint override read_plain_pickle
     """.split()
 )
 
