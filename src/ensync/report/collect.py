@@ -1,5 +1,5 @@
-"""Runs that were trained apart, as jobs of their own, put together: a sweep over a setting, or
-the scaling over ranks.
+"""Collect runs that were trained as jobs of their own into a sweep over a setting, or into a
+scaling over ranks.
 """
 
 import json

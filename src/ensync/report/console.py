@@ -1,5 +1,5 @@
-"""What rank 0 says while it works: a live bar on a terminal, plain lines in a log, silence on
-the other ranks.
+"""What rank 0 prints while it works: a progress bar on a terminal, plain lines in a log. The
+other ranks print nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LOG_EPOCHS = (
 
 
 def make_console(rank: int, verbose: bool = False) -> Console:
-    """Return the console of a rank: rank 0 speaks; the others are silent, or with `verbose`
-    write plain lines with their number.
+    """Return the console of a rank: rank 0 prints; the others print nothing, or with `verbose`
+    plain lines with their number.
     """
     if rank == 0:
         return Console()
@@ -116,8 +116,8 @@ class Console:
             self._progress, self._due = None, NEVER
 
     def step(self, step: int, loss: float) -> None:
-        """Tell that so many steps of the whole run are done; costs a look at the clock when it
-        is too early to show.
+        """Show that so many steps of the whole run are done; only reads the clock when it is too
+        early to show it again.
         """
         if self._clock() < self._due or self._progress is None:
             return
@@ -171,7 +171,7 @@ class Console:
 
 
 class SilentConsole(Console):
-    """The console of the other ranks: every method is there and says nothing."""
+    """The console of the other ranks: every method prints nothing."""
 
     def __init__(self) -> None:
         pass
@@ -182,7 +182,7 @@ class SilentConsole(Console):
         yield
 
     def _nothing(self, *args: object, **kwargs: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     lines = line = check = warn = advise = step = epoch = test = comparison = sweep = files = (
         _nothing

@@ -1,4 +1,4 @@
-"""Reports on disk: whole or not at all, and JSON that every reader takes."""
+"""Files that are written atomically, and values as JSON can hold them."""
 
 from __future__ import annotations
 
@@ -49,11 +49,10 @@ def refuse_write(path: Path, error: OSError) -> EnsyncError:
 
 
 def write_whole(path: Path, data: bytes | str) -> None:
-    """Put a file in its place whole or not at all: a temporary one beside it, flushed to disk,
-    renamed. EnsyncError when the disk refuses.
+    """Write a file whole or not at all: to a temporary name beside it, flushed to disk, renamed.
+    EnsyncError when the disk refuses.
 
-    The temporary name is always the same, so what a killed run left behind is overwritten by the
-    next.
+    The temporary name is always the same, so that the next run overwrites what a killed one left.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:

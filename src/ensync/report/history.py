@@ -54,9 +54,9 @@ def _record(path: Path, place: int, line: bytes) -> dict:
 
 
 def readable_records(path: Path | str) -> tuple[list[dict], int]:
-    """Return the records of a history file in whatever state, and how many lines are none.
+    """Return the records of a history file that may be damaged, and how many lines are not records.
 
-    A last line cut short counts for nothing: any killed run may leave one.
+    A last line that was cut short is not counted: any killed run may leave one.
     """
     path = Path(path)
     try:
@@ -73,11 +73,11 @@ def readable_records(path: Path | str) -> tuple[list[dict], int]:
 
 
 def rebuild(path: Path | str, records: Sequence[Mapping]) -> str:
-    """Make the file say what a checkpoint's records say; return in a sentence what was wrong with
-    it, or "". Atomic.
+    """Rewrite the file so that it holds a checkpoint's records; return a sentence on what was wrong
+    with it, or "". Atomic.
 
-    For resume: the steps after the checkpoint are run, and written, again. Where a long run's
-    checkpoint has been thinned out, epochs that the file alone has are kept.
+    For resume: the steps after the checkpoint are run, and recorded, again. Where the records of a
+    long run's checkpoint are thinned out, epochs that only the file has are kept.
     """
     path = Path(path)
     found, broken = readable_records(path)

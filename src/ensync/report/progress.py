@@ -1,4 +1,4 @@
-"""The live line of a training run: how far, how fast, how long still."""
+"""The progress of a training run: epoch, speed and time left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Pace:
-    """Where a run stands and how fast it goes, from its step counter alone."""
+    """Epoch, speed and time left of a run, from its step counter alone."""
 
     def __init__(self, ends: Sequence[int], step: int, clock: Callable[[], float]) -> None:
         self.ends, self.total = ends, ends[-1]
@@ -22,7 +22,7 @@ class Pace:
         self.rate: float | None = None
 
     def at(self, step: int) -> None:
-        """Take the rate of the steps since the last call."""
+        """Measure the rate of the steps since the last call."""
         now = self._clock()
         if now > self._last[0] and step > self._last[1]:
             self.rate = (step - self._last[1]) / (now - self._last[0])
@@ -58,12 +58,12 @@ class LogProgress:
         self.line(f"  {epoch}  step {step:,} of {self.pace.total:,}  {speed}  {left}")
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """There is nothing to remove."""
 
 
 class BarProgress:
-    """Progress on a terminal: rich's bar at the lower end, drawn by our calls alone (no thread
-    beside the kernels').
+    """Progress on a terminal: rich's bar at the lower end, drawn only when `show` is called, so
+    that no thread runs beside those of the kernels.
     """
 
     interval = 0.25
@@ -101,6 +101,6 @@ class BarProgress:
         self._bar.refresh()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._shown:
             self._bar.stop()

@@ -1,6 +1,4 @@
-"""Where rank 0's lines really end up: a terminal or a log, asked of the launcher when there is
-one.
-"""
+"""Whether rank 0's lines end up on a terminal or in a log, behind an MPI launcher too."""
 
 import errno
 import io
@@ -28,9 +26,9 @@ class Terminal:
 def find_terminal(stream: TextIO) -> Terminal | None:
     """Return the terminal behind the stream, None when its lines go into a file or a pipe.
 
-    The stream itself does not know: MPICH's launcher reads its ranks through pipes and forwards to
-    the terminal, Open MPI's gives them a pseudo-terminal and forwards to a log. So the launcher's
-    own output is asked where the launcher is an ancestor.
+    The stream alone does not show it: MPICH's launcher reads its ranks through pipes and forwards
+    to the terminal, Open MPI's gives them a pseudo-terminal and forwards to a log. So the output of
+    the launcher is looked at where one is an ancestor of this process.
     """
     if os.environ.get("TERM", "dumb") == "dumb" or not _is_process_output(stream):
         return None
@@ -68,7 +66,7 @@ def _is_process_output(stream: TextIO) -> bool:
 
 
 def _columns(descriptor: int) -> int:
-    """Return the width of the terminal, 80 when it will not say."""
+    """Return the width of the terminal, 80 when it is not known."""
     try:
         return os.get_terminal_size(descriptor).columns or 80
     except OSError:
@@ -104,8 +102,8 @@ class Output:
     """A text stream whose every write is one system call, so that the lines of several ranks do not
     mix.
 
-    When nobody reads any more (a closed pipe, a full disk) it falls silent: training is worth more
-    than its log.
+    After an error (a closed pipe, a full disk) it writes nothing more: training goes on without
+    its log.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

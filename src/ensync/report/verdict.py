@@ -9,8 +9,8 @@ from ensync.core.statistics import Interval, accuracy_interval, mcnemar
 from ensync.report import text
 from ensync.report.results import Comparison, ComparisonRow, Contestant, Sweep
 
-LIKELY = 0.05  # a difference that luck makes more often than this is not called one
-ALIKE = 1.05  # times within this factor of each other are not called faster
+LIKELY = 0.05  # with a p-value from here on there is no difference
+ALIKE = 1.05  # times within this factor of each other are equal
 
 
 def accuracy(row: ComparisonRow) -> float:
