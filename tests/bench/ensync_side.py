@@ -8,11 +8,10 @@ import numpy as np
 
 from ensync.core.config.schema import Job
 from ensync.kernels import threads
-from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
-from ensync.runs.session import join
+from ensync.runs.reducers import choose
 from ensync.training.batches import BatchLoader
 from ensync.training.trainer import Trainer
 
@@ -50,13 +49,10 @@ def make_trainee(
         images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32)
     )
     network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
-    allreduce = Allreduce(comm)
-    together = join(network, allreduce, job)
-    network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-    return Trainer(
-        comm, allreduce, job, 0, network, update, loader, np.arange(SAMPLES), together=together
-    )
+    reducer = choose(job, comm, network, update, lambda: network)
+    network.initialize(1)
+    return Trainer(job, 0, network, update, reducer, loader, np.arange(SAMPLES))
 
 
 def runner(trainer: Trainer) -> Callable[[int], None]:

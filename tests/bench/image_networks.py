@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ensync.core.config.schema import Job
-from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
-from ensync.runs.session import join
+from ensync.runs.reducers import choose
 from ensync.training.batches import BatchLoader
 from ensync.training.trainer import Trainer
 
@@ -96,20 +95,17 @@ def make_trainee(
     images, labels = images_and_labels(case)
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
-    allreduce = Allreduce(comm)
-    together = join(network, allreduce, job)
-    network.initialize(1)
     update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+    reducer = choose(job, comm, network, update, lambda: network)
+    network.initialize(1)
     return Trainer(
-        comm,
-        allreduce,
         job,
         0,
         network,
         update,
+        reducer,
         BatchLoader(images, labels, 127.5 * channels, channels / 74),
         np.arange(len(labels)),
-        together=together,
     )
 
 

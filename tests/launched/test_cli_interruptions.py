@@ -263,17 +263,16 @@ def test_resuming_by_an_edited_job_file_says_what_is_taken(place):
 
 PATCHED = """
 import sys
-from ensync.training.trainer import Trainee
+from ensync.training.trainer import Trainer
 from ensync.__main__ import main
 from mpi4py import MPI
 
-gradient = Trainee._gradient
-def fail(trainee, batch):
-    behind = gradient(trainee, batch)
-    if MPI.COMM_WORLD.rank == RANK and trainee.optimizer.steps == 11:
+update = Trainer._update
+def fail(trainer):
+    if MPI.COMM_WORLD.rank == RANK and trainer.optimizer.steps == 11:
         raise ERROR
-    return behind
-Trainee._gradient = fail
+    update(trainer)
+Trainer._update = fail
 main()
 """
 

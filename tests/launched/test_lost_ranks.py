@@ -24,16 +24,15 @@ MORTAL = f"""
 import os, signal, sys
 from mpi4py import MPI
 from ensync.__main__ import main
-from ensync.training.trainer import Trainee
+from ensync.training.trainer import Trainer
 
 sys.path[:0] = {sys.path!r}
-gradient, deaths = Trainee._gradient, dict(DEATHS)   # rank: its last step
-def mortal(trainee, batch):
-    behind = gradient(trainee, batch)
-    if deaths.get(MPI.COMM_WORLD.rank) == trainee.optimizer.steps:
+update, deaths = Trainer._update, dict(DEATHS)   # rank: its last step
+def mortal(trainer):
+    if deaths.get(MPI.COMM_WORLD.rank) == trainer.optimizer.steps:
         os.kill(os.getpid(), signal.SIGKILL)
-    return behind
-Trainee._gradient = mortal
+    update(trainer)
+Trainer._update = mortal
 main()
 """
 

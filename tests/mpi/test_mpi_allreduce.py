@@ -7,7 +7,7 @@ import pytest
 
 from ensync.mpi import allreduce as sums
 from ensync.mpi.node_sum import NodeVector
-from ensync.mpi.node_update import NodeUpdate
+from ensync.mpi.shared_update import SharedUpdate
 from ensync.mpi.world import split, topology, world
 
 pytestmark = pytest.mark.mpi
@@ -56,14 +56,15 @@ def test_many_sums_in_a_row_keep_their_order_and_their_bits(comm):
 @pytest.mark.parametrize("n", LENGTHS)
 def test_its_own_vectors_sum_in_place_in_order_of_rank(comm, n, dtype):
     allreduce = sums.Allreduce(comm)
-    vector = allreduce.vector(n, dtype)
+    summed = allreduce.vector(n, dtype)
+    vector = summed.values
     assert vector.shape == (n,) and vector.dtype == dtype and not vector.any()
     expected = share(0, n, dtype)
     for rank in range(1, comm.size):
         expected += share(rank, n, dtype)
     for _ in range(3):
         vector[:] = share(comm.rank, n, dtype)
-        allreduce(vector)
+        summed.sum()
         assert (
             np.array_equal(vector, expected)
             if topology(comm).nodes == 1
@@ -95,21 +96,21 @@ def test_without_shared_memory_its_own_vectors_are_summed_by_mpi(comm, monkeypat
     )
     allreduce = sums.Allreduce(comm)
     vector = allreduce.vector(1000)
-    vector += comm.rank
-    allreduce(vector)
-    assert not allreduce._shared and np.all(vector == sum(range(comm.size)))
+    vector.values += comm.rank
+    vector.sum()
+    assert vector.shared is None and np.all(vector.values == sum(range(comm.size)))
     allreduce.close()
 
 
 def test_a_late_rank_is_waited_for_asleep(comm):
     allreduce = sums.Allreduce(comm)
     vector = allreduce.vector(100)
-    vector += 1
+    vector.values += 1
     if comm.rank == comm.size - 1:
         time.sleep(0.3)
     used = time.process_time()
-    allreduce(vector)
-    assert np.all(vector == comm.size) and time.process_time() - used < 0.2
+    vector.sum()
+    assert np.all(vector.values == comm.size) and time.process_time() - used < 0.2
     allreduce.close()
 
 
@@ -117,10 +118,11 @@ def test_two_vectors_of_different_lengths_do_not_mix(comm):
     allreduce = sums.Allreduce(comm)
     first, second = allreduce.vector(1000), allreduce.vector(50, np.float64)
     for count in range(1, 20):
-        first[:], second[:] = count, -count
-        allreduce(first)
-        allreduce(second)
-        assert np.all(first == count * comm.size) and np.all(second == -count * comm.size)
+        first.values[:], second.values[:] = count, -count
+        first.sum()
+        second.sum()
+        assert np.all(first.values == count * comm.size)
+        assert np.all(second.values == -count * comm.size)
     allreduce.close()
     assert allreduce.calls == (38 if comm.size > 1 else 0)
 
@@ -176,8 +178,8 @@ def test_a_shared_update_is_every_rank_s_own_update(comm, n, nodes):
     if comm.size % nodes:
         pytest.skip("needs nodes with equally many ranks")
     node, behind = split(comm, comm.rank * nodes // comm.size, comm.rank), 3
-    gradient, told = NodeVector(comm, node, n + behind, np.float64), []
-    update = NodeUpdate(comm, node, gradient, n, told.append)
+    gradient, noted = NodeVector(comm, node, n + behind, np.float64), []
+    update = SharedUpdate(comm, node, gradient, n, noted.append)
     update.parameters[:] = expected = share(99, n, np.float64)
     state, moved = np.zeros(n), np.zeros(n)
     for step in range(3):
@@ -192,13 +194,13 @@ def test_a_shared_update_is_every_rank_s_own_update(comm, n, nodes):
             update.parameters[piece] -= 0.1 * state[piece]
 
         gradient.values[:] = share(100 * step + comm.rank, n + behind, np.float64)
-        np.testing.assert_allclose(update.sum_behind(), total[n:], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(update.sum_exact(), total[n:], rtol=1e-12, atol=1e-12)
         update.update(change)
         np.testing.assert_allclose(update.parameters, expected, rtol=1e-12, atol=1e-12)
         assert sums.replicas_equal(comm, update.parameters)
-    update.complete(state)
+    update.gather(state)
     np.testing.assert_allclose(state, moved, rtol=1e-12, atol=1e-12)
-    assert len(told) == 3 and min(told) >= 0
+    assert len(noted) == 3 and min(noted) >= 0
     update.free()
     gradient.free()
     node.Free()

@@ -29,7 +29,7 @@ LAST = COMM.size - 1
 
 def shared_vector():
     allreduce = sums.Allreduce(COMM)
-    allreduce(allreduce.vector(1000))
+    allreduce.vector(1000).sum()
     allreduce.close()
 
 

@@ -68,7 +68,7 @@ def has_the_slope_of_its_loss(*layers, rows=(1, 5)):
         def loss(values, inputs=inputs, labels=labels):
             network.parameters[:] = values
             network.backward(inputs, labels, 1, step)
-            return network.tail[LOSS_SUM]
+            return network.metrics[LOSS_SUM]
 
         loss(start)
         gradient = network.gradient.copy()

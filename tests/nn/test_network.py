@@ -57,7 +57,7 @@ def test_gradient_is_the_slope_of_the_loss(case):
 
     def loss():
         network.backward(inputs, labels, 20, step)
-        return network.tail[LOSS_SUM] / 20
+        return network.metrics[LOSS_SUM] / 20
 
     loss()
     gradient = network.gradient.copy()
@@ -78,11 +78,11 @@ def test_rows_add_up():
     """
     network, inputs, labels = make_network(network={"hidden": [9], "dropout": 0.3})
     network.backward(inputs, labels, 7, Step(True, 5, 0))
-    whole = network.reduced.copy()
+    whole = network.message.copy()
     parts = np.zeros_like(whole)
     for start, stop in ((0, 3), (3, 3), (3, 7)):
         network.backward(inputs[start:stop], labels[start:stop], 7, Step(True, 5, start))
-        parts += network.reduced
+        parts += network.message
     np.testing.assert_allclose(parts, whole, rtol=1e-12)
 
 
@@ -162,8 +162,8 @@ def test_training_is_pytorchs(optimizer, precision):
         outputs = theirs(torch.from_numpy(inputs))
         loss = torch.nn.functional.cross_entropy(outputs, torch.from_numpy(labels))
         loss.backward()
-        assert network.tail[LOSS_SUM] / 33 == pytest.approx(loss.item(), rel=1e-5)
-        assert network.tail[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
+        assert network.metrics[LOSS_SUM] / 33 == pytest.approx(loss.item(), rel=1e-5)
+        assert network.metrics[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
         for layer, linear in zip(network.layers, theirs[::2], strict=True):
             np.testing.assert_allclose(
                 layer.weights_gradient,
@@ -227,7 +227,7 @@ def test_squared_errors_are_pytorchs(name, loss, targets):
     expected = mean if loss == "mean_squared_error" else mean * 6 / 2
     expected.backward()
     network.backward(inputs, labels, 7, Step(training=True))
-    assert network.tail[LOSS_SUM] / 7 == pytest.approx(expected.item(), rel=1e-12)
+    assert network.metrics[LOSS_SUM] / 7 == pytest.approx(expected.item(), rel=1e-12)
     for layer, (w, b) in zip(network.layers, weights, strict=True):
         np.testing.assert_allclose(layer.weights_gradient, w.grad.numpy(), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(layer.bias_gradient, b.grad.numpy(), rtol=1e-9, atol=1e-12)

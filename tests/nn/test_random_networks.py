@@ -62,9 +62,9 @@ def adds_nothing_without_rows(network):
     """A rank that has no rows of a batch takes part in its sums all the same."""
     step = Step(training=True, key=1, allreduce=lambda vector: None)
     inputs = np.empty((0, int(np.prod(network.shape))), network.dtype)
-    network.reduced[:] = 1
+    network.message[:] = 1
     network.backward(inputs, np.empty(0, np.int64), 6, step)
-    assert not network.reduced.any()
+    assert not network.message.any()
 
 
 def attempt(job, network, replica, rows, number):
@@ -105,8 +105,8 @@ def compare(job, network, replica, rows, dice):
     replica.zero_grad()
     loss.backward()
     network.backward(inputs, labels, rows, step)
-    tail = network.tail
-    same_loss(network, tail[LOSS_SUM] / rows, tail[CORRECT], loss, outputs, labels)
+    metrics = network.metrics
+    same_loss(network, metrics[LOSS_SUM] / rows, metrics[CORRECT], loss, outputs, labels)
     same_gradients(network, replica)
     same_statistics(network, replica)
     with torch.no_grad():

@@ -151,8 +151,8 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
     loss.backward()
 
     network.backward(images.reshape(rows, -1), labels, rows, Step(training=True))
-    assert network.tail[LOSS_SUM] / rows == pytest.approx(loss.item(), rel=1e-4)
-    assert network.tail[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
+    assert network.metrics[LOSS_SUM] / rows == pytest.approx(loss.item(), rel=1e-4)
+    assert network.metrics[CORRECT] == (outputs.argmax(1).numpy() == labels).sum()
     _moving_statistics_are(network, replica, images)
     _close(network.forward(images.reshape(rows, -1), Step(training=True)), outputs.detach().numpy())
     noise = max(
@@ -277,7 +277,7 @@ def test_bf16_lies_between_layers_that_both_take_it():
         network.backward(images, labels, 2, step)
         assert np.isfinite(network.gradient).all() and network.gradient.any()
         network.backward(images[:0], labels[:0], 2, step)
-        assert not network.reduced.any()
+        assert not network.message.any()
 
 
 def _distance(found, expected):
@@ -294,12 +294,12 @@ def test_a_rank_without_rows_adds_nothing(settings, size, channels, options):
     sums = []
     network = build((size, size, channels), rows=2, **settings)
     network.initialize(3)
-    network.reduced[:] = 1
+    network.message[:] = 1
     images, labels = np.empty((0, size * size * channels), np.float32), np.empty(0, np.int64)
     network.backward(
         images, labels, 6, Step(training=True, allreduce=lambda vector: sums.append(vector.sum()))
     )
-    assert not network.reduced.any() and sums == [0] * len(sums)
+    assert not network.message.any() and sums == [0] * len(sums)
     assert len(sums) == 2 * sum(
         isinstance(layer, BatchNormalization) for layer in walk(network.layers)
     )
@@ -505,7 +505,7 @@ def test_listed_layers_have_the_slope_of_their_loss():
 
     def loss():
         network.backward(inputs, labels, 5, step)
-        return network.tail[LOSS_SUM] / 5
+        return network.metrics[LOSS_SUM] / 5
 
     loss()
     gradient = network.gradient.copy()

@@ -17,6 +17,8 @@ LAYERS = [
     {"kind": "dense"},
 ]
 
+ALONE = SimpleNamespace(size=1, rank=0)
+
 
 @pytest.mark.parametrize("training", [{"batch": 10}, {"batch": 50, "slice": 10}])
 def test_what_moving_statistics_keep_of_their_start(training):
@@ -49,7 +51,7 @@ def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch
     trainer.job.training.precision = precision
     place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
     session = SimpleNamespace(
-        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=trainer.comm)
+        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=ALONE)
     )
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert any("0.4 times" in text for text in said) == told
@@ -63,7 +65,7 @@ def test_fewer_threads_are_advised_only_where_there_are_more_than_one(
     trainer, said = make_trainee(), []
     place = SimpleNamespace(threads=threads, topology=SimpleNamespace(ranks_on_node=5))
     session = SimpleNamespace(
-        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=trainer.comm)
+        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=ALONE)
     )
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert "start fewer ranks" in said[0] and ("training.threads=1" in said[0]) == advised

@@ -4,7 +4,6 @@ else the formula.
 
 from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +15,8 @@ from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
+from ensync.training.reducers import SerialReducer
 from ensync.training.trainer import TESTED, Trainer, largest_batch
-
-ALONE = SimpleNamespace(size=1, rank=0)
 
 
 def make_job(**sections):
@@ -38,16 +36,8 @@ def make_trainee(rows=50, shape=(5, 4, 1), classes=4, **sections):
     loader = BatchLoader(
         images, random.integers(0, classes, rows), np.full(1, 128.0), np.full(1, 1 / 64)
     )
-    return Trainer(
-        ALONE,
-        lambda vector: None,
-        job,
-        0,
-        network,
-        Optimizer(job.optimizer, len(network.parameters), network.dtype),
-        loader,
-        np.arange(rows),
-    )
+    optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+    return Trainer(job, 0, network, optimizer, SerialReducer(network), loader, np.arange(rows))
 
 
 def test_batches_beyond_what_float32_counts_are_refused():

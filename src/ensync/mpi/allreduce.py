@@ -1,6 +1,8 @@
 """Sums over ranks."""
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -9,8 +11,8 @@ from mpi4py import MPI
 
 from ensync.core.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
-from ensync.mpi.node_update import NodeUpdate
 from ensync.mpi.shared_memory import free_space_obstacle
+from ensync.mpi.shared_update import SharedUpdate
 from ensync.mpi.world import Comm, agree_any, node_of
 
 # Elements passed to MPI at once: its counts are 32-bit before MPI-4.
@@ -23,7 +25,7 @@ _GRADIENT, _STATISTICS, _TRAINING = (
 
 
 class Allreduce:
-    """Sums a flat float32 or float64 vector over the ranks of a communicator, in place, and counts
+    """Sums flat float32 or float64 vectors over the ranks of a communicator, in place, and counts
     what that costs.
 
     calls, bytes (of the vectors) and seconds (waiting for slower ranks included) are this rank's.
@@ -33,22 +35,26 @@ class Allreduce:
         self.comm = comm
         self.calls, self.bytes, self.seconds = 0, 0, 0.0
         self._node: Comm | None = None
-        self._shared: dict[int, NodeVector] = {}
-        self._gradients: set[int] = set()
-        self._updates: list[NodeUpdate] = []
+        self._held: list[SharedUpdate | NodeVector] = []
 
-    def vector(self, n: int, dtype: np.dtype | type = np.float32) -> np.ndarray:
-        """Return zeros (n,) that this object sums fastest: where ranks share a node, they lie in
-        its shared memory. Collective.
+    def __call__(self, vector: np.ndarray) -> None:
+        """Replace `vector` (n,), such as statistics of a batch normalisation, by its sum over the
+        ranks; the same bits arrive on all of them. Collective.
+        """
+        if self.comm.size > 1:
+            self._sum(_STATISTICS, partial(_sum, self.comm, vector), vector.nbytes)
+
+    def vector(self, n: int, dtype: np.dtype | type = np.float32) -> "SummedVector":
+        """Return a vector of zeros (n,) that is summed fast: where ranks share a node, it lies in
+        the memory of the node. Collective.
         """
         if self.comm.size == 1:
-            return np.zeros(n, dtype)
+            return SummedVector(self, np.zeros(n, dtype))
         with doing(Doing.SHARED):
-            values = self._lay_out(n, np.dtype(dtype))
-        self._gradients.add(values.ctypes.data)
-        return values
+            shared = self._lay_out(n, np.dtype(dtype))
+        return SummedVector(self, np.zeros(n, dtype) if shared is None else shared.values, shared)
 
-    def _lay_out(self, n: int, dtype: np.dtype) -> np.ndarray:
+    def _lay_out(self, n: int, dtype: np.dtype) -> NodeVector | None:
         if self._node is None:
             self._node = node_of(self.comm)
         size = self._node.size
@@ -57,52 +63,43 @@ class Allreduce:
             any(self.comm.allgather(bool(obstacle) or size == 1))
             or len(set(self.comm.allgather(size))) > 1
         ):
-            return np.zeros(n, dtype)
+            return None
         shared = NodeVector(self.comm, self._node, n, dtype)
-        self._shared[shared.values.ctypes.data] = shared
-        return shared.values
+        self._held.append(shared)
+        return shared
 
-    def update_of(self, vector: np.ndarray, size: int) -> NodeUpdate | None:
+    def sum_gradient(self, vector: "SummedVector") -> None:
+        """Replace a vector by its sum over the ranks. Collective."""
+        if self.comm.size > 1:
+            shared, values = vector.shared, vector.values
+            add = partial(_sum, self.comm, values) if shared is None else shared.sum
+            self._sum(_GRADIENT, add, values.nbytes)
+
+    def _sum(self, operation: float, add: Callable[[], None], nbytes: int) -> None:
+        start = perf_counter()
+        begin(operation, start)
+        add()
+        end = perf_counter()
+        self._count(nbytes, end - start)
+        begin(_TRAINING, end)
+
+    def shared_update(self, gradient: "SummedVector", size: int) -> SharedUpdate | None:
         """Return the shared update of the parameters whose gradient is the first `size` elements of
-        a vector of this object. Collective.
+        a vector. Collective.
 
         None where its ranks have a node each, or too little shared memory.
         """
-        gradient = self._shared.get(vector.ctypes.data)
-        if gradient is None or self._node is None:
+        shared, nbytes = gradient.shared, gradient.values.nbytes
+        if shared is None or self._node is None:
             return None
-        if any(self.comm.allgather(bool(free_space_obstacle(self._node.size * vector.nbytes)))):
+        if any(self.comm.allgather(bool(free_space_obstacle(self._node.size * nbytes)))):
             return None
         with doing(Doing.SHARED):
-            self._updates.append(
-                NodeUpdate(
-                    self.comm,
-                    self._node,
-                    gradient,
-                    size,
-                    lambda seconds: self._count(seconds, vector.nbytes),
-                )
-            )
-        return self._updates[-1]
+            update = SharedUpdate(self.comm, self._node, shared, size, partial(self._count, nbytes))
+        self._held.insert(0, update)
+        return update
 
-    def __call__(self, vector: np.ndarray) -> None:
-        """Replace `vector` (n,) by its sum over the ranks; the same bits arrive on all of them.
-        Collective.
-        """
-        if self.comm.size == 1:
-            return
-        start, address = perf_counter(), vector.ctypes.data
-        begin(_GRADIENT if address in self._gradients else _STATISTICS, start)
-        shared = self._shared.get(address)
-        if shared is not None and len(vector) == len(shared.values):
-            shared.sum()
-        else:
-            _sum(self.comm, vector)
-        end = perf_counter()
-        self._count(end - start, vector.nbytes)
-        begin(_TRAINING, end)
-
-    def _count(self, seconds: float, nbytes: int) -> None:
+    def _count(self, nbytes: int, seconds: float) -> None:
         self.calls += 1
         self.bytes += nbytes
         self.seconds += seconds
@@ -111,14 +108,26 @@ class Allreduce:
         """Give the memory of all vectors back, which must not be touched again; the counters
         stay. Collective.
         """
-        held: list[NodeUpdate | NodeVector] = [*self._updates, *self._shared.values()]
-        for each in held:
+        for each in self._held:
             each.free()
-        self._updates.clear()
-        self._shared.clear()
+        self._held.clear()
         if self._node is not None:
             self._node.Free()
             self._node = None
+
+
+class SummedVector:
+    """A vector that an Allreduce made: `values` (n,), and their sum over the ranks in place."""
+
+    def __init__(
+        self, allreduce: Allreduce, values: np.ndarray, shared: NodeVector | None = None
+    ) -> None:
+        self.values, self.shared = values, shared
+        self._allreduce = allreduce
+
+    def sum(self) -> None:
+        """Replace the values by their sum over the ranks, the same bits on all. Collective."""
+        self._allreduce.sum_gradient(self)
 
 
 def _sum(comm: Comm, vector: np.ndarray) -> None:

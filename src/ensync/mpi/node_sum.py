@@ -4,7 +4,7 @@ between nodes.
 MPI copies a vector through buffers of its own, several times. Here each rank's vector lies in
 memory that all ranks of the node can reach: rank r of P sums block r of all P vectors, in order of
 rank, and stores the sum in all P of them. Or, where the sum is a gradient, it stores what the
-update makes of it: block r of the parameters (`node_update`).
+update makes of it: block r of the parameters (`shared_update`).
 """
 
 import os
@@ -33,7 +33,8 @@ _yield_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class NodeVector:
-    """A vector (n,) of each rank, and their sum in place.
+    """A vector (n,) of each rank, and their sum in place. All ranks call `barrier`, `sum` and
+    `free` alike.
 
     `node` are the ranks of `comm` that share this node's memory; every node has the same number of
     them. Collective.
@@ -64,38 +65,38 @@ class NodeVector:
         """Replace the values by their sum over the ranks of `comm`, the same bits on all of
         them. Collective.
         """
-        self.meet()
+        self.barrier()
         for start in range(self._start, self._stop, _PIECE):
             piece = slice(start, min(start + _PIECE, self._stop))
             total = self._total(piece)
             for vector in self._vectors[1:]:
                 vector[piece] = total
-        self.meet()
+        self.barrier()
 
     def sum_blocks(self, end: int, use: Callable[[slice, np.ndarray], None]) -> None:
         """Sum this rank's block of the first `end` elements, and hand each piece of it to `use`, as
         a slice and sums that it may change.
 
-        All ranks have met before; what the vectors hold there is then of no more use. Collective
-        where there are several nodes.
+        Follows a `barrier`, and overwrites what the vectors hold there. Collective where there are
+        several nodes.
         """
         stop = min(self._stop, end)
         for start in range(self._start, stop, _PIECE):
             piece = slice(start, min(start + _PIECE, stop))
             use(piece, self._total(piece))
 
-    def sum_behind(self, end: int) -> np.ndarray:
-        """Return the sum of the elements from `end` on, the same bits on all ranks, which have
-        met before. Collective.
+    def sum_from(self, start: int) -> np.ndarray:
+        """Return the sum of the elements from `start` on, the same bits on all ranks. Follows a
+        `barrier`. Collective.
         """
-        total = self._vectors[0][end:].copy()
+        total = self._vectors[0][start:].copy()
         for vector in self._vectors[1:]:
-            total += vector[end:]
+            total += vector[start:]
         if self._across.size > 1:
             self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
         return total
 
-    def give(self, piece: slice) -> None:
+    def copy_to_others(self, piece: slice) -> None:
         """Copy a piece of this rank's vector into those of the other ranks of its node."""
         for rank, vector in enumerate(self._vectors):
             if rank != self._node.rank:
@@ -117,7 +118,7 @@ class NodeVector:
             self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
         return total
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all ranks of the node are here; what each wrote before is then visible to
         all.
         """

@@ -5,6 +5,7 @@ gradients.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,11 +18,26 @@ from ensync.nn.layers.dropout import Dropout
 from ensync.nn.memory import Workspace, empty, zeros
 from ensync.nn.sequential import Sequential
 
-LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # what travels behind the gradient in the same allreduce
-TAIL = 4
+LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # places of the step metrics
+METRICS = 4
 COUNTED = 1 << 24  # samples of a global batch that float32 counts exactly
 AT_ONCE = 128  # rows of an evaluation, where the local batch has fewer and
 BUFFERED = 1 << 22  # where so many rows do not have more values than this
+
+
+class StepMetrics(NamedTuple):
+    """What is counted in a step, over all ranks that train the network: the sum of the samples'
+    losses, how many were classified correctly, and how many ranks were asked to stop.
+    """
+
+    loss_sum: float
+    correct: int
+    stop: int
+
+    @classmethod
+    def read(cls, sums: np.ndarray) -> "StepMetrics":
+        """Return what the first METRICS elements of a vector say."""
+        return cls(float(sums[LOSS_SUM]), int(sums[CORRECT]), int(sums[STOP]))
 
 
 @dataclass(frozen=True)
@@ -50,22 +66,23 @@ class NetworkOptions:
     """How a network starts and computes.
 
     dtype: of parameters and arithmetic. bf16: operands of convolutions, and what lies between
-    layers that take it, in bf16. statistics_travel: the statistics are averaged over the ranks
-    after each step, in the allreduce of the gradient; for batch normalisation within a rank.
+    layers that take it, in bf16. averages_statistics: the statistics are averaged over the ranks
+    after each step, with the sum of the gradient; for batch normalisation within a rank.
     """
 
     dtype: np.dtype | type = np.float32
     bf16: bool = False
     initializer: str = "auto"
-    statistics_travel: bool = False
+    averages_statistics: bool = False
 
 
 class Network:
     """Layers over flat `parameters`, `gradient` and `statistics`; buffers for at least `rows`
     samples, allocated once.
 
-    The gradient is the front of `reduced`; behind it TAIL sums travel in the same allreduce, and
-    the statistics where `statistics_travel`. The layers share a workspace: the network's own, or
+    What ranks sum in a step is one vector, the `message`: the `gradient`, and behind it the `exact`
+    part, of which every digit counts: the METRICS of the step, and the rank's share of the
+    statistics where `averages_statistics`. The layers share a workspace: the network's own, or
     one that its owner gives to several networks of which only one computes at a time.
     """
 
@@ -80,7 +97,7 @@ class Network:
     ) -> None:
         self.body, self.shape, self.loss = Sequential(layers), shape, loss
         self.dtype, self.initializer = np.dtype(options.dtype), options.initializer
-        self.statistics_travel = options.statistics_travel
+        self.averages_statistics = options.averages_statistics
         self.workspace = workspace or Workspace()
         for layer in walk(self.layers):
             layer.bf16 = options.bf16 or None
@@ -117,37 +134,41 @@ class Network:
         size = sum(p.size for _, p in self.layout)
         self.parameters = zeros(size, self.dtype)
         self.statistics = np.zeros(sum(p.size for _, p in self.statistics_layout), self.dtype)
-        self.reduce_in(
-            zeros(size + TAIL + self.statistics_travel * len(self.statistics), self.dtype)
+        self.bind_message(
+            zeros(size + METRICS + self.averages_statistics * len(self.statistics), self.dtype)
         )
         self.body.allocate(self.rows, self.dtype, self.workspace, first=True)
         self.inputs = empty((self.rows, prod(self.shape)), self.dtype)
         self.scores = empty((self.rows, self.classes), self.dtype)
         self.outputs_gradient = empty((self.rows, self.classes), self.dtype)
 
-    def reduce_in(self, reduced: np.ndarray) -> None:
-        """Let the gradient and its tail lie in `reduced` (as long as the one before), such as
-        memory in which ranks sum fast.
+    @property
+    def synchronizes_statistics(self) -> bool:
+        """Whether there is batch normalisation over the rows of all ranks, which sums within the
+        forward and the backward pass.
         """
-        self.reduced, size = reduced, len(self.parameters)
-        self.gradient, self.tail, self.travelling = (
-            reduced[:size],
-            reduced[size : size + TAIL],
-            reduced[size + TAIL :],
-        )
+        return len(self.statistics) > 0 and not self.averages_statistics
+
+    def bind_message(self, message: np.ndarray) -> None:
+        """Let the message lie in this vector (as long as the one before), such as memory in
+        which ranks sum fast.
+        """
+        self.message, size = message, len(self.parameters)
+        self.gradient, self.exact = message[:size], message[size:]
+        self.metrics, self.statistics_share = self.exact[:METRICS], self.exact[METRICS:]
         values = {
             **_views(self.parameters, self.layout),
             **_views(self.statistics, self.statistics_layout),
         }
         self.body.bind(values, _views(self.gradient, self.layout))
 
-    def keep_in(self, parameters: np.ndarray) -> None:
-        """Let the parameters lie in an array of their length, such as memory that other ranks
-        can reach.
+    def bind_parameters(self, parameters: np.ndarray) -> None:
+        """Move the parameters to an array of their length, such as memory that other ranks can
+        reach.
         """
         parameters[:] = self.parameters
         self.parameters = parameters
-        self.reduce_in(self.reduced)
+        self.bind_message(self.message)
 
     def initialize(self, seed: int, member: int = 0) -> None:
         """Draw the start values; every array has a stream of its own from (seed, member, its
@@ -185,20 +206,20 @@ class Network:
     def backward(
         self, inputs: np.ndarray, labels: np.ndarray, global_batch: int, step: Step
     ) -> None:
-        """Fill `reduced`: the gradient of the loss summed over these rows and divided by the
+        """Fill the message: the gradient of the loss summed over these rows and divided by the
         global batch, loss sum and correct count.
         """
         if len(labels) == 0 and step.allreduce is None:
-            self.reduced[:] = 0.0
+            self.message[:] = 0.0
             return
         outputs = self.forward(inputs, step)
         gradient = self.outputs_gradient[: len(labels)]
         loss_sum, correct = self._loss(outputs, labels, 1.0 / global_batch, gradient)
-        self.tail[:] = 0.0
-        self.tail[LOSS_SUM], self.tail[CORRECT] = loss_sum, correct
+        self.metrics[:] = 0.0
+        self.metrics[LOSS_SUM], self.metrics[CORRECT] = loss_sum, correct
         self.body.backward(gradient, step)
         if len(labels) == 0:  # this rank only took part in the sums of the batch normalisations
-            self.reduced[:] = 0.0
+            self.message[:] = 0.0
 
     def _loss(
         self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray

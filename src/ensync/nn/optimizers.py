@@ -29,8 +29,19 @@ class Optimizer:
         self.steps = 0
         self.slots = {name: zeros(size, dtype) for name in self.SLOTS[settings.name]}
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether each parameter is updated by its own gradient alone, so that `step_piece` may
+        do any piece of a step.
+        """
+        return not self.settings.clip_norm
+
     def step(self, parameters: np.ndarray, gradient: np.ndarray, factor: float = 1.0) -> None:
-        """Update the flat parameters in place; `factor` is the schedule's."""
+        """Update the flat parameters in place; `factor` is the schedule's. The gradient may be
+        overwritten.
+        """
+        if self.settings.clip_norm:
+            clip(gradient, self.settings.clip_norm)
         self.step_piece(slice(None), parameters, gradient, factor)
         self.steps += 1
 

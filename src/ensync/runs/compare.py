@@ -13,7 +13,7 @@ from ensync.core.config.job import Job
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.core.signals import StopRequest
-from ensync.mpi.allreduce import Allreduce, sum_counts
+from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.world import Comm, alone, mpi_description, patient_barrier, share
 from ensync.report.console import Console
 from ensync.report.results import (
@@ -201,9 +201,8 @@ def _common_row(
 
 def _bytes_sent(trained: session.Session) -> int:
     """Return the bytes that all ranks handed to the sums of the training. Collective."""
-    allreduce = next(iter(trained.trainers.values())).allreduce
-    assert isinstance(allreduce, Allreduce)
-    return int(sum_counts(trained.comm, np.array([allreduce.bytes]))[0])
+    sent = sum(trainer.reducer.bytes for trainer in trained.trainers.values())
+    return int(sum_counts(trained.comm, np.array([sent]))[0])
 
 
 def _row(

@@ -38,6 +38,7 @@ from ensync.storage.atomic import write_atomically
 from ensync.storage.dataset import open_dataset
 from ensync.storage.layout import SPLITS
 from ensync.training.batches import BatchLoader
+from ensync.training.reducers import SerialReducer
 from ensync.training.trainer import Trainer
 
 
@@ -187,12 +188,8 @@ def _try_step(job: Job, loaders: SplitLoaders) -> None:
     network = zoo.build(job, dataset.shape, dataset.classes, 2)
     optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
 
-    class Alone:
-        size, rank = 1, 0
-
-    replica = Trainer(
-        Alone(), lambda vector: None, job, 0, network, optimizer, _blank(loaders), np.arange(2)
-    )
+    reducer = SerialReducer(network)
+    replica = Trainer(job, 0, network, optimizer, reducer, _blank(loaders), np.arange(2))
     with compile_in_parallel(job, dataset.shape, dataset.classes, len(cores())):
         replica.train(1)
         network.backward(

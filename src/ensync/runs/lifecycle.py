@@ -41,7 +41,7 @@ def part(session: Session) -> Session:
     it is and not as it is tested. Collective.
     """
     old = next(iter(session.trainers.values()))
-    old.complete()
+    old.reducer.gather_state(old.optimizer)
     plan = make_plan(session.comm, session.job.ensemble.members)
     trainers = build_trainers(
         session.comm, session.job, session.loaders, plan, session.console, session.stop_request

@@ -16,7 +16,6 @@ from ensync.report.text import plural, size
 from ensync.storage.layout import SPLITS
 from ensync.training.batches import BLOCK
 from ensync.training.trainer import largest_batch
-from ensync.training.virtual_shards import meets
 
 SHARE_OF_MEMORY = 0.5  # of what can be had; beyond it the dataset is streamed
 KERNELS = 64 << 20  # bytes that compiled kernels take in each rank
@@ -149,7 +148,7 @@ def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int,
         vector = network.parameters.nbytes + network.statistics.nbytes
         replicas = (
             -(-shares // ranks) - 1
-            if job.training.deterministic and meets(network) and trains
+            if job.training.deterministic and network.synchronizes_statistics and trains
             else 0
         )
         batches = (count.bytes - 2 * vector) * (1 + replicas)

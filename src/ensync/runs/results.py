@@ -12,7 +12,7 @@ from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS, OF_ONE, Fusion, winners
 from ensync.mpi.allreduce import Allreduce
-from ensync.mpi.world import Comm, alone, on_root
+from ensync.mpi.world import Comm, on_root
 from ensync.nn.network import Network
 from ensync.report.results import FusionFigures, Refused, RunResult
 from ensync.runs.data import SplitLoaders
@@ -22,6 +22,7 @@ from ensync.runs.session import Session, build_network
 from ensync.runs.state import Loaded
 from ensync.training.evaluation import estimate_statistics
 from ensync.training.position import UNUSABLE, Position
+from ensync.training.reducers import WHOLE, Part
 from ensync.training.trainer import TESTED, first_kept
 
 
@@ -140,12 +141,13 @@ class EnsembleEvaluator:
         sent = average(self.comm, self.vectors, weights, self.network, deterministic)
         if len(self.test.present) > 1:
             rows = np.arange(len(self.loaders.train), dtype=np.int64)
+            alone = deterministic or self.comm.size == 1
             estimate_statistics(
                 self.network,
                 self.loaders.train,
                 rows,
                 self.job,
-                Allreduce(alone() if deterministic else self.comm),
+                WHOLE if alone else Part(self.comm.size, self.comm.rank, Allreduce(self.comm)),
             )
         panel = SplitScores(self.test.loader, 1, self.test.classes, deterministic)
         panel.ask(0, self.network, self.comm.size, self.comm.rank)

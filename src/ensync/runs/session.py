@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,8 @@ from ensync.core.errors import EnsyncError, printable
 from ensync.core.signals import AGAIN, StopRequest
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.kernels.threads import thread_limit
-from ensync.mpi.allreduce import Allreduce, replicas_equal
-from ensync.mpi.node_update import NodeUpdate
-from ensync.mpi.shard_sum import ShardSum
-from ensync.mpi.world import Comm, agree_any, alone, on_root, share
+from ensync.mpi.allreduce import replicas_equal
+from ensync.mpi.world import Comm, agree_any, on_root, share
 from ensync.nn.memory import Workspace
 from ensync.nn.models import zoo
 from ensync.nn.network import Network
@@ -41,11 +40,11 @@ from ensync.runs.plan import (
     settle_members,
     starts_together,
 )
+from ensync.runs.reducers import choose
 from ensync.storage.lock import confirm
 from ensync.training.evaluation import estimate_statistics, evaluate_block
 from ensync.training.position import DIVERGED, UNUSABLE
 from ensync.training.trainer import VALIDATED, Trainer
-from ensync.training.virtual_shards import VirtualShards, meets
 
 
 class Stopped(EnsyncError):
@@ -225,10 +224,9 @@ class Session:
         in training stay. Collective over the member's ranks.
         """
         if trainer.average and len(trainer.network.statistics):
-            total = Allreduce(alone()) if self.job.training.deterministic else trainer.allreduce
-            assert isinstance(total, Allreduce)
+            part = trainer.reducer.part
             with trainer.using(VALIDATED) as network:
-                estimate_statistics(network, trainer.loader, trainer.rows, self.job, total)
+                estimate_statistics(network, trainer.loader, trainer.rows, self.job, part)
                 trainer.average["statistics"][:] = network.statistics
 
     def _validate(self, trainer: Trainer) -> tuple[float, float]:
@@ -340,11 +338,7 @@ class Session:
         Collective.
         """
         for trainer in self.trainers.values():
-            if trainer.together is not None:
-                trainer.network.keep_in(trainer.network.parameters.copy())
-        for trainer in self.trainers.values():
-            assert isinstance(trainer.allreduce, Allreduce)
-            trainer.allreduce.close()
+            trainer.reducer.close()
 
     def _check_replicas(self, when: str) -> None:
         for trainer in self.trainers.values():
@@ -410,69 +404,28 @@ def build_trainers(
         console.step(done, p.loss_sum / max(p.samples, 1))
 
     check_shards(job, comm.size, plan.members)
-    allreduce = (
-        ShardSum(plan.comm, job.training.virtual_shards)
-        if job.training.deterministic
-        else Allreduce(plan.comm)
-    )
     workspace = Workspace()
     for member in plan.mine:
         network = build_network(job, loaders.identity, plan.comm.size, workspace)
-        shards = (
-            _virtual_shards(job, loaders, network, allreduce)
-            if isinstance(allreduce, ShardSum)
-            else None
-        )
-        together = join(network, allreduce, job) if shards is None else None
         optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+        shards = job.training.virtual_shards
+        build_replica = partial(build_network, job, loaders.identity, shards, workspace)
+        reducer = choose(job, plan.comm, network, optimizer, build_replica)
         rows = rows_of(job, loaders.train.labels, plan.members, member)
         trainers[member] = Trainer(
-            plan.comm,
-            allreduce,
             job,
             member,
             network,
             optimizer,
+            reducer,
             loaders.train_of(rows),
             rows,
             stop_request,
             progress,
-            shards=shards,
-            together=together,
         )
         trainers[member].restart()
     loaders.check_shards(comm)
     return trainers
-
-
-def join(network: Network, allreduce: Allreduce, job: Job) -> NodeUpdate | None:
-    """Lay gradient and parameters where the ranks of `allreduce` reach them; return the update
-    that they share, where they can. Collective.
-    """
-    if allreduce.comm.size == 1:
-        return None
-    network.reduce_in(allreduce.vector(len(network.reduced), network.dtype))
-    if job.optimizer.clip_norm:  # which asks for the norm of the whole gradient
-        return None
-    together = allreduce.update_of(network.reduced, len(network.parameters))
-    if together is not None:
-        network.keep_in(together.parameters)
-    return together
-
-
-def _virtual_shards(
-    job: Job, loaders: SplitLoaders, network: Network, total: ShardSum
-) -> VirtualShards:
-    """Return this rank's shards, with networks of their own where they meet within a step."""
-    replicas = (
-        [
-            build_network(job, loaders.identity, total.shards, network.workspace)
-            for _ in total.mine[1:]
-        ]
-        if meets(network)
-        else []
-    )
-    return VirtualShards([network, *replicas], total)
 
 
 def start(

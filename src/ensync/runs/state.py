@@ -75,7 +75,7 @@ def gather_members(
     elsewhere. Collective.
     """
     for trainer in trainers.values():
-        trainer.complete()
+        trainer.reducer.gather_state(trainer.optimizer)
     mine = {
         m: t.position.as_dict() | {"updates": t.optimizer.steps}
         for m, t in trainers.items()

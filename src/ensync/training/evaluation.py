@@ -2,8 +2,6 @@
 an averaged network.
 """
 
-from typing import Protocol
-
 import numpy as np
 
 from ensync.core.config.schema import Job
@@ -11,29 +9,17 @@ from ensync.core.sharding import Purpose, block, key64
 from ensync.nn.layers.base import Step
 from ensync.nn.network import Network
 from ensync.training.batches import BatchLoader
-from ensync.training.trainer import Ranks, largest_batch
+from ensync.training.reducers import Part
+from ensync.training.trainer import largest_batch
 
 ESTIMATED = 2048  # training rows that moving statistics are estimated from
 
 
-class Sum(Protocol):
-    """What sums a vector over the ranks of `comm`, in place (mpi.allreduce.Allreduce)."""
-
-    @property
-    def comm(self) -> Ranks:
-        """Those ranks."""
-        ...
-
-    def __call__(self, vector: np.ndarray) -> None:
-        """Replace a vector by its sum."""
-        ...
-
-
 def estimate_statistics(
-    network: Network, loader: BatchLoader, rows: np.ndarray, job: Job, total: Sum
+    network: Network, loader: BatchLoader, rows: np.ndarray, job: Job, part: Part
 ) -> None:
     """Set the moving statistics of batch normalisation to their means over the first ESTIMATED of
-    `rows`. Collective over total.comm.
+    `rows`. Collective over the ranks that compute the parts.
 
     For parameters that no step has led to, such as an average of several, statistics that followed
     steps are wrong. Dropout stays as in training; the algorithm of torch.optim.swa_utils.update_bn,
@@ -41,11 +27,11 @@ def estimate_statistics(
     """
     if not len(network.statistics):
         return
-    ranks, done, together = total.comm, 0, _rows_together(network, job, len(rows))
+    done, together = 0, _rows_together(network, job, len(rows))
     network.statistics[:] = 0
     for first in range(0, min(len(rows), ESTIMATED), together):
         batch = rows[first : min(first + together, ESTIMATED)]
-        start, stop = block(len(batch), ranks.size, ranks.rank)
+        start, stop = block(len(batch), part.count, part.index)
         inputs, labels = loader.load(batch[start:stop], network.inputs)
         done += len(batch)
         key = int(key64(job.training.seed, Purpose.DROPOUT, first))
@@ -53,7 +39,7 @@ def estimate_statistics(
             training=True,
             key=key,
             first_row=start,
-            allreduce=total if ranks.size > 1 else None,
+            allreduce=part.allreduce,
             share=len(batch) / done,
         )
         if len(labels) or step.allreduce is not None:

@@ -1,13 +1,14 @@
 """The loop: one network, its batches, an allreduce per step."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,12 @@ from ensync.kernels.optim import updates
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.nn.layers.base import Step
 from ensync.nn.layers.dense import Dense
-from ensync.nn.network import CORRECT, COUNTED, LOSS_SUM, STOP, TAIL, Network
-from ensync.nn.optimizers import Optimizer, clip
+from ensync.nn.network import COUNTED, Network
+from ensync.nn.optimizers import Optimizer
 from ensync.nn.schedules import growths, learning_rate_factor
 from ensync.training.batches import Augmenter, BatchLoader
 from ensync.training.position import DIVERGED, EARLY, Position
-from ensync.training.virtual_shards import VirtualShards
+from ensync.training.reducers import Part, Reducer, SerialReducer
 
 AS_THEY_ARE = Augmentation()
 # samples between two looks at the clock and the signals while every sample is a step; a multiple of
@@ -40,50 +41,19 @@ TESTED = (
 VALIDATED = TESTED[1:]  # and judged by after each epoch
 
 
-class Ranks(Protocol):
-    """The ranks that train one network together (an MPI communicator)."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def rank(self) -> int:
-        """Which of them this one is."""
-        ...
-
-
-class Together(Protocol):
-    """What updates the replicas of several ranks at once (mpi.node_update.NodeUpdate)."""
-
-    def sum_behind(self) -> np.ndarray:
-        """Return the sum over the ranks of what travels behind the gradient."""
-        ...
-
-    def update(self, step: Callable[[slice, np.ndarray], None]) -> None:
-        """Have `step` change pieces of the parameters by the gradient's sum there."""
-        ...
-
-    def complete(self, vector: np.ndarray) -> None:
-        """Put a slot of the optimiser together."""
-        ...
-
-
 @dataclass
 class Trainer:
-    """One network in training on the ranks of `comm`: its rows, optimiser and position, its best
-    parameters and their moving average.
+    """One network in training: its rows, optimiser and position, its best parameters and their
+    moving average.
     """
 
-    comm: Ranks
-    allreduce: Callable[[np.ndarray], None]
     job: Job
     member: int
     network: Network
     optimizer: Optimizer
+    reducer: Reducer
     loader: BatchLoader
-    rows: np.ndarray  # of the training split, int64, the same on all ranks of comm
+    rows: np.ndarray  # of the training split, int64, the same on all ranks of the network
     stop_requested: Callable[[], int] = lambda: 0
     progress: Callable[["Trainer"], None] = lambda trainer: None
     position: Position = field(default_factory=Position)
@@ -93,8 +63,6 @@ class Trainer:
     average: dict[str, np.ndarray] = field(
         default_factory=dict
     )  # of the parameters where the job wants one, and the statistics that belong to it
-    shards: VirtualShards | None = None  # of a deterministic run
-    together: Together | None = None  # where ranks share their updates
     tuner: ThreadTuner | None = None  # where the number of threads is left to the program
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
@@ -204,7 +172,7 @@ class Trainer:
             run, last = self._run_online, -(-last // ONLINE) * ONLINE
         last = min(last, self.steps_per_epoch)
         start = time.perf_counter()
-        with self.shards or nullcontext():
+        with self.reducer:
             stop = run(last)
         self.position.seconds += time.perf_counter() - start
         return stop
@@ -272,132 +240,63 @@ class Trainer:
 
     def _run(self, last: int) -> int:
         """Mini-batch steps: one gradient, summed over the ranks, and one update."""
-        order, p, network = self._epoch_rows(), self.position, self.network
+        order, p, reducer = self._epoch_rows(), self.position, self.reducer
         while p.step < last:
             first, end = global_span(len(order), p.step, self.batch)
-            start = time.perf_counter() - self._waited
-            behind = self._gradient(order[first:end])
-            tail = behind[:TAIL]
-            if network.statistics_travel:
-                network.statistics[:] = behind[TAIL:]
-            if not np.isfinite(tail[LOSS_SUM]):
+            start = time.perf_counter() - reducer.seconds
+            compute = partial(self._compute, order[first:end])
+            metrics = reducer.reduce(compute, self.stop_requested)
+            if not math.isfinite(metrics.loss_sum):
                 p.finished = (
                     f"{DIVERGED} in epoch {p.epoch + 1}, step {p.step + 1}: the loss is "
-                    f"{tail[LOSS_SUM]}"
+                    f"{metrics.loss_sum}"
                 )
-                return int(tail[STOP])
+                return metrics.stop
             self._update()
             if self.tuner is not None and end - first == self.batch:
-                self.tuner.note(time.perf_counter() - self._waited - start)
+                self.tuner.note(time.perf_counter() - reducer.seconds - start)
             p.step += 1
             p.samples += end - first
-            p.loss_sum += float(tail[LOSS_SUM])
-            p.correct += int(tail[CORRECT])
+            p.loss_sum += metrics.loss_sum
+            p.correct += metrics.correct
             self.progress(self)
-            if tail[STOP]:
-                return int(tail[STOP])
+            if metrics.stop:
+                return metrics.stop
         return 0
-
-    @property
-    def _waited(self) -> float:
-        """Seconds in sums over ranks so far, where they are counted: most of them waits."""
-        return getattr(self.allreduce, "seconds", 0.0)
 
     def _update(self) -> None:
         """One step of the optimiser, and of the weights' average."""
-        network, job, factor = self.network, self.job, self._factor(self.job)
-        if self.together is not None:
-            self.together.update(
-                lambda piece, total: self.optimizer.step_piece(
-                    piece, network.parameters[piece], total, factor
-                )
-            )
-            self.optimizer.steps += 1
-        else:
-            if job.optimizer.clip_norm:
-                clip(network.gradient, job.optimizer.clip_norm)
-            self.optimizer.step(network.parameters, network.gradient, factor)
+        self.reducer.apply(self.optimizer, self._factor(self.job))
         if (
             self.average
         ):  # which starts with the parameters after the first step, as PyTorch's AveragedModel does
-            share = 1 - job.training.weight_average if self.optimizer.steps > 1 else 1.0
-            updates.follow(network.parameters, self.average["parameters"], share)
+            share = 1 - self.job.training.weight_average if self.optimizer.steps > 1 else 1.0
+            updates.follow(self.network.parameters, self.average["parameters"], share)
 
-    def _gradient(self, batch: np.ndarray) -> np.ndarray:
-        """Compute the gradient of the global batch and return what travels behind it, summed over
-        the ranks. Collective.
-
-        The sum of the gradient is then in network.reduced or, where ranks share their updates,
-        wherever these find it.
-        """
-        network, ranks = self.network, self.comm
-        if self.shards is not None:
-            count = self.shards.count
-            self.shards.gradient(
-                lambda replica, shard, meet: self._share(replica, batch, count, shard, meet),
-                self.stop_requested(),
-            )
-            return network.reduced[len(network.gradient) :]
-        self._share(
-            network,
-            batch,
-            ranks.size,
-            ranks.rank,
-            self.allreduce if self._sums_statistics else None,
-        )
-        network.tail[STOP] = self.stop_requested()
-        if self.together is not None:
-            return self.together.sum_behind()
-        self.allreduce(network.reduced)
-        return network.reduced[len(network.gradient) :]
-
-    def complete(self) -> None:
-        """Have the whole state of the optimiser on every rank. Collective over the ranks of the
-        network.
-        """
-        if self.together is not None:
-            for slot in self.optimizer.slots.values():
-                self.together.complete(slot)
-
-    def _share(
-        self,
-        network: Network,
-        batch: np.ndarray,
-        size: int,
-        index: int,
-        allreduce: Callable[[np.ndarray], None] | None,
-    ) -> None:
-        """Fill network.reduced from share `index` of `size` of the global batch, slice by slice
-        where that is large.
+    def _compute(self, batch: np.ndarray, network: Network, part: Part) -> None:
+        """Fill the network's message from a part of the global batch, slice by slice where that
+        is large.
         """
         total, own = None, 0
+        allreduce = part.allreduce if network.synchronizes_statistics else None
         step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
         for first in range(0, len(batch), self.job.training.slice):
-            part = batch[first : first + self.job.training.slice]
-            start, stop = block(len(part), size, index)
+            rows = batch[first : first + self.job.training.slice]
+            start, stop = block(len(rows), part.count, part.index)
             step.first_row = first + start
-            inputs, labels = self.loader.load(part[start:stop], network.inputs, self._changes())
+            inputs, labels = self.loader.load(rows[start:stop], network.inputs, self._changes())
             network.backward(inputs, labels, len(batch), step)
             own += stop - start
-            if len(part) < len(batch):
+            if len(rows) < len(batch):
                 total = (
-                    network.reduced.copy()
+                    network.message.copy()
                     if total is None
-                    else np.add(total, network.reduced, out=total)
+                    else np.add(total, network.message, out=total)
                 )
         if total is not None:
-            network.reduced[:] = total
-        if network.statistics_travel:
-            np.multiply(network.statistics, own / len(batch), out=network.travelling)
-
-    @property
-    def _sums_statistics(self) -> bool:
-        """Whether batch normalisation takes its statistics over several ranks."""
-        return (
-            self.comm.size > 1
-            and len(self.network.statistics) > 0
-            and not self.network.statistics_travel
-        )
+            network.message[:] = total
+        if network.averages_statistics:
+            np.multiply(network.statistics, own / len(batch), out=network.statistics_share)
 
     def _changes(self) -> Augmenter | None:
         """The random changes of this epoch's images, where the job wants any."""
@@ -434,8 +333,7 @@ class Trainer:
         plain = plain and self.job.augmentation == AS_THEY_ARE and not self.job.growth.every_epochs
         return (
             self.batch == 1
-            and self.comm.size == 1
-            and self.shards is None
+            and isinstance(self.reducer, SerialReducer)
             and plain
             and steady
             and all(isinstance(x, Dense) for x in self.network.layers)

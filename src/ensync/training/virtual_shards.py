@@ -2,24 +2,25 @@
 shards, each computed by itself.
 
 A rank computes its block of the shards one after the other in one network. Where batch
-normalisation takes its statistics over the whole batch, the shards have to meet at every such
-layer: then each has a network of its own, over the same parameters, and they advance from meeting
-to meeting in turn.
+normalisation takes its statistics over the whole batch, the shards exchange sums at every such
+layer. Then each shard has a network of its own, over the same parameters, and a thread of its own.
+One thread computes at a time, up to its next sum.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from types import TracebackType
 from typing import Protocol, cast
 
 import numpy as np
 
 from ensync.core.activity import Doing
 from ensync.kernels.threads import follow_threads
-from ensync.nn.network import STOP, Network
+from ensync.nn.network import STOP, Network, StepMetrics
+from ensync.training.reducers import Compute, Part, Reducer
 
-Meet = Callable[[np.ndarray], None]
-Share = Callable[[Network, int, Meet | None], None]
+Synchronize = Callable[[np.ndarray], None]
 
 
 class Sum(Protocol):
@@ -27,6 +28,8 @@ class Sum(Protocol):
 
     shards: int
     mine: range
+    bytes: int
+    seconds: float
 
     def over_shards(
         self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT
@@ -35,108 +38,121 @@ class Sum(Protocol):
         ...
 
 
-def meets(network: Network) -> bool:
-    """Whether a network's shards meet within a step: it has batch normalisations over the whole
-    batch.
-    """
-    return len(network.statistics) > 0 and not network.statistics_travel
+class DeterministicReducer(Reducer):
+    """Computes this rank's virtual shards of every batch, and sums over the shards of all ranks
+    along a fixed tree.
 
-
-class VirtualShards:
-    """This rank's shards of every batch; a context manager that keeps the shards' threads, where
-    they meet.
-
-    networks: the trained one, then a like-built one for each further shard where they meet.
+    networks: the trained one, then a like-built one for each further shard of this rank where
+    batch normalisation synchronises the shards. The threads of these live within `with`.
     """
 
     def __init__(self, networks: Sequence[Network], total: Sum) -> None:
-        self.network, self.networks, self.total = networks[0], networks, total
-        self._parts: list[_Part] = []
+        super().__init__(networks[0])
+        self.networks, self.total = networks, total
+        self._threads: list[_ShardThread] = []
         for replica in networks[1:]:
             replica.parameters = self.network.parameters
-            replica.reduce_in(
-                replica.reduced
-            )  # binds the layers to the parameters; nobody reads the statistics that a twin moves
+            replica.bind_message(
+                replica.message
+            )  # binds the layers to the parameters; the statistics of a replica are never read
 
     @property
-    def count(self) -> int:
-        """All shards of a batch."""
-        return self.total.shards
+    def bytes(self) -> int:
+        """Bytes sent to other ranks."""
+        return self.total.bytes
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on sums over ranks."""
+        return self.total.seconds
 
     def __enter__(self) -> None:
-        if meets(self.network):
-            self._parts = [_Part() for _ in self.networks]
+        """Start the shards' threads, where they are needed."""
+        if self.network.synchronizes_statistics:
+            self._threads = [_ShardThread() for _ in self.networks]
 
-    def __exit__(self, *exception: object) -> None:
-        for part in self._parts:
-            part.close()
-        self._parts = []
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the threads."""
+        for thread in self._threads:
+            thread.close()
+        self._threads = []
 
-    def gradient(self, share: Share, stop: int) -> None:
-        """Fill the network's `reduced` with the sum over all shards of what `share(network,
-        shard, meet)` leaves in that of its network. Collective.
-        """
-        together = self._together if meets(self.network) else self._in_turn
-        self.total.over_shards(self._with_stop_request(together(share), stop), self.network.reduced)
+    def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
+        """Compute this rank's shards, and sum the messages of all shards."""
+        stop = stop_requested()
+        computed = self._at_once if self.network.synchronizes_statistics else self._in_turn
+        self.total.over_shards(self._messages(computed(compute), stop), self.network.message)
+        return self._take(self.network.exact)
 
-    def _with_stop_request(self, networks: Iterator[Network], stop: int) -> Iterator[np.ndarray]:
-        """Yield the shards' vectors; the first carries this rank's wish to stop."""
+    def _messages(self, networks: Iterator[Network], stop: int) -> Iterator[np.ndarray]:
+        """Yield the shards' messages; the first says whether this rank was asked to stop."""
         for number, network in enumerate(networks):
-            network.tail[STOP] = 0 if number else stop
-            yield network.reduced
+            network.metrics[STOP] = 0 if number else stop
+            yield network.message
 
-    def _in_turn(self, share: Share) -> Iterator[Network]:
+    def _in_turn(self, compute: Compute) -> Iterator[Network]:
         """Compute a shard at a time, from the same statistics."""
         before = self.network.statistics.copy()
         for shard in self.total.mine:
             self.network.statistics[:] = before
-            share(self.network, shard, None)
+            compute(self.network, Part(self.total.shards, shard))
             yield self.network
 
-    def _together(self, share: Share) -> Iterator[Network]:
-        """Compute all shards from meeting to meeting, at which their vectors become the sum over
-        all shards.
-        """
-        pairs = list(zip(self._parts, self.networks, self.total.mine, strict=True))
-        waiting = [part.begin(partial(share, network, shard)) for part, network, shard in pairs]
+    def _at_once(self, compute: Compute) -> Iterator[Network]:
+        """Compute all shards, from each sum over all shards to the next."""
+        triples = zip(self._threads, self.networks, self.total.mine, strict=True)
+        waiting = [
+            thread.start(partial(self._compute, compute, network, shard))
+            for thread, network, shard in triples
+        ]
         while waiting[0] is not None:
-            met = cast("list[np.ndarray]", waiting)  # all of them: the shards meet equally often
-            self.total.over_shards(met, met[0], Doing.STATISTICS)
-            for vector in met[1:]:
-                vector[:] = met[0]
-            waiting = [part.go_on() for part in self._parts]
-        assert all(vector is None for vector in waiting), "the shards of a batch meet equally often"
+            vectors = cast("list[np.ndarray]", waiting)  # every shard has equally many sums
+            self.total.over_shards(vectors, vectors[0], Doing.STATISTICS)
+            for vector in vectors[1:]:
+                vector[:] = vectors[0]
+            waiting = [thread.resume() for thread in self._threads]
+        assert all(vector is None for vector in waiting), "every shard has equally many sums"
         yield from self.networks
+
+    def _compute(
+        self, compute: Compute, network: Network, shard: int, synchronize: Synchronize
+    ) -> None:
+        compute(network, Part(self.total.shards, shard, synchronize))
 
 
 class _Ended(BaseException):
     """The end of a thread within its work; no handler on the way takes it for an error."""
 
 
-class _Part:
-    """A computation that stops at meetings, on a thread that runs only while `begin` or `go_on`
-    waits for it.
+class _ShardThread:
+    """A computation that pauses at each of its sums, on a thread that runs only while `start` or
+    `resume` waits for it.
     """
 
     def __init__(self) -> None:
         self._turn, self._back = threading.Lock(), threading.Lock()
         self._turn.acquire()
         self._back.acquire()
-        self._work: Callable[[Meet], None] | None = None
+        self._work: Callable[[Synchronize], None] | None = None
         self._vector: np.ndarray | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def begin(self, work: Callable[[Meet], None]) -> np.ndarray | None:
-        """Start `work(meet)`; return the first vector that it meets with, None when it is done.
-        Raises what it raises.
+    def start(self, work: Callable[[Synchronize], None]) -> np.ndarray | None:
+        """Start `work(synchronize)`; return the first vector that it synchronises, None when it is
+        done. Raises what it raises.
         """
         self._work = work
-        return self.go_on()
+        return self.resume()
 
-    def go_on(self) -> np.ndarray | None:
-        """Let it compute to its next meeting or its end."""
+    def resume(self) -> np.ndarray | None:
+        """Let it compute up to its next sum or its end."""
         self._turn.release()
         self._back.acquire()
         if self._error:
@@ -149,18 +165,18 @@ class _Part:
         self._turn.release()
         self._thread.join()
 
-    def _meet(self, vector: np.ndarray) -> None:
+    def _synchronize(self, vector: np.ndarray) -> None:
         self._vector = vector
         self._back.release()
         self._turn.acquire()
         if self._work is None:
             raise _Ended
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         while self._turn.acquire() and self._work is not None:
             follow_threads()
             try:
-                self._work(self._meet)
+                self._work(self._synchronize)
             except _Ended:
                 return
             except Exception as error:

@@ -1,10 +1,10 @@
 """One update for the replicas of a node: each rank sums a block of the gradient, updates that block
-of the parameters, and hands it to the others.
+of the parameters, and copies it to the others.
 
-Every rank updating all of its replica would read and write the same parameters and moments once
-more on each; so each does its block for all (the first stage of ZeRO, Rajbhandari et al. 2020). The
-state of the optimiser is then needed for a rank's own block only, and the whole summed gradient by
-nobody.
+If every rank updated its whole replica, each would read and write all parameters and all slots of
+the optimiser. Here a rank does so for its block only (the first stage of ZeRO, Rajbhandari et al.
+2020). Only that block of a slot is then up to date on a rank, and no rank has the whole sum of the
+gradient.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,12 @@ from ensync.mpi.world import Comm
 _GRADIENT, _TRAINING = float(Doing.GRADIENT), float(Doing.TRAINING)
 
 
-class NodeUpdate:
+class SharedUpdate:
     """The parameters (size,) of this rank's replica, and their update by the gradient, the first
     `size` elements of the vector `gradient`.
 
-    note: told after each step the seconds that waiting, summing and handing over took. Collective.
+    note: called after each step with the seconds that waiting, summing and copying took.
+    Collective.
     """
 
     def __init__(
@@ -35,18 +36,18 @@ class NodeUpdate:
         self._begun = 0.0
         self.parameters = self._parameters.values
 
-    def sum_behind(self) -> np.ndarray:
-        """Wait until all ranks have their gradients; return the sum of what travels behind them,
-        the same bits on all. Collective.
+    def sum_exact(self) -> np.ndarray:
+        """Wait until all ranks have their gradients; return the sum of the elements behind the
+        gradient, the same bits on all ranks. Collective.
         """
         self._begun = perf_counter()
         begin(_GRADIENT, self._begun)
-        self._gradient.meet()
-        return self._gradient.sum_behind(self._size)
+        self._gradient.barrier()
+        return self._gradient.sum_from(self._size)
 
     def update(self, step: Callable[[slice, np.ndarray], None]) -> None:
-        """Have `step` change each piece of this rank's block of the parameters by the sum of the
-        gradient there. Follows `sum_behind`. Collective.
+        """Call `step(piece, sum of the gradient there)` for each piece of this rank's block, and
+        copy that piece of the parameters to the other ranks. Follows `sum_exact`. Collective.
         """
         busy = 0.0
 
@@ -55,18 +56,16 @@ class NodeUpdate:
             start = perf_counter()
             step(piece, total)
             busy += perf_counter() - start
-            self._parameters.give(piece)
+            self._parameters.copy_to_others(piece)
 
         self._gradient.sum_blocks(self._size, update)
-        self._gradient.meet()
+        self._gradient.barrier()
         end = perf_counter()
         self._note(end - self._begun - busy)
         begin(_TRAINING, end)
 
-    def complete(self, vector: np.ndarray) -> None:
-        """Make a vector (size,), of which each rank of a node holds its block, whole on all of
-        them. Collective.
-        """
+    def gather(self, vector: np.ndarray) -> None:
+        """Copy each rank's block of a vector (size,) to the other ranks of the node. Collective."""
         blocks = [self._gradient.block(rank) for rank in range(self._node.size)]
         starts, stops = (
             [min(place, self._size) for place in places]

@@ -1,0 +1,124 @@
+"""The reducers of networks that several ranks train, and the choice among all reducers."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ensync.core.config.schema import Job
+from ensync.mpi.allreduce import Allreduce, SummedVector
+from ensync.mpi.shard_sum import ShardSum
+from ensync.mpi.shared_update import SharedUpdate
+from ensync.mpi.world import Comm
+from ensync.nn.network import STOP, Network, StepMetrics
+from ensync.nn.optimizers import Optimizer
+from ensync.training.reducers import Compute, Part, Reducer, SerialReducer
+from ensync.training.virtual_shards import DeterministicReducer
+
+
+def choose(
+    job: Job,
+    comm: Comm,
+    network: Network,
+    optimizer: Optimizer,
+    build_replica: Callable[[], Network],
+) -> Reducer:
+    """Return the reducer of a network that the ranks of `comm` train. Collective.
+
+    Ranks of a node share the update where the optimiser treats every parameter by itself and
+    shared memory is free. build_replica: makes a like-built network, where a deterministic run
+    needs one for each virtual shard.
+    """
+    if job.training.deterministic:
+        total = ShardSum(comm, job.training.virtual_shards)
+        more = total.mine[1:] if network.synchronizes_statistics else ()
+        return DeterministicReducer([network, *(build_replica() for _ in more)], total)
+    if comm.size == 1:
+        return SerialReducer(network)
+    allreduce = Allreduce(comm)
+    gradient = allreduce.vector(len(network.message), network.dtype)
+    network.bind_message(gradient.values)
+    if optimizer.elementwise:
+        update = allreduce.shared_update(gradient, len(network.parameters))
+        if update is not None:
+            return SharedMemoryReducer(network, allreduce, update)
+    return AllreduceReducer(network, allreduce, gradient)
+
+
+class _OverRanks(Reducer):
+    """What both reducers have that sum over the ranks of `allreduce`."""
+
+    def __init__(self, network: Network, allreduce: Allreduce) -> None:
+        comm = allreduce.comm
+        super().__init__(network, Part(comm.size, comm.rank, allreduce))
+        self._allreduce = allreduce
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the summed vectors."""
+        return self._allreduce.bytes
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on sums."""
+        return self._allreduce.seconds
+
+    def _compute(self, compute: Compute, stop_requested: Callable[[], int]) -> None:
+        """Fill this rank's message."""
+        compute(self.network, self.part)
+        self.network.metrics[STOP] = stop_requested()
+
+
+class AllreduceReducer(_OverRanks):
+    """Every rank gets the sum of the gradients and updates its whole replica."""
+
+    def __init__(self, network: Network, allreduce: Allreduce, gradient: SummedVector) -> None:
+        super().__init__(network, allreduce)
+        self._gradient = gradient
+
+    def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
+        """Compute this rank's part of the batch and sum the messages in place."""
+        self._compute(compute, stop_requested)
+        self._gradient.sum()
+        return self._take(self.network.exact)
+
+    def close(self) -> None:
+        """Give the memory of the message back."""
+        self.network.bind_message(np.zeros_like(self.network.message))
+        self._allreduce.close()
+
+
+class SharedMemoryReducer(_OverRanks):
+    """Each rank of a node updates a block of the parameters for all replicas there."""
+
+    def __init__(self, network: Network, allreduce: Allreduce, update: SharedUpdate) -> None:
+        super().__init__(network, allreduce)
+        self._update = update
+        network.bind_parameters(update.parameters)
+
+    def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
+        """Compute this rank's part of the batch, wait for the others, and sum the exact part of
+        the messages; `apply` sums the gradients block by block.
+        """
+        self._compute(compute, stop_requested)
+        return self._take(self._update.sum_exact())
+
+    def apply(self, optimizer: Optimizer, factor: float) -> None:
+        """Update this rank's block, and copy it to the other ranks."""
+        parameters = self.network.parameters
+
+        def step(piece: slice, gradient: np.ndarray) -> None:
+            optimizer.step_piece(piece, parameters[piece], gradient, factor)
+
+        self._update.update(step)
+        optimizer.steps += 1
+
+    def gather_state(self, optimizer: Optimizer) -> None:
+        """Complete each slot, of which a rank has its block only."""
+        for slot in optimizer.slots.values():
+            self._update.gather(slot)
+
+    def close(self) -> None:
+        """Give the memory of message and parameters back."""
+        self.network.bind_message(np.zeros_like(self.network.message))
+        self.network.bind_parameters(self.network.parameters.copy())
+        self._allreduce.close()
