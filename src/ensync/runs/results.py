@@ -1,5 +1,5 @@
-"""The test result of a run, from the ranks that trained it or from its checkpoint: each member's
-answers, fused.
+"""The test result of a run, from the ranks that trained it or from its checkpoint: the members'
+scores, fused.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,21 +28,21 @@ from ensync.training.trainer import TESTED, first_kept
 
 @dataclass
 class Member:
-    """One member as this rank has it: its network, and which block of the rows this rank answers
-    for.
+    """One member on this rank: its network, and the block of the rows, `rank` of `size`, that this
+    rank evaluates.
     """
 
     member: int
     network: Network
     size: int
     rank: int
-    speaks: bool  # whether this rank hands its parameters to a weight average
+    contributes: bool  # whether this rank adds its parameters to an average
 
 
 @dataclass
 class EnsembleEvaluator:
-    """All members' answers on the test and the validation split, ready to be fused. The same
-    calls on every rank.
+    """The scores of all members on the test and the validation split, ready to be fused. Every
+    rank must make the same calls.
     """
 
     comm: Comm
@@ -53,11 +53,9 @@ class EnsembleEvaluator:
     vectors: list[tuple[int, np.ndarray, np.ndarray]]
     network: Network  # like-built, free to be overwritten
     ended: dict[int, str]  # why training ended, by member
-    remembered: tuple[np.ndarray, int] | None = (
-        # how many validation images each member had right, and of how many, where they are not at
-        # hand
-        None
-    )
+    # how many validation images each member had right, and of how many, by the checkpoint, where
+    # the images are not at hand
+    saved_validation: tuple[np.ndarray, int] | None = None
     sent: dict[str, int] = field(
         default_factory=dict
     )  # bytes that a fusion handed to MPI, over all ranks
@@ -131,7 +129,7 @@ class EnsembleEvaluator:
         """How many validation images each member has right, int64 (members,), and how many there
         are.
         """
-        return self.remembered or (self.validation.correct, len(self.validation.loader))
+        return self.saved_validation or (self.validation.correct, len(self.validation.loader))
 
     def _averaged(self, weights: np.ndarray) -> tuple[SplitScores, int]:
         """Return the scores of the network with the mean of the members' parameters, and the bytes
@@ -149,9 +147,9 @@ class EnsembleEvaluator:
                 self.job,
                 WHOLE if alone else Part(self.comm.size, self.comm.rank, Allreduce(self.comm)),
             )
-        panel = SplitScores(self.test.loader, 1, self.test.classes, deterministic)
-        panel.ask(0, self.network, self.comm.size, self.comm.rank)
-        return panel, sent
+        scores = SplitScores(self.test.loader, 1, self.test.classes, deterministic)
+        scores.evaluate(0, self.network, self.comm.size, self.comm.rank)
+        return scores, sent
 
     @property
     def member_accuracies(self) -> list[float | None]:
@@ -163,11 +161,11 @@ class EnsembleEvaluator:
         """Validation accuracy of each member, None of those left out."""
         return self._accuracies(self.validation)
 
-    def _accuracies(self, panel: SplitScores) -> list[float | None]:
-        rows, out = len(panel.loader), self.test.excluded
+    def _accuracies(self, scores: SplitScores) -> list[float | None]:
+        rows, out = len(scores.loader), self.test.excluded
         return [
-            None if m in out or not rows else float(panel.correct[m] / rows)
-            for m in range(panel.members)
+            None if m in out or not rows else float(scores.correct[m] / rows)
+            for m in range(scores.members)
         ]
 
 
@@ -176,10 +174,12 @@ def gather_evaluator(
     job: Job,
     loaders: SplitLoaders,
     ended: dict[int, str],
-    voters: Iterable[Member],
+    mine: Iterable[Member],
     failed: dict[int, str],
 ) -> EnsembleEvaluator:
-    """Let every voter answer on test and validation. Collective."""
+    """Evaluate the members of this rank on test and validation, and sum the counts over the ranks.
+    Collective.
+    """
     members = len(ended)
     spare = build_network(job, loaders.identity, comm.size)
     test, validation = (
@@ -187,25 +187,25 @@ def gather_evaluator(
         for loader in (loaders.test, loaders.validation)
     )
     vectors = []
-    for voter in voters:
+    for each in mine:
         with doing(Doing.EVALUATING):
-            for panel in (test, validation):
-                panel.ask(voter.member, voter.network, voter.size, voter.rank)
-        if voter.speaks:
+            for scores in (test, validation):
+                scores.evaluate(each.member, each.network, each.size, each.rank)
+        if each.contributes:
             vectors.append(
-                (voter.member, voter.network.parameters.copy(), voter.network.statistics.copy())
+                (each.member, each.network.parameters.copy(), each.network.statistics.copy())
             )
-    test.settle(comm, failed)
-    validation.settle(comm, failed)
+    test.reduce(comm, failed)
+    validation.reduce(comm, failed)
     return EnsembleEvaluator(comm, job, loaders, test, validation, vectors, spare, ended)
 
 
 def evaluator_of_session(session: Session) -> EnsembleEvaluator:
-    """Return the evaluator of a trained session; each member answers on the ranks that trained it.
-    Collective.
+    """Return the evaluator of a trained session; each member is evaluated on the ranks that trained
+    it. Collective.
     """
 
-    def voters() -> Iterable[Member]:
+    def members() -> Iterable[Member]:
         group = session.plan.comm
         for member, trainer in session.trainers.items():
             with trainer.using(TESTED) as network:
@@ -218,15 +218,15 @@ def evaluator_of_session(session: Session) -> EnsembleEvaluator:
                 )
 
     return gather_evaluator(
-        session.comm, session.job, session.loaders, session.ended(), voters(), session.failed
+        session.comm, session.job, session.loaders, session.ended(), members(), session.failed
     )
 
 
 def evaluator_of_files(
     comm: Comm, loaded: Loaded, job: Job, loaders: SplitLoaders, only: Sequence[int] | None = None
 ) -> EnsembleEvaluator:
-    """Return the evaluator of a checkpoint; each member answers on all ranks of `comm`, whatever
-    trained it. Collective.
+    """Return the evaluator of a checkpoint; each member is evaluated on all ranks of `comm`,
+    whatever trained it. Collective.
     """
     state = loaded.state
     ended = {
@@ -235,25 +235,25 @@ def evaluator_of_files(
     }
     failed = {m: why for m, why in ended.items() if why.startswith(UNUSABLE)}
     if only is not None:
-        failed |= {m: "not asked" for m in range(state.members) if m not in only}
+        failed |= {m: "not selected" for m in range(state.members) if m not in only}
 
-    def voters() -> Iterable[Member]:
+    def members() -> Iterable[Member]:
         network = build_network(job, loaders.identity, comm.size)
         for member in range(state.members):
             fill_network(network, loaded, loaded.member(comm, member), loaders.identity)
             yield Member(member, network, comm.size, comm.rank, comm.rank == 0)
 
-    evaluator = gather_evaluator(comm, job, loaders, ended, voters(), failed)
+    evaluator = gather_evaluator(comm, job, loaders, ended, members(), failed)
     if not len(loaders.validation) and loaders.identity.sizes["validation"]:
-        evaluator.remembered = loaded.validated(comm), loaders.identity.sizes["validation"]
+        evaluator.saved_validation = loaded.validated(comm), loaders.identity.sizes["validation"]
     return evaluator
 
 
 def fill_network(
     network: Network, loaded: Loaded, found: dict[str, np.ndarray], identity: Identity
 ) -> None:
-    """Put what a member is tested with into a like-built network; EnsyncError when it does not
-    fit.
+    """Give a like-built network the vectors that a member is tested with; EnsyncError when they do
+    not fit.
     """
     chosen = first_kept(found)
     for name, target in (("parameters", network.parameters), ("statistics", network.statistics)):

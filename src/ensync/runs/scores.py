@@ -1,5 +1,6 @@
-"""The members' scores of a split, fused on rank 0: every row counted once. A sum over members
-takes one Reduce; what needs all members at once gathers their scores, some rows at a time.
+"""The members' scores of a split, fused on rank 0, every row once. A fusion that is a sum over
+members takes one Reduce; one that needs all members at once gathers their scores, some rows at a
+time.
 """
 
 import math
@@ -42,10 +43,10 @@ class OnRoot(NamedTuple):
 
 @dataclass
 class SplitScores:
-    """The members' scores of one split as far as this rank computed them: `blocks[m] = (first row,
-    scores (rows, classes))`.
+    """The scores of one split that this rank computed: `blocks[m] = (first row, scores (rows,
+    classes))` of member m.
 
-    `correct` and `loss_sum` `(members,)` are of this rank's rows until `settle` sums them over the
+    `correct` and `loss_sum` `(members,)` are of this rank's rows until `reduce` sums them over the
     ranks. deterministic: the same bits on any number of ranks.
     """
 
@@ -59,8 +60,8 @@ class SplitScores:
     def __post_init__(self) -> None:
         self.correct, self.loss_sum = np.zeros(self.members, np.int64), np.zeros(self.members)
 
-    def ask(self, member: int, network: Network, size: int, rank: int) -> None:
-        """Let a member answer for this rank's block of the split, one of `size`."""
+    def evaluate(self, member: int, network: Network, size: int, rank: int) -> None:
+        """Compute a member's scores of block `rank` of the split, one of `size`."""
         start, scores, losses, right = evaluate_block(
             network, self.loader, size, rank, self.deterministic
         )
@@ -68,8 +69,8 @@ class SplitScores:
         self.correct[member] += right
         self.loss_sum[member] += math.fsum(losses)
 
-    def settle(self, comm: Comm, failed: dict[int, str]) -> None:
-        """Sum the counts over ranks and agree who is left out: the failed, and those with scores
+    def reduce(self, comm: Comm, failed: dict[int, str]) -> None:
+        """Sum the counts over ranks, and exclude the members that failed, and those with scores
         that are not finite. Collective.
         """
         bad = np.zeros(self.members, np.int64)
@@ -83,7 +84,7 @@ class SplitScores:
 
     @property
     def present(self) -> list[int]:
-        """The members that join a fusion."""
+        """The members that are not excluded."""
         return [m for m in range(self.members) if m not in self.excluded]
 
     def votes(
@@ -195,19 +196,19 @@ def sum_to_root(
 
 
 def voting_weights(
-    fusion: Fusion, panel: SplitScores, validation_correct: np.ndarray, validation_rows: int
+    fusion: Fusion, test: SplitScores, validation_correct: np.ndarray, validation_rows: int
 ) -> np.ndarray:
-    """Return the weight `(members,)` of each member, 0 for those left out; weighted voting takes
-    them from the validation split.
+    """Return the weight float64 `(members,)` of each member, 0 for those excluded: equal, or from
+    how many validation images each has right, where the fusion weighs by them.
     """
-    weights = np.zeros(panel.members)
-    here = panel.present
-    if here:
+    weights = np.zeros(test.members)
+    present = test.present
+    if present:
         weighted = fusion.needs_validation and validation_rows
-        weights[here] = (
-            validation_weights(validation_correct[here], validation_rows, panel.classes)
+        weights[present] = (
+            validation_weights(validation_correct[present], validation_rows, test.classes)
             if weighted
-            else 1 / len(here)
+            else 1 / len(present)
         )
     return weights
 
@@ -219,11 +220,11 @@ def average(
     network: Network,
     deterministic: bool,
 ) -> int:
-    """Put the weighted mean of the members' parameters and statistics into `network` on every rank,
-    and return the bytes that were sent for their sum. Collective.
+    """Give `network` the weighted mean of the members' parameters and statistics on every rank, and
+    return the bytes that were sent for their sum. Collective.
 
-    mine: (member, parameters, statistics) of the members that this rank speaks for; each member has
-    one speaker.
+    mine: (member, parameters, statistics) of the members that this rank contributes; one rank
+    contributes each member.
     """
 
     def of(members: Sequence[int]) -> np.ndarray:
