@@ -60,6 +60,14 @@ class Window(nn.Module):
         return [zeros for total in totals for zeros in (total // 2, total - total // 2)]
 
 
+def pixels(x):
+    """Return (rows, channels, pixels), of rows of values too.
+
+    In PyTorch 2.13 batch normalisation of a channels-last image of one row loses pixels.
+    """
+    return x.reshape(*x.shape[:2], -1)
+
+
 class Norm(nn.Module):
     """Batch normalisation; the moving variance biased, as Keras', or unbiased, as PyTorch's."""
 
@@ -82,8 +90,9 @@ class Norm(nn.Module):
 
     def forward(self, x):
         mean, variance = self.mean.clone(), self.variance.clone()
+        statistics = mean, variance, self.weight, self.bias
         y = nn.functional.batch_norm(
-            x, mean, variance, self.weight, self.bias, self.training, self.share, self.epsilon
+            pixels(x), *statistics, self.training, self.share, self.epsilon
         )
         if self.training and not self.unbiased:
             n = x.numel() / x.shape[1]
@@ -92,7 +101,7 @@ class Norm(nn.Module):
             ) * (n - 1) / n
         if self.training:
             self.mean, self.variance = mean, variance
-        return self.activation(y)
+        return self.activation(y).reshape(x.shape)
 
 
 class Response(nn.LocalResponseNorm):
