@@ -226,6 +226,15 @@ def batch_normalization(
     return gamma * (inputs - inputs.mean(axis=0)) / np.sqrt(inputs.var(axis=0) + epsilon) + beta
 
 
+def group_normalization(
+    inputs: np.ndarray, groups: int, gamma: np.ndarray, beta: np.ndarray, epsilon: float
+) -> np.ndarray:
+    """Samples (n, rows, c) normalised by the mean and biased variance of each group of channels."""
+    parts = inputs.reshape(*inputs.shape[:2], groups, -1)
+    mean, variance = (f(parts, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    return gamma * ((parts - mean) / np.sqrt(variance + epsilon)).reshape(inputs.shape) + beta
+
+
 def local_response(inputs: np.ndarray, n: int, k: float, alpha: float, beta: float) -> np.ndarray:
     """Rows (rows, c) over (k + alpha * the squares of the n channels around each) ** beta."""
     framed = np.pad(inputs**2, ((0, 0), (n // 2, (n - 1) // 2)))

@@ -65,6 +65,7 @@ class Draw(random.Random):
             "dense",
             "batch_normalization",
             "batch_normalization",
+            "group_norm",
             "local_response_normalization",
             "dropout",
             *["residual", "parallel"] * (depth > 0),
@@ -148,6 +149,14 @@ class Draw(random.Random):
             "momentum": self.choice([0.0, 0.9, 0.99]),
             "epsilon": self.choice([1e-3, 1e-5]),
             "unbiased": self.random() < 0.5,
+        }, shape
+
+    def group_norm(self, shape, depth):
+        groups = self.choice([n for n in range(1, shape[-1] + 1) if shape[-1] % n == 0])
+        return {
+            "groups": groups + (self.careless and self.random() < 0.2),
+            "activation": self.choice(["identity", "relu"]),
+            "epsilon": self.choice([1e-3, 1e-5]),
         }, shape
 
     def local_response_normalization(self, shape, depth):

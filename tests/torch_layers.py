@@ -63,7 +63,8 @@ class Window(nn.Module):
 def pixels(x):
     """Return (rows, channels, pixels), of rows of values too.
 
-    In PyTorch 2.13 batch normalisation of a channels-last image of one row loses pixels.
+    In PyTorch 2.13 batch normalisation of a channels-last image of one row loses pixels, and the
+    gradient of such a group normalisation ends the process where its inputs need none.
     """
     return x.reshape(*x.shape[:2], -1)
 
@@ -101,6 +102,18 @@ class Norm(nn.Module):
             ) * (n - 1) / n
         if self.training:
             self.mean, self.variance = mean, variance
+        return self.activation(y).reshape(x.shape)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation, of single values too, which PyTorch's module refuses."""
+
+    def __init__(self, channels, groups, activation="identity", epsilon=1e-5):
+        super().__init__(groups, channels, epsilon)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x):
+        y = torch.group_norm(pixels(x), self.num_groups, self.weight, self.bias, self.eps)
         return self.activation(y).reshape(x.shape)
 
 
@@ -235,6 +248,8 @@ def _listed(settings, x, classes):
             return Rows()
         case "batch_normalization":
             return Norm(channels, **settings)
+        case "group_norm":
+            return GroupNorm(channels, **settings)
         case "local_response_normalization":
             return Response(**settings)
         case "dropout":

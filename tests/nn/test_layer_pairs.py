@@ -23,6 +23,7 @@ SETTINGS = {  # what a kind needs beside its name
     "max_pooling": {"stride": 1, "padding": "same"},
     "average_pooling": {"stride": 1, "padding": "same"},
     "dropout": {"rate": 0.3},
+    "group_norm": {"groups": 1},
     "local_response_normalization": {"n": 3, "alpha": 0.3},
     "residual": {"layers": [NORM]},
     "parallel": {"branches": [[NORM], [{"kind": "dropout", "rate": 0.2}], []]},

@@ -14,6 +14,7 @@ from ensync.nn.models.zoo import BUILDERS
 SETTINGS = {
     "convolution": {"filters": 16},
     "separable": {"filters": 32},
+    "group_norm": {"groups": 4},
     "dropout": {"rate": 0.1},
     "residual": {"layers": [{"kind": "depthwise"}]},
     "parallel": {"branches": [[]]},

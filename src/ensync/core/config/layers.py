@@ -146,6 +146,21 @@ class BatchNormalizationLayer(LayerSection):
     )
 
 
+class GroupNormalizationLayer(LayerSection):
+    """Each group of channels of a sample with mean 0 and variance 1, then each channel scaled and
+    shifted; it needs no other samples (Wu and He 2018).
+    """
+
+    bf16: ClassVar[bool] = True
+    kind: Literal["group_norm"]
+    groups: Positive = Field(
+        description="groups of neighbouring channels; 1: layer normalisation, as many as "
+        "channels: instance normalisation"
+    )
+    activation: Rectified = Field("identity", description="taken of the normalised values")
+    epsilon: Annotated[float, Field(gt=0)] = Field(1e-5, description="added to the variance")
+
+
 class LocalResponseNormalizationLayer(LayerSection):
     """Each value divided by (k + alpha * sum of squares over n neighbouring channels) ** beta
     (Krizhevsky et al. 2012).
@@ -199,6 +214,7 @@ LayerSettings = Annotated[
     | GlobalAveragePoolingLayer
     | FlattenLayer
     | BatchNormalizationLayer
+    | GroupNormalizationLayer
     | LocalResponseNormalizationLayer
     | DropoutLayer
     | ResidualLayer

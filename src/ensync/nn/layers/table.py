@@ -10,6 +10,7 @@ from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
 from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.dropout import Dropout
 from ensync.nn.layers.flatten import Flatten
+from ensync.nn.layers.group_normalization import GroupNormalization
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 from ensync.nn.layers.response import LocalResponseNormalization
@@ -56,6 +57,7 @@ LAYERS: dict[str, Builder] = {  # of each kind of core.config.layers.KINDS
     "global_average_pooling": plain(GlobalAveragePooling),
     "flatten": plain(Flatten),
     "batch_normalization": plain(BatchNormalization),
+    "group_norm": plain(GroupNormalization),
     "local_response_normalization": plain(LocalResponseNormalization),
     "dropout": plain(Dropout),
     "residual": residual,
