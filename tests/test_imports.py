@@ -16,6 +16,7 @@ FLOORS = [
     {"kernels", "storage", "mpi"},
     {"nn"},
     {"training", "report"},
+    {"strategies"},
     {"runs"},
     {"cli"},
     {"__main__"},

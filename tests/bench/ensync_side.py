@@ -11,7 +11,7 @@ from ensync.kernels import threads
 from ensync.mpi.world import Comm
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
-from ensync.runs.reducers import choose
+from ensync.strategies.reducers import choose
 from ensync.training.batches import BatchLoader
 from ensync.training.trainer import Trainer
 

@@ -13,7 +13,7 @@ from ensync.core.config.schema import Job
 from ensync.mpi.world import Comm
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
-from ensync.runs.reducers import choose
+from ensync.strategies.reducers import choose
 from ensync.training.batches import BatchLoader
 from ensync.training.trainer import Trainer
 

@@ -172,15 +172,15 @@ MISTAKES = {
     ),
     "resume with another strategy": (
         ["resume", "runs/job", *ENSEMBLE],
-        ["training.strategy = 'ensemble'", "begun with 'synchronous'"],
+        ["training.strategy = 'ensemble'", "started with 'synchronous'"],
     ),
     "resume with another seed": (
         ["resume", "runs/job", "--set", "training.seed=9"],
-        ["training.seed = 9", "begun with 1"],
+        ["training.seed = 9", "started with 1"],
     ),
     "resume with other start values": (
         ["resume", "runs/job", "--set", "network.initializer=pytorch"],
-        ["network.initializer = 'pytorch'", "begun with 'auto'"],
+        ["network.initializer = 'pytorch'", "started with 'auto'"],
     ),
     "a setting without effect": (
         train("optimizer.name=sgd", "optimizer.beta1=0.5"),

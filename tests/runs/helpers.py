@@ -8,8 +8,8 @@ from ensync.core.config.job import job_from_dict
 from ensync.core.signals import StopRequest
 from ensync.mpi.world import on_root
 from ensync.report.console import make_console
-from ensync.runs import lifecycle as course
-from ensync.runs import session, state
+from ensync.runs import lifecycle, start, state
+from ensync.runs.context import RunContext
 from ensync.runs.data import open_loaders
 from ensync.runs.launch import take_directory
 from ensync.storage.sources.digits import read_digits
@@ -61,24 +61,26 @@ def job_maker(dataset, tmp_path, **defaults):
     return make
 
 
+def context(comm, job, stop_request=None):
+    return RunContext(comm, job, open_loaders(comm, job), SILENT, stop_request or StopRequest())
+
+
 def begin(comm, job, stop_request=None):
     take_directory(comm, job, SILENT)
-    return session.start(comm, job, open_loaders(comm, job), SILENT, stop_request or StopRequest())
+    return start.start(context(comm, job, stop_request))
 
 
 def run(comm, job, stop_request=None):
-    return course.train(begin(comm, job, stop_request))
+    return lifecycle.train(begin(comm, job, stop_request))
 
 
 def resume(comm, loaded, job):
-    return course.train(
-        session.resume(comm, loaded, job, open_loaders(comm, job), SILENT, StopRequest())
-    )
+    return lifecycle.train(start.resume(context(comm, job), loaded))
 
 
 def gathered(trained):
     """Return the vectors and positions of all members, the same on every rank."""
-    arrays, positions = state.gather_members(trained.comm, trained.plan, trained.trainers)
+    arrays, positions = state.gather_members(trained.mesh, trained.trainers)
     return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(
         positions
     )

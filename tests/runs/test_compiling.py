@@ -59,7 +59,8 @@ def test_it_ends_with_the_process_that_started_it(cache):
         "popen = compiling.subprocess.Popen\n"
         "def note(*a, **k):\n    p = popen(*a, **k)\n    print(p.pid, flush=True)\n    return p\n"
         "compiling.subprocess.Popen = note\n"
-        "with compiling.helped(job, (2, 3, 1), 4, cores=2, patience=0.0):\n    time.sleep(60)\n"
+        "with compiling.compile_in_parallel(job, (2, 3, 1), 4, cores=2, patience=0.0):\n"
+        "    time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     number = int(parent.stdout.readline())

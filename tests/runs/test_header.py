@@ -51,7 +51,7 @@ def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch
     trainer.job.training.precision = precision
     place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
     session = SimpleNamespace(
-        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=ALONE)
+        job=trainer.job, trainers={0: trainer}, mesh=SimpleNamespace(data=ALONE)
     )
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert any("0.4 times" in text for text in said) == told
@@ -65,7 +65,7 @@ def test_fewer_threads_are_advised_only_where_there_are_more_than_one(
     trainer, said = make_trainee(), []
     place = SimpleNamespace(threads=threads, topology=SimpleNamespace(ranks_on_node=5))
     session = SimpleNamespace(
-        job=trainer.job, trainers={0: trainer}, plan=SimpleNamespace(comm=ALONE)
+        job=trainer.job, trainers={0: trainer}, mesh=SimpleNamespace(data=ALONE)
     )
     header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
     assert "start fewer ranks" in said[0] and ("training.threads=1" in said[0]) == advised
@@ -88,7 +88,7 @@ def test_members_that_never_see_a_class_are_told_of(data, rows, told):
         loaders=SimpleNamespace(train=SimpleNamespace(labels=np.arange(rows) % 10))
     )
     session = SimpleNamespace(
-        job=trainer.job, comm=SimpleNamespace(rank=0), plan=SimpleNamespace(members=4)
+        job=trainer.job, comm=SimpleNamespace(rank=0), mesh=SimpleNamespace(members=4)
     )
     header._warn_of_classes(SimpleNamespace(warn=said.append), place, session)
     assert len(said) == told

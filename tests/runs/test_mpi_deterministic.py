@@ -16,6 +16,7 @@ from ensync.kernels.simd.host import bf16_missing
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone, on_root, split
 from ensync.runs import results, session, state
+from ensync.runs.networks import build_network
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]  # the first test may compile
 # all of whose parts must keep the bits: clipping, averages, growth, slices, decisions by validation
@@ -266,4 +267,4 @@ def test_buffers_do_not_depend_on_the_ranks(make_job):
     """Their rows are evaluated together."""
     job = make_job(training={"deterministic": True, "batch": 4096, "slice": 4096})
     identity = SimpleNamespace(shape=(8, 8, 1), classes=10, sizes={"train": 5000})
-    assert {session.build_network(job, identity, ranks).rows for ranks in (1, 3, 8)} == {512}
+    assert {build_network(job, identity, ranks).rows for ranks in (1, 3, 8)} == {512}

@@ -16,9 +16,9 @@ from ensync.core.errors import EnsyncError
 from ensync.core.signals import StopRequest
 from ensync.mpi.world import on_root
 from ensync.report.history import read_history
-from ensync.runs import lifecycle as course
-from ensync.runs import results, state
+from ensync.runs import lifecycle, results, start, state
 from ensync.runs.compare import compare
+from ensync.runs.context import RunContext
 
 pytestmark = pytest.mark.mpi
 
@@ -219,7 +219,7 @@ def test_a_member_that_diverges_is_kept_from_before(make_job, where, monkeypatch
         original.__name__,
         spoil,
     )
-    trained = course.train(trained)
+    trained = lifecycle.train(trained)
     evaluator = results.evaluator_of_session(trained)
     assert (
         list(evaluator.test.excluded) == [1]
@@ -229,15 +229,11 @@ def test_a_member_that_diverges_is_kept_from_before(make_job, where, monkeypatch
     positions, finite = newest(job)
     assert finite and [p["epoch"] for p in positions] == [3, 1, 3]
     monkeypatch.undo()
-    say_nothing = verbs.session.resume(
-        COMM,
+    resumed = start.resume(
+        RunContext(COMM, job, trained.loaders, SILENT, StopRequest()),
         state.load_newest(COMM, Path(job.output.directory)),
-        job,
-        trained.loaders,
-        SILENT,
-        StopRequest(),
     )
-    arrays, reached = gathered(course.train(say_nothing))
+    arrays, reached = gathered(lifecycle.train(resumed))
     straight, _ = gathered(
         run(
             COMM,

@@ -4,6 +4,7 @@ for it.
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -298,7 +299,8 @@ def meddled(job, monkeypatch, **data):
     changed = job.model_copy(update={"data": job.data.model_copy(update=data)})
     begun = begin(COMM, changed)
     told = []
-    begun.console = Console(terminal=None) if COMM.rank == 0 else SILENT
+    console = Console(terminal=None) if COMM.rank == 0 else SILENT
+    begun.context = replace(begun.context, console=console)
     monkeypatch.setattr(begun.console, "epoch", Meddler(job.data.path), raising=False)
     monkeypatch.setattr(begun.console, "warn", told.append, raising=False)
     return begun, told

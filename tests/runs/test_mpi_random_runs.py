@@ -14,9 +14,8 @@ from runs.helpers import COMM, begin, common_digits, gathered, job_maker
 
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import on_root
-from ensync.runs import lifecycle as course
-from ensync.runs import results
-from ensync.runs.plan import rows_of
+from ensync.runs import lifecycle, results
+from ensync.strategies import strategy_of
 from ensync.training import evaluation
 
 pytestmark = [
@@ -197,7 +196,7 @@ class Draw(random.Random):
 def test_random_runs(make_job, number):
     trained = begin(COMM, make_job(**Draw(number).tables(COMM.size)))
     start, _ = gathered(trained)
-    trained = course.train(trained)
+    trained = lifecycle.train(trained)
     found, positions = gathered(trained)
     evaluator = results.evaluator_of_session(trained)
     fused, ended = evaluator.fuse("soft_voting"), evaluator.ended
@@ -215,7 +214,7 @@ def compare(trained, start, found, positions, ended, fused):
     """Train every member once more, one after the other; return why that tells nothing, or ""."""
     from runs.torch_runs import Run
 
-    job, members, loaders = trained.job, trained.plan.members, trained.loaders
+    job, members, loaders = trained.job, trained.mesh.members, trained.loaders
     network = next(iter(trained.trainers.values())).network
     splits = {
         name: (normalised(loaders, name), getattr(loaders, name).labels)
@@ -223,7 +222,8 @@ def compare(trained, start, found, positions, ended, fused):
     }
 
     def once_more(member, noise=0.0):
-        rows, begin = rows_of(job, loaders.train.labels, members, member), member_of(start, member)
+        rows = strategy_of(job).rows(job, loaders.train.labels, members, member)
+        begin = member_of(start, member)
         begin["parameters"] = begin["parameters"] * (
             1 + noise * np.random.default_rng(member).standard_normal(len(begin["parameters"]))
         )

@@ -23,8 +23,8 @@ from runs.helpers import (
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.mpi.world import alone
-from ensync.runs import lifecycle as course
-from ensync.runs import results, session, state
+from ensync.runs import lifecycle, results, session, state
+from ensync.runs.validation import check_replicas
 from ensync.training import trainer as training
 
 pytestmark = pytest.mark.mpi
@@ -321,7 +321,7 @@ def test_a_member_that_diverged_is_left_out_and_named(make_job):
     )
     if 1 in trained.trainers:
         trained.trainers[1].network.parameters[:] = np.nan
-    trained = course.train(trained)
+    trained = lifecycle.train(trained)
     evaluator = results.evaluator_of_session(trained)
     soft = evaluator.fuse("soft_voting")
     assert (
@@ -353,10 +353,10 @@ def test_replicas_that_differ_are_found(make_job):
     trained = run(COMM, make_job(training={"epochs": 1}))
     trained.trainers[0].network.parameters[0] += COMM.rank
     if COMM.size == 1:
-        trained._check_replicas("at the end")
+        check_replicas(trained.trainers[0], COMM, "at the end")
     else:
         with pytest.raises(EnsyncError, match="replicas"):
-            trained._check_replicas("at the end")
+            check_replicas(trained.trainers[0], COMM, "at the end")
 
 
 def test_another_dataset_is_refused(make_job, dataset):

@@ -19,7 +19,8 @@ from samples import prepare
 
 from ensync.cli import verbs
 from ensync.cli.describing import describe_run
-from ensync.runs.content import Standing
+from ensync.runs.content import Content, Record, Standing, Trained
+from ensync.runs.schema import EpochRecord, IdentityRecord, MemberPosition, RunAttributes
 from ensync.storage.checkpoint import load_checkpoint, save_checkpoint
 from ensync.training.position import Position
 
@@ -131,6 +132,18 @@ def damage(arrays, dice):
 
 def test_everything_of_a_position_is_checked():
     assert set(Standing.model_fields) == {*(field.name for field in fields(Position)), "updates"}
+
+
+@pytest.mark.parametrize(
+    ("checked", "typed"),
+    [(Standing, MemberPosition), (Trained, IdentityRecord), (Content, RunAttributes)],
+)
+def test_what_is_checked_is_what_the_types_say(checked, typed):
+    assert set(checked.model_fields) == set(typed.__annotations__) - {"kind"}
+
+
+def test_of_a_record_everything_is_checked_that_all_versions_have():
+    assert set(Record.model_fields) == EpochRecord.__required_keys__
 
 
 VERBS = {

@@ -19,10 +19,10 @@ from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.report.results import Refused, RunResult, to_json
-from ensync.runs import launch, results, session, state
-from ensync.runs import lifecycle as course
+from ensync.runs import launch, lifecycle, results, session, start, state
 from ensync.runs.compare import compare as run_comparison
 from ensync.runs.compare import contestants, page_files
+from ensync.runs.context import RunContext
 from ensync.runs.data import SplitLoaders, only_pictures, open_loaders, open_other
 from ensync.runs.existing import refuse_earlier
 from ensync.runs.header import show_place, show_run
@@ -80,7 +80,7 @@ def train(
             launch.check_memory(comm, [(job, comm.size)])
             place = launch.prepare(comm, job)
             with stop_on_signals() as stop_request:
-                run = session.start(comm, job, place.loaders, console, stop_request)
+                run = start.start(RunContext(comm, job, place.loaders, console, stop_request))
                 launch.take_directory(comm, job, console)
                 show_place(console, place)
                 show_run(console, place, run)
@@ -125,7 +125,7 @@ def _resume(
         launch.check_memory(comm, [(job, comm.size)])
         place = launch.prepare(comm, job, lambda: open_loaders(comm, job, loaded.accept))
         with stop_on_signals() as stop_request:
-            run = session.resume(comm, loaded, job, place.loaders, console, stop_request)
+            run = start.resume(RunContext(comm, job, place.loaders, console, stop_request), loaded)
             launch.write_job(comm, job)
             _say_differences(console, saved, job, asked or job)
             show_place(console, place)
@@ -213,8 +213,8 @@ def _complete(run: session.Session) -> None:
     """Train a session to its end, test it, show and write its result, without the ranks that die
     meanwhile where that is possible.
     """
-    trained = course.train(run)
-    course.retry(trained, lambda: _finish(trained))
+    trained = lifecycle.train(run)
+    lifecycle.retry(trained, lambda: _finish(trained))
 
 
 def _finish(run: session.Session) -> None:
@@ -498,7 +498,7 @@ def sweep(
 def _watched(comm: Comm, job: Job, console: Console) -> Iterator[None]:
     """Have the ranks watched over while the block runs. Collective."""
     with watch(
-        comm, job.training.watchdog, job.output.directory, course.can_lose(job, comm.size)
+        comm, job.training.watchdog, job.output.directory, lifecycle.can_lose(job, comm.size)
     ) as obstacle:
         if obstacle:
             console.warn(obstacle)

@@ -8,11 +8,12 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from ensync.core.errors import EnsyncError
 from ensync.report.files import finite, refuse_write, write_whole
 
+R = TypeVar("R", bound=Mapping[str, Any])
 LIMIT_BYTES = 16 * 2**20  # about 60,000 records of one member and epoch
 
 
@@ -124,7 +125,7 @@ def _finer(
     return finer
 
 
-def thin(records: list[dict]) -> list[dict]:
+def thin(records: Sequence[R]) -> list[R]:
     """Return the records without every second epoch of the older half: the curves keep their
     shape.
     """

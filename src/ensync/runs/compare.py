@@ -28,9 +28,10 @@ from ensync.report.results import (
     Refused,
     with_speedup,
 )
-from ensync.runs import launch, lifecycle, results, session
+from ensync.runs import launch, lifecycle, results
 from ensync.runs.header import show_place, show_run
-from ensync.runs.parts import begin, is_there
+from ensync.runs.planned import PlannedRun, Study, check_memory
+from ensync.runs.session import Session, Stopped
 from ensync.training.position import ends_of
 
 MEASURED = [
@@ -88,31 +89,34 @@ def compare(
     """Train the job on one rank, synchronously and as an ensemble; return the comparison on rank
     0. Collective.
 
-    resume: contestants that were begun before are continued, and those that are finished only
+    resume: contestants that were started before are continued, and those that are finished only
     tested.
     """
     console.line("preparing: dataset, kernels of both strategies")
-    jobs = contestants(job, comm.size)
-    needs = [(each, 1 if who is Contestant.ONE_RANK else comm.size) for who, each in jobs.items()]
-    launch.check_memory(comm, needs)
-    place = launch.prepare(comm, job)
+    study = Study(comm, console, stop_request, resume)
+    runs = {
+        who: PlannedRun(study, each, alone() if who is Contestant.ONE_RANK else comm)
+        for who, each in contestants(job, comm.size).items()
+    }
+    check_memory(comm, list(runs.values()))
+    place = PlannedRun(study, job, comm).prepare()
     _check_test(place, job)
     show_place(console, place)
-    old = {who for who, each in jobs.items() if resume and is_there(comm, each)}
+    continued = {who for who, run in runs.items() if run.is_continued()}
     # before any of them is trained: all ranks hear of a disk that refuses
-    for who, each in jobs.items():
-        if who not in old:
-            launch.take_directory(comm, each, console, page_files(job))
+    for who, run in runs.items():
+        if who not in continued:
+            run.take_directory(page_files(job))
 
     def train_and_test(who: Contestant) -> Outcome | None:
-        ranks = alone() if who is Contestant.ONE_RANK else comm
+        size = runs[who].ranks.size
         console.line()
-        console.line(f"{who}: {ranks.size} rank{'s' * (ranks.size > 1)}", "bold")
-        begun = begin(ranks, jobs[who], place, console, stop_request, who in old)
-        show_run(console, place, begun)
-        return _outcome(who, begun, who in old)
+        console.line(f"{who}: {size} rank{'s' * (size > 1)}", "bold")
+        session = runs[who].begin(place, who in continued)
+        show_run(console, place, session)
+        return _outcome(who, session, who in continued)
 
-    outcomes = [_in_turn(comm, who, train_and_test) for who in jobs]
+    outcomes = [_in_turn(comm, who, train_and_test) for who in runs]
     labels = place.loaders.test.labels
     place.loaders.close()
     if comm.rank:
@@ -130,7 +134,7 @@ def _in_turn(
     if contestant is not Contestant.ONE_RANK or comm.rank == 0:
         try:
             outcome = work(contestant)
-        except session.Stopped as stop:
+        except Stopped as stop:
             stopped = stop.of_part(
                 f"the part '{contestant}' of the comparison", "`ensync compare --resume`"
             )
@@ -150,11 +154,11 @@ def _check_test(place: launch.Place, job: Job) -> None:
         )
 
 
-def _outcome(contestant: Contestant, begun: session.Session, resumed: bool) -> Outcome | None:
+def _outcome(contestant: Contestant, session: Session, resumed: bool) -> Outcome | None:
     """Train a contestant to its end and test it, as an ensemble by every fusion; return on rank 0
     what it reached. Collective over its ranks.
     """
-    trained = lifecycle.train(begun)
+    trained = lifecycle.train(session)
     sent = _bytes_sent(trained)
     common = _common_row(contestant, trained, None if resumed else sent)
     evaluator = results.evaluator_of_session(trained)
@@ -184,22 +188,20 @@ def _outcome(contestant: Contestant, begun: session.Session, resumed: bool) -> O
     )
 
 
-def _common_row(
-    contestant: Contestant, trained: session.Session, sent: int | None
-) -> ComparisonRow:
+def _common_row(contestant: Contestant, trained: Session, sent: int | None) -> ComparisonRow:
     """Return what all rows of a contestant share; sent: None where an earlier start sent more."""
     return ComparisonRow(
         name=contestant.value,
         strategy=trained.job.training.strategy,
         ranks=trained.comm.size,
-        members=trained.plan.members,
+        members=trained.mesh.members,
         seconds=trained.elapsed,
         bytes_sent=sent,
         note=CONTINUED if sent is None else "",
     )
 
 
-def _bytes_sent(trained: session.Session) -> int:
+def _bytes_sent(trained: Session) -> int:
     """Return the bytes that all ranks handed to the sums of the training. Collective."""
     sent = sum(trainer.reducer.bytes for trainer in trained.trainers.values())
     return int(sum_counts(trained.comm, np.array([sent]))[0])

@@ -3,6 +3,7 @@ written, not by whom.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -10,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ensync import __version__
 from ensync.core.errors import EnsyncError
 from ensync.storage.layout import LARGEST_SIDE, MOST_CLASSES
+from ensync.strategies.ensemble import MOST_MEMBERS
 
 VERSION = 2  # of a run's attributes; 1 lacks `dataset`
-MOST_MEMBERS = 4096
 
 
 def _printable(text: str) -> str:
@@ -109,7 +110,7 @@ class Content(Exact):
     positions: list[Standing]
 
 
-def check(path: object, attributes: dict[str, Any]) -> None:
+def check(path: object, attributes: Mapping[str, object]) -> None:
     """Raise EnsyncError unless these attributes are a run's."""
     version = attributes.get("version", 1)
     if isinstance(version, int) and version > VERSION:

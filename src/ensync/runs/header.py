@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from ensync.core.config.schema import Job
 from ensync.kernels.simd.bf16_gain import bf16_gain
 from ensync.mpi.world import mpi_description
 from ensync.nn.layers.base import walk
@@ -15,10 +16,11 @@ from ensync.report import tables
 from ensync.report.console import Console
 from ensync.report.text import plural
 from ensync.runs.launch import Place, versions
-from ensync.runs.plan import lacking
 from ensync.runs.session import Session
+from ensync.strategies import strategy_of
 from ensync.training.trainer import Trainer
 
+LOOKED_AT = 64  # members whose rows are looked at for a warning
 SHOWN = 32  # ranks whose processes are listed
 WORTH = 1.2  # speed of bf16 over float32, below which its lesser accuracy is for nothing
 
@@ -67,7 +69,7 @@ def show_run(console: Console, place: Place, session: Session) -> None:
 def _warn_of_classes(console: Console, place: Place, session: Session) -> None:
     """Say on rank 0 which members of an ensemble never see some of the classes."""
     if session.comm.rank or not (
-        found := lacking(session.job, place.loaders.train.labels, session.plan.members)
+        found := lacking(session.job, place.loaders.train.labels, session.mesh.members)
     ):
         return
     listed = ", ".join(
@@ -76,10 +78,26 @@ def _warn_of_classes(console: Console, place: Place, session: Session) -> None:
     )
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     console.warn(
-        f"{len(found)} of {session.plan.members} members have no training image of some classes: "
+        f"{len(found)} of {session.mesh.members} members have no training image of some classes: "
         f"{listed}{more}; "
         "take fewer members, or ensemble.data = 'full'"
     )
+
+
+def lacking(job: Job, labels: np.ndarray, members: int) -> dict[int, int]:
+    """Return {member: number of classes of which it has no training row}, where the data is meant
+    to be spread evenly.
+
+    Of many members only the first LOOKED_AT are looked at.
+    """
+    if members < 2 or job.ensemble.data not in ("shards", "bootstrap"):
+        return {}
+    there, rows_of = np.bincount(labels) > 0, strategy_of(job).rows
+    found = {
+        m: int(there.sum() - (np.bincount(labels[rows_of(job, labels, members, m)]) > 0).sum())
+        for m in range(min(members, LOOKED_AT))
+    }
+    return {member: count for member, count in found.items() if count}
 
 
 def _processes(numbers: list[int]) -> str:
@@ -106,10 +124,10 @@ def _network(name: str, network: Network) -> str:
 
 def _shards(place: Place, session: Session) -> str:
     job, trainer = session.job, next(iter(session.trainers.values()))
-    if session.plan.members > 1:
+    if session.mesh.members > 1:
         return (
             f"{len(trainer.rows):,} of {len(place.loaders.train):,} training rows for each of "
-            f"{session.plan.members} members ({job.ensemble.data})"
+            f"{session.mesh.members} members ({job.ensemble.data})"
         )
     size, parts = (
         session.comm.size,
@@ -125,7 +143,7 @@ def _shards(place: Place, session: Session) -> str:
 
 def _advise(console: Console, place: Place, session: Session) -> None:
     job, where, trainer = session.job, place.topology, next(iter(session.trainers.values()))
-    cores, size = os.cpu_count() or 1, session.plan.comm.size
+    cores, size = os.cpu_count() or 1, session.mesh.data.size
     if where.ranks_on_node * place.threads > cores:
         fewer = max(1, cores // where.ranks_on_node)
         console.warn(

@@ -5,11 +5,12 @@ them and to tell others from them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from ensync.core.errors import EnsyncError
+from ensync.runs.schema import IdentityRecord
 from ensync.storage.dataset import Dataset
 
 
@@ -29,7 +30,7 @@ class Identity:
     std: np.ndarray
     sizes: dict[str, int]
     fingerprint: str
-    preparation: dict[str, Any]
+    preparation: Mapping[str, str | bool | int | float | None]
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Identity":
@@ -46,15 +47,25 @@ class Identity:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Identity":
+    def from_dict(cls, values: IdentityRecord) -> "Identity":
         """Read what as_dict wrote and content.check has checked."""
         height, width, channels = values["shape"]
-        numbers = {key: np.array(values[key], np.float32) for key in ("mean", "std")}
-        return cls(**{**values, "shape": (height, width, channels), **numbers})
+        return cls(
+            values["name"],
+            values["class_names"],
+            (height, width, channels),
+            np.array(values["mean"], np.float32),
+            np.array(values["std"], np.float32),
+            dict(values["sizes"]),
+            values["fingerprint"],
+            values["preparation"],
+        )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> IdentityRecord:
         """Plain values for a checkpoint; float32 comes back from them to the bit."""
-        return {**vars(self), "mean": self.mean.tolist(), "std": self.std.tolist()}
+        return cast(
+            IdentityRecord, {**vars(self), "mean": self.mean.tolist(), "std": self.std.tolist()}
+        )
 
     @property
     def features(self) -> int:

@@ -37,6 +37,7 @@ from ensync.storage import lock
 from ensync.storage.atomic import write_atomically
 from ensync.storage.dataset import open_dataset
 from ensync.storage.layout import SPLITS
+from ensync.strategies import strategy_of
 from ensync.training.batches import BatchLoader
 from ensync.training.reducers import SerialReducer
 from ensync.training.trainer import Trainer
@@ -114,7 +115,7 @@ def _prepared(comm: Comm, job: Job, opened: Callable[[], SplitLoaders]) -> Place
 
 def _check_validation(job: Job, rows: int) -> None:
     """Refuse settings that decide by validation images where there are none."""
-    weighted = job.training.strategy == "ensemble" and FUSIONS[job.fusion.method].needs_validation
+    weighted = FUSIONS[strategy_of(job).fusion(job)].needs_validation
     asked = {
         f"training.early_stopping = {job.training.early_stopping}": job.training.early_stopping,
         "training.best_weights = true": job.training.best_weights,

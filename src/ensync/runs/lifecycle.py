@@ -1,5 +1,5 @@
-"""The course of a session: through the parting of its members, and the death of ranks where the MPI
-survives it, to its end.
+"""The lifecycle of a session: through the phases of its strategy, and the death of ranks where the
+MPI survives it, to its end.
 
 A rank that dies costs its members, not the run: the others train on and are fused without them.
 Rank 0 keeps what the newest checkpoint holds of a lost member in those to come, so that a later
@@ -7,45 +7,48 @@ Rank 0 keeps what the newest checkpoint holds of a lost member in those to come,
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from ensync.core.config.schema import Job
 from ensync.core.signals import ask_to_stop
+from ensync.mpi.mesh import make_mesh
 from ensync.mpi.survivors import Loss, is_loss, possible, survivors
-from ensync.mpi.world import alone, on_root, share
+from ensync.mpi.world import alone, on_root
 from ensync.report.console import SilentConsole, make_console
-from ensync.report.history import History, readable_records
 from ensync.report.text import plural
 from ensync.runs import state as states
-from ensync.runs.plan import Plan, make_plan, starts_together
-from ensync.runs.session import Session, build_trainers
+from ensync.runs.members import build_trainers
+from ensync.runs.records import complete_records
+from ensync.runs.session import Session
 from ensync.storage.lock import hold
+from ensync.strategies import strategy_of
 from ensync.training.position import LOST, Position
 
 T = TypeVar("T")
 
 
 def train(session: Session) -> Session:
-    """Run a session to its end, through the parting of the members where they start together.
+    """Run a session to its end, through all phases of its strategy.
     Collective.
     """
     retry(session, session.run)
     if session.last_epoch < session.job.training.epochs and not session.failed:
-        session = part(session)
+        session = split(session)
         retry(session, session.run)
     return session
 
 
-def part(session: Session) -> Session:
-    """Return the session of the ensemble whose members start from the replica trained so far, as
-    it is and not as it is tested. Collective.
+def split(session: Session) -> Session:
+    """Return the session of the next phase, whose members start from the network trained so far,
+    as it is and not as it is tested. Collective.
     """
     old = next(iter(session.trainers.values()))
     old.reducer.gather_state(old.optimizer)
-    plan = make_plan(session.comm, session.job.ensemble.members)
-    trainers = build_trainers(
-        session.comm, session.job, session.loaders, plan, session.console, session.stop_request
-    )
+    phases = strategy_of(session.job).phases(session.job)
+    members = phases[phases.index(session.phase) + 1].members
+    mesh = make_mesh(session.comm, members)
+    trainers = build_trainers(session.context, mesh)
     for trainer in trainers.values():
         for name, values in trainer.vectors.items():
             values[:] = old.vectors[name]
@@ -58,20 +61,10 @@ def part(session: Session) -> Session:
             plateau_epochs=p.plateau_epochs,
         )
     close(session)
-    session.state.members = plan.members
-    apart = Session(
-        session.comm,
-        session.job,
-        session.loaders,
-        session.console,
-        session.stop_request,
-        session.state,
-        plan,
-        trainers,
-        session.begun,
-    )
-    apart.save()  # what a member that diverges in its first epoch is set back to
-    return apart
+    session.state.members = members
+    following = Session(session.context, session.state, mesh, trainers, session.started)
+    following.save()  # what a member that diverges in its first epoch is set back to
+    return following
 
 
 def close(session: Session) -> None:
@@ -79,20 +72,16 @@ def close(session: Session) -> None:
     Collective.
     """
     session.close()
-    session.plan.comm.Free()
+    session.mesh.free()
 
 
 def can_lose(job: Job, ranks: int) -> bool:
     """Whether the run can go on without a rank: the MPI can, and no two ranks ever train a
     network together.
     """
-    members = job.ensemble.members or ranks
-    return (
-        possible()
-        and job.training.strategy == "ensemble"
-        and members >= ranks
-        and not starts_together(job)
-    )
+    strategy = strategy_of(job)
+    phases = strategy.phases(strategy.settle(job, ranks))
+    return possible() and strategy.independent and all(phase.members >= ranks for phase in phases)
 
 
 def retry(session: Session, work: Callable[[], T]) -> T:
@@ -103,7 +92,7 @@ def retry(session: Session, work: Callable[[], T]) -> T:
     while True:
         try:
             if loss is not None:
-                _lose(session, loss)
+                _leave_out(session, loss)
             return work()
         except Exception as error:
             if not (is_loss(error) and can_lose(session.job, session.comm.size)):
@@ -111,17 +100,16 @@ def retry(session: Session, work: Callable[[], T]) -> T:
             loss = survivors(session.comm)
 
 
-def _lose(session: Session, loss: Loss) -> None:
+def _leave_out(session: Session, loss: Loss) -> None:
     """Leave out the members of the dead ranks, and save what the others have. Collective over
     the living.
     """
-    plan, session.comm = session.plan, loss.comm
-    lost = [member for member, owner in enumerate(plan.owners) if loss.moved[owner] < 0]
-    session.plan = Plan(
-        plan.members, plan.comm, plan.mine, [max(loss.moved[owner], 0) for owner in plan.owners]
-    )
-    if session.comm.rank == 0 and isinstance(session.console, SilentConsole):
-        session.console = make_console(0)
+    lost = [m for m, owner in enumerate(session.mesh.owners) if loss.moved[owner] < 0]
+    console = session.console
+    if loss.comm.rank == 0 and isinstance(console, SilentConsole):
+        console = make_console(0)
+    session.context = replace(session.context, comm=loss.comm, console=console)
+    session.mesh = session.mesh.without(loss)
     on_root(
         session.comm, lambda: hold([session.directory], "train", session.console.line, ask_to_stop)
     )  # rank 0 may be another
@@ -139,10 +127,7 @@ def _keep(session: Session, members: list[int], dead: str) -> None:
     training them.
     """
     for member in members:
-        plan = Plan(session.plan.members, alone(), range(member, member + 1), session.plan.owners)
-        trainer = build_trainers(
-            alone(), session.job, session.loaders, plan, session.console, session.stop_request
-        )[member]
+        trainer = build_trainers(session.context, session.mesh.of_one(member))[member]
         if states.has_checkpoint(session.directory):
             loaded = states.load_newest(alone(), session.directory)
             loaded.restore(trainer, loaded.member(alone(), member))
@@ -161,20 +146,5 @@ def _complete_history(session: Session) -> None:
     """Give all ranks the records that any of them has, and the file those that the dead rank did
     not come to write. Collective.
     """
-    known = {
-        (r["epoch"], r["member"]): r
-        for part in share(session.comm, [*session.state.history, *session.pending])
-        for r in part
-    }
-    session.state.history, session.pending = [known[key] for key in sorted(known)], []
-
-    def write() -> None:
-        path = session.directory / "history.jsonl"
-        written = {(r["epoch"], r["member"]) for r in readable_records(path)[0]}
-        last = max((epoch for epoch, _ in written), default=0)
-        if missing := [
-            record for key, record in sorted(known.items()) if key[0] >= last and key not in written
-        ]:
-            History(path).append(*missing)
-
-    on_root(session.comm, write)
+    path, known = session.directory / "history.jsonl", [*session.state.history, *session.pending]
+    session.state.history, session.pending = complete_records(session.comm, path, known), []

@@ -3,17 +3,17 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.core.resources import Memory, node_memory, process_memory
 from ensync.core.sharding import groups
 from ensync.nn.memory import counted
-from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.report.text import plural, size
+from ensync.runs.networks import Data, build_network
 from ensync.storage.layout import SPLITS
+from ensync.strategies import strategy_of
 from ensync.training.batches import BLOCK
 from ensync.training.trainer import largest_batch
 
@@ -64,30 +64,6 @@ def having() -> Having:
     return Having(platform.node(), node_memory(), process_memory())
 
 
-class Data(Protocol):
-    """What must be known of a dataset: an open one, or the identity of one."""
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are."""
-        ...
-
-    @property
-    def features(self) -> int:
-        """Values, and bytes, of an image."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
-        ...
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Rows of each split."""
-        ...
-
-
 def is_streamed(job: Job, dataset: Data) -> bool:
     """Return whether images are read in blocks while training, as the job says or memory asks
     for.
@@ -95,14 +71,6 @@ def is_streamed(job: Job, dataset: Data) -> bool:
     if job.data.placement != "auto":
         return job.data.placement == "stream"
     return sum(dataset.sizes.values()) * dataset.features > SHARE_OF_MEMORY * node_memory().bytes
-
-
-def rows_at_once(job: Job, train_rows: int, ranks: int) -> int:
-    """Return how many samples go through a network at once: a rank's share, or a virtual shard,
-    of a slice of the batch.
-    """
-    largest = min(job.training.slice, largest_batch(job), train_rows)
-    return -(-largest // (job.training.virtual_shards if job.training.deterministic else ranks))
 
 
 def need_of(
@@ -113,8 +81,7 @@ def need_of(
 
     splits: whose images are read.
     """
-    members = 1 if job.training.strategy == "synchronous" else job.ensemble.members or ranks
-    teams = groups(ranks, members) if trains else groups(1, 1)
+    teams = groups(ranks, strategy_of(job).members(job, ranks)) if trains else groups(1, 1)
     mine, together = (
         max(len(team.members) for team in teams),
         min(len(team.ranks) for team in teams) if trains else ranks,
@@ -142,9 +109,8 @@ def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int,
     on one rank.
     """
     shares = job.training.virtual_shards
-    rows = rows_at_once(job, dataset.sizes["train"], ranks)
     with counted() as count:
-        network = zoo.build(job, dataset.shape, dataset.classes, rows)
+        network = build_network(job, dataset, ranks)
         vector = network.parameters.nbytes + network.statistics.nbytes
         replicas = (
             -(-shares // ranks) - 1

@@ -17,8 +17,9 @@ from ensync.nn.network import Network
 from ensync.report.results import FusionFigures, Refused, RunResult
 from ensync.runs.data import SplitLoaders
 from ensync.runs.identity import Identity
+from ensync.runs.networks import build_network
 from ensync.runs.scores import OnRoot, SplitScores, average, figures, voting_weights
-from ensync.runs.session import Session, build_network
+from ensync.runs.session import Session
 from ensync.runs.state import Loaded
 from ensync.training.evaluation import estimate_statistics
 from ensync.training.position import UNUSABLE, Position
@@ -206,7 +207,7 @@ def evaluator_of_session(session: Session) -> EnsembleEvaluator:
     """
 
     def members() -> Iterable[Member]:
-        group = session.plan.comm
+        group = session.mesh.data
         for member, trainer in session.trainers.items():
             with trainer.using(TESTED) as network:
                 yield Member(
@@ -214,7 +215,7 @@ def evaluator_of_session(session: Session) -> EnsembleEvaluator:
                     network,
                     group.size,
                     group.rank,
-                    session.plan.owners[member] == session.comm.rank,
+                    session.mesh.owns(member),
                 )
 
     return gather_evaluator(

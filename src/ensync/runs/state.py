@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from ensync.core.config.job import Job, job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.exchange import arrays_from_root, arrays_to_root
+from ensync.mpi.mesh import Mesh
 from ensync.mpi.world import Comm, on_root
 from ensync.report.history import thin
 from ensync.runs.content import VERSION, check
 from ensync.runs.identity import Identity, same
-from ensync.runs.plan import Plan
+from ensync.runs.schema import EpochRecord, MemberPosition, RunAttributes
 from ensync.storage.checkpoint import (
     Found,
     checkpoint_name,
@@ -46,13 +47,13 @@ class RunState:
     members: int
     fingerprint: str  # of the dataset
     identity: Identity | None  # of the dataset; None in a checkpoint of version 1
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
     elapsed: float = 0.0  # seconds of the run before this start
     best_checkpoint: str = ""
     best_accuracy: float = -1.0
 
-    def attributes(self) -> dict[str, Any]:
-        """Plain values for the checkpoint's attributes."""
+    def attributes(self, positions: list[MemberPosition]) -> RunAttributes:
+        """Plain values for the checkpoint's attributes, with where the members stand."""
         return {
             "kind": "run",
             "version": VERSION,
@@ -65,41 +66,41 @@ class RunState:
             "elapsed": self.elapsed,
             "best_checkpoint": self.best_checkpoint,
             "best_accuracy": self.best_accuracy,
+            "positions": positions,
         }
 
 
 def gather_members(
-    comm: Comm, plan: Plan, trainers: dict[int, Trainer]
-) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    mesh: Mesh, trainers: dict[int, Trainer]
+) -> tuple[dict[str, np.ndarray], list[MemberPosition]]:
     """Return on rank 0 all members' vectors as "members/0000/name" and their positions; empty
     elsewhere. Collective.
     """
     for trainer in trainers.values():
         trainer.reducer.gather_state(trainer.optimizer)
     mine = {
-        m: t.position.as_dict() | {"updates": t.optimizer.steps}
+        m: cast(MemberPosition, t.position.as_dict() | {"updates": t.optimizer.steps})
         for m, t in trainers.items()
-        if plan.owners[m] == comm.rank
+        if mesh.owns(m)
     }
+    comm = mesh.comm
     gathered = gather_to_root(comm, mine)
     arrays: dict[str, np.ndarray] = {}
-    for member, owner in enumerate(plan.owners):
+    for member, owner in enumerate(mesh.owners):
         part = arrays_to_root(comm, owner, trainers[member].vectors if comm.rank == owner else None)
         if comm.rank == 0 and part is not None:
             arrays |= {f"members/{member:04d}/{name}": values for name, values in part.items()}
     if gathered is None:
         return {}, []
     positions = {member: position for part in gathered for member, position in part.items()}
-    return arrays, [positions[member] for member in range(plan.members)]
+    return arrays, [positions[member] for member in range(mesh.members)]
 
 
-def save(
-    comm: Comm, directory: Path, state: RunState, plan: Plan, trainers: dict[int, Trainer]
-) -> str:
+def save(mesh: Mesh, directory: Path, state: RunState, trainers: dict[int, Trainer]) -> str:
     """Write the run's checkpoint and remove the oldest ones; return its file name. Collective:
     all ranks hear of a full disk.
     """
-    arrays, positions = gather_members(comm, plan, trainers)
+    arrays, positions = gather_members(mesh, trainers)
     if len(state.history) > LIMIT_EPOCHS * state.members:
         state.history = _thinned(state.history, positions)
 
@@ -110,7 +111,7 @@ def save(
         if state.history:
             _note_best(state, name)
         confirm(directory.parent)
-        save_checkpoint(directory / name, state.attributes() | {"positions": positions}, arrays)
+        save_checkpoint(directory / name, state.attributes(positions), arrays)
         prune(
             directory,
             state.job.checkpoint.keep,
@@ -118,12 +119,10 @@ def save(
         )
         return name
 
-    return on_root(comm, write)
+    return on_root(mesh.comm, write)
 
 
-def _thinned(
-    history: list[dict[str, Any]], positions: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _thinned(history: list[EpochRecord], positions: list[MemberPosition]) -> list[EpochRecord]:
     """Return fewer records of older epochs; those of the members' best epochs stay."""
     best = {(member, position["best_epoch"]) for member, position in enumerate(positions)}
     kept = {(r["member"], r["epoch"]) for r in thin(history)} | best
@@ -147,7 +146,7 @@ class Loaded:
     """A checkpoint as read: attributes on every rank, arrays on rank 0."""
 
     path: Path
-    attributes: dict[str, Any]
+    attributes: RunAttributes
     arrays: dict[str, np.ndarray] | None
     rejected: list[tuple[str, str]]
 
@@ -172,11 +171,8 @@ class Loaded:
         """What the run was trained on; None in a checkpoint of version 1, which knows no more
         than the fingerprint.
         """
-        return (
-            Identity.from_dict(self.attributes["dataset"])
-            if self.attributes.get("dataset")
-            else None
-        )
+        found = self.attributes.get("dataset")
+        return Identity.from_dict(found) if found else None
 
     def accept(self, dataset: Dataset) -> Identity:
         """Return the identity of what the run was trained on; EnsyncError when `dataset` is
@@ -245,9 +241,9 @@ class Loaded:
         )
         fill_arrays(self.path, found, targets | best)
         trainer.best = {k.removeprefix("best/"): v for k, v in best.items()}
-        values = dict(self.attributes["positions"][trainer.member])
-        trainer.optimizer.steps = values.pop("updates")
-        trainer.position = Position.from_dict(values)
+        position = self.attributes["positions"][trainer.member]
+        trainer.optimizer.steps = position["updates"]
+        trainer.position = Position.from_dict(position)
 
 
 def load_newest(comm: Comm, run: Path) -> Loaded:
@@ -256,12 +252,13 @@ def load_newest(comm: Comm, run: Path) -> Loaded:
     """
     arrays: dict[str, np.ndarray] = {}
 
-    def read() -> tuple[Path, dict[str, Any], list[tuple[str, str]]]:
+    def read() -> tuple[Path, RunAttributes, list[tuple[str, str]]]:
         found, rejected = (
             (Found(run, *load_checkpoint(run)), []) if run.is_file() else find_newest(run)
         )
         arrays.update(found.arrays)
-        return found.path, found.attributes, [(str(p), why) for p, why in rejected]
+        attributes = cast(RunAttributes, found.attributes)  # checked where they are used
+        return found.path, attributes, [(str(p), why) for p, why in rejected]
 
     path, attributes, rejected = on_root(comm, read)
     return Loaded(path, attributes, arrays if comm.rank == 0 else None, rejected)

@@ -11,9 +11,10 @@ from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm
 from ensync.report.console import Console
 from ensync.report.results import FusionFigures, Refused, Sweep, SweepRow
-from ensync.runs import launch, lifecycle, results, session
+from ensync.runs import lifecycle, results
 from ensync.runs.header import show_place, show_run
-from ensync.runs.parts import begin, is_there
+from ensync.runs.planned import PlannedRun, Study, check_memory
+from ensync.runs.session import Session, Stopped
 from ensync.training.position import ends_of
 
 
@@ -37,22 +38,23 @@ def sweep(
 
     resume: values that were begun before are continued, and those that are finished only tested.
     """
-    launch.check_memory(comm, [(job, comm.size) for _, job in jobs])
+    study = Study(comm, console, stop_request, resume)
+    runs = [PlannedRun(study, job, comm) for _, job in jobs]
+    check_memory(comm, runs)
     rows = []
-    for number, (value, job) in enumerate(jobs):
+    for number, (value, _) in enumerate(jobs):
         console.line()
         console.line(f"{key} = {value}", "bold")
-        place = launch.prepare(comm, job)
-        old = resume and is_there(comm, job)
-        if not old:
-            launch.take_directory(comm, job, console, [] if number else sweep_files(job))
-        begun = begin(comm, job, place, console, stop_request, old)
+        place, continued = runs[number].prepare(), runs[number].is_continued()
+        if not continued:
+            runs[number].take_directory([] if number else sweep_files(jobs[0][1]))
+        session = runs[number].begin(place, continued)
         if number == 0:
             show_place(console, place)
-        show_run(console, place, begun)
+        show_run(console, place, session)
         try:
-            row = _row(value, begun)
-        except session.Stopped as stop:
+            row = _row(value, session)
+        except Stopped as stop:
             raise stop.of_part(f"{key} = {value}", "`ensync sweep --resume`") from None
         rows += [row] if row is not None else []
         place.loaders.close()
@@ -62,12 +64,12 @@ def sweep(
     return Sweep(key=key, rows=rows, job=settings)
 
 
-def _row(value: object, begun: session.Session) -> SweepRow | None:
+def _row(value: object, session: Session) -> SweepRow | None:
     """Train a value's run to its end and test it; return its row on rank 0. Collective."""
-    trained = lifecycle.train(begun)
+    trained = lifecycle.train(session)
     evaluator = results.evaluator_of_session(trained)
     trained.console.line(f"training ended: {ends_of(evaluator.ended)}")
-    figures = evaluator.fuse(trained.job.fusion.method if trained.plan.members > 1 else OF_ONE)
+    figures = evaluator.fuse(trained.job.fusion.method if trained.mesh.members > 1 else OF_ONE)
     lifecycle.close(trained)
     if figures is None:
         return None
@@ -78,7 +80,7 @@ def _row(value: object, begun: session.Session) -> SweepRow | None:
         value=value,
         test_accuracy=figures.accuracy if isinstance(figures, FusionFigures) else None,
         validation_accuracy=float(np.mean(known)) if known else None,
-        seconds=sum(record["seconds"] for record in epochs) / max(trained.plan.members, 1),
+        seconds=sum(record["seconds"] for record in epochs) / max(trained.mesh.members, 1),
         samples_per_second=float(np.mean(speeds)) if speeds else None,
         note=figures.refused if isinstance(figures, Refused) else "",
     )

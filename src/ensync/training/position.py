@@ -47,7 +47,7 @@ class Position:
         return {k: (None if v == float("inf") else v) for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Position":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Position":
         """Read what as_dict wrote."""
         found: dict[str, Any] = {
             f.name: f.default if values[f.name] is None else values[f.name] for f in fields(cls)

@@ -1,7 +1,7 @@
 """Gradient reducers: how the ranks that train one network bring their gradients together in each
 step, and update their replicas by the sum.
 
-A network has one reducer, chosen in one place (runs.reducers.choose). A runner calls
+A network has one reducer, chosen in one place (strategies.reducers.choose). A runner calls
 
     with reducer:
         metrics = reducer.reduce(compute, stop_requested)

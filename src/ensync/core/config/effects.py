@@ -12,6 +12,7 @@ from typing import Any
 from ensync.core.config.layers import LayerSection, ParallelLayer, ResidualLayer
 from ensync.core.config.network import NETWORKS, networks_with
 from ensync.core.config.schema import Job
+from ensync.core.config.strategies import STRATEGIES
 from ensync.core.errors import EnsyncError
 
 LAST = "activation of the last of network.layers"
@@ -210,7 +211,7 @@ DEPENDENCES = (
             "fusion.method",
         ),
         ("training.strategy",),
-        lambda job: job.training.strategy == "ensemble",
+        lambda job: STRATEGIES[job.training.strategy].ensemble,
         "training.strategy = 'ensemble'",
         refused=False,
     ),  # `ensync compare` trains an ensemble too

@@ -8,12 +8,15 @@ from pydantic import Field, model_validator
 
 from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.network import NetworkSettings
+from ensync.core.config.strategies import STRATEGIES
 from ensync.core.fusion import FUSIONS
 
 if TYPE_CHECKING:
     FusionName = str
+    StrategyName = str
 else:
     FusionName = Literal[tuple(FUSIONS)]
+    StrategyName = Literal[tuple(STRATEGIES)]
 
 
 class Data(Section):
@@ -37,8 +40,9 @@ class Data(Section):
 class Training(Section):
     """The loop: strategy, length, batch, loss, and when to stop."""
 
-    strategy: Literal["synchronous", "ensemble"] = Field(
-        "synchronous", description="all ranks train one network, or each its own"
+    strategy: StrategyName = Field(
+        "synchronous",
+        description="; ".join(f"{name}: {each.help}" for name, each in STRATEGIES.items()),
     )
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10, description="passes over the training rows of a network"
@@ -320,7 +324,7 @@ class Job(Section):
     @model_validator(mode="after")
     def _together(self) -> "Job":
         """Refuse settings that contradict each other."""
-        apart = self.training.strategy == "ensemble" and self.ensemble.start == "own"
+        apart = STRATEGIES[self.training.strategy].ensemble and self.ensemble.start == "own"
         if apart and FUSIONS[self.fusion.method].of_parameters:
             raise ValueError(
                 f"fusion.method = '{self.fusion.method}' with ensemble.start = 'own'"

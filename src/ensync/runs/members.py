@@ -1,0 +1,71 @@
+"""The members that this rank trains: their networks, rows and optimisers, and what sums their
+gradients.
+"""
+
+from functools import partial
+
+from ensync.core.activity import tick
+from ensync.core.config.schema import Job
+from ensync.core.errors import EnsyncError
+from ensync.core.sharding import groups
+from ensync.mpi.mesh import Mesh
+from ensync.nn.memory import Workspace
+from ensync.nn.optimizers import Optimizer
+from ensync.runs.context import RunContext
+from ensync.runs.networks import build_network
+from ensync.strategies import strategy_of
+from ensync.training.trainer import Trainer
+
+
+def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
+    """Return this rank's members with their start values. Collective over the ranks of `mesh`."""
+    job, loaders = context.job, context.loaders
+    trainers: dict[int, Trainer] = {}
+
+    def progress(trainer: Trainer) -> None:
+        tick(trainer.optimizer.steps)
+        p = trainer.position
+        done = sum(t.steps_done for t in trainers.values())
+        context.console.step(done, p.loss_sum / max(p.samples, 1))
+
+    check_virtual_shards(job, mesh.comm.size, mesh.members)
+    strategy, workspace = strategy_of(job), Workspace()
+    for member in mesh.mine:
+        network = build_network(job, loaders.identity, mesh.data.size, workspace)
+        optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+        shards = job.training.virtual_shards
+        build_replica = partial(build_network, job, loaders.identity, shards, workspace)
+        reducer = strategy.reducer(job, mesh.data, network, optimizer, build_replica)
+        rows = strategy.rows(job, loaders.train.labels, mesh.members, member)
+        trainers[member] = Trainer(
+            job,
+            member,
+            network,
+            optimizer,
+            reducer,
+            loaders.train_of(rows),
+            rows,
+            context.stop_request,
+            progress,
+        )
+        trainers[member].restart()
+    loaders.check_shards(mesh.comm)
+    return trainers
+
+
+def check_virtual_shards(job: Job, ranks: int, members: int) -> None:
+    """Refuse more ranks for one network than a deterministic run has virtual shards of each
+    batch.
+    """
+    most, shards = (
+        max(len(team.ranks) for team in groups(ranks, members)),
+        job.training.virtual_shards,
+    )
+    if job.training.deterministic and most > shards:
+        raise EnsyncError(
+            f"training.deterministic = true with training.virtual_shards = {shards} and {most} "
+            "ranks for one network",
+            "no more ranks than shards, each of which one rank computes",
+            f"start at most {shards} ranks for each network, or give --set "
+            f"training.virtual_shards={most}, with which the bits are others",
+        )

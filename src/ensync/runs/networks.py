@@ -1,0 +1,53 @@
+"""A job's network on a dataset, with buffers for what goes through it at once."""
+
+from typing import Protocol
+
+from ensync.core.config.schema import Job
+from ensync.nn.memory import Workspace
+from ensync.nn.models import zoo
+from ensync.nn.network import Network
+from ensync.training.trainer import largest_batch
+
+
+class Data(Protocol):
+    """What must be known of a dataset: an open one, or the identity of one."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        ...
+
+    @property
+    def features(self) -> int:
+        """Values, and bytes, of an image."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        ...
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each split."""
+        ...
+
+
+def rows_at_once(job: Job, train_rows: int, ranks: int) -> int:
+    """Return how many samples go through a network at once: a rank's share, or a virtual shard,
+    of a slice of the batch.
+    """
+    largest = min(job.training.slice, largest_batch(job), train_rows)
+    return -(-largest // (job.training.virtual_shards if job.training.deterministic else ranks))
+
+
+def build_network(
+    job: Job, dataset: Data, ranks: int, workspace: Workspace | None = None
+) -> Network:
+    """Return the job's network with buffers for this rank's share (or one virtual shard) of what
+    goes through it at once.
+
+    workspace: of networks that never compute at the same time as this one.
+    """
+    rows = rows_at_once(job, dataset.sizes["train"], ranks)
+    return zoo.build(job, dataset.shape, dataset.classes, rows, workspace)

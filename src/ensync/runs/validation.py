@@ -1,0 +1,49 @@
+"""What is judged after an epoch: a member's validation loss, and that its replicas are equal."""
+
+import math
+
+from ensync.core.errors import EnsyncError
+from ensync.mpi.allreduce import replicas_equal
+from ensync.mpi.world import Comm, share
+from ensync.training.batches import BatchLoader
+from ensync.training.evaluation import estimate_statistics, evaluate_block
+from ensync.training.trainer import VALIDATED, Trainer
+
+
+def estimate_average_statistics(trainer: Trainer) -> None:
+    """Give the average of the weights the statistics that belong to it; those of the network in
+    training stay. Collective over the member's ranks.
+    """
+    if trainer.average and len(trainer.network.statistics):
+        with trainer.using(VALIDATED) as network:
+            estimate_statistics(
+                network, trainer.loader, trainer.rows, trainer.job, trainer.reducer.part
+            )
+            trainer.average["statistics"][:] = network.statistics
+
+
+def validate(trainer: Trainer, loader: BatchLoader, ranks: Comm) -> tuple[float, float]:
+    """Return a member's loss and accuracy on the images of `loader`, the same bits on all `ranks`
+    that train it. Collective over them.
+    """
+    deterministic = trainer.job.training.deterministic
+    with trainer.using(VALIDATED):
+        _, _, losses, correct = evaluate_block(
+            trainer.network, loader, ranks.size, ranks.rank, deterministic
+        )
+    blocks = share(ranks, (losses, correct))
+    loss = math.fsum(loss for losses, _ in blocks for loss in losses)  # exact, so of no order
+    return loss / len(loader), sum(correct for _, correct in blocks) / len(loader)
+
+
+def check_replicas(trainer: Trainer, ranks: Comm, when: str) -> None:
+    """Refuse replicas of a member that differ by a bit. Collective over its ranks."""
+    network = trainer.network
+    if not all(
+        [replicas_equal(ranks, vector) for vector in (network.parameters, network.statistics)]
+    ):
+        raise EnsyncError(
+            f"the replicas of member {trainer.member} differ {when}",
+            "the same bits on all its ranks",
+            "look for ranks of different CPU types or library versions (`ensync doctor`)",
+        )
