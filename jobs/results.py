@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ensync.core.config.job import load_job
-from ensync.report import figures, style, tables, text
+from ensync.report import curves, style, tables, text
 from ensync.report.results import Comparison, Contestant, from_json
 from ensync.report.verdict import notes_of, rows_to_compare, verdict
 
@@ -181,7 +181,7 @@ def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
     comparison = from_json(Comparison, kept)
     ends = dict(zip(Contestant, rows_to_compare(comparison)))
     stars = {who.value: (row.seconds, row.test_accuracy) for who, row in ends.items() if row}
-    figure = figures.accuracy_by_seconds(comparison.histories, stars)
+    figure = curves.accuracy_by_seconds(comparison.histories, stars)
     label = f"accuracy against time, {comparison.dataset.name}"
     svg = style.to_svg(figure, "comparison", label)
     box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', svg)

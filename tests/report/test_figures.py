@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from ensync.report import figures, style
+from ensync.report import curves, figures, style
 from ensync.report.axes import colors_of
 from ensync.report.confusion import confusion_matrix
 from ensync.report.results import ScalingRow, SweepRow
@@ -31,8 +31,8 @@ def all_figures(comparison, sweep, counts):
         ]
     }
     return {
-        "epochs": figures.accuracy_by_epoch(comparison["histories"]),
-        "seconds": figures.accuracy_by_seconds(
+        "epochs": curves.accuracy_by_epoch(comparison["histories"]),
+        "seconds": curves.accuracy_by_seconds(
             comparison["histories"], {"synchronous": (4.7, 0.897)}
         ),
         "members": figures.accuracy_by_members(comparison["accuracy_by_members"]),
@@ -47,7 +47,7 @@ def all_figures(comparison, sweep, counts):
 
 
 def test_curves_show_the_records(comparison):
-    axes = axes_of(figures.accuracy_by_epoch(comparison["histories"]))
+    axes = axes_of(curves.accuracy_by_epoch(comparison["histories"]))
     drawn = line_with(axes, "synchronous")
     records = comparison["histories"]["synchronous"]
     np.testing.assert_allclose(
@@ -62,14 +62,14 @@ def test_curves_show_the_records(comparison):
 
 
 def test_time_is_in_seconds_and_results_are_stars(comparison):
-    axes = axes_of(figures.accuracy_by_seconds(comparison["histories"], {"ensemble": (3.6, 0.875)}))
+    axes = axes_of(curves.accuracy_by_seconds(comparison["histories"], {"ensemble": (3.6, 0.875)}))
     stars = [line for line in axes.get_lines() if line.get_marker() == "*"]
     assert len(stars) == 1 and list(stars[0].get_xdata()) == [3.6] and "(s)" in axes.get_xlabel()
 
 
 def test_missing_figures_are_gaps(comparison):
     comparison["histories"]["synchronous"][3]["validation_accuracy"] = None
-    axes = axes_of(figures.accuracy_by_epoch(comparison["histories"]))
+    axes = axes_of(curves.accuracy_by_epoch(comparison["histories"]))
     assert np.isnan(line_with(axes, "synchronous").get_ydata()[3])
 
 
@@ -83,10 +83,10 @@ def test_the_first_epochs_do_not_press_the_rest_into_a_line():
         }
         for e in range(1, 21)
     ]
-    assert axes_of(figures.accuracy_by_epoch({"synchronous": records})).get_ylim()[0] > 0.8
+    assert axes_of(curves.accuracy_by_epoch({"synchronous": records})).get_ylim()[0] > 0.8
     assert (
         axes_of(
-            figures.accuracy_by_seconds({"synchronous": records}, {"synchronous": (20, 0.5)})
+            curves.accuracy_by_seconds({"synchronous": records}, {"synchronous": (20, 0.5)})
         ).get_ylim()[0]
         < 0.5
     ), "a result is never cut off"
@@ -94,7 +94,7 @@ def test_the_first_epochs_do_not_press_the_rest_into_a_line():
 
 def test_a_run_that_diverged_at_once_has_a_plot(recwarn):
     records = [{"epoch": 1, "elapsed": 1, "train_accuracy": None, "validation_accuracy": None}]
-    style.to_svg(figures.accuracy_by_epoch({"synchronous": records}), "e", "l")
+    style.to_svg(curves.accuracy_by_epoch({"synchronous": records}), "e", "l")
     assert not recwarn.list
 
 
@@ -104,7 +104,7 @@ def test_one_epoch_is_a_point_that_can_be_seen(comparison):
         for name, records in comparison["histories"].items()
     }
     assert (
-        line_with(axes_of(figures.accuracy_by_epoch(histories)), "synchronous").get_marker() == "o"
+        line_with(axes_of(curves.accuracy_by_epoch(histories)), "synchronous").get_marker() == "o"
     )
 
 

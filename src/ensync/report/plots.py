@@ -61,7 +61,7 @@ def _figure(figure: Figure, name: str, label: str, caption: str = "") -> Drawing
 
 def learning_curves(comparison: Comparison) -> list[Drawing]:
     """Return the accuracy against epochs, and against seconds."""
-    from ensync.report import figures
+    from ensync.report import curves
 
     histories = {name: records for name, records in comparison.histories.items() if records}
     if not histories:
@@ -78,9 +78,9 @@ def learning_curves(comparison: Comparison) -> list[Drawing]:
     )
     stars = "Stars: test accuracy of the result, for the ensemble that of the best fusion."
     return [
-        _figure(figures.accuracy_by_epoch(histories), "epochs", "accuracy against epochs", same),
+        _figure(curves.accuracy_by_epoch(histories), "epochs", "accuracy against epochs", same),
         _figure(
-            figures.accuracy_by_seconds(histories, results),
+            curves.accuracy_by_seconds(histories, results),
             "seconds",
             "accuracy against seconds",
             stars,
