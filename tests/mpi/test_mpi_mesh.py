@@ -5,6 +5,7 @@ import pytest
 from mpi4py import MPI
 
 from ensync.mpi.mesh import AXES, make_mesh
+from ensync.mpi.survivors import Loss
 
 COMM = MPI.COMM_WORLD
 pytestmark = pytest.mark.mpi
@@ -66,4 +67,19 @@ def test_a_member_by_itself_needs_no_other_rank():
         assert lone.owners == mesh.owners
     with pytest.raises(ValueError, match="none of member, data, model"):
         mesh.along("rows")
+    mesh.free()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_members_of_the_dead_go_to_the_first_that_is_left():
+    mesh = make_mesh(COMM, COMM.size)
+    group = mesh.along("member")
+    assert group.size == COMM.size
+    left = Loss(COMM.Split(COMM.rank == 0), [-1, *range(COMM.size - 1)], "rank 0")
+    if COMM.rank:
+        rest = mesh.without(left)
+        assert rest.owners == [0, *range(COMM.size - 1)] and rest.members == COMM.size
+        assert rest.owns(COMM.rank) and rest.owns(0) == (COMM.rank == 1)
+        assert rest.data is mesh.data, "which holds no dead rank"
+    left.comm.Free()
     mesh.free()

@@ -8,7 +8,7 @@ import pytest
 from mpi4py import MPI
 
 from ensync.mpi.world import Topology, topology
-from ensync.runs import launch
+from ensync.runs import warm_up
 
 COMM = MPI.COMM_WORLD
 pytestmark = [pytest.mark.mpi(min_size=2), pytest.mark.timeout(60)]
@@ -20,13 +20,13 @@ def spans(monkeypatch, where: Topology) -> list[tuple[float, float]]:
     """
     span = []
 
-    def try_step(job, loaders):
+    def try_step(job, loaders, cores):
         span.append(time.monotonic())
         time.sleep(0.1)
         span.append(time.monotonic())
 
-    monkeypatch.setattr(launch, "_try_step", try_step)
-    launch._compile_once_per_node(COMM, where, SimpleNamespace(), SimpleNamespace())
+    monkeypatch.setattr(warm_up, "_try_step", try_step)
+    warm_up.compile_on_nodes(COMM, where.local_rank, SimpleNamespace(), SimpleNamespace(), 1)
     return COMM.allgather(tuple(span))
 
 
@@ -37,7 +37,7 @@ def test_the_first_rank_of_a_node_compiles_and_the_others_then_load(monkeypatch)
 
 def test_each_node_compiles_on_its_own(monkeypatch):
     """Even and odd ranks seen as two nodes: the others of each wait for its first."""
-    monkeypatch.setattr(launch.platform, "node", lambda: f"node{COMM.rank % 2}")
+    monkeypatch.setattr(warm_up.platform, "node", lambda: f"node{COMM.rank % 2}")
     found = spans(monkeypatch, replace(topology(COMM), local_rank=COMM.rank // 2))
     for (_, compiled), *others in (found[::2], found[1::2]):
         assert all(compiled <= begin for begin, _ in others)

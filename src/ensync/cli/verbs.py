@@ -34,6 +34,7 @@ from ensync.storage.atomic import write_atomically
 from ensync.storage.checkpoint import verify_checkpoint
 from ensync.storage.dataset import open_dataset
 from ensync.storage.lock import confirm
+from ensync.strategies import strategy_of
 from ensync.training.position import EARLY, ends_of
 
 # On these depends what parameters mean; other numbers of them are found where they are loaded.
@@ -223,7 +224,7 @@ def _finish(run: session.Session) -> None:
     evaluator = results.evaluator_of_session(run)
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
-    method = run.job.fusion.method if run.job.training.strategy == "ensemble" else OF_ONE
+    method = strategy_of(run.job).fusion(run.job)
     result = results.result_of(evaluator, [method], run.elapsed)
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
     with doing(Doing.WRITING):

@@ -4,13 +4,10 @@ import importlib.metadata
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from ensync import __version__
 from ensync.core.activity import Doing, doing
@@ -22,25 +19,19 @@ from ensync.core.resources import cpu_quota
 from ensync.core.signals import ask_to_stop, leaving_at_once
 from ensync.kernels import threads
 from ensync.mpi.room import remove_abandoned
-from ensync.mpi.world import Comm, Topology, on_root, patient_barrier, share, split, topology
-from ensync.nn.layers.base import Step
-from ensync.nn.models import zoo
-from ensync.nn.optimizers import Optimizer
+from ensync.mpi.world import Comm, Topology, on_root, share, topology
 from ensync.report.console import Console
-from ensync.runs.compiling import compile_in_parallel
 from ensync.runs.data import SplitLoaders, open_loaders
 from ensync.runs.existing import holds_run, remove_earlier
 from ensync.runs.identity import Identity
 from ensync.runs.memory import Need, having, need_of, shortage
 from ensync.runs.state import has_checkpoint
+from ensync.runs.warm_up import compile_on_nodes
 from ensync.storage import lock
 from ensync.storage.atomic import write_atomically
 from ensync.storage.dataset import open_dataset
 from ensync.storage.layout import SPLITS
 from ensync.strategies import strategy_of
-from ensync.training.batches import BatchLoader
-from ensync.training.reducers import SerialReducer
-from ensync.training.trainer import Trainer
 
 
 @dataclass
@@ -108,7 +99,7 @@ def _prepared(comm: Comm, job: Job, opened: Callable[[], SplitLoaders]) -> Place
         where,
         count,
         loaders,
-        _compile_once_per_node(comm, where, job, loaders),
+        compile_on_nodes(comm, where.local_rank, job, loaders, len(cores())),
         share(comm, os.getpid()),
     )
 
@@ -161,56 +152,6 @@ def _neighbours(comm: Comm) -> list[set[int]]:
         for node, usable in share(comm, (platform.node(), cores()))
         if node == platform.node()
     ]
-
-
-def _compile_once_per_node(comm: Comm, where: Topology, job: Job, loaders: SplitLoaders) -> float:
-    """Compile on one rank per node while the others sleep; they then load its cache. Return the
-    seconds. Collective.
-    """
-    begun = time.perf_counter()
-    node = split(comm, share(comm, platform.node()).index(platform.node()), comm.rank)
-    if where.local_rank == 0:
-        with doing(Doing.COMPILING):
-            _try_step(job, loaders)
-    patient_barrier(node)
-    if where.local_rank != 0:
-        with doing(Doing.COMPILING):
-            _try_step(job, loaders)
-    patient_barrier(comm)
-    node.Free()
-    return time.perf_counter() - begun
-
-
-def _try_step(job: Job, loaders: SplitLoaders) -> None:
-    """One step of a small twin of the network on blank images, so that every kernel exists
-    before the clock starts.
-    """
-    dataset = loaders.identity
-    network = zoo.build(job, dataset.shape, dataset.classes, 2)
-    optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
-
-    reducer = SerialReducer(network)
-    replica = Trainer(job, 0, network, optimizer, reducer, _blank(loaders), np.arange(2))
-    with compile_in_parallel(job, dataset.shape, dataset.classes, len(cores())):
-        replica.train(1)
-        network.backward(
-            np.zeros((2, dataset.features), network.dtype),
-            np.zeros(2, np.int64),
-            2,
-            Step(training=True),
-        )
-        optimizer.step(network.parameters, network.gradient)
-        network.evaluate(network.inputs[:2], np.zeros(2, np.int64))
-
-
-def _blank(loaders: SplitLoaders) -> BatchLoader:
-    train = loaders.train
-    return BatchLoader(
-        np.zeros((2, loaders.identity.features), np.uint8),
-        np.zeros(2, np.int64),
-        train.mean,
-        train.inverse_std,
-    )
 
 
 @contextmanager

@@ -1,0 +1,72 @@
+"""The step before the first one: it compiles the kernels of a job, once on each node."""
+
+import platform
+import time
+
+import numpy as np
+
+from ensync.core.activity import Doing, doing
+from ensync.core.config.schema import Job
+from ensync.mpi.world import Comm, patient_barrier, share, split
+from ensync.nn.layers.base import Step
+from ensync.nn.models import zoo
+from ensync.nn.optimizers import Optimizer
+from ensync.runs.compiling import compile_in_parallel
+from ensync.runs.data import SplitLoaders
+from ensync.training.batches import BatchLoader
+from ensync.training.reducers import SerialReducer
+from ensync.training.trainer import Trainer
+
+
+def compile_on_nodes(
+    comm: Comm, local_rank: int, job: Job, loaders: SplitLoaders, cores: int
+) -> float:
+    """Compile on the first rank of each node while the others sleep; they then load its cache.
+    Return the seconds. Collective.
+
+    cores: those that this process may use.
+    """
+    start = time.perf_counter()
+    node = split(comm, share(comm, platform.node()).index(platform.node()), comm.rank)
+    if local_rank == 0:
+        with doing(Doing.COMPILING):
+            _try_step(job, loaders, cores)
+    patient_barrier(node)
+    if local_rank != 0:
+        with doing(Doing.COMPILING):
+            _try_step(job, loaders, cores)
+    patient_barrier(comm)
+    node.Free()
+    return time.perf_counter() - start
+
+
+def _try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
+    """Train a small replica of the network for a step on blank images, so that every kernel
+    exists before the clock starts.
+    """
+    dataset = loaders.identity
+    network = zoo.build(job, dataset.shape, dataset.classes, 2)
+    optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+
+    reducer = SerialReducer(network)
+    replica = Trainer(job, 0, network, optimizer, reducer, _blank(loaders), np.arange(2))
+    with compile_in_parallel(job, dataset.shape, dataset.classes, cores):
+        replica.train(1)
+        network.backward(
+            np.zeros((2, dataset.features), network.dtype),
+            np.zeros(2, np.int64),
+            2,
+            Step(training=True),
+        )
+        optimizer.step(network.parameters, network.gradient)
+        network.evaluate(network.inputs[:2], np.zeros(2, np.int64))
+
+
+def _blank(loaders: SplitLoaders) -> BatchLoader:
+    train = loaders.train
+    return BatchLoader(
+        np.zeros((2, loaders.identity.features), np.uint8),
+        np.zeros(2, np.int64),
+        train.mean,
+        train.inverse_std,
+    )
