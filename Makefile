@@ -29,7 +29,8 @@ ONRANKS := $(PYTEST) --color=no --with-mpi -m mpi
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint test-mpi test-slurm fuzz soak soak-memory results bench clean help
+.PHONY: demo test test-serial test-launched test-mpi test-slurm lint fuzz soak soak-memory results \
+	bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -38,16 +39,21 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks
 	$(BIN)/ensync data prepare digits
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
 
+test: test-serial test-launched test-mpi   ## install, then the whole suite
+
 # Kernels take the longest, to compile them on one core: they are tested beside the rest, and shown
-# after it. Tests that start the program come alone.
-test: $(VENV)/installed-test   ## install, then the whole suite: serial, and on 1 to 4 ranks
+# after it. Coverage counts what the rest runs on one rank, without the kernels: machine code.
+test-serial: $(VENV)/installed-test   ## the tests that start no program and need no other rank
 	@log=$$(mktemp); $(PYTEST) tests/kernels >$$log 2>&1 & kernels=$$!; \
 	trap "kill $$kernels 2>/dev/null; rm -f $$log" EXIT INT TERM; \
 	echo "== kernels (shown below), beside them all but what starts the program"; failed=0; \
-	$(PYTEST) --ignore=tests/kernels --ignore=tests/launched || failed=1; \
+	$(BIN)/coverage erase; $(BIN)/coverage run -m \
+		pytest -q --ignore=tests/kernels --ignore=tests/launched || failed=1; \
+	$(BIN)/coverage combine -q; $(BIN)/coverage report; \
 	wait $$kernels || failed=1; echo "== kernels"; cat $$log; exit $$failed
+
+test-launched: $(VENV)/installed-test   ## the tests that start the program
 	@echo "== the program as it is started"; $(PYTEST) tests/launched
-	$(MAKE) --no-print-directory test-mpi
 
 lint: $(VENV)/installed-lint   ## install, then check style (ruff) and types (mypy)
 	$(BIN)/ruff check src tests jobs

@@ -158,9 +158,15 @@ def left(trained):
     )
 
 
-def left_alone(job):
-    """Return what one rank leaves; the others sleep meanwhile."""
-    return on_root(COMM, lambda: left(run(alone(), job)))
+ALONE = {}  # by case, what one rank leaves
+
+
+def left_alone(make_job, case):
+    """Return what one rank leaves; the others sleep meanwhile. Run once for each case."""
+    if case not in ALONE:
+        job = make_job("alone", **CASES[case])
+        ALONE[case] = on_root(COMM, lambda: left(run(alone(), job)))
+    return ALONE[case]
 
 
 def fused(trained):
@@ -173,9 +179,8 @@ def fused(trained):
 def test_ranks_leave_the_bits_of_one_rank(make_job, case):
     if "bf16" in case and bf16_missing():
         pytest.skip(bf16_missing())
-    assert left(run(COMM, make_job("together", **CASES[case]))) == left_alone(
-        make_job("alone", **CASES[case])
-    )
+    together = left(run(COMM, make_job("together", **CASES[case])))
+    assert together == left_alone(make_job, case)
 
 
 @pytest.mark.parametrize("case", ["wide", "residual", "statistics of each shard"])
@@ -227,7 +232,7 @@ def test_a_run_goes_on_with_other_ranks_to_the_same_bits(make_job, case, before,
         with pytest.raises(session.Stopped):
             run(some, job, StopAt(3, rank=before - 1))
     COMM.Barrier()
-    whole = left_alone(make_job("whole", **CASES[case]))
+    whole = left_alone(make_job, case)
     if COMM.rank < after:
         loaded = state.load_newest(others, Path(job.output.directory))
         assert loaded.attributes["positions"][0]["step"] == 3
