@@ -20,16 +20,13 @@ DATA = {".json"}  # files whose lines nobody reads
 MANY_PARAMETERS = set(
     """
     Convolution.__init__ _add_products _backward _forward _framed_sums _image_backward
-    _image_forward _put_six _tile _train _transform_pair adam draw_changes multiply
-    panel.kernel panel_part product_part separable_backward separable_forward strip submit sweep
-    tile.kernel train_online transform_gradient transform_piece
+    _image_forward _put_six _transform_pair multiply panel.kernel separable_backward
+    separable_forward submit sweep transform_gradient transform_piece
     """.split()
 )
 LOOSE_TYPES = set(
     """
-    Identity.as_dict Position.as_dict Position.from_dict
-    RunState.attributes check decode gather_members
-    job_from_dict load_checkpoint override read_plain_pickle
+    Position.as_dict decode job_from_dict load_checkpoint override read_plain_pickle
     """.split()
 )
 
