@@ -12,7 +12,8 @@ from runs.helpers import COMM, StopAt, common_digits, gathered, job_maker, resum
 from ensync.core.config.job import job_from_dict
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone
-from ensync.runs import results, session, state
+from ensync.runs import results, state
+from ensync.runs.stopped import Stopped
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]  # the first test may compile
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -121,7 +122,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(make_job, strategy, norm):
     }
     whole, positions = gathered(run(COMM, make_job("whole", **sections)))
     job = make_job("parts", **sections)
-    with pytest.raises(session.Stopped):
+    with pytest.raises(Stopped):
         run(COMM, job, StopAt(6, rank=COMM.size - 1))
     loaded = state.load_newest(COMM, Path(job.output.directory))
     found, reached = gathered(resume(COMM, loaded, job))

@@ -15,8 +15,9 @@ from ensync.core.fusion import FUSIONS
 from ensync.kernels.simd.host import bf16_missing
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone, on_root, split
-from ensync.runs import results, session, state
+from ensync.runs import results, state
 from ensync.runs.networks import build_network
+from ensync.runs.stopped import Stopped
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]  # the first test may compile
 # all of whose parts must keep the bits: clipping, averages, growth, slices, decisions by validation
@@ -229,7 +230,7 @@ def test_a_run_goes_on_with_other_ranks_to_the_same_bits(make_job, case, before,
     job = make_job("parts", **CASES[case])
     some, others = (split(COMM, COMM.rank >= count) for count in (before, after))
     if COMM.rank < before:
-        with pytest.raises(session.Stopped):
+        with pytest.raises(Stopped):
             run(some, job, StopAt(3, rank=before - 1))
     COMM.Barrier()
     whole = left_alone(make_job, case)

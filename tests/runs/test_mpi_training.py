@@ -23,7 +23,8 @@ from runs.helpers import (
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.mpi.world import alone
-from ensync.runs import lifecycle, results, session, state
+from ensync.runs import lifecycle, results, state
+from ensync.runs.stopped import Stopped
 from ensync.runs.validation import check_replicas
 from ensync.training import trainer as training
 
@@ -158,7 +159,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(make_job, monkeypatch, strategy
     }
     whole, positions = gathered(run(COMM, make_job("whole", **sections)))
     job = make_job("parts", **sections)
-    with pytest.raises(session.Stopped) as stopped:
+    with pytest.raises(Stopped) as stopped:
         run(COMM, job, StopAt(looks, rank=COMM.size - 1))
     assert stopped.value.exit_code == 75 and "ensync resume" in str(stopped.value)
     loaded = state.load_newest(COMM, Path(job.output.directory))
@@ -178,7 +179,7 @@ def test_resumed_on_other_ranks_equals_uninterrupted(make_job):
     sections = {"training": {"strategy": "ensemble", "epochs": 2}, "ensemble": {"members": 3}}
     whole, _ = gathered(run(COMM, make_job("whole", **sections)))
     job = make_job("parts", **sections)
-    with pytest.raises(session.Stopped):
+    with pytest.raises(Stopped):
         run(COMM, job, StopAt(3))
     if COMM.rank == 0:
         loaded = state.load_newest(alone(), Path(job.output.directory))
@@ -266,7 +267,7 @@ def test_fusions_equal_plain_numpy_and_those_from_files(make_job):
 def test_the_median_of_a_resumed_run_and_of_its_files_equals_numpy(make_job):
     """Of four members, an even number, and of the three that are left without one of them."""
     job = make_job(training={"strategy": "ensemble"}, ensemble={"members": 4})
-    with pytest.raises(session.Stopped):
+    with pytest.raises(Stopped):
         run(COMM, job, StopAt(5))
     path = Path(job.output.directory)
     trained = resume(COMM, state.load_newest(COMM, path), job)

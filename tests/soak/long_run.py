@@ -28,7 +28,7 @@ from mpi4py import MPI
 from ensync.cli import verbs
 from ensync.mpi.abort import guard
 from ensync.report.history import LIMIT_BYTES
-from ensync.runs.session import Stopped
+from ensync.runs.stopped import Stopped
 from ensync.storage.prepare import prepare
 from ensync.storage.request import PrepareRequest
 

@@ -31,7 +31,8 @@ from ensync.report.results import (
 from ensync.runs import launch, lifecycle, results
 from ensync.runs.header import show_place, show_run
 from ensync.runs.planned import PlannedRun, Study, check_memory
-from ensync.runs.session import Session, Stopped
+from ensync.runs.session import Session
+from ensync.runs.stopped import Stopped
 from ensync.training.position import ends_of
 
 MEASURED = [
@@ -144,7 +145,7 @@ def _in_turn(
     return outcome
 
 
-def _check_test(place: launch.Place, job: Job) -> None:
+def _check_test(place: launch.Prepared, job: Job) -> None:
     if not len(place.loaders.test):
         raise EnsyncError(
             f"a comparison on {job.data.path}, which has no test images",
@@ -253,7 +254,7 @@ def _by_members(evaluator: results.EnsembleEvaluator) -> dict[str, list[float | 
 
 
 def _comparison(
-    place: launch.Place, job: Job, outcomes: Sequence[Outcome], labels: np.ndarray
+    place: launch.Prepared, job: Job, outcomes: Sequence[Outcome], labels: np.ndarray
 ) -> Comparison:
     """Return the comparison of what the contestants reached."""
     dataset, where = place.loaders.dataset, place.topology

@@ -15,7 +15,7 @@ from ensync.nn.network import Network
 from ensync.report import tables
 from ensync.report.console import Console
 from ensync.report.text import plural
-from ensync.runs.launch import Place, versions
+from ensync.runs.launch import Prepared, versions
 from ensync.runs.session import Session
 from ensync.strategies import strategy_of
 from ensync.training.trainer import Trainer
@@ -25,7 +25,7 @@ SHOWN = 32  # ranks whose processes are listed
 WORTH = 1.2  # speed of bf16 over float32, below which its lesser accuracy is for nothing
 
 
-def show_place(console: Console, place: Place) -> None:
+def show_place(console: Console, place: Prepared) -> None:
     """Say where the run runs and on which data."""
     loaders, where = place.loaders, place.topology
     console.lines(
@@ -45,7 +45,7 @@ def show_place(console: Console, place: Place) -> None:
     )
 
 
-def show_run(console: Console, place: Place, session: Session) -> None:
+def show_run(console: Console, place: Prepared, session: Session) -> None:
     """Say what is trained by whom on which rows, and what would be better."""
     job, trainer = session.job, next(iter(session.trainers.values()))
     console.lines(
@@ -66,7 +66,7 @@ def show_run(console: Console, place: Place, session: Session) -> None:
     _warn_of_classes(console, place, session)
 
 
-def _warn_of_classes(console: Console, place: Place, session: Session) -> None:
+def _warn_of_classes(console: Console, place: Prepared, session: Session) -> None:
     """Say on rank 0 which members of an ensemble never see some of the classes."""
     if session.comm.rank or not (
         found := lacking(session.job, place.loaders.train.labels, session.mesh.members)
@@ -122,7 +122,7 @@ def _network(name: str, network: Network) -> str:
     )
 
 
-def _shards(place: Place, session: Session) -> str:
+def _shards(place: Prepared, session: Session) -> str:
     job, trainer = session.job, next(iter(session.trainers.values()))
     if session.mesh.members > 1:
         return (
@@ -141,7 +141,7 @@ def _shards(place: Place, session: Session) -> str:
     )
 
 
-def _advise(console: Console, place: Place, session: Session) -> None:
+def _advise(console: Console, place: Prepared, session: Session) -> None:
     job, where, trainer = session.job, place.topology, next(iter(session.trainers.values()))
     cores, size = os.cpu_count() or 1, session.mesh.data.size
     if where.ranks_on_node * place.threads > cores:

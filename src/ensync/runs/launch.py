@@ -35,8 +35,8 @@ from ensync.strategies import strategy_of
 
 
 @dataclass
-class Place:
-    """Where the run runs, and its dataset."""
+class Prepared:
+    """What `prepare` made ready: ranks, threads, dataset and kernels."""
 
     comm: Comm
     topology: Topology
@@ -70,7 +70,7 @@ def check_memory(
         raise refusal
 
 
-def prepare(comm: Comm, job: Job, opened: Callable[[], SplitLoaders] | None = None) -> Place:
+def prepare(comm: Comm, job: Job, opened: Callable[[], SplitLoaders] | None = None) -> Prepared:
     """Give this rank its threads, open the dataset, compile; a signal ends the program meanwhile.
     Collective.
 
@@ -80,7 +80,7 @@ def prepare(comm: Comm, job: Job, opened: Callable[[], SplitLoaders] | None = No
         return _prepared(comm, job, opened or (lambda: open_loaders(comm, job)))
 
 
-def _prepared(comm: Comm, job: Job, opened: Callable[[], SplitLoaders]) -> Place:
+def _prepared(comm: Comm, job: Job, opened: Callable[[], SplitLoaders]) -> Prepared:
     where = topology(comm)
     if where.local_rank == 0:
         remove_abandoned()
@@ -94,7 +94,7 @@ def _prepared(comm: Comm, job: Job, opened: Callable[[], SplitLoaders]) -> Place
     with doing(Doing.READING):
         loaders = opened()
     _check_validation(job, loaders.identity.sizes["validation"])
-    return Place(
+    return Prepared(
         comm,
         where,
         count,

@@ -44,7 +44,7 @@ class PlannedRun:
         """Its output directory."""
         return Path(self.job.output.directory)
 
-    def prepare(self) -> launch.Place:
+    def prepare(self) -> launch.Prepared:
         """Prepare the ranks of the study and the run's dataset. Collective over the study."""
         return launch.prepare(self.study.comm, self.job)
 
@@ -60,7 +60,7 @@ class PlannedRun:
         """
         launch.take_directory(self.study.comm, self.job, self.study.console, files)
 
-    def begin(self, place: launch.Place, continued: bool) -> Session:
+    def begin(self, place: launch.Prepared, continued: bool) -> Session:
         """Return its session, from its start or from its newest checkpoint. Collective over its
         ranks. EnsyncError where it was begun with another job.
         """

@@ -11,7 +11,6 @@ from typing import Any
 
 from ensync.core.activity import Doing, doing
 from ensync.core.config.schema import Job
-from ensync.core.errors import EnsyncError, printable
 from ensync.core.signals import AGAIN
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.kernels.threads import thread_limit
@@ -26,35 +25,13 @@ from ensync.runs.records import epoch_record
 from ensync.runs.schema import EpochRecord
 from ensync.runs.state import RunState, has_checkpoint, load_newest
 from ensync.runs.state import save as save_run
+from ensync.runs.stopped import Stopped
 from ensync.runs.validation import check_replicas, estimate_average_statistics, validate
 from ensync.storage.lock import confirm
 from ensync.strategies import strategy_of
 from ensync.strategies.strategy import Phase
 from ensync.training.position import DIVERGED, UNUSABLE
 from ensync.training.trainer import Trainer
-
-
-class Stopped(EnsyncError):
-    """The run was asked to stop; its state is in a checkpoint."""
-
-    def __init__(self, given: str, expected: str, action: str, exit_code: int) -> None:
-        super().__init__(given, expected, action)
-        self.exit_code = exit_code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Stopped, (self.given, self.expected, self.action, self.exit_code))
-
-    def __str__(self) -> str:
-        return printable(f"{self.given}; {self.action}.")
-
-    def of_part(self, part: str, whole: str) -> "Stopped":
-        """Return it as told of a part of something larger, which `whole` continues."""
-        return Stopped(
-            f"{self.given}, in {part}",
-            "",
-            f"{self.action} that alone, {whole} all of it",
-            self.exit_code,
-        )
 
 
 @dataclass
@@ -152,7 +129,7 @@ class Session:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch at which this phase ends: members part after the synchronous start."""
+        """The epoch at which this phase ends."""
         return self.phase.last_epoch
 
     def _train_leg(self, epoch: int, step: int) -> None:
@@ -170,15 +147,15 @@ class Session:
             records += self._records_of(trainer)
         gathered = self._note_records(records)
         self.loaders.check_unchanged(self.comm, self.console)
-        fallen = {
+        diverged = {
             record["member"]: record["ended"]
             for record in gathered
             if record.get("ended", "").startswith(DIVERGED)
         }
-        self._restore_diverged(fallen)
+        self._restore_diverged(diverged)
         stopping = agree_any(self.comm, bool(stop or self.context.stop_request.number))
         self._save_if_due(
-            [record for record in gathered if record["member"] not in fallen], stopping
+            [record for record in gathered if record["member"] not in diverged], stopping
         )
         if stopping:
             raise self._stopped()

@@ -14,7 +14,8 @@ from ensync.report.results import FusionFigures, Refused, Sweep, SweepRow
 from ensync.runs import lifecycle, results
 from ensync.runs.header import show_place, show_run
 from ensync.runs.planned import PlannedRun, Study, check_memory
-from ensync.runs.session import Session, Stopped
+from ensync.runs.session import Session
+from ensync.runs.stopped import Stopped
 from ensync.training.position import ends_of
 
 
