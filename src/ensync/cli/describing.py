@@ -1,6 +1,6 @@
 """What a job, a run or a dataset is, in words. One process, no MPI."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ def describe_run(path: Path, overrides: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def _trained_on(
-    checkpoint: Path, attributes: dict[str, Any], place: str
+    checkpoint: Path, attributes: Mapping[str, Any], place: str
 ) -> tuple[list[str], EnsyncError | None]:
     """Return what a run was trained on and what lies at data.path now, in lines, and the refusal
     when that is another dataset.

@@ -37,7 +37,7 @@ class Found(NamedTuple):
     """A checkpoint and what is in it."""
 
     path: Path
-    attributes: dict[str, Any]
+    attributes: Mapping[str, Any]
     arrays: dict[str, np.ndarray]
 
 
@@ -62,8 +62,8 @@ def save_checkpoint(
     write_atomically(path, checkpoint_format.encode(attributes, arrays))
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return (attributes, arrays) of a checkpoint after verifying all of it.
+def load_checkpoint(path: str | os.PathLike[str]) -> checkpoint_format.Content:
+    """Return what a checkpoint holds, after verifying all of it.
 
     Errors: EnsyncError with the reason when the file is absent, cut short, damaged, from a newer
     version or not a checkpoint. Memory: no more than the size of the file, whatever the file

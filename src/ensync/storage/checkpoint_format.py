@@ -25,7 +25,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -85,10 +85,15 @@ def seal(lines: bytes, body: bytes | memoryview) -> bytes:
     return (lines + f"sha256 {digest.hexdigest()}\n".encode()).ljust(HEADER, b"\n")
 
 
-def decode(
-    path: str | os.PathLike[str], with_arrays: bool = True
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return (attributes, arrays) of the file at `path`, all of it verified; no arrays when they
+class Content(NamedTuple):
+    """What a checkpoint holds: `attributes` as JSON gives them, and arrays by name."""
+
+    attributes: Mapping[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def decode(path: str | os.PathLike[str], with_arrays: bool = True) -> Content:
+    """Return the content of the file at `path`, all of it verified; no arrays when they
     are not wanted. Errors: EnsyncError.
     """
     try:
@@ -110,9 +115,7 @@ def decode(
         raise
 
 
-def _decode(
-    path: str | os.PathLike[str], file: io.BufferedReader, with_arrays: bool
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _decode(path: str | os.PathLike[str], file: io.BufferedReader, with_arrays: bool) -> Content:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise _refusal(path, "is not a file")
@@ -121,9 +124,8 @@ def _decode(
         raise _refusal(path, "has its index beyond its end")
     file.seek(place)
     attributes, entries = _index(path, file.read(length), status.st_size)
-    return attributes, {
-        name: _read(file, *entry) for name, entry in entries.items()
-    } if with_arrays else {}
+    wanted = entries if with_arrays else {}
+    return Content(attributes, {name: _read(file, *entry) for name, entry in wanted.items()})
 
 
 def _verify(path: str | os.PathLike[str], file: io.BufferedReader, size: int) -> tuple[int, int]:

@@ -42,7 +42,7 @@ class Position:
             else f"not yet, after epoch {self.epoch} of {epochs}"
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values for a checkpoint's attributes; JSON knows no infinity."""
         return {k: (None if v == float("inf") else v) for k, v in asdict(self).items()}
 

@@ -18,6 +18,7 @@ from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
 
 DEEPEST = 40  # sections, lists and layers within each other
+Tables = dict[str, object]  # sections as TOML and JSON give them, not checked yet
 LONGEST = 120  # characters of a value or name that an error shows
 
 __all__ = ["Job", "dump_job", "explain_settings", "job_from_dict", "load_job", "override"]
@@ -66,7 +67,7 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     return job
 
 
-def override(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def override(tables: Tables, overrides: Sequence[str]) -> Tables:
     """Return the tables with "section.key=value" put in; a value that is not TOML is taken as a
     string.
     """
@@ -97,7 +98,7 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def job_from_dict(tables: dict[str, Any], origin: str = "the job") -> Job:
+def job_from_dict(tables: Tables, origin: str = "the job") -> Job:
     """Check plain tables against the declared settings; EnsyncError for the first mistake and
     the number of others.
     """

@@ -52,7 +52,7 @@ class _Dtype:
         self.name = name
 
 
-def read_plain_pickle(data: bytes) -> dict[str, Any]:
+def read_plain_pickle(data: bytes) -> dict[str, object]:
     """Return the dict that a pickle like CIFAR-10's describes; arrays are uint8.
 
     Errors: ValueError, or IndexError and the like where the stack does not add up, for anything
