@@ -1,8 +1,8 @@
 """Compiling a network from both ends: while this process tries a first step, a second one goes
 through the layers from the last to the first.
 
-What one has compiled the other finds in the cache on disk, so that they meet on the way and a cold
-start takes little more than half the time.
+Each finds in the cache on disk what the other has compiled, so that a cold start takes little more
+than half the time.
 """
 
 import json

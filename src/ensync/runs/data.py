@@ -94,7 +94,7 @@ class SplitLoaders:
 
     def check_unchanged(self, comm: Comm, console: Console) -> None:
         """Look after the file, and refuse to go on where what is streamed was written to; other
-        changes are told once. Collective.
+        changes are reported once. Collective.
 
         Images that are in memory stay what they were. So do those that are streamed from a file
         that was replaced or removed.

@@ -1,6 +1,6 @@
 """What an earlier run left where a new one is to write.
 
-Never deleted unasked, and told when it is.
+It is deleted only on request, and reported.
 """
 
 from collections.abc import Iterable, Sequence
@@ -75,10 +75,10 @@ def remove_earlier(comm: Comm, job: Job, console: Console, files: Sequence[Path]
                 "check its path and permissions or give --set output.directory=DIR",
             ) from None
         inside = [plural(len(saved), "checkpoint")] * bool(saved) + [path.name for path in single]
-        told = [f"in {directory}: {', '.join(inside)}"] * bool(inside) + [
+        deleted = [f"in {directory}: {', '.join(inside)}"] * bool(inside) + [
             str(path) for path in beside
         ]
-        return f"deleted {', '.join(told)}" if told else ""
+        return f"deleted {', '.join(deleted)}" if deleted else ""
 
-    if told := on_root(comm, remove):
-        console.line(told)
+    if report := on_root(comm, remove):
+        console.line(report)

@@ -173,15 +173,15 @@ def begun(comm: Comm, job: Job, resume: bool, overwrite: bool) -> bool:
     directory = Path(job.output.directory)
 
     def look() -> bool:
-        begun = has_checkpoint(directory)
-        if holds_run(directory) and not (overwrite or (resume and begun)):
+        started = has_checkpoint(directory)
+        if holds_run(directory) and not (overwrite or (resume and started)):
             raise EnsyncError(
                 f"'{directory}' holds a run already",
                 "an empty output.directory",
                 f"continue it with `ensync resume {directory}`, start afresh with --overwrite, "
                 "or give --set output.directory=DIR",
             )
-        return begun and resume
+        return started and resume
 
     return on_root(comm, look)
 

@@ -85,7 +85,7 @@ def can_lose(job: Job, ranks: int) -> bool:
 
 
 def retry(session: Session, work: Callable[[], T]) -> T:
-    """Return work(), begun again after each death of a rank that the session can do without.
+    """Return work(), called again after each death of a rank that the session can do without.
     Collective.
     """
     loss = None

@@ -22,7 +22,7 @@ FREE = ("output", "checkpoint", "data.path", "training.threads", "training.watch
 @dataclass(frozen=True)
 class Study:
     """What the runs of a comparison or a sweep share; resume: whether those that an earlier start
-    has begun are continued.
+    has started are continued.
     """
 
     comm: Comm
@@ -62,7 +62,7 @@ class PlannedRun:
 
     def begin(self, place: launch.Prepared, continued: bool) -> Session:
         """Return its session, from its start or from its newest checkpoint. Collective over its
-        ranks. EnsyncError where it was begun with another job.
+        ranks. EnsyncError where it was started with another job.
         """
         console, job = self.study.console, strategy_of(self.job).settle(self.job, self.ranks.size)
         context = RunContext(self.ranks, job, place.loaders, console, self.study.stop_request)

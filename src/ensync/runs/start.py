@@ -73,8 +73,8 @@ def _cut_history(session: Session, loaded: Loaded) -> None:
     Collective.
     """
     path, state, ended = session.directory / "history.jsonl", session.state, session.ended()
-    if told := on_root(session.comm, lambda: rebuild(path, state.history)):
-        session.console.warn(told)
+    if trouble := on_root(session.comm, lambda: rebuild(path, state.history)):
+        session.console.warn(trouble)
     reached = [p["epoch"] for p in loaded.attributes["positions"]]
     kept = [r.copy() for r in state.history if r["epoch"] <= reached[r["member"]]]
     for record in kept:
