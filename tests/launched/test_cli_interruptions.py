@@ -263,16 +263,16 @@ def test_resuming_by_an_edited_job_file_says_what_is_taken(place):
 
 PATCHED = """
 import sys
-from ensync.training.trainer import Trainer
+from ensync.training.runners import MiniBatchRunner
 from ensync.__main__ import main
 from mpi4py import MPI
 
-update = Trainer._update
-def fail(trainer):
-    if MPI.COMM_WORLD.rank == RANK and trainer.optimizer.steps == 11:
+run = MiniBatchRunner.run
+def fail(runner, *step):
+    if MPI.COMM_WORLD.rank == RANK and runner.replica.optimizer.steps == 11:
         raise ERROR
-    update(trainer)
-Trainer._update = fail
+    return run(runner, *step)
+MiniBatchRunner.run = fail
 main()
 """
 

@@ -24,15 +24,15 @@ MORTAL = f"""
 import os, signal, sys
 from mpi4py import MPI
 from ensync.__main__ import main
-from ensync.training.trainer import Trainer
+from ensync.training.runners import MiniBatchRunner
 
 sys.path[:0] = {sys.path!r}
-update, deaths = Trainer._update, dict(DEATHS)   # rank: its last step
-def mortal(trainer):
-    if deaths.get(MPI.COMM_WORLD.rank) == trainer.optimizer.steps:
+run, deaths = MiniBatchRunner.run, dict(DEATHS)   # rank: its last step
+def mortal(runner, *step):
+    if deaths.get(MPI.COMM_WORLD.rank) == runner.replica.optimizer.steps:
         os.kill(os.getpid(), signal.SIGKILL)
-    update(trainer)
-Trainer._update = mortal
+    return run(runner, *step)
+MiniBatchRunner.run = mortal
 main()
 """
 

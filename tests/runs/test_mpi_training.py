@@ -26,7 +26,7 @@ from ensync.mpi.world import alone
 from ensync.runs import lifecycle, results, state
 from ensync.runs.stopped import Stopped
 from ensync.runs.validation import check_replicas
-from ensync.training import trainer as training
+from ensync.training.runners import OneSampleRunner
 
 pytestmark = pytest.mark.mpi
 ROWS = 407  # of the digits: 293 for training, which neither 2, 3 nor 4 ranks divide
@@ -73,7 +73,7 @@ def test_one_sample_per_step_kernel_equals_the_general_loop(make_job):
     }
     job = make_job(f"alone{COMM.rank}", **sections)
     single = run(alone(), job)
-    assert single.trainers[0]._is_online()
+    assert isinstance(single.trainers[0].runner, OneSampleRunner)
     together = run(COMM, make_job("together", **sections))
     np.testing.assert_allclose(
         gathered(together)[0]["members/0000/parameters"],
@@ -146,7 +146,7 @@ RESUMED = [
 @pytest.mark.parametrize("strategy,sections", RESUMED)
 @pytest.mark.parametrize("looks", [1, 6])
 def test_resumed_equals_uninterrupted_to_the_bit(make_job, monkeypatch, strategy, sections, looks):
-    monkeypatch.setattr(training, "ONLINE", 40)
+    monkeypatch.setattr(OneSampleRunner, "steps", 40)
     sections = {
         **sections,
         "training": {
@@ -374,7 +374,7 @@ def test_another_dataset_is_refused(make_job, dataset):
 @pytest.mark.parametrize("batch", [1, 32])
 def test_checkpoints_leave_the_bits_of_a_run_as_they_are(make_job, monkeypatch, batch):
     """Where a run is saved cuts no block of the kernel that takes a step for each sample."""
-    monkeypatch.setattr(training, "ONLINE", 64)
+    monkeypatch.setattr(OneSampleRunner, "steps", 64)
     sections = {
         "network": {"hidden": [12, 9], "dropout": 0},
         "optimizer": {"name": "sgd", "learning_rate": 0.05},

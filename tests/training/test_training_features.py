@@ -13,10 +13,12 @@ from ensync.core.errors import EnsyncError
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
-from ensync.training.batches import BatchLoader
+from ensync.training.batches import BatchLoader, augmenter_of
+from ensync.training.callbacks import TESTED
 from ensync.training.evaluation import evaluate_block
+from ensync.training.learning_rate import largest_batch
 from ensync.training.reducers import SerialReducer
-from ensync.training.trainer import TESTED, Trainer, largest_batch
+from ensync.training.trainer import Trainer
 
 
 def make_job(**sections):
@@ -50,6 +52,10 @@ def test_batches_beyond_what_float32_counts_are_refused():
         replace(trainer, rows=many)
     replace(trainer, rows=many[1:])
     replace(make_trainee(training={"batch": "full"}), rows=many)
+
+
+def augmenter(trainer):
+    return augmenter_of(trainer.job, trainer.member, trainer.network.shape, trainer.position.epoch)
 
 
 def epochs(trainer, count):
@@ -116,7 +122,7 @@ def test_average_of_weights_is_pytorchs():
         trainer.train(1)
         values.data.copy_(torch.from_numpy(trainer.network.parameters))
         theirs.update_parameters(module)
-    average, last = trainer.average["parameters"], trainer.network.parameters.copy()
+    average, last = trainer.average.vectors["parameters"], trainer.network.parameters.copy()
     np.testing.assert_allclose(average, theirs.module.values.detach().numpy(), rtol=1e-12)
     with pytest.raises(KeyboardInterrupt), trainer.using(TESTED) as network:
         assert np.array_equal(network.parameters, average)
@@ -165,7 +171,7 @@ def test_plateau_is_pytorchs(patience):
         min_lr=1e-4,
     )
     for loss in LOSSES:
-        trainer.note_validation(loss)
+        trainer.after_validation(loss)
         theirs.step(loss)
         assert trainer.learning_rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
     assert trainer.learning_rate < 0.01
@@ -279,15 +285,15 @@ def test_augmentation_changes_training_images_only():
     plain, changed = make_trainee(), make_trainee(augmentation=AUGMENTED)
     rows = np.arange(10)
     before = plain.loader.load(rows, plain.network.inputs)[0].copy()
-    first = changed.loader.load(rows, changed.network.inputs, changed._changes())[0].copy()
+    first = changed.loader.load(rows, changed.network.inputs, augmenter(changed))[0].copy()
     assert not np.allclose(first, before)
     changed.position.epoch = 1
     assert not np.allclose(
-        changed.loader.load(rows, changed.network.inputs, changed._changes())[0], first
+        changed.loader.load(rows, changed.network.inputs, augmenter(changed))[0], first
     )
     changed.position.epoch = 0
     assert np.array_equal(
-        changed.loader.load(rows[3:5], changed.network.inputs, changed._changes())[0], first[3:5]
+        changed.loader.load(rows[3:5], changed.network.inputs, augmenter(changed))[0], first[3:5]
     )
     assert np.array_equal(changed.loader.load(rows, changed.network.inputs)[0], before)
 
@@ -310,11 +316,11 @@ def test_augmentation_ends_but_for_flips():
     assert np.array_equal(ending.network.parameters, changed.network.parameters)
     rows = np.arange(10)
     images = [
-        each.loader.load(rows, each.network.inputs, each._changes())[0].copy()
+        each.loader.load(rows, each.network.inputs, augmenter(each))[0].copy()
         for each in (ending, changed, flipped)
     ]
     assert np.array_equal(images[0], images[2]) and not np.array_equal(images[0], images[1])
-    assert epochs(make_trainee(augmentation={"crop": 1, "epochs": 1}), 1)._changes() is None
+    assert augmenter(epochs(make_trainee(augmentation={"crop": 1, "epochs": 1}), 1)) is None
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])

@@ -15,7 +15,7 @@ from ensync.runs.networks import Data, build_network
 from ensync.storage.layout import SPLITS
 from ensync.strategies import strategy_of
 from ensync.training.batches import BLOCK
-from ensync.training.trainer import largest_batch
+from ensync.training.learning_rate import largest_batch
 
 SHARE_OF_MEMORY = 0.5  # of what can be had; beyond it the dataset is streamed
 KERNELS = 64 << 20  # bytes that compiled kernels take in each rank

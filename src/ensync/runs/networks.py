@@ -6,7 +6,7 @@ from ensync.core.config.schema import Job
 from ensync.nn.memory import Workspace
 from ensync.nn.models import zoo
 from ensync.nn.network import Network
-from ensync.training.trainer import largest_batch
+from ensync.training.learning_rate import largest_batch
 
 
 class Data(Protocol):

@@ -21,10 +21,10 @@ from ensync.runs.networks import build_network
 from ensync.runs.scores import OnRoot, SplitScores, average, figures, voting_weights
 from ensync.runs.session import Session
 from ensync.runs.state import Loaded
+from ensync.training.callbacks import TESTED, first_kept
 from ensync.training.evaluation import estimate_statistics
 from ensync.training.position import UNUSABLE, Position
 from ensync.training.reducers import WHOLE, Part
-from ensync.training.trainer import TESTED, first_kept
 
 
 @dataclass

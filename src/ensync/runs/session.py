@@ -164,7 +164,7 @@ class Session:
         """Return the record of the epoch that a member's leg has ended, if any. Collective over
         the member's ranks.
         """
-        trainer.note_divergence()
+        trainer.check_parameters()
         if trainer.position.finished:
             figures = trainer.figures() | {"train_loss": math.nan, "train_accuracy": math.nan}
             return [epoch_record(trainer, trainer.position.epoch + 1, figures, self.elapsed)]
@@ -181,7 +181,7 @@ class Session:
         estimate_average_statistics(trainer)
         if len(self.loaders.validation):
             loss, accuracy = validate(trainer, self.loaders.validation, self.mesh.data)
-            trainer.note_validation(loss)
+            trainer.after_validation(loss)
             found = {"validation_loss": loss, "validation_accuracy": accuracy}
         every = self.job.training.check_replicas
         if every and trainer.position.epoch % every == 0:

@@ -61,7 +61,7 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
         found = loaded.member(context.comm, member)
         if member in trainers:
             loaded.restore(trainers[member], found)
-            trainers[member].go_on()
+            trainers[member].resume()
     session = Session(context, state, mesh, trainers)
     _cut_history(session, loaded)
     _say_rate(session, before)

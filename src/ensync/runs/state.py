@@ -226,7 +226,7 @@ class Loaded:
 
     def restore(self, trainer: Trainer, found: dict[str, np.ndarray]) -> None:
         """Fill a like-built trainer, position included."""
-        trainer.best = {}
+        trainer.best.vectors = {}
         targets, last = (
             trainer.vectors,
             {k: v for k, v in found.items() if not k.startswith("best/")},
@@ -240,7 +240,7 @@ class Loaded:
             else {}
         )
         fill_arrays(self.path, found, targets | best)
-        trainer.best = {k.removeprefix("best/"): v for k, v in best.items()}
+        trainer.best.vectors = {k.removeprefix("best/"): v for k, v in best.items()}
         position = self.attributes["positions"][trainer.member]
         trainer.optimizer.steps = position["updates"]
         trainer.position = Position.from_dict(position)

@@ -6,20 +6,21 @@ from ensync.core.errors import EnsyncError
 from ensync.mpi.allreduce import replicas_equal
 from ensync.mpi.world import Comm, share
 from ensync.training.batches import BatchLoader
+from ensync.training.callbacks import VALIDATED
 from ensync.training.evaluation import estimate_statistics, evaluate_block
-from ensync.training.trainer import VALIDATED, Trainer
+from ensync.training.trainer import Trainer
 
 
 def estimate_average_statistics(trainer: Trainer) -> None:
     """Give the average of the weights the statistics that belong to it; those of the network in
     training stay. Collective over the member's ranks.
     """
-    if trainer.average and len(trainer.network.statistics):
+    if trainer.average.vectors and len(trainer.network.statistics):
         with trainer.using(VALIDATED) as network:
             estimate_statistics(
                 network, trainer.loader, trainer.rows, trainer.job, trainer.reducer.part
             )
-            trainer.average["statistics"][:] = network.statistics
+            trainer.average.vectors["statistics"][:] = network.statistics
 
 
 def validate(trainer: Trainer, loader: BatchLoader, ranks: Comm) -> tuple[float, float]:

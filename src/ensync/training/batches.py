@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from ensync.core.activity import tick
-from ensync.core.config.schema import Augmentation
-from ensync.core.sharding import Window
+from ensync.core.config.schema import Augmentation, Job
+from ensync.core.sharding import Purpose, Window, key64
 from ensync.kernels.elementwise import augmentation, inputs
 
 BLOCK = Window(
@@ -53,6 +53,19 @@ class Augmenter:
         augmentation.gather_change(
             images, places, changes, loader.mean, loader.inverse_std, shape, out
         )
+
+
+UNCHANGED = Augmentation()
+
+
+def augmenter_of(job: Job, member: int, shape: tuple[int, ...], epoch: int) -> Augmenter | None:
+    """Return the random changes of a member's images of shape (height, width, channels) in an
+    epoch, None where the job wants none.
+    """
+    settings = job.augmentation.of_epoch(epoch)
+    if settings == UNCHANGED:
+        return None
+    return Augmenter(settings, shape, key64(job.training.seed, Purpose.AUGMENTATION, member, epoch))
 
 
 class BatchLoader:

@@ -9,8 +9,8 @@ from ensync.core.sharding import Purpose, block, key64
 from ensync.nn.layers.base import Step
 from ensync.nn.network import Network
 from ensync.training.batches import BatchLoader
+from ensync.training.learning_rate import largest_batch
 from ensync.training.reducers import Part
-from ensync.training.trainer import largest_batch
 
 ESTIMATED = 2048  # training rows that moving statistics are estimated from
 

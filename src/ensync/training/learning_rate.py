@@ -1,0 +1,75 @@
+"""The batches, steps and learning rates of a run: what changes from step to step and from epoch to
+epoch, as functions of a position.
+"""
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from ensync.core.config.schema import Job
+from ensync.core.sharding import steps_per_epoch
+from ensync.nn.schedules import growths, learning_rate_factor
+from ensync.training.position import Position
+
+
+def largest_batch(job: Job) -> int:
+    """Return the largest batch of a job, however few rows there are."""
+    return _batch_in(job, job.training.epochs - 1)
+
+
+def _batch_in(job: Job, epoch: int) -> int:
+    """Return the batch that a job asks for in an epoch; sys.maxsize for all rows."""
+    wanted, growth = job.training.batch, job.growth
+    if wanted == "full":
+        return sys.maxsize
+    grown: int = wanted * growth.batch ** growths(growth, wanted, epoch)
+    return grown
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """How many samples a step, and how many steps an epoch of a network with so many rows has."""
+
+    job: Job
+    rows: int
+
+    def batch(self, epoch: int) -> int:
+        """Return the global batch in an epoch."""
+        return min(_batch_in(self.job, epoch), self.rows)
+
+    def steps(self, epoch: int) -> int:
+        """Return the steps of an epoch; the last batch may be smaller."""
+        return steps_per_epoch(self.rows, self.batch(epoch))
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The steps before each epoch, and those of the whole run."""
+        return [0, *accumulate(self.steps(epoch) for epoch in range(self.job.training.epochs))]
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The learning rate that the settings of a job give, where the epochs are those of `plan`."""
+
+    job: Job
+    plan: EpochPlan
+
+    def factor(self, position: Position, back: int = 0) -> float:
+        """Return what schedule, growth and plateaus multiply the learning rate by for the next
+        step, or for the one so many steps `back`.
+        """
+        p, job, steps = position, self.job, self.plan.steps(position.epoch)
+        epoch = p.epoch + (p.step >= steps)
+        grown = (
+            1.0
+            if job.training.batch == "full"
+            else job.growth.learning_rate ** growths(job.growth, job.training.batch, epoch)
+        )
+        step = max(0, p.epoch * steps + p.step - back)
+        scheduled = learning_rate_factor(job.schedule, step, steps, job.training.epochs)
+        return scheduled * grown * p.rate_factor
+
+    def __call__(self, position: Position, back: int = 0) -> float:
+        """Return the learning rate of that step."""
+        return self.job.optimizer.learning_rate * self.factor(position, back)

@@ -1,0 +1,226 @@
+"""What does the steps of a network: a runner for mini-batches, and a faster one for steps of one
+sample. Each says itself which networks and settings it supports.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from ensync.core.config.schema import Job
+from ensync.core.sharding import Purpose, block, key64
+from ensync.kernels.dense import online
+from ensync.nn.layers.base import Step
+from ensync.nn.layers.dense import Dense
+from ensync.nn.network import Network, StepMetrics
+from ensync.nn.optimizers import Optimizer
+from ensync.training.batches import BatchLoader, augmenter_of
+from ensync.training.reducers import Part, Reducer, SerialReducer
+
+
+@dataclass
+class Replica:
+    """One network on this rank, with all that its steps need.
+
+    rows: of the training split, int64, the same on all ranks that train the network.
+    stop_requested: positive where this rank was asked to stop; a runner asks once a call.
+    """
+
+    job: Job
+    member: int
+    network: Network
+    optimizer: Optimizer
+    reducer: Reducer
+    loader: BatchLoader
+    rows: np.ndarray
+    stop_requested: Callable[[], int] = lambda: 0
+
+
+class Runner(Protocol):
+    """Does the steps of a replica.
+
+    steps: how many a call does, but for the last call of an epoch.
+    """
+
+    steps: int
+
+    def run(self, rows: np.ndarray, epoch: int, factor: float) -> StepMetrics:
+        """Train on dataset rows int64, those of the next steps in their order, and count the
+        steps in the optimiser. factor: of the learning rate. Collective.
+
+        Where the loss is not finite, the parameters are of no more use.
+        """
+        ...
+
+
+class MiniBatchRunner:
+    """One step a call: the gradient of a global batch, summed over the ranks, and one update. It
+    supports everything.
+    """
+
+    steps = 1
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+
+    @classmethod
+    def supports(cls, replica: Replica, batch: int) -> bool:
+        """Whether it computes what the job of a replica asks for in steps of so many samples."""
+        return True
+
+    def run(self, rows: np.ndarray, epoch: int, factor: float) -> StepMetrics:
+        """Do one step, without an update where the loss is not finite."""
+        r = self.replica
+        metrics = r.reducer.reduce(partial(self._compute, rows, epoch), r.stop_requested)
+        if math.isfinite(metrics.loss_sum):
+            r.reducer.apply(r.optimizer, factor)
+        return metrics
+
+    def _compute(self, batch: np.ndarray, epoch: int, network: Network, part: Part) -> None:
+        """Fill the network's message from a part of the global batch, slice by slice where that
+        is large.
+        """
+        r, total, own = self.replica, None, 0
+        augmenter = augmenter_of(r.job, r.member, network.shape, epoch)
+        allreduce = part.allreduce if network.synchronizes_statistics else None
+        step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
+        for first in range(0, len(batch), r.job.training.slice):
+            rows = batch[first : first + r.job.training.slice]
+            start, stop = block(len(rows), part.count, part.index)
+            step.first_row = first + start
+            inputs, labels = r.loader.load(rows[start:stop], network.inputs, augmenter)
+            network.backward(inputs, labels, len(batch), step)
+            own += stop - start
+            if len(rows) < len(batch):
+                total = (
+                    network.message.copy()
+                    if total is None
+                    else np.add(total, network.message, out=total)
+                )
+        if total is not None:
+            network.message[:] = total
+        if network.averages_statistics:
+            np.multiply(network.statistics, own / len(batch), out=network.statistics_share)
+
+    def _mask_key(self) -> int:
+        """Return the key of this step's dropout masks."""
+        r = self.replica
+        if not r.network.dropouts:
+            return 0
+        return int(key64(r.job.training.seed, Purpose.DROPOUT, r.member, r.optimizer.steps))
+
+
+class OneSampleRunner:
+    """Steps of one sample each in a dedicated kernel: plain SGD on dense layers, on one rank.
+
+    `steps` is a multiple of the kernel's blocks of 32; the bits depend on where its calls are cut.
+    """
+
+    steps = 1024
+
+    # The settings whose effect the kernel has, or that have none on a step; all others must have
+    # their defaults. "*": a whole section.
+    SUPPORTED: ClassVar[dict[str, set[str]]] = {
+        "data": {"*"},
+        "network": {"*"},
+        "training": {
+            *("strategy", "epochs", "batch", "seed", "loss", "targets", "slice", "precision"),
+            *("threads", "early_stopping", "best_weights", "virtual_shards", "watchdog"),
+            "check_replicas",
+        },
+        "optimizer": {
+            *("name", "learning_rate"),
+            *("momentum", "preset", "beta1", "beta2", "epsilon"),  # without effect on sgd
+        },
+        "schedule": {"name", "step_epochs", "factor", "minimum"},
+        "plateau": {"*"},
+        "growth": {"batch", "largest_batch", "learning_rate"},  # without effect: no growth
+        "ensemble": {"*"},
+        "fusion": {"*"},
+        "checkpoint": {"*"},
+        "output": {"*"},
+    }
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        layers: list[Any] = replica.network.layers
+        sizes = np.array([layers[0].width, *(layer.units for layer in layers)], np.int64)
+        self._layers = online.Layers(sizes, np.array([layer.code for layer in layers], np.int64))
+
+    @classmethod
+    def supports(cls, replica: Replica, batch: int) -> bool:
+        """Whether it computes what the job of a replica asks for in steps of so many samples."""
+        job, schedule = replica.job, replica.job.schedule
+        return (
+            batch == 1
+            and isinstance(replica.reducer, SerialReducer)
+            and job.optimizer.name == "sgd"
+            and (
+                schedule.name == "constant"
+                or (schedule.name == "step" and schedule.step_epochs == int(schedule.step_epochs))
+            )
+            and all(isinstance(layer, Dense) for layer in replica.network.layers)
+            and not cls._unsupported(job)
+        )
+
+    @classmethod
+    def _unsupported(cls, job: Job) -> list[str]:
+        """Return the settings of a job that differ from their defaults and that the kernel does
+        not know.
+        """
+        found = []
+        for section in type(job).model_fields:
+            supported, settings = cls.SUPPORTED.get(section, set()), getattr(job, section)
+            if "*" not in supported:
+                found += [
+                    f"{section}.{key}"
+                    for key, field in type(settings).model_fields.items()
+                    if key not in supported and getattr(settings, key) != field.default
+                ]
+        return found
+
+    def run(self, rows: np.ndarray, epoch: int, factor: float) -> StepMetrics:
+        """Do one step for each row."""
+        r, network, loss = self.replica, self.replica.network, self.replica.network.loss
+        images, places = r.loader.raw(rows)
+        labels = (
+            r.loader.labels
+            if r.loader.in_memory
+            else _labels_beside(r.loader.labels, rows, places, len(images))
+        )
+        loss_sum, correct = online.train_online(
+            network.parameters,
+            self._layers,
+            online.Loss(
+                online.CROSS_ENTROPY if loss.is_cross_entropy else online.SQUARED_ERROR,
+                loss.low,
+                loss.high,
+                loss.factor(network.classes),
+            ),
+            online.Samples(images, labels, places, r.loader.mean, r.loader.inverse_std),
+            r.job.optimizer.learning_rate * factor,
+        )
+        r.optimizer.steps += len(rows)
+        return StepMetrics(float(loss_sum), int(correct), r.stop_requested())
+
+
+def _labels_beside(
+    labels: np.ndarray, rows: np.ndarray, places: np.ndarray, count: int
+) -> np.ndarray:
+    """Return labels int64 `(count,)` that lie beside streamed images: those of `rows` at their
+    `places`.
+    """
+    beside = np.zeros(count, np.int64)
+    beside[places] = labels[rows]
+    return beside
+
+
+RUNNERS = (OneSampleRunner, MiniBatchRunner)
+
+
+def runner_of(replica: Replica, batch: int) -> Runner:
+    """Return the first runner that supports a replica in steps of so many samples."""
+    return next(runner(replica) for runner in RUNNERS if runner.supports(replica, batch))
