@@ -49,7 +49,7 @@ def make_trainee(
         images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32)
     )
     network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
-    update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+    update = Optimizer(job.optimizer, network.layout, network.dtype)
     reducer = choose(job, comm, network, update, lambda: network)
     network.initialize(1)
     return Trainer(job, 0, network, update, reducer, loader, np.arange(SAMPLES))

@@ -95,7 +95,7 @@ def make_trainee(
     images, labels = images_and_labels(case)
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
-    update = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+    update = Optimizer(job.optimizer, network.layout, network.dtype)
     reducer = choose(job, comm, network, update, lambda: network)
     network.initialize(1)
     return Trainer(

@@ -141,7 +141,7 @@ def test_training_is_pytorchs(optimizer, precision):
         optimizer={**optimizer, "learning_rate": 0.01},
     )
     settings = make_job(optimizer={**optimizer, "learning_rate": 0.01}).optimizer
-    ours = Optimizer(settings, len(network.parameters), network.dtype)
+    ours = Optimizer(settings, network.layout, network.dtype)
     theirs = torch.nn.Sequential(
         torch.nn.Linear(64, 40),
         torch.nn.ReLU(),

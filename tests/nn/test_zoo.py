@@ -159,7 +159,7 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
         float(tensor.grad.abs().max()) for tensor in theirs
     )  # biases before a batch normalisation have no slope but rounding
     before = network.parameters.copy()
-    Optimizer(job.optimizer, len(network.parameters), network.dtype).step(
+    Optimizer(job.optimizer, network.layout, network.dtype).step(
         network.parameters, network.gradient
     )
     adam.step()

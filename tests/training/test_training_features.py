@@ -10,6 +10,7 @@ import pytest
 
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
+from ensync.nn.layers.base import Parameter
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer, clip
 from ensync.nn.schedules import growths, learning_rate_factor
@@ -38,7 +39,7 @@ def make_trainee(rows=50, shape=(5, 4, 1), classes=4, **sections):
     loader = BatchLoader(
         images, random.integers(0, classes, rows), np.full(1, 128.0), np.full(1, 1 / 64)
     )
-    optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+    optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
     return Trainer(job, 0, network, optimizer, SerialReducer(network), loader, np.arange(rows))
 
 
@@ -74,7 +75,11 @@ def test_keras_adam():
         make_job(optimizer={"preset": "keras", "epsilon": 1e-2}).optimizer,
     )
     found, expected = random.standard_normal((2, 30))[[0, 0]]
-    optimizer, m, v = Optimizer(settings, 30, np.dtype(float)), np.zeros(30), np.zeros(30)
+    optimizer, m, v = (
+        Optimizer(settings, [("p", Parameter("p", (30,)))], np.dtype(float)),
+        np.zeros(30),
+        np.zeros(30),
+    )
     for t in range(1, 5):
         gradient = random.standard_normal(30)
         optimizer.step(found, gradient)

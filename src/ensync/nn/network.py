@@ -2,13 +2,14 @@
 gradients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
+from ensync.core.config.losses import LOSSES
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
 from ensync.kernels.elementwise import activations, losses
@@ -40,6 +41,13 @@ class StepMetrics(NamedTuple):
         return cls(float(sums[LOSS_SUM]), int(sums[CORRECT]), int(sums[STOP]))
 
 
+# By which factor of classes a squared error is the sum of squares.
+SQUARES: dict[str, Callable[[int], float]] = {
+    "mean_squared_error": lambda classes: 1.0 / classes,
+    "half_squared_error": lambda classes: 0.5,
+}
+
+
 @dataclass(frozen=True)
 class Loss:
     """The loss of a sample: cross_entropy of softmax(outputs), or a squared error with these
@@ -53,12 +61,12 @@ class Loss:
 
     def factor(self, classes: int) -> float:
         """What multiplies the sum of squares: 1/classes for the mean, 1/2 for the half."""
-        return 1.0 / classes if self.name == "mean_squared_error" else 0.5
+        return SQUARES[self.name](classes)
 
     @property
     def is_cross_entropy(self) -> bool:
         """Whether the outputs are logits."""
-        return self.name == "cross_entropy"
+        return LOSSES[self.name].of_logits
 
 
 @dataclass(frozen=True)

@@ -3,41 +3,110 @@ Keras' of Adam.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from ensync.core.config.optimizers import OPTIMIZERS
 from ensync.core.config.schema import Optimizer as Settings
 from ensync.kernels.optim import updates
+from ensync.nn.layers.base import Parameter
 from ensync.nn.memory import zeros
+
+Layout = Sequence[tuple[str, Parameter]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """A step, or a piece of one: vectors of one length and type, and the step's numbers.
+
+    slots: in the order of OptimizerSpec.slots. number: 1 at the first step. rate: the learning
+    rate. layout: of the parameters, where the optimiser is not elementwise.
+    """
+
+    parameters: np.ndarray
+    gradient: np.ndarray
+    slots: Sequence[np.ndarray]
+    number: int
+    rate: float
+    layout: Layout = ()
+
+
+def sgd(settings: Settings, update: Update) -> None:
+    """p -= rate * (g + weight_decay * p)."""
+    updates.sgd(update.parameters, update.gradient, update.rate, settings.weight_decay)
+
+
+def momentum(settings: Settings, update: Update) -> None:
+    """v = momentum * v + g; p -= rate * v, or rate * (g + momentum * v) for Nesterov's."""
+    updates.momentum(
+        update.parameters,
+        update.gradient,
+        *update.slots,
+        update.rate,
+        settings.momentum,
+        settings.weight_decay,
+        settings.name == "nesterov",
+    )
+
+
+def adam(settings: Settings, update: Update) -> None:
+    """Adam, or AdamW."""
+    s = settings
+    numbers = updates.AdamSettings(
+        update.rate,
+        s.beta1,
+        s.beta2,
+        _epsilon(s, update.number),
+        s.weight_decay,
+        s.name == "adamw",
+    )
+    updates.adam(update.parameters, update.gradient, *update.slots, update.number, numbers)
+
+
+def _epsilon(settings: Settings, number: int) -> float:
+    """What Adam adds to sqrt(v / (1 - beta2^t)). Keras adds epsilon to sqrt(v), which is
+    epsilon / sqrt(1 - beta2^t) here.
+    """
+    s = settings
+    if s.preset == "pytorch":
+        return 1e-8 if s.epsilon is None else s.epsilon
+    return (1e-7 if s.epsilon is None else s.epsilon) / math.sqrt(1 - s.beta2**number)
+
+
+UPDATES: dict[str, Callable[[Settings, Update], None]] = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "nesterov": momentum,
+    "adam": adam,
+    "adamw": adam,
+}
 
 
 class Optimizer:
     """Holds the state of one optimiser: `slots` (flat vectors like the parameters) and `steps`
     (updates done).
+
+    layout: the names and shapes of the parameters in the flat vector, as Network.layout has them.
     """
 
-    SLOTS = {
-        "sgd": (),
-        "momentum": ("velocity",),
-        "nesterov": ("velocity",),
-        "adam": ("first", "second"),
-        "adamw": ("first", "second"),
-    }
-
-    def __init__(self, settings: Settings, size: int, dtype: np.dtype) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, layout: Layout, dtype: np.dtype) -> None:
+        self.settings, self.spec = settings, OPTIMIZERS[settings.name]
         self.steps = 0
-        self.slots = {name: zeros(size, dtype) for name in self.SLOTS[settings.name]}
+        self.layout = () if self.spec.elementwise else layout
+        size = sum(parameter.size for _, parameter in layout)
+        self.slots = {name: zeros(size, dtype) for name in self.spec.slots}
 
     @property
     def elementwise(self) -> bool:
         """Whether each parameter is updated by its own gradient alone, so that `step_piece` may
         do any piece of a step.
         """
-        return not self.settings.clip_norm
+        return self.spec.elementwise and not self.settings.clip_norm
 
     def step(self, parameters: np.ndarray, gradient: np.ndarray, factor: float = 1.0) -> None:
-        """Update the flat parameters in place; `factor` is the schedule's. The gradient may be
+        """Update the flat parameters in place; factor: of the learning rate. The gradient may be
         overwritten.
         """
         if self.settings.clip_norm:
@@ -49,32 +118,12 @@ class Optimizer:
         self, piece: slice, parameters: np.ndarray, gradient: np.ndarray, factor: float = 1.0
     ) -> None:
         """Do a piece of a step, given the parameters and the gradient there; the caller counts
-        the step when all pieces are done.
+        the step when all pieces are done. Of an optimiser that is not elementwise, the whole.
         """
-        s, slots = self.settings, [slot[piece] for slot in self.slots.values()]
-        rate = s.learning_rate * factor
-        if s.name == "sgd":
-            updates.sgd(parameters, gradient, rate, s.weight_decay)
-        elif s.name in ("momentum", "nesterov"):
-            updates.momentum(
-                parameters, gradient, *slots, rate, s.momentum, s.weight_decay, s.name == "nesterov"
-            )
-        else:
-            adam = updates.AdamSettings(
-                rate, s.beta1, s.beta2, self._epsilon(), s.weight_decay, s.name == "adamw"
-            )
-            updates.adam(parameters, gradient, *slots, self.steps + 1, adam)
-
-    def _epsilon(self) -> float:
-        """What Adam adds to sqrt(v / (1 - beta2^t)). Keras adds epsilon to sqrt(v), which is
-        epsilon / sqrt(1 - beta2^t) here.
-        """
-        s = self.settings
-        if s.preset == "pytorch":
-            return 1e-8 if s.epsilon is None else s.epsilon
-        return (1e-7 if s.epsilon is None else s.epsilon) / math.sqrt(
-            1 - s.beta2 ** (self.steps + 1)
-        )
+        slots = [slot[piece] for slot in self.slots.values()]
+        rate = self.settings.learning_rate * factor
+        update = Update(parameters, gradient, slots, self.steps + 1, rate, self.layout)
+        UPDATES[self.settings.name](self.settings, update)
 
 
 def clip(gradient: np.ndarray, longest: float) -> None:

@@ -1,13 +1,14 @@
 """What changes in the course of training, as pure functions of the place in it: the learning rate's
 factor, the batch.
 
-A place is a whole number of steps, at so many a epoch, and epochs are the decimal numbers of the
+A place is a whole number of steps, of so many an epoch, and epochs are the decimal numbers of the
 job file: what is compared is exact, so that a reduction after 0.1 epochs of 10 steps falls on the
 step after the first.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 from ensync.core.config.schema import Growth, Schedule
@@ -24,16 +25,28 @@ def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, ep
         before, whole = step * warmup.denominator, steps_per_epoch * warmup.numerator
         if before < whole:
             return min(1.0, (before + warmup.denominator) / whole)
-    if schedule.name == "step":
-        length = decimal(schedule.step_epochs)
-        return float(
-            schedule.factor ** (step * length.denominator // (steps_per_epoch * length.numerator))
-        )
-    if schedule.name == "cosine":
-        start = schedule.warmup_epochs * steps_per_epoch
-        done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
-        return schedule.minimum + (1.0 - schedule.minimum) * 0.5 * (1.0 + math.cos(math.pi * done))
-    return 1.0
+    return SHAPES[schedule.name](schedule, step, steps_per_epoch, epochs)
+
+
+def _step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
+    length = decimal(schedule.step_epochs)
+    return float(
+        schedule.factor ** (step * length.denominator // (steps_per_epoch * length.numerator))
+    )
+
+
+def _cosine(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
+    start = schedule.warmup_epochs * steps_per_epoch
+    done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
+    return schedule.minimum + (1.0 - schedule.minimum) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+# What follows the warm-up, given (schedule, step, steps_per_epoch, epochs) as above.
+SHAPES: dict[str, Callable[[Schedule, int, int, int], float]] = {
+    "constant": lambda schedule, step, steps_per_epoch, epochs: 1.0,
+    "step": _step,
+    "cosine": _cosine,
+}
 
 
 @functools.lru_cache(maxsize=16)

@@ -32,7 +32,7 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
     strategy, workspace = strategy_of(job), Workspace()
     for member in mesh.mine:
         network = build_network(job, loaders.identity, mesh.data.size, workspace)
-        optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+        optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
         shards = job.training.virtual_shards
         build_replica = partial(build_network, job, loaders.identity, shards, workspace)
         reducer = strategy.reducer(job, mesh.data, network, optimizer, build_replica)

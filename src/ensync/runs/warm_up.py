@@ -46,7 +46,7 @@ def _try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
     """
     dataset = loaders.identity
     network = zoo.build(job, dataset.shape, dataset.classes, 2)
-    optimizer = Optimizer(job.optimizer, len(network.parameters), network.dtype)
+    optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
 
     reducer = SerialReducer(network)
     replica = Trainer(job, 0, network, optimizer, reducer, _blank(loaders), np.arange(2))

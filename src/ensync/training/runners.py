@@ -149,6 +149,7 @@ class OneSampleRunner:
         layers: list[Any] = replica.network.layers
         sizes = np.array([layers[0].width, *(layer.units for layer in layers)], np.int64)
         self._layers = online.Layers(sizes, np.array([layer.code for layer in layers], np.int64))
+        self._loss = _kernel_loss(replica.network)
 
     @classmethod
     def supports(cls, replica: Replica, batch: int) -> bool:
@@ -184,7 +185,7 @@ class OneSampleRunner:
 
     def run(self, rows: np.ndarray, epoch: int, factor: float) -> StepMetrics:
         """Do one step for each row."""
-        r, network, loss = self.replica, self.replica.network, self.replica.network.loss
+        r, network = self.replica, self.replica.network
         images, places = r.loader.raw(rows)
         labels = (
             r.loader.labels
@@ -194,17 +195,19 @@ class OneSampleRunner:
         loss_sum, correct = online.train_online(
             network.parameters,
             self._layers,
-            online.Loss(
-                online.CROSS_ENTROPY if loss.is_cross_entropy else online.SQUARED_ERROR,
-                loss.low,
-                loss.high,
-                loss.factor(network.classes),
-            ),
+            self._loss,
             online.Samples(images, labels, places, r.loader.mean, r.loader.inverse_std),
             r.job.optimizer.learning_rate * factor,
         )
         r.optimizer.steps += len(rows)
         return StepMetrics(float(loss_sum), int(correct), r.stop_requested())
+
+
+def _kernel_loss(network: Network) -> online.Loss:
+    loss = network.loss
+    if loss.is_cross_entropy:
+        return online.Loss(online.CROSS_ENTROPY, loss.low, loss.high, 0.0)
+    return online.Loss(online.SQUARED_ERROR, loss.low, loss.high, loss.factor(network.classes))
 
 
 def _labels_beside(

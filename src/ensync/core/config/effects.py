@@ -5,14 +5,18 @@ settings count: not the ranks, not the dataset, not whether a run comes to a set
 A bound that is not reached (a slice, a norm to clip at) has its effect.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ensync.core.config.layers import LayerSection, ParallelLayer, ResidualLayer
+from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS, networks_with
+from ensync.core.config.optimizers import OPTIMIZERS
+from ensync.core.config.schedules import SCHEDULES
 from ensync.core.config.schema import Job
 from ensync.core.config.strategies import STRATEGIES
+from ensync.core.config.tables import Spec, having
 from ensync.core.errors import EnsyncError
 
 LAST = "activation of the last of network.layers"
@@ -66,23 +70,28 @@ def _moves(job: Job) -> bool:
     return bool(a.crop or a.shift or a.rotation or a.cutout or a.erasing)
 
 
+def _depends_on_name(name: str, table: Mapping[str, Spec]) -> Iterator[Dependence]:
+    """Yield for each setting that only some rows of a table have, which these are.
+
+    name: of the setting that chooses the row, such as "optimizer.name".
+    """
+    section, key = name.split(".")
+
+    def effective(rows: Sequence[str]) -> Callable[[Job], bool]:
+        return lambda job: getattr(getattr(job, section), key) in rows
+
+    for setting in dict.fromkeys(setting for spec in table.values() for setting in spec.settings):
+        rows = having(table, setting)
+        wanted = f"{name} = " + " or ".join(map(repr, rows))
+        yield Dependence((f"{section}.{setting}",), (name,), effective(rows), wanted)
+
+
 DEPENDENCES = (
-    Dependence(
-        ("training.label_smoothing",),
-        ("training.loss",),
-        lambda job: job.training.loss == "cross_entropy",
-        "training.loss = 'cross_entropy'",
-    ),
-    Dependence(
-        ("training.targets",),
-        ("training.loss",),
-        lambda job: job.training.loss != "cross_entropy",
-        "a squared error as training.loss",
-    ),
+    *_depends_on_name("training.loss", LOSSES),
     Dependence(
         (LAST,),
         ("training.loss",),
-        lambda job: job.training.loss != "cross_entropy",
+        lambda job: not LOSSES[job.training.loss].of_logits,
         "none with 'cross_entropy', which takes the softmax of the sums",
     ),
     Dependence(
@@ -123,30 +132,8 @@ DEPENDENCES = (
         lambda job: _hidden_matters(job, "alexnet"),
         "hidden layers",
     ),
-    Dependence(
-        ("optimizer.momentum",),
-        ("optimizer.name",),
-        lambda job: job.optimizer.name in ("momentum", "nesterov"),
-        "optimizer.name = 'momentum' or 'nesterov'",
-    ),
-    Dependence(
-        ("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon", "optimizer.preset"),
-        ("optimizer.name",),
-        lambda job: job.optimizer.name in ("adam", "adamw"),
-        "optimizer.name = 'adam' or 'adamw'",
-    ),
-    Dependence(
-        ("schedule.step_epochs", "schedule.factor"),
-        ("schedule.name",),
-        lambda job: job.schedule.name == "step",
-        "schedule.name = 'step'",
-    ),
-    Dependence(
-        ("schedule.minimum",),
-        ("schedule.name",),
-        lambda job: job.schedule.name == "cosine",
-        "schedule.name = 'cosine'",
-    ),
+    *_depends_on_name("optimizer.name", OPTIMIZERS),
+    *_depends_on_name("schedule.name", SCHEDULES),
     Dependence(
         ("plateau.factor", "plateau.threshold", "plateau.minimum"),
         ("plateau.patience",),

@@ -2,21 +2,37 @@
 and the dump come from here.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ensync.core.config.layers import Positive, Rate, Section
+from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NetworkSettings
+from ensync.core.config.optimizers import OPTIMIZERS
+from ensync.core.config.schedules import SCHEDULES
 from ensync.core.config.strategies import STRATEGIES
+from ensync.core.config.tables import Spec, having
 from ensync.core.fusion import FUSIONS
 
 if TYPE_CHECKING:
     FusionName = str
+    LossName = str
+    OptimizerName = str
+    ScheduleName = str
     StrategyName = str
 else:
     FusionName = Literal[tuple(FUSIONS)]
+    LossName = Literal[tuple(LOSSES)]
+    OptimizerName = Literal[tuple(OPTIMIZERS)]
+    ScheduleName = Literal[tuple(SCHEDULES)]
     StrategyName = Literal[tuple(STRATEGIES)]
+
+
+def _only(table: Mapping[str, Spec], setting: str) -> str:
+    """Return the names that the help of a setting begins with, since only these have it."""
+    return ", ".join(having(table, setting))
 
 
 class Data(Section):
@@ -55,17 +71,18 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0)] = Field(
         1, description="of start weights, order, dropout and shards"
     )
-    loss: Literal["cross_entropy", "mean_squared_error", "half_squared_error"] = Field(
+    loss: LossName = Field(
         "cross_entropy",
-        description="mean_squared_error: mean over the outputs; half_squared_error: half their "
-        "sum (textbook programs)",
+        description="; ".join(f"{name}: {spec.help}" for name, spec in LOSSES.items()),
     )
     targets: tuple[float, float] = Field(
         (0.0, 1.0),
-        description="targets of the wrong and of the right output, for the squared errors",
+        description=f"{_only(LOSSES, 'targets')}: targets of the wrong and of the right output",
     )
     label_smoothing: Rate = Field(
-        0.0, description="share of the target spread over all classes, for cross_entropy"
+        0.0,
+        description=f"{_only(LOSSES, 'label_smoothing')}: share of the target spread over "
+        "all classes",
     )
     slice: Positive = Field(
         512,
@@ -134,20 +151,25 @@ class Training(Section):
 class Optimizer(Section):
     """How a gradient becomes a step."""
 
-    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw"] = Field(
-        "adam", description="sgd, momentum and nesterov by PyTorch's formulas"
+    name: OptimizerName = Field(
+        "adam",
+        description="; ".join(f"{name}: {spec.help}" for name, spec in OPTIMIZERS.items()),
     )
     preset: Literal["pytorch", "keras"] = Field(
         "pytorch",
-        description="adam, adamw: keras adds epsilon before the second moment's correction of "
-        "its start, and its default is 1e-7",
+        description=f"{_only(OPTIMIZERS, 'preset')}: keras adds epsilon before the second moment's "
+        "correction of its start, and its default is 1e-7",
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(
         1e-3, description="before the schedule's factor"
     )
-    momentum: Rate = Field(0.9, description="momentum, nesterov: share of the velocity kept")
-    beta1: Rate = Field(0.9, description="adam, adamw: decay of the first moment")
-    beta2: Rate = Field(0.999, description="adam, adamw: decay of the second moment")
+    momentum: Rate = Field(
+        0.9, description=f"{_only(OPTIMIZERS, 'momentum')}: share of the velocity kept"
+    )
+    beta1: Rate = Field(0.9, description=f"{_only(OPTIMIZERS, 'beta1')}: decay of the first moment")
+    beta2: Rate = Field(
+        0.999, description=f"{_only(OPTIMIZERS, 'beta2')}: decay of the second moment"
+    )
     epsilon: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="adam, adamw: added to the root of the second moment; pytorch: 1e-8, keras: "
@@ -164,22 +186,25 @@ class Optimizer(Section):
 class Schedule(Section):
     """The factor on the learning rate, a function of the step."""
 
-    name: Literal["constant", "step", "cosine"] = Field(
-        "constant", description="shape after the warm-up"
+    name: ScheduleName = Field(
+        "constant",
+        description="shape after the warm-up; "
+        + "; ".join(f"{name}: {spec.help}" for name, spec in SCHEDULES.items()),
     )
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(
         0.0, description="the factor rises linearly to 1 over so many epochs"
     )
     step_epochs: Annotated[float, Field(gt=0)] = Field(
         10.0,
-        description="step: epochs between two reductions, also parts of one; each falls on the "
-        "first step after them",
+        description=f"{_only(SCHEDULES, 'step_epochs')}: epochs between two reductions, also "
+        "parts of one; each falls on the first step after them",
     )
     factor: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.1, description="step: what each reduction multiplies by"
+        0.1,
+        description=f"{_only(SCHEDULES, 'factor')}: what each reduction multiplies by",
     )
     minimum: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description="cosine: the factor at the end"
+        0.0, description=f"{_only(SCHEDULES, 'minimum')}: the factor at the end"
     )
 
 
@@ -336,13 +361,13 @@ class Job(Section):
                 "augmentation.cutout with augmentation.erasing|one way to blank a part of an "
                 "image|set one of them to 0"
             )
-        if self.training.loss == "cross_entropy" and self.network.output_activation not in (
+        if LOSSES[self.training.loss].of_logits and self.network.output_activation not in (
             "auto",
             "softmax",
         ):
             raise ValueError(
                 f"network.output_activation = '{self.network.output_activation}' with "
-                "training.loss = 'cross_entropy'"
+                f"training.loss = '{self.training.loss}'"
                 "|softmax outputs, whose logarithm the loss takes"
                 "|leave output_activation at 'auto' or choose a squared error"
             )

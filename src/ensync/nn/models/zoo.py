@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS, NetworkSettings
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
@@ -85,7 +86,7 @@ def _finish(layers: list[Layer], job: Job) -> None:
             "append a layer of kind 'dense'",
         )
     given = job.network.output_activation
-    if job.training.loss == "cross_entropy":
+    if LOSSES[job.training.loss].of_logits:
         layers[-1] = Dense(last.units)
     elif given != "auto":
         layers[-1:] = (
