@@ -74,6 +74,7 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             ("momentum", "beta2", 0.8, "adamw"),
             ("sgd", "epsilon", 1e-4, "adam"),
             ("sgd", "preset", "keras", "adamw"),
+            ("momentum", "trust_coefficient", 0.1, "lars"),
         )
     ],
     *[

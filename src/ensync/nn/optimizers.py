@@ -75,12 +75,43 @@ def _epsilon(settings: Settings, number: int) -> float:
     return (1e-7 if s.epsilon is None else s.epsilon) / math.sqrt(1 - s.beta2**number)
 
 
+def lars(settings: Settings, update: Update) -> None:
+    """v = momentum * v + trust * (g + weight_decay * p); p -= rate * v, with a trust for each array
+    of parameters (You, Gitman and Ginsburg 2017, with the rate outside the velocity as in PyTorch's
+    SGD).
+    """
+    start = 0
+    for _, parameter in update.layout:
+        part = slice(start, start := start + parameter.size)
+        values, gradient, velocity = (
+            vector[part] for vector in (update.parameters, update.gradient, *update.slots)
+        )
+        trust = _trust(settings, values, gradient) if len(parameter.shape) > 1 else 1.0
+        gradient *= gradient.dtype.type(trust)
+        decay = trust * settings.weight_decay
+        updates.momentum(
+            values, gradient, velocity, update.rate, settings.momentum, decay, nesterov=False
+        )
+
+
+def _trust(settings: Settings, parameters: np.ndarray, gradient: np.ndarray) -> float:
+    """Return trust_coefficient * |p| / (|g| + weight_decay * |p| + epsilon), 1 where one of the
+    norms is 0.
+    """
+    epsilon = 1e-8 if settings.epsilon is None else settings.epsilon
+    size, slope = (math.sqrt(updates.sum_of_squares(each)) for each in (parameters, gradient))
+    if not (size and slope):
+        return 1.0
+    return settings.trust_coefficient * size / (slope + settings.weight_decay * size + epsilon)
+
+
 UPDATES: dict[str, Callable[[Settings, Update], None]] = {
     "sgd": sgd,
     "momentum": momentum,
     "nesterov": momentum,
     "adam": adam,
     "adamw": adam,
+    "lars": lars,
 }
 
 

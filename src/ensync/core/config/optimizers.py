@@ -31,4 +31,11 @@ OPTIMIZERS = {
         _ADAM,
         ("first", "second"),
     ),
+    "lars": OptimizerSpec(
+        "momentum with a learning rate for each layer (You, Gitman and Ginsburg 2017), for large "
+        "batches; biases and other parameters of one dimension keep the common rate",
+        ("momentum", "trust_coefficient", "epsilon"),
+        ("velocity",),
+        elementwise=False,
+    ),
 }

@@ -173,7 +173,12 @@ class Optimizer(Section):
     epsilon: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="adam, adamw: added to the root of the second moment; pytorch: 1e-8, keras: "
-        "1e-7",
+        "1e-7; lars: added to the norm of the gradient, 1e-8",
+    )
+    trust_coefficient: Annotated[float, Field(gt=0)] = Field(
+        1e-3,
+        description=f"{_only(OPTIMIZERS, 'trust_coefficient')}: step of a layer relative to "
+        "the norm of its weights, at a learning rate of 1",
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.0, description="added to the gradient (adamw: taken off the weights)"
