@@ -5,7 +5,6 @@ import tomllib
 import pytest
 import tomli_w
 
-from ensync.cli.describing import layer_table
 from ensync.core.config.effects import DEPENDENCES, LAST, without_effect
 from ensync.core.config.job import dump_job, job_from_dict, load_job
 from ensync.core.config.network import NETWORKS
@@ -14,6 +13,7 @@ from ensync.nn.layers.base import walk
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.separable import SeparableBlock
 from ensync.nn.models import zoo
+from ensync.runs.describe import layer_table
 
 SMALLEST = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
 SQUARED = {"loss": "mean_squared_error"}

@@ -120,7 +120,7 @@ def test_a_bug_keeps_its_traceback_in_clean_lines(monkeypatch, capsys):
     def bug(*_):
         raise ValueError(STEERING)
 
-    monkeypatch.setattr("ensync.cli.describing.describe", bug)
+    monkeypatch.setattr("ensync.runs.describe.describe", bug)
     assert main(["describe", "x"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("Traceback") and is_clean(err.replace("\n", "")) and r"\x1b[2J" in err
@@ -172,8 +172,8 @@ def test_variables_that_numba_stumbles_over_are_refused(monkeypatch, variable, v
 
 
 def test_numbers_of_the_environment_may_be_none():
-    from ensync.cli.submit import minutes
     from ensync.core.resources import number
+    from ensync.runs.slurm import minutes
 
     assert [number(text) for text in (None, "", "12", " 7\n", "abc", "1,2", "²", "-3")] == [
         0,

@@ -6,13 +6,13 @@ Each has the slope of its loss, or is refused in one sentence.
 import numpy as np
 import pytest
 
-from ensync.cli.describing import layer_table
 from ensync.core.config.job import job_from_dict
 from ensync.core.config.layers import KINDS
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
 from ensync.nn.network import LOSS_SUM
+from ensync.runs.describe import layer_table
 
 SHAPE, CLASSES = (5, 4, 2), 3
 NORM = {"kind": "batch_normalization"}

@@ -9,13 +9,13 @@ import pytest
 from mutations import rounds
 from random_networks import Draw
 
-from ensync.cli.describing import layer_table
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.kernels.threads import set_threads, thread_limit
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
 from ensync.nn.network import CORRECT, LOSS_SUM, _views
+from ensync.runs.describe import layer_table
 
 torch = pytest.importorskip("torch")
 import torch_layers

@@ -5,7 +5,6 @@ PyTorch where installed.
 import numpy as np
 import pytest
 
-from ensync.cli.describing import layer_table
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.kernels.simd.host import bf16_missing
@@ -16,6 +15,7 @@ from ensync.nn.memory import BF16
 from ensync.nn.models import zoo
 from ensync.nn.network import CORRECT, LOSS_SUM
 from ensync.nn.optimizers import Optimizer
+from ensync.runs.describe import layer_table
 
 
 def make_job(**network):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from runs.helpers import COMM, SILENT, begin, common_digits, gathered, job_maker, run
 
-from ensync.cli import verbs
 from ensync.core.config.job import dump_job
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import StopRequest
@@ -19,6 +18,8 @@ from ensync.report.history import read_history
 from ensync.runs import lifecycle, results, start, state
 from ensync.runs.compare import compare
 from ensync.runs.context import RunContext
+from ensync.runs.options import RunOptions
+from ensync.runs.train import resume, train
 
 pytestmark = pytest.mark.mpi
 
@@ -83,12 +84,12 @@ def test_a_run_says_why_it_ended_and_trains_on(make_job, say):
     one with none.
     """
     job = make_job()
-    said = say(verbs.train, write(job), (), False, False, False)
+    said = say(train, write(job), RunOptions())
     directory = job.output.directory
     assert "training ended: all 4 epochs\n" in said and result(job)["ended"] == ["all 4 epochs"]
-    assert "nothing is left to train (all 4 epochs)" in say(verbs.resume, directory, (), False)
+    assert "nothing is left to train (all 4 epochs)" in say(resume, directory, (), False)
     more = ("training.epochs=60", "training.early_stopping=2", "optimizer.learning_rate=0.3")
-    said = say(verbs.resume, directory, more, False)
+    said = say(resume, directory, more, False)
     assert (
         "the learning rate goes on at 0.3, after 0.02 in the last step" in said
         and "nothing is left" not in said
@@ -103,9 +104,9 @@ def test_a_run_says_why_it_ended_and_trains_on(make_job, say):
     assert [record["ended"] for record in history if "ended" in record] == [why[1]] and history[-1][
         "epoch"
     ] == int(why[2])
-    assert f"nothing is left to train ({why[1]}" in say(verbs.resume, directory, (), False)
+    assert f"nothing is left to train ({why[1]}" in say(resume, directory, (), False)
     said = say(
-        verbs.resume,
+        resume,
         directory,
         (f"training.epochs={int(why[2]) + 3}", "training.early_stopping=0"),
         False,
@@ -128,9 +129,7 @@ def test_what_diverged_trains_on_from_its_last_good_state(make_job, say, every, 
         optimizer={"learning_rate": 3e38, "name": "sgd"},
         training={"batch": 1 if "name" in shape else 36},
     )
-    said = say(
-        verbs.train, write(job), (), False, False, False, refused="no usable network.*resume"
-    )
+    said = say(train, write(job), RunOptions(), refused="no usable network.*resume")
     assert "training ended: diverged in epoch 1" in said and result(job)["ended"][0].startswith(
         "diverged in epoch 1"
     )
@@ -140,7 +139,7 @@ def test_what_diverged_trains_on_from_its_last_good_state(make_job, say, every, 
     ).groups()
     assert (directory, float(rate)) == (job.output.directory, 3e37)
     healthy = ("optimizer.learning_rate=0.01", "training.epochs=2")
-    assert "training ended: all 2 epochs" in say(verbs.resume, directory, healthy, False)
+    assert "training ended: all 2 epochs" in say(resume, directory, healthy, False)
     straight = make_job(
         "straight",
         network=shape,
@@ -153,7 +152,7 @@ def test_what_diverged_trains_on_from_its_last_good_state(make_job, say, every, 
     )
     good = gathered_file(job)
     say(
-        verbs.resume,
+        resume,
         directory,
         ("optimizer.learning_rate=3e38", "training.epochs=4"),
         False,
@@ -171,7 +170,7 @@ def test_what_diverged_trains_on_from_its_last_good_state(make_job, say, every, 
         and records[-1]["ended"] == position["finished"]
     )
     assert "training ended: all 4 epochs" in say(
-        verbs.resume, directory, ("optimizer.learning_rate=0.01",), False
+        resume, directory, ("optimizer.learning_rate=0.01",), False
     )
     assert [r["epoch"] for r in read_history(Path(directory) / "history.jsonl")] == [1, 2, 3, 4]
     assert result(job)["ended"] == ["all 4 epochs"] and newest(job)[1]
@@ -251,15 +250,15 @@ def test_a_member_that_diverges_is_kept_from_before(make_job, where, monkeypatch
 
 def test_a_finished_cosine_says_how_the_rate_jumps(make_job, say):
     job = make_job(schedule={"name": "cosine"})
-    say(verbs.train, write(job), (), False, False, False)
-    said = say(verbs.resume, job.output.directory, ("training.epochs=8",), False)
+    say(train, write(job), RunOptions())
+    said = say(resume, job.output.directory, ("training.epochs=8",), False)
     steps = 4 * (len_train(job) // 36)
     last, now = (0.02 * 0.5 * (1 + np.cos(np.pi * done)) for done in ((steps - 1) / steps, 0.5))
     assert (
         f"the learning rate goes on at {now:.3g}, after {last:.3g} in the last step: cosine over "
         "8 epochs, before over 4" in said
     )
-    assert "learning rate goes on" not in say(verbs.resume, job.output.directory, (), False)
+    assert "learning rate goes on" not in say(resume, job.output.directory, (), False)
 
 
 def len_train(job):

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from runs.helpers import COMM, SILENT, begin, common_digits, job_maker, run, write_digits
 
-from ensync.cli import describing, verbs
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Window
 from ensync.mpi.world import on_root
 from ensync.report.console import Console
 from ensync.runs import data as data_module
+from ensync.runs import describe as describing
+from ensync.runs import evaluate as evaluating
 from ensync.runs import state
+from ensync.runs import train as training
 from ensync.runs.data import open_loaders
+from ensync.runs.predict import predict
 from ensync.storage.checkpoint import load_checkpoint, save_checkpoint
 from ensync.storage.dataset import open_dataset
 from ensync.training import batches as loader
@@ -78,11 +81,11 @@ def pictures(job):
 
 
 def evaluate(job, **options):
-    return verbs.evaluate(COMM, job.output.directory, (), (), **options)
+    return evaluating.evaluate(COMM, job.output.directory, (), (), **options)
 
 
 def resume(job):
-    return verbs.resume(COMM, job.output.directory, ("training.epochs=3",), False)
+    return training.resume(COMM, job.output.directory, ("training.epochs=3",), False)
 
 
 def refused(words, work, *arguments):
@@ -132,7 +135,7 @@ def test_predict_says_the_same_whatever_became_of_the_dataset(job, capfd):
     ):
         spoiled()
         capfd.readouterr()
-        verbs.predict(COMM, job.output.directory, (images,), None, ())
+        predict(COMM, job.output.directory, (images,), None, ())
         predicted.append(capfd.readouterr().out)
     assert predicted[0] == predicted[1] == predicted[2]
     assert COMM.rank or len(re.findall(r"png +\d \d", predicted[0])) == 12
@@ -204,7 +207,7 @@ def test_evaluate_on_another_file_says_so_and_keeps_the_runs_normalisation(job, 
     other = str(Path(job.data.path).with_name("other.h5"))
     write_digits(other, 200, seed=3)
     loaded = state.load_newest(COMM, Path(job.output.directory))
-    loaders = verbs._loaders_to_test(COMM, loaded, job, loaded.identity, other)
+    loaders = evaluating.loaders_to_test(COMM, loaded, job, loaded.identity, other)
     with open_dataset(other) as dataset:
         assert np.array_equal(loaders.test.labels, dataset.labels("test")) and not np.array_equal(
             loaded.identity.mean, dataset.mean
@@ -240,12 +243,12 @@ def test_a_checkpoint_of_the_older_version_goes_by_its_fingerprint(job, capfd):
     assert COMM.rank or "does not describe its dataset" in capfd.readouterr().out
     assert "a checkpoint of an older version tells no more" in describe(job)[0]
     images = pictures(job)
-    verbs.predict(COMM, job.output.directory, (images,), "soft_voting", ())
+    predict(COMM, job.output.directory, (images,), "soft_voting", ())
     write_digits(job.data.path, ROWS, seed=2)
     for work in (evaluate, resume):
         refused("is not the one that", work, job)
     spoil(Path(job.data.path).unlink)
-    refused("does not exist", verbs.predict, COMM, job.output.directory, (images,), None, ())
+    refused("does not exist", predict, COMM, job.output.directory, (images,), None, ())
 
 
 def test_resuming_a_run_of_the_older_version_completes_its_checkpoints(job):

@@ -17,10 +17,13 @@ from mutations import places, rounds, survives
 from PIL import Image
 from samples import prepare
 
-from ensync.cli import verbs
-from ensync.cli.describing import describe_run
 from ensync.runs.content import Content, Record, Standing, Trained
+from ensync.runs.describe import describe_run
+from ensync.runs.evaluate import evaluate
+from ensync.runs.options import RunOptions
+from ensync.runs.predict import predict
 from ensync.runs.schema import EpochRecord, IdentityRecord, MemberPosition, RunAttributes
+from ensync.runs.train import resume, train
 from ensync.storage.checkpoint import load_checkpoint, save_checkpoint
 from ensync.training.position import Position
 
@@ -78,7 +81,7 @@ def run(tmp_path_factory):
         prepare("digits", "digits.h5")
         (directory / "job.toml").write_text(JOB)
         Image.new("L", (8, 8)).save("one.png")
-        verbs.train(MPI.COMM_SELF, "job.toml", ("training.epochs=1",), False, False, False)
+        train(MPI.COMM_SELF, "job.toml", RunOptions(("training.epochs=1",)))
         (path,) = (directory / "run" / "checkpoints").iterdir()
         attributes, arrays = load_checkpoint(path)
         attributes["job"]["training"]["epochs"] = 2
@@ -148,9 +151,9 @@ def test_of_a_record_everything_is_checked_that_all_versions_have():
 
 VERBS = {
     "describe": lambda path: list(describe_run(path)),
-    "resume": lambda path: verbs.resume(MPI.COMM_SELF, "run", (), False),
-    "predict": lambda path: verbs.predict(MPI.COMM_SELF, "run", ("one.png",), None, ()),
-    "evaluate": lambda path: verbs.evaluate(MPI.COMM_SELF, "run", ("soft_voting",), (), None),
+    "resume": lambda path: resume(MPI.COMM_SELF, "run", (), False),
+    "predict": lambda path: predict(MPI.COMM_SELF, "run", ("one.png",), None, ()),
+    "evaluate": lambda path: evaluate(MPI.COMM_SELF, "run", ("soft_voting",), (), None),
 }
 
 

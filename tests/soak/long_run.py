@@ -20,14 +20,16 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from mpi4py import MPI
 
-from ensync.cli import verbs
 from ensync.mpi.abort import guard
 from ensync.report.history import LIMIT_BYTES
+from ensync.runs import studies, train
+from ensync.runs.options import RunOptions
 from ensync.runs.stopped import Stopped
 from ensync.storage.prepare import prepare
 from ensync.storage.request import PrepareRequest
@@ -93,7 +95,7 @@ def endless(comm: MPI.Comm, seconds: float) -> str:
     """Train a million epochs on all ranks, until `look` asks for the end; return what was done."""
     begin(comm, epochs=10**6)
     try:
-        verbs.train(comm, "job.toml", (), False, False, False)
+        train.train(comm, "job.toml", RunOptions())
     except Stopped as stopped:
         return str(stopped).partition(", with a checkpoint")[0]
     raise AssertionError("a million epochs cannot be over")
@@ -104,17 +106,12 @@ def again(comm: MPI.Comm, seconds: float) -> str:
     begin(comm, epochs=3)
     deadline, rounds = time.monotonic() + seconds, 0
     while comm.bcast(time.monotonic() < deadline):
-        verbs.sweep(
-            comm,
-            "job.toml",
-            "training.seed=1,2,3",
-            ("training.strategy=ensemble", "ensemble.start=synchronous"),
-            False,
-            True,
-            False,
-        )
-        verbs.sweep(comm, "job.toml", "training.deterministic=false,true", (), False, True, False)
-        verbs.compare(comm, "job.toml", ("output.directory=compared",), False, True, False)
+        apart = ("training.strategy=ensemble", "ensemble.start=synchronous")
+        again = RunOptions(overwrite=True)
+        studies.sweep(comm, "job.toml", "training.seed=1,2,3", replace(again, overrides=apart))
+        studies.sweep(comm, "job.toml", "training.deterministic=false,true", again)
+        compared = replace(again, overrides=("output.directory=compared",))
+        studies.compare(comm, "job.toml", compared)
         rounds += 1
     return f"{rounds} rounds of two sweeps and a comparison"
 

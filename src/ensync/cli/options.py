@@ -10,6 +10,9 @@ import click
 
 from ensync.core.errors import nearest
 from ensync.core.resources import number
+from ensync.runs.options import RunOptions
+
+Verb = Callable[..., None]
 
 settings = click.option(
     "--set",
@@ -19,6 +22,11 @@ settings = click.option(
     help="Override a setting of the job file; may be repeated.",
 )
 verbose = click.option("--verbose", is_flag=True, help="Let every rank speak, not only rank 0.")
+other_data = click.option(
+    "--data",
+    metavar="FILE.h5",
+    help="Test on the test images of another dataset, of the same shape and classes.",
+)
 
 
 class Verbs(click.Group):
@@ -34,11 +42,31 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def bundle(kind: type, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+class FusionMethod(click.ParamType):
+    """The name of a fusion. Their table is loaded when it is needed, not for every help."""
+
+    name = "fusion"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or say which there are."""
+        return _fusions().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the names."""
+        return _fusions().get_metavar(param, ctx)
+
+
+def _fusions() -> click.Choice[str]:
+    from ensync.core.fusion import FUSIONS
+
+    return click.Choice(list(FUSIONS))
+
+
+def bundle(kind: type, name: str) -> Callable[[Verb], Verb]:
     """Give a verb the options that are fields of a dataclass as one object, its argument `name`."""
     names = [field.name for field in fields(kind)]
 
-    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+    def decorate(verb: Verb) -> Verb:
         @wraps(verb)
         def call(**values: Any) -> None:
             verb(**{name: kind(**{one: values.pop(one) for one in names})}, **values)
@@ -48,6 +76,21 @@ def bundle(kind: type, name: str) -> Callable[[Callable[..., None]], Callable[..
     return decorate
 
 
-def restarted(asked: bool) -> bool:
+def run_options(resume: str, overwrite: str) -> Callable[[Verb], Verb]:
+    """Give a verb --set, --resume, --overwrite and --verbose as its argument `options`.
+
+    resume, overwrite: their help.
+    """
+
+    def decorate(verb: Verb) -> Verb:
+        verb = verbose(bundle(RunOptions, "options")(verb))
+        verb = click.option("--overwrite", is_flag=True, help=overwrite)(verb)
+        verb = click.option("--resume", is_flag=True, callback=_resume, help=resume)(verb)
+        return settings(verb)
+
+    return decorate
+
+
+def _resume(ctx: click.Context, param: click.Parameter, given: bool) -> bool:
     """Return whether to continue an existing run: asked for, or Slurm has restarted this job."""
-    return asked or number(os.environ.get("SLURM_RESTART_COUNT")) > 0
+    return given or number(os.environ.get("SLURM_RESTART_COUNT")) > 0

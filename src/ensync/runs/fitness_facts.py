@@ -1,12 +1,10 @@
-"""Gathers what doctor.py judges: every rank's cores, threads, memory and clock, the wire between
+"""Gathers what fitness.py judges: every rank's cores, threads, memory and clock, the wire between
 the ranks, and the file system.
 """
 
 import os
 import platform
 
-from ensync.cli.doctor import Finding, Place, Rank, exit_code
-from ensync.cli.doctor import examine as judge
 from ensync.core.config.job import Job
 from ensync.core.resources import cpu_quota, node_memory, number, process_memory
 from ensync.kernels import facts as kernels
@@ -16,6 +14,8 @@ from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.world import Comm, mpi_description, on_root
 from ensync.report.console import Console
 from ensync.runs import launch
+from ensync.runs.fitness import Finding, Rank, Site, exit_code
+from ensync.runs.fitness import examine as judge
 from ensync.runs.memory import need_of
 from ensync.storage import facts as disk
 from ensync.storage.dataset import open_dataset
@@ -45,9 +45,7 @@ def findings(comm: Comm, job: Job | None) -> list[Finding]:
     needed = on_root(comm, lambda: _needed(job, comm.size)) if job else {}
     if ranks is None:
         return []
-    return judge(
-        ranks, _place(job.output.directory if job else ".", (right, size, seconds), needed)
-    )
+    return judge(ranks, _site(job.output.directory if job else ".", (right, size, seconds), needed))
 
 
 def _rank(comm: Comm, count: int) -> Rank:
@@ -86,12 +84,12 @@ def _launcher() -> str:
     return "mpirun" if "PMI_SIZE" in os.environ else ""
 
 
-def _place(directory: str, summed: tuple[bool, int, float], needed: dict[str, int]) -> Place:
+def _site(directory: str, summed: tuple[bool, int, float], needed: dict[str, int]) -> Site:
     there = disk.existing(directory)
     kind, free = disk.file_system(there)
     trouble = disk.write_trouble(there)
     lock = "" if trouble else disk.lock_trouble(there)
-    return Place(*summed, str(there), kind, free, disk.hdf5_version(), trouble, lock, needed)
+    return Site(*summed, str(there), kind, free, disk.hdf5_version(), trouble, lock, needed)
 
 
 def _needed(job: Job, size: int) -> dict[str, int]:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from ensync.cli import doctor
-from ensync.cli.doctor import Place, Rank
+from ensync.runs import fitness
+from ensync.runs.fitness import Rank, Site
 
-GOOD = Place(True, 4 << 20, 1e-3, "/scratch/runs", "lustre", 10**12, "2.0.0")
+GOOD = Site(True, 4 << 20, 1e-3, "/scratch/runs", "lustre", 10**12, "2.0.0")
 
 
 def ranks(count, nodes=1, cores=8, bound=0, threads=None, **facts):
@@ -37,10 +37,10 @@ def only(findings, level, *words):
 
 
 def test_all_is_well():
-    found = doctor.examine(
+    found = fitness.examine(
         ranks(2, nodes=2, memory=10**10), replace(GOOD, needed={"dataset": 10**9, "rank": 10**8})
     )
-    assert {finding.level for finding in found} == {"green"} and doctor.exit_code(found) == 0
+    assert {finding.level for finding in found} == {"green"} and fitness.exit_code(found) == 0
     assert [finding.subject for finding in found] == [
         "MPI",
         "nodes",
@@ -86,19 +86,20 @@ def test_all_is_well():
     ],
 )
 def test_cores_and_the_exact_option(facts, words):
-    only(doctor.cores(facts), "yellow", *words)
+    only(fitness.cores(facts), "yellow", *words)
 
 
 def test_nodes_that_are_alike_are_told_once():
-    only(doctor.cores(ranks(2, nodes=3)), "green", "on n1, n2, n3")
+    only(fitness.cores(ranks(2, nodes=3)), "green", "on n1, n2, n3")
     assert (
-        len(doctor.cores(ranks(2, nodes=2) + [replace(rank, node="n3") for rank in ranks(16)])) == 2
+        len(fitness.cores(ranks(2, nodes=2) + [replace(rank, node="n3") for rank in ranks(16)]))
+        == 2
     )
 
 
 def test_bound_to_what_slurm_granted_is_well():
     only(
-        doctor.cores(ranks(2, cores=64, bound=4, granted=4, launcher="srun")),
+        fitness.cores(ranks(2, cores=64, bound=4, granted=4, launcher="srun")),
         "green",
         "4 threads",
         "bound to cores of its own",
@@ -107,25 +108,25 @@ def test_bound_to_what_slurm_granted_is_well():
 
 def test_a_cpu_quota():
     only(
-        doctor.cores(ranks(2, cores=64, threads=2, quota=2.5)),
+        fitness.cores(ranks(2, cores=64, threads=2, quota=2.5)),
         "yellow",
         "4 threads of 2 ranks",
         "2.5 cores",
         "training.threads=1",
     )
     only(
-        doctor.cores(ranks(4, cores=64, threads=1, quota=2)),
+        fitness.cores(ranks(4, cores=64, threads=1, quota=2)),
         "yellow",
         "start at most 2 on each node",
     )
-    only(doctor.cores(ranks(1, cores=64, threads=2, quota=1.5)), "green")
+    only(fitness.cores(ranks(1, cores=64, threads=2, quota=1.5)), "green")
 
 
 def test_uneven_nodes_and_mixed_libraries():
-    only([doctor.spread(ranks(2, nodes=2)[:3])], "yellow", "2 on n1, 1 on n2")
+    only([fitness.spread(ranks(2, nodes=2)[:3])], "yellow", "2 on n1, 1 on n2")
     mixed = ranks(2)
     only(
-        [doctor.launcher([mixed[0], replace(mixed[1], mpi="Open MPI 5.0.11")])],
+        [fitness.launcher([mixed[0], replace(mixed[1], mpi="Open MPI 5.0.11")])],
         "red",
         "MPICH 5.0.2, Open MPI 5.0.11",
     )
@@ -133,56 +134,56 @@ def test_uneven_nodes_and_mixed_libraries():
 
 def test_clocks():
     first, second = ranks(1, nodes=2)
-    only([doctor.clocks([first, replace(second, clock=7.5)])], "yellow", "n2 is 7.5 s ahead of n1")
-    assert doctor.clocks([first]) is None
+    only([fitness.clocks([first, replace(second, clock=7.5)])], "yellow", "n2 is 7.5 s ahead of n1")
+    assert fitness.clocks([first]) is None
 
 
 def test_kernels():
     only(
-        doctor.threading(ranks(2, cache_trouble="read-only"))[:1],
+        fitness.threading(ranks(2, cache_trouble="read-only"))[:1],
         "yellow",
         "read-only",
         "NUMBA_CACHE_DIR",
     )
-    only(doctor.threading(ranks(2, layer="workqueue")), "yellow", "workqueue")
+    only(fitness.threading(ranks(2, layer="workqueue")), "yellow", "workqueue")
 
 
 def test_the_wire():
     only(
-        [doctor.allreduce(ranks(2), replace(GOOD, allreduce_right=False))], "red", "came out wrong"
+        [fitness.allreduce(ranks(2), replace(GOOD, allreduce_right=False))], "red", "came out wrong"
     )
     only(
-        [doctor.allreduce(ranks(2), replace(GOOD, allreduce_seconds=1.0))],
+        [fitness.allreduce(ranks(2), replace(GOOD, allreduce_seconds=1.0))],
         "yellow",
         "1000.0 ms",
         "slow",
     )
-    assert doctor.allreduce(ranks(1), GOOD) is None
+    assert fitness.allreduce(ranks(1), GOOD) is None
 
 
 def test_files_and_memory():
     only(
-        doctor.files(
+        fitness.files(
             replace(GOOD, write_trouble="/x cannot be written because the disk quota is used up")
         ),
         "red",
         "quota",
     )
     only(
-        doctor.files(replace(GOOD, lock_trouble="Errno 11")),
+        fitness.files(replace(GOOD, lock_trouble="Errno 11")),
         "yellow",
         "HDF5_USE_FILE_LOCKING=FALSE",
     )
     facts = ranks(2, nodes=2, memory=10**9)
     facts[2] = replace(facts[2], memory=10**8)
     only(
-        doctor.memory(facts, replace(GOOD, needed={"dataset": 10**8, "rank": 10**8})),
+        fitness.memory(facts, replace(GOOD, needed={"dataset": 10**8, "rank": 10**8})),
         "red",
         "0.30 GB",
         "n2, where the node leaves 0.10 GB",
     )
     only(
-        doctor.memory(
+        fitness.memory(
             [replace(facts[0], own_memory=10**7, own_bound="ulimit -v")],
             replace(GOOD, needed={"dataset": 10**8, "rank": 10**8}),
         ),
@@ -193,6 +194,6 @@ def test_files_and_memory():
 
 def test_red_is_an_exit_code():
     assert (
-        doctor.exit_code([doctor.Finding("red", "a", "b")]) == 1
-        and doctor.exit_code([doctor.Finding("yellow", "a", "b")]) == 0
+        fitness.exit_code([fitness.Finding("red", "a", "b")]) == 1
+        and fitness.exit_code([fitness.Finding("yellow", "a", "b")]) == 0
     )

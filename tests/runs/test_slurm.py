@@ -2,8 +2,8 @@
 
 import pytest
 
-from ensync.cli.submit import Partition, Request, check, command, minutes, read_partitions
 from ensync.core.errors import EnsyncError
+from ensync.runs.slurm import Partition, Request, check, command, minutes, read_partitions
 
 PARTITIONS = read_partitions(
     "debug*|up|30:00|4|16\nlong|up|7-00:00:00|64|48+\n"

@@ -1,0 +1,75 @@
+"""`ensync compare`, `ensync sweep` and `ensync collect`."""
+
+import click
+
+from ensync.cli.options import run_options
+from ensync.cli.ranks import on_ranks
+from ensync.runs.options import RunOptions
+
+
+@click.command(short_help="One rank, synchronous, ensemble: tell which is better.")
+@click.argument("job", metavar="JOB.toml")
+@run_options(
+    resume="Continue an unfinished comparison of this job; parts that are finished are only "
+    "tested.",
+    overwrite="Delete earlier results of this comparison and start afresh.",
+)
+def compare(job: str, options: RunOptions) -> None:
+    """Run one job on one rank, synchronously and as an ensemble, and tell which is better.
+
+    \b
+      mpirun -n 2 ensync compare jobs/quickstart.toml
+
+    Ends with a table, and writes comparison.json, .csv and .html into output.directory.
+    """
+    from ensync.runs import studies
+
+    on_ranks(lambda comm: studies.compare(comm, job, options))
+
+
+@click.command(short_help="Train once for each value of a setting, and plot.")
+@click.argument("job", metavar="JOB.toml")
+@click.option(
+    "--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values."
+)
+@run_options(
+    resume="Continue an unfinished sweep of this job; values that are finished are only tested.",
+    overwrite="Delete earlier results of these values and start afresh.",
+)
+def sweep(job: str, over: str, options: RunOptions) -> None:
+    """Train a job once for each value of one setting, and plot accuracy and time against it.
+
+    \b
+      ensync sweep jobs/fashion_mnist/roy_mlp_ensemble.toml --over optimizer.learning_rate=0.1,0.2
+      ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over training.threads=1,2
+      ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over 'network.hidden=[64,32],[32]'
+    """
+    from ensync.runs import studies
+
+    on_ranks(lambda comm: studies.sweep(comm, job, over, options))
+
+
+@click.command(short_help="Put separate runs together: a sweep or a scaling.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option(
+    "--over", required=True, metavar="SECTION.KEY|ranks", help="What differs between the runs."
+)
+def collect(runs: tuple[str, ...], over: str) -> None:
+    """Put runs that were trained as jobs of their own together: a sweep over a setting, or the
+    scaling over ranks.
+
+    \b
+      ensync collect --over optimizer.learning_rate runs/quickstart/learning_rate_*
+      ensync collect --over ranks runs/quickstart/ranks_*
+    """
+    from pathlib import Path
+
+    from ensync.report.collect import collect_scaling, collect_sweep, doubts
+    from ensync.report.console import make_console
+
+    paths = [Path(run) for run in runs]
+    console = make_console(0)
+    files = dict(collect_scaling(paths) if over == "ranks" else collect_sweep(over, paths))
+    for doubt in doubts(over, paths):
+        console.warn(doubt)
+    console.files(files)

@@ -1,0 +1,30 @@
+"""`ensync describe` and `ensync settings`."""
+
+import click
+
+from ensync.cli.options import settings
+from ensync.cli.ranks import say, say_all
+
+
+@click.command()
+@click.argument("thing", metavar="JOB.toml|RUN|DATASET.h5")
+@settings
+def describe(thing: str, overrides: tuple[str, ...]) -> None:
+    """Print what a job, a run or a dataset is.
+
+    \b
+      ensync describe jobs/quickstart.toml     each layer's shape and parameters, and every setting
+      ensync describe runs/quickstart          where the run stands, and its job
+      ensync describe data/digits.h5           classes, images, source and licence
+    """
+    from ensync.runs import describe as runs
+
+    say_all(lambda: runs.describe(thing, overrides))
+
+
+@click.command("settings", short_help="Explain every setting of a job file.")
+def explain() -> None:
+    """Explain every setting of a job file: type, default, meaning."""
+    from ensync.core.config.job import explain_settings
+
+    say(explain_settings)

@@ -1,0 +1,75 @@
+"""`ensync evaluate`, `ensync fuse` and `ensync predict`."""
+
+import click
+
+from ensync.cli.options import FusionMethod, other_data, settings
+from ensync.cli.ranks import on_ranks
+
+
+@click.command(short_help="Test a run from its files.")
+@click.argument("run", metavar="RUN")
+@other_data
+@settings
+def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
+    """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion
+    counts.
+
+    The dataset must be the one that the run was trained on, unchanged. --data tests on another one
+    on purpose, and says so.
+
+    \b
+      ensync evaluate runs/quickstart
+      mpirun -n 4 ensync evaluate runs/quickstart/checkpoints/checkpoint-e00005-s000000205.h5
+      ensync evaluate runs/quickstart --set fusion.method=hard_voting
+    """
+    from ensync.runs import evaluate as runs
+
+    on_ranks(lambda comm: runs.evaluate(comm, run, (), overrides, data=data))
+
+
+@click.command(short_help="Fuse the members of a run from its files.")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--method",
+    "methods",
+    type=FusionMethod(),
+    multiple=True,
+    help="Repeat for several; without it, all.",
+)
+@other_data
+@settings
+def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[str, ...]) -> None:
+    """Fuse the members of a run from its files and write fusion.json beside the result of its
+    training; fusion_on_FILE.json with --data.
+
+    \b
+      ensync fuse runs/quickstart --method hard_voting
+    """
+    from ensync.core.fusion import FUSIONS
+    from ensync.runs import evaluate as runs
+
+    on_ranks(lambda comm: runs.fuse(comm, run, methods or tuple(FUSIONS), overrides, data))
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--method", type=FusionMethod(), help="Fusion; the job's without it.")
+@settings
+def predict(
+    run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]
+) -> None:
+    """Classify image files, or all in a directory, with a trained run; its dataset is not needed.
+
+    \b
+      ensync predict runs/quickstart digit.png photos/
+
+    One line for each image: its three likeliest classes with their share of the votes. Any size and
+    format that Pillow reads; images are resized and centre-cropped as `ensync data prepare images`
+    does, over the background and in the range of values of the training. What is light and what is
+    dark should be as in the images of the training. What is left out of a directory is named; when
+    one of the images cannot be read, none is predicted.
+    """
+    from ensync.runs import predict as runs
+
+    on_ranks(lambda comm: runs.predict(comm, run, images, method, overrides))

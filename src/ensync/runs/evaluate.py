@@ -1,0 +1,109 @@
+"""`ensync evaluate` and `ensync fuse`: test a run from its files. Collective throughout."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ensync.core.config.job import Job
+from ensync.core.fusion import OF_ONE
+from ensync.mpi.world import Comm, on_root
+from ensync.report.console import Console, make_console
+from ensync.runs import launch, results, state
+from ensync.runs.data import SplitLoaders, open_loaders, open_other
+from ensync.runs.identity import Identity, alike
+from ensync.runs.opening import find_run, identity_of, open_run
+from ensync.runs.outcome import show_scores, write_json
+
+
+def fuse(
+    comm: Comm,
+    directory: str,
+    methods: tuple[str, ...],
+    overrides: tuple[str, ...],
+    data: str | None = None,
+) -> None:
+    """Test a run's fusions from its files, and write fusion.json beside the result of its
+    training; fusion_on_FILE.json for another dataset.
+    """
+    run = find_run(comm, directory)
+    with launch.holding(comm, [run], "fuse", make_console(comm.rank)):
+        evaluate(
+            comm,
+            directory,
+            methods,
+            overrides,
+            Path(run) / (f"fusion_on_{Path(data).stem}.json" if data else "fusion.json"),
+            data,
+        )
+
+
+def evaluate(
+    comm: Comm,
+    directory: str,
+    methods: tuple[str, ...],
+    overrides: tuple[str, ...],
+    target: Path | None = None,
+    data: str | None = None,
+) -> None:
+    """Test a run from its files, with the job's fusion or those named, on the test images of the
+    file `data` where one is given.
+
+    target: where the figures are written, if anywhere.
+    """
+    console = make_console(comm.rank)
+    loaded, job = open_run(comm, directory, overrides)
+    trained_on = identity_of(comm, loaded, job, console)
+    launch.check_memory(comm, [(job, comm.size)], trained_on)
+    place = launch.prepare(comm, job, lambda: loaders_to_test(comm, loaded, job, trained_on, data))
+    own = job.fusion.method if loaded.state.members > 1 else OF_ONE
+    _say_unfinished(console, loaded, job, directory)
+    if place.loaders.streamed and not place.loaders.dataset.digests:
+        console.warn(
+            f"{place.loaders.dataset.path} is streamed and has no digests, so that its content is "
+            "not checked; `ensync data prepare` writes it with digests"
+        )
+    if place.loaders.other:
+        console.line(
+            f"tested on another dataset than the run's own ({trained_on}): "
+            f"{place.loaders.dataset.path} ({place.loaders.other})"
+        )
+        if place.loaders.other.name == trained_on.name:
+            console.warn(
+                f"both are '{trained_on.name}': if the same images were cut by another seed, the "
+                "run was trained on some of those that test it here"
+            )
+    evaluator = results.evaluator_of_files(comm, loaded, job, place.loaders)
+    for member, why in evaluator.test.excluded.items():
+        console.warn(f"member {member} is left out: {why}")
+    result = results.result_of(evaluator, methods or (own,), loaded.state.elapsed)
+    show_scores(console, evaluator, result)
+    if target is not None:
+        path, fusion = target, result and replace(result, format="ensync-fusion")
+        on_root(comm, lambda: write_json(path, fusion))
+        console.files({"fusion": target})
+    console.check()
+
+
+def loaders_to_test(
+    comm: Comm, loaded: state.Loaded, job: Job, trained_on: Identity, data: str | None
+) -> SplitLoaders:
+    """Open the run's own dataset, or another for its test images. Collective."""
+    if data is None:
+        return open_loaders(comm, job, loaded.accept)
+    loaders = open_other(comm, job, data, lambda dataset: alike(loaded.path, trained_on, dataset))
+    if loaders.other and loaders.other.fingerprint == trained_on.fingerprint:
+        loaders.close()
+        return open_loaders(
+            comm,
+            job.model_copy(update={"data": job.data.model_copy(update={"path": data})}),
+            loaded.accept,
+        )
+    return loaders
+
+
+def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory: str) -> None:
+    done = [p["epoch"] for p in loaded.attributes["positions"] if not p["finished"]]
+    if done and min(done) < job.training.epochs:
+        console.warn(
+            f"this is the state after {min(done)} of {job.training.epochs} epochs; `ensync "
+            f"resume {directory}` goes on"
+        )

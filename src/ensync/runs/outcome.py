@@ -1,0 +1,95 @@
+"""The end of a run: train what is left, test, show and write the result. Collective."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ensync.core.activity import Doing, doing
+from ensync.core.errors import EnsyncError
+from ensync.core.fusion import FUSIONS
+from ensync.mpi.world import on_root
+from ensync.report.console import Console
+from ensync.report.results import Refused, RunResult, to_json
+from ensync.runs import lifecycle, results, session
+from ensync.storage.atomic import write_atomically
+from ensync.storage.lock import confirm
+from ensync.strategies import strategy_of
+from ensync.training.position import ends_of
+
+
+def complete(run: session.Session) -> None:
+    """Train a session to its end, test it, show and write its result, without the ranks that die
+    meanwhile where that is possible.
+    """
+    trained = lifecycle.train(run)
+    lifecycle.retry(trained, lambda: _finish(trained))
+
+
+def _finish(run: session.Session) -> None:
+    """Test a trained session, show and write its result."""
+    console = run.console
+    evaluator = results.evaluator_of_session(run)
+    for member, why in evaluator.test.excluded.items():
+        console.warn(f"member {member} is left out: {why}")
+    method = strategy_of(run.job).fusion(run.job)
+    result = results.result_of(evaluator, [method], run.elapsed)
+    console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
+    with doing(Doing.WRITING):
+        on_root(run.comm, lambda: write_json(run.directory / "result.json", result))
+    show_scores(console, evaluator, result)
+    console.files(
+        {
+            "result": run.directory / "result.json",
+            "history": run.directory / "history.jsonl",
+            "checkpoints": run.directory / "checkpoints",
+        }
+    )
+    if not evaluator.test.present:
+        why = next(iter(evaluator.test.excluded.values()))
+        again = (
+            f"train on from the last good state with {run.remedy}"
+            if run.failed
+            else "lower optimizer.learning_rate"
+        )
+        raise EnsyncError(
+            f"training gave no usable network ({why})",
+            "finite losses",
+            f"{again}, or look at the data's normalization",
+        )
+
+
+def show_scores(
+    console: Console, evaluator: results.EnsembleEvaluator, result: RunResult | None
+) -> None:
+    """Show the test figures of a run on rank 0, which has the result."""
+    if result is None:
+        return
+    members = [a for a in result.members if a is not None]
+    if len(result.members) > 1 and members:
+        console.line()
+        console.line(
+            f"members alone: test accuracy {100 * np.mean(members):.2f} % on average, "
+            f"{100 * min(members):.2f} to {100 * max(members):.2f} %"
+        )
+    for method, figures in result.test.items():
+        name = (
+            f"{FUSIONS[method].label} of {len(members)} members"
+            if len(result.members) > 1
+            else "one network"
+        )
+        if isinstance(figures, Refused):
+            console.warn(f"{FUSIONS[method].label}: {figures.refused}")
+        else:
+            console.test(
+                name,
+                np.array(figures.confusion),
+                evaluator.loaders.identity.class_names,
+                figures.loss,
+                figures.top_k,
+            )
+
+
+def write_json(path: Path, result: RunResult | None) -> None:
+    """Write a result, unless another process has taken the run's directory over."""
+    confirm(path.parent)
+    write_atomically(path, [to_json(result).encode()])
