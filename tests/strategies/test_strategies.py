@@ -56,6 +56,14 @@ def test_an_ensemble_has_a_member_for_each_rank_unless_the_job_says_otherwise():
         strategy.settle(open_job, 5000)
 
 
+def test_members_start_apart_only_where_the_job_says_so():
+    for start, streams in (("own", [0, 1, 2]), ("shared", [0, 0, 0]), ("synchronous", [0, 0, 0])):
+        job = job_of("ensemble", members=3, start=start)
+        assert [strategy_of(job).start_values(job, member) for member in range(3)] == streams
+    job = job_of("synchronous")
+    assert strategy_of(job).start_values(job, 0) == 0
+
+
 @pytest.mark.parametrize(("epochs", "reached"), [(2, 2), (9, 5)])
 def test_a_synchronous_start_is_a_phase_of_its_own_on_all_rows(epochs, reached):
     job = job_of("ensemble", members=3, start="synchronous", synchronous_epochs=epochs)

@@ -47,6 +47,7 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
             rows,
             context.stop_request,
             progress,
+            start_values=strategy.start_values(job, member),
         )
         trainers[member].restart()
     loaders.check_shards(mesh.comm)

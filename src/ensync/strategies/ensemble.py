@@ -51,6 +51,10 @@ class Ensemble(Strategy):
         options = {"alpha": job.ensemble.skew} if job.ensemble.data == "label_skew" else {}
         return member_rows(job.ensemble.data, labels, members, member, job.training.seed, **options)
 
+    def start_values(self, job: Job, member: int) -> int:
+        """Return a stream of its own, or the same for all members, as ensemble.start says."""
+        return member if job.ensemble.start == "own" else 0
+
     def fusion(self, job: Job) -> str:
         """As the job says."""
         return job.fusion.method

@@ -56,6 +56,12 @@ class Strategy(ABC):
         """
 
     @abstractmethod
+    def start_values(self, job: Job, member: int) -> int:
+        """Return the number of the random stream of a member's start values; members with the
+        same number start from the same parameters.
+        """
+
+    @abstractmethod
     def fusion(self, job: Job) -> str:
         """Return the fusion that makes the result (a name in core.fusion.FUSIONS)."""
 

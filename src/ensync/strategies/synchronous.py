@@ -32,6 +32,10 @@ class Synchronous(Strategy):
         """Return all rows."""
         return np.arange(len(labels), dtype=np.int64)
 
+    def start_values(self, job: Job, member: int) -> int:
+        """Return the only stream."""
+        return 0
+
     def fusion(self, job: Job) -> str:
         """Return the fusion that leaves one network as it is."""
         return OF_ONE

@@ -35,6 +35,7 @@ class Trainer(Replica):
 
     progress: Callable[["Trainer"], None] = lambda trainer: None
     position: Position = field(default_factory=Position)
+    start_values: int = 0  # number of the random stream of its first parameters
     tuner: ThreadTuner | None = None  # where the number of threads is left to the program
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
@@ -55,9 +56,7 @@ class Trainer(Replica):
 
     def restart(self) -> None:
         """Take the start values."""
-        self.network.initialize(
-            self.job.training.seed, self.member if self.job.ensemble.start == "own" else 0
-        )
+        self.network.initialize(self.job.training.seed, self.start_values)
         if self.optimizer.steps:  # the slots of a new one are zero; writing takes their memory
             for slot in self.optimizer.slots.values():
                 slot[:] = 0
