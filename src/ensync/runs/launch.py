@@ -166,7 +166,7 @@ def holding(comm: Comm, directories: Iterable[str], verb: str, console: Console)
         lock.let_go()
 
 
-def begun(comm: Comm, job: Job, resume: bool, overwrite: bool) -> bool:
+def continues(comm: Comm, job: Job, resume: bool, overwrite: bool) -> bool:
     """Return whether output.directory holds a run that is to be resumed. Collective. EnsyncError
     when it holds one and neither is wanted.
     """

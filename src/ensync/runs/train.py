@@ -30,7 +30,7 @@ def train(comm: Comm, path: str, options: RunOptions) -> None:
     job = on_root(comm, lambda: load_job(path, options.overrides))
     console = make_console(comm.rank, options.verbose)
     with launch.holding(comm, [job.output.directory], "train", console):
-        if launch.begun(comm, job, options.resume, options.overwrite):
+        if launch.continues(comm, job, options.resume, options.overwrite):
             console.line(f"resuming {job.output.directory}")
             _resume(comm, job.output.directory, options.overrides, console, job)
             return
