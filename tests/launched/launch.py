@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ _OPENMPI = {
     "PRTE_MCA_hwloc_default_binding_policy": "none",
     "PMIX_MCA_psec": "native",
 }
+
+# In the environment of all that a `start` starts: a launcher may give ranks groups of their own.
+_MARK = "ENSYNC_TEST_RUN"
+_marks: dict[int, bytes] = {}
 
 
 @dataclass
@@ -75,21 +80,30 @@ def start(
 
     flags: of mpirun; through: a command that starts Python.
     """
-    return subprocess.Popen(
+    mark = str(uuid.uuid4())
+    options["env"] = options.get("env", environment()) | {_MARK: mark}
+    process = subprocess.Popen(
         [*mpirun(), *flags, "-n", str(ranks), *through, sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **{"env": environment(), **options},
+        **options,
     )
+    _marks[process.pid] = f"{_MARK}={mark}".encode()
+    return process
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Kill the process group of `start`, if any of it is left."""
+    """Kill the process group of `start`, and ranks in groups of their own, if any are left."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    mark = _marks.pop(process.pid, None)
+    for environ in Path("/proc").glob("[0-9]*/environ") if mark else ():
+        with contextlib.suppress(OSError):
+            if mark in environ.read_bytes().split(b"\0"):
+                os.kill(int(environ.parent.name), signal.SIGKILL)
     process.wait()
 
 
