@@ -64,6 +64,17 @@ test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
 	@for n in $(RANKS); do echo "== $$n ranks"; \
 		$(MPIRUN) -n $$n $(ONRANKS) || exit 1; done
 
+# Small arrays only, in the place of vectors numpy (tests/plain_simd.py). What is not covered is
+# covered by compiled kernels alone.
+.PHONY: test-plain
+test-plain: $(VENV)/installed-test   ## kernels as plain Python, with their coverage
+	@mkdir -p .cache/coverage; NUMBA_DISABLE_JIT=1 ENSYNC_SIMD=plain $(BIN)/coverage run \
+		--branch --source=ensync.kernels --omit='*/kernels/simd/*' -p \
+		--data-file=.cache/coverage/kernels -m pytest -q -p plain_simd -m "not compiled" \
+		$(addprefix tests/kernels/,dense elementwise optim)
+	@$(BIN)/coverage combine -q --data-file=.cache/coverage/kernels
+	@$(BIN)/coverage report --data-file=.cache/coverage/kernels --skip-empty
+
 test-slurm: $(VENV)/installed-test   ## the batch scripts on a throw-away Slurm (root on Debian)
 	$(PYTEST) tests/slurm
 

@@ -14,6 +14,11 @@ def pytest_configure(config):
     """Make the ranks of a run with --with-mpi or --only-mpi fail as one, and hear SIGHUP under
     nohup, too.
     """
+    config.addinivalue_line(
+        "markers",
+        "compiled: needs compiled kernels, for their speed, threads or vectors; the others also "
+        "run in plain Python (make test-plain)",
+    )
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if config.getoption("--with-mpi", False) or config.getoption("--only-mpi", False):

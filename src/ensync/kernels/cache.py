@@ -1,9 +1,9 @@
-"""Compiled kernels on disk are checked when they are read: what is damaged, stale or another
-kernel's is compiled anew, not run or refused.
+"""Compiled kernels on disk are checked when they are read. One that is damaged, stale or of another
+kernel is compiled again.
 
 numba writes them without a checksum and without fsync, so that a machine that stops at the wrong
-moment leaves files that fail to load at every later start; and its index and data are two files,
-which two processes that compile at once may leave of different runs.
+moment leaves files that fail to load at every later start. Its index and data are two files, which
+may come from different runs where two processes compile at once.
 """
 
 import hashlib

@@ -1,6 +1,4 @@
-"""What `ensync doctor` asks of this home: how numba threads here, and where it keeps what it
-compiled.
-"""
+"""Facts for `ensync doctor`: numba's threading layer, and the directory of compiled kernels."""
 
 import os
 import tempfile

@@ -1,5 +1,5 @@
-"""An argument of kernels that is there or None, so that numba compiles one of two forms: it prunes
-`if flag is None` for either.
+"""An argument of kernels that is present or None, so that numba compiles one of two forms: it
+prunes `if flag is None` for either.
 
 For True it would compile both branches, since it only knows what None is not when the type says so.
 """
@@ -10,7 +10,7 @@ from numba.extending import NativeValue, typeof_impl, unbox
 
 
 class Flag:
-    """The flag that is there; PRESENT is the only one."""
+    """The flag that is present; PRESENT is the only one."""
 
 
 class FlagType(types.Opaque):

@@ -18,17 +18,10 @@ from pathlib import Path
 from ensync.core.errors import EnsyncError
 
 SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-LAYERS = (
-    "default",
-    "omp",
-    "tbb",
-    "workqueue",
-    "safe",
-    "threadsafe",
-    "forksafe",
-)  # that NUMBA_THREADING_LAYER may name
-# of LLVM, where numba takes 3: kernels are vectors already, as fast, and compiled in a fifth less
-# time
+# What NUMBA_THREADING_LAYER may name.
+LAYERS = ("default", "omp", "tbb", "workqueue", "safe", "threadsafe", "forksafe")
+# LLVM's level of optimisation, where numba takes 3: kernels use vectors already, are as fast, and
+# compile in a fifth less time.
 OPTIMIZATION = "2"
 
 
@@ -69,7 +62,7 @@ def prepare_environment() -> None:
 
 
 def _check_variables() -> None:
-    """Refuse values that numba would stumble over at the first kernel, or ignore."""
+    """Refuse values that numba would ignore, or fail with at the first kernel."""
     rules = {
         "NUMBA_NUM_THREADS": ("[1-9][0-9]*", "a whole number of at least 1"),
         "NUMBA_THREADING_LAYER": ("|".join(LAYERS), "one of " + ", ".join(LAYERS)),

@@ -18,8 +18,9 @@ SHAPES = [
     (32, 100, 10),
     (33, 50, 49),
     (7, 130, 100),
-    (128, 96, 48),
-    (130, 40, 97),
+    (70, 9, 12),
+    pytest.param((128, 96, 48), marks=pytest.mark.compiled),
+    pytest.param((130, 40, 97), marks=pytest.mark.compiled),
 ]
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
 
@@ -69,6 +70,7 @@ def test_activation_is_part_of_the_forward_pass(name):
 
 
 @pytest.mark.parametrize("shape", [(128, 784, 100), (300, 256, 200), (1030, 50, 130)])
+@pytest.mark.compiled
 def test_threads_do_not_change_a_bit(shape):
     arrays, found = layer(*shape, np.float32), []
     before = threads.get_threads()
@@ -80,6 +82,7 @@ def test_threads_do_not_change_a_bit(shape):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.compiled
 def test_long_and_wide_shapes():
     for shape in ((2100, 30, 60), (130, 600, 300)):
         inputs, weights, bias, gradient = layer(*shape, np.float32)
@@ -91,6 +94,7 @@ def test_long_and_wide_shapes():
 
 
 @pytest.mark.parametrize("name", ["identity", "relu", "tanh"])
+@pytest.mark.compiled
 def test_few_rows_of_a_wide_layer(name, monkeypatch):
     monkeypatch.setattr(matmul, "FEW_ROWS", 8)  # where vectors are wide the usual way is taken
     inputs, weights, bias, gradient = layer(
@@ -154,6 +158,7 @@ for n, k, m in ((33, 50, 49), (130, 70, 45)):
 """
 
 
+@pytest.mark.compiled
 def test_each_form_of_vectors_when_forced():
     """Every host compiles every form: LLVM splits the vectors it does not have."""
     runs = [

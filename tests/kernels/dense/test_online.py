@@ -19,11 +19,14 @@ from ensync.kernels.elementwise.activations import ACTIVATIONS
 # Widths (odd ones, whole vectors, more than one piece of rows), activations, channels, and whether
 # the loss is cross-entropy.
 NETWORKS = [
-    ((784, 100, 100, 10), ("tanh", "tanh", "tanh"), 1, False),
+    pytest.param(
+        (784, 100, 100, 10), ("tanh", "tanh", "tanh"), 1, False, marks=pytest.mark.compiled
+    ),
     ((7, 3), ("identity",), 1, True),
-    ((208, 33, 5), ("relu", "identity"), 4, True),
+    pytest.param((208, 33, 5), ("relu", "identity"), 4, True, marks=pytest.mark.compiled),
     ((16, 16, 32, 15, 2), ("logistic", "relu", "tanh", "logistic"), 1, False),
-    ((450, 9, 37), ("tanh", "logistic"), 1, False),
+    pytest.param((450, 9, 37), ("tanh", "logistic"), 1, False, marks=pytest.mark.compiled),
+    ((210, 3, 2), ("relu", "identity"), 3, True),
 ]
 
 
@@ -97,6 +100,7 @@ def test_against_the_obvious_loop(sizes, activations, channels, cross_entropy, d
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.compiled
 def test_two_calls_cut_at_whole_blocks_are_one_call_to_the_bit(dtype):
     sizes, activations = (147, 33, 5), ("tanh", "identity")
     whole, images, labels, rows, mean, inverse_std = problem(sizes, 3, 3 * BLOCK + 5, dtype)
@@ -128,6 +132,7 @@ def test_no_samples_change_nothing():
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one CPU")
+@pytest.mark.compiled
 def test_threads_change_no_bit():
     sizes, activations = (784, 300, 10), ("relu", "tanh")
     one, images, labels, rows, mean, inverse_std = problem(sizes, 1, 100, np.float32)

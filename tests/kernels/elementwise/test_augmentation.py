@@ -104,6 +104,7 @@ def test_changes_belong_to_key_and_row():
     assert not np.array_equal(draw(key=12346, **CASES[-1]), whole)
 
 
+@pytest.mark.compiled
 def test_changes_keep_their_limits_and_fill_them():
     many = draw(np.arange(4000), flip=True, crop=2, shift=0.25, rotation=30.0, erasing=0.25)
     assert 0.47 < many[:, kernels.FLIP].mean() < 0.53

@@ -8,7 +8,14 @@ from ensync.kernels.elementwise import inputs
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "n, features, period", [(0, 4, 1), (3, 50, 1), (130, 784, 1), (5, 48, 3), (100, 3072, 96)]
+    "n, features, period",
+    [
+        (0, 4, 1),
+        (3, 50, 1),
+        pytest.param(130, 784, 1, marks=pytest.mark.compiled),
+        (5, 48, 3),
+        pytest.param(100, 3072, 96, marks=pytest.mark.compiled),
+    ],
 )
 def test_gather_normalize(n, features, period, dtype):
     random = np.random.default_rng(n)

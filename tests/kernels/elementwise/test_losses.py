@@ -13,7 +13,9 @@ def batch(n, classes, dtype=np.float64):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n, classes", [(0, 10), (1, 2), (65, 10), (500, 100)])
+@pytest.mark.parametrize(
+    "n, classes", [(0, 10), (1, 2), (65, 10), pytest.param(500, 100, marks=pytest.mark.compiled)]
+)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy(n, classes, smoothing, dtype):
     logits, labels = batch(n, classes, dtype)
@@ -88,6 +90,7 @@ def test_ties_go_to_the_smallest_label():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.compiled
 def test_cross_entropy_is_pytorchs(smoothing):
     torch = pytest.importorskip("torch")
     logits, labels = batch(32, 10, np.float32)

@@ -4,15 +4,15 @@ import naive
 import numpy as np
 import pytest
 
-from ensync.kernels.elementwise import pooling
+from ensync.kernels.elementwise import average_pooling, pooling
 
 # n, h, w, c, size, stride, padding
 CASES = [
     (2, 7, 9, 5, 3, 2, 1),
-    (1, 12, 12, 64, 3, 2, 1),
+    pytest.param((1, 12, 12, 64, 3, 2, 1), marks=pytest.mark.compiled),
     (3, 8, 8, 17, 2, 2, 0),
     (2, 7, 7, 33, 2, 2, 0),
-    (2, 13, 13, 16, 3, 2, 0),
+    pytest.param((2, 13, 13, 16, 3, 2, 0), marks=pytest.mark.compiled),
     (0, 6, 6, 3, 2, 2, 0),
 ]
 
@@ -35,12 +35,12 @@ def test_forward(sizes, dtype):
         inputs, *window, outputs, np.empty(outputs.shape, pooling.tap_type(window[0]))
     )
     np.testing.assert_array_equal(outputs, naive.max_pool(inputs, *window, outputs.shape[1:3]))
-    pooling.average_pool_forward(inputs, *window, outputs)
+    average_pooling.average_pool_forward(inputs, *window, outputs)
     np.testing.assert_allclose(
         outputs, naive.average_pool(inputs, *window, outputs.shape[1:3]), atol=1e-6
     )
     means = np.empty((len(inputs), inputs.shape[3]), dtype)
-    pooling.global_average_forward(inputs, means)
+    average_pooling.global_average_forward(inputs, means)
     np.testing.assert_allclose(means, inputs.mean(axis=(1, 2)), atol=1e-6)
 
 
@@ -65,7 +65,7 @@ def test_gradients(sizes):
         ),
         atol=1e-7,
     )
-    pooling.average_pool_backward(gradient, *window, found)
+    average_pooling.average_pool_backward(gradient, *window, found)
     np.testing.assert_allclose(
         found,
         naive.finite_differences(
@@ -74,7 +74,7 @@ def test_gradients(sizes):
         atol=1e-7,
     )
     means = np.ascontiguousarray(gradient[:, 0, 0])
-    pooling.global_average_backward(means, found)
+    average_pooling.global_average_backward(means, found)
     expected = naive.finite_differences(lambda x: (x.mean(axis=(1, 2)) * means).sum(), inputs)
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
@@ -92,6 +92,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize("sizes", LARGE, ids=str)
+@pytest.mark.compiled
 def test_every_tap_of_a_large_window_takes_its_own_gradient(sizes):
     inputs, gradient, window = case(*sizes, np.float32)
     chosen, found = (

@@ -15,7 +15,8 @@ from ensync.kernels.simd.host import VECTOR_BYTES
 
 # rows, c, n, k, alpha, beta
 CASES = [
-    (70, 96, 5, 2.0, 1e-2, 0.75),
+    pytest.param((70, 96, 5, 2.0, 1e-2, 0.75), marks=pytest.mark.compiled),
+    (70, 6, 5, 2.0, 1e-2, 0.75),
     (3, 5, 5, 1.0, 0.3, 0.75),
     (9, 33, 4, 2.0, 0.1, 0.5),
     (2, 3, 9, 1.5, 0.2, 0.75),
@@ -74,6 +75,7 @@ def test_gradient(sizes):
 
 
 @pytest.mark.parametrize("n", [4, 5])
+@pytest.mark.compiled
 def test_both_passes_as_pytorch(n):
     torch = pytest.importorskip("torch")
     inputs, gradient = case(50, 40, np.float32)
@@ -85,6 +87,7 @@ def test_both_passes_as_pytorch(n):
         np.testing.assert_allclose(mine, theirs.permute(0, 2, 3, 1).reshape(50, 40), atol=1e-6)
 
 
+@pytest.mark.compiled
 def test_threads_do_not_change_a_bit():
     arrays, found, before = case(1000, 20, np.float32), [], threads.get_threads()
     for count in (1, before):
@@ -96,6 +99,7 @@ def test_threads_do_not_change_a_bit():
 
 
 @pytest.mark.parametrize("form", VECTOR_BYTES)
+@pytest.mark.compiled
 def test_every_form_of_vectors(form):
     """Every host compiles every form: LLVM splits the vectors it does not have."""
     program = (

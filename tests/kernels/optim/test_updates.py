@@ -6,7 +6,7 @@ import pytest
 
 from ensync.kernels.optim import updates
 
-SIZES = [5, 40_003]
+SIZES = [5, pytest.param(40_003, marks=pytest.mark.compiled)]
 
 
 def vectors(count, size, dtype):
@@ -50,6 +50,7 @@ def test_adam(size, decoupled, dtype):
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
+@pytest.mark.compiled
 def test_three_steps_are_pytorchs(name):
     torch = pytest.importorskip("torch")
     p, first, second = vectors(3, 50, np.float32)
@@ -79,7 +80,7 @@ def test_three_steps_are_pytorchs(name):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [0, 1, 100_001])
+@pytest.mark.parametrize("size", [0, 1, pytest.param(100_001, marks=pytest.mark.compiled)])
 def test_sum_of_squares_and_all_finite(size, dtype):
     (p,) = vectors(1, size, dtype)
     assert updates.sum_of_squares(p) == pytest.approx((p.astype(float) ** 2).sum(), rel=1e-12)
@@ -90,6 +91,7 @@ def test_sum_of_squares_and_all_finite(size, dtype):
             assert not updates.all_finite(p)
 
 
+@pytest.mark.compiled
 def test_moments_that_decay_become_zero_and_not_tiny():
     tiny, p, g = np.float32(1e-38), np.ones(100, np.float32), np.zeros(100, np.float32)
     first, second, velocity = (np.full(100, tiny) for _ in range(3))

@@ -9,7 +9,7 @@ from numba import njit
 
 from ensync.kernels import threads
 from ensync.kernels.convolution import conv2d, separable
-from ensync.kernels.elementwise import normalization, pooling
+from ensync.kernels.elementwise import average_pooling, normalization, pooling
 from ensync.kernels.elementwise.activations import IDENTITY, RELU
 from ensync.kernels.simd import bf16_gain
 from ensync.kernels.simd.host import bf16_missing, lanes_of
@@ -344,8 +344,8 @@ def test_normalisation_and_pooling_of_bf16_arrays_are_those_of_the_same_numbers_
         normalization.normalize_backward(given, flat, affine, True, coefficients, behind)
         pooling.max_pool_forward(x, (2, 2), 2, (0, 0), pooled, chosen)
         pooling.max_pool_backward(above, chosen, (2, 2), 2, (0, 0), back)
-        pooling.global_average_forward(x, means)
-        pooling.global_average_backward(means, spread_back)
+        average_pooling.global_average_forward(x, means)
+        average_pooling.global_average_backward(means, spread_back)
         return sums, gradient_sums, means, chosen, normal, behind, pooled, back, spread_back
 
     for found, expected in zip(passes(narrow), passes(np.asarray), strict=True):

@@ -49,7 +49,7 @@ def packing_size(n: int, inputs: int, outputs: int) -> int:
 
 
 @numba.njit(**KERNEL)
-def product(a, b, c, bias, scratch, form, code, part, parts):
+def _product(a, b, c, bias, scratch, form, code, part, parts):
     """Compute one of `parts` parts of C = f(A B + bias), C = A B' or (C = A' B, bias = sum of
     B's rows): the form says which.
     """
@@ -66,14 +66,14 @@ def product(a, b, c, bias, scratch, form, code, part, parts):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def product_by_threads(a, b, c, bias, scratch, form, code, parts):
+def _product_by_threads(a, b, c, bias, scratch, form, code, parts):
     """All parts of a product, one for each thread."""
     for part in numba.prange(parts):
-        product(a, b, c, bias, scratch, form, code, np.int64(part), parts)
+        _product(a, b, c, bias, scratch, form, code, np.int64(part), parts)
 
 
 @numba.njit(**INNER)
-def pack_panels(source, row, terms, columns, width, target):
+def _pack_panels(source, row, terms, columns, width, target):
     """Copy `terms` rows of so many columns, read in one run each, to panels of `width` columns,
     (panels, terms, width).
     """
@@ -91,7 +91,7 @@ def pack_panels(source, row, terms, columns, width, target):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def few_rows_forward(a, b, c, bias, scratch, code, parts):
+def _few_rows_forward(a, b, c, bias, scratch, code, parts):
     """C = f(A B + bias) for few rows of A and a B that no cache holds.
 
     A panel of B by itself touches another page of memory with every term. So the terms are taken
@@ -104,12 +104,12 @@ def few_rows_forward(a, b, c, bias, scratch, code, parts):
         begin = panels * part // parts * VECTORS * lanes(c)
         end = min(c.shape[1], panels * (part + 1) // parts * VECTORS * lanes(c))
         for start in range(0, a.shape[1], STRETCH):
-            few_rows_stretch(a, b, c, bias, pointer(scratch, place), code, start, (begin, end))
+            _few_rows_stretch(a, b, c, bias, pointer(scratch, place), code, start, (begin, end))
         restore(state)
 
 
 @numba.njit(**INNER)
-def few_rows_stretch(a, b, c, bias, scratch, code, start, span):
+def _few_rows_stretch(a, b, c, bias, scratch, code, start, span):
     """Add the product with STRETCH terms to the columns `span` = (first, end) of C; after the last
     terms apply f. scratch: the address of this part's.
     """
@@ -120,7 +120,7 @@ def few_rows_stretch(a, b, c, bias, scratch, code, start, span):
     terms = Terms(start, count, inner, 1, width)
     for first in range(begin, end, PANELS * width):
         stop = min(end, first + PANELS * width)
-        pack_panels(
+        _pack_panels(
             pointer(b, start * columns + first), columns, count, stop - first, width, scratch
         )
         following = start * columns + stop if stop < end else (start + STRETCH) * columns + begin
@@ -133,13 +133,13 @@ def few_rows_stretch(a, b, c, bias, scratch, code, start, span):
                 fetch(ahead, term * columns + column - first + width - 1)
 
 
-def run_product(a, b, c, bias, scratch, form, code, work) -> None:
+def _run_product(a, b, c, bias, scratch, form, code, work) -> None:
     """Compute a product of `work` multiply-adds, alone when starting threads would take longer."""
     parts = get_threads()
     if work < SERIAL_BELOW or parts == 1:
-        product(a, b, c, bias, scratch, form, code, 0, 1)
+        _product(a, b, c, bias, scratch, form, code, 0, 1)
     else:
-        product_by_threads(a, b, c, bias, scratch, form, code, parts)
+        _product_by_threads(a, b, c, bias, scratch, form, code, parts)
 
 
 def dense_forward(
@@ -156,9 +156,9 @@ def dense_forward(
     m) elements; C-contiguous, one type. n may be 0.
     """
     if 0 < len(inputs) <= FEW_ROWS and weights.size >= FEW_ROWS_FROM:
-        few_rows_forward(inputs, weights, out, bias, scratch, code, get_threads())
+        _few_rows_forward(inputs, weights, out, bias, scratch, code, get_threads())
     else:
-        run_product(inputs, weights, out, bias, scratch, PLAIN, code, inputs.size * bias.size)
+        _run_product(inputs, weights, out, bias, scratch, PLAIN, code, inputs.size * bias.size)
 
 
 def dense_input_gradient(
@@ -169,7 +169,7 @@ def dense_input_gradient(
     gradient: (n, m), weights: (k, m), out: (n, k), scratch: at least packing_size(n, k, m)
     elements; C-contiguous, one type. n may be 0.
     """
-    run_product(
+    _run_product(
         gradient, weights, out, scratch, scratch, B_TRANSPOSED, IDENTITY, weights.size * len(out)
     )
 
@@ -188,7 +188,7 @@ def dense_weight_gradient(
     least packing_size(n, k, m) elements; C-contiguous, one type. With n = 0 both become 0.
     """
     if len(inputs):
-        run_product(
+        _run_product(
             inputs,
             gradient,
             weights_gradient,

@@ -1,8 +1,8 @@
 """One sample per step: plain stochastic gradient descent on a dense network, one update per sample.
 
-The obvious program reads and writes every weight for every sample. This one lets `BLOCK` updates
-wait: with W the weights at the start of a block, x[s] the inputs and d[s] the deltas (gradient
-before the activation) of its samples, sample t sees
+The obvious program reads and writes every weight for every sample. This one applies the updates of
+`BLOCK` samples together; until then they are pending. With W the weights at the start of a block,
+x[s] the inputs and d[s] the deltas (gradient before the activation) of its samples, sample t sees
 
     weights        W[t] = W - rate * sum over s < t of x[s] d[s]'
     forward        x[t] W[t] = x[t] W - rate * sum over s < t of (x[t] . x[s]) d[s]
@@ -10,14 +10,14 @@ before the activation) of its samples, sample t sees
 
 which is the same sequence of steps, not a batch: only the order of additions differs. The inputs of
 the first layer are known beforehand, so its x[t] W and x[t] . x[s] are matrix products, and the
-waiting updates of all layers another: one pass over the weights applies the last block's updates
+pending updates of all layers another: one pass over the weights applies the last block's updates
 and computes the next block's products. A bias is the weight of an input that is always 1. Calls cut
 at the same samples give the same bits, whatever the number of threads; cut at multiples of BLOCK
 they give those of one call.
 
 Threads share the pass, and within a sample the product with a layer that is larger than a core's
-cache, by prange: a barrier of our own that spins would wait for ever where a threading layer runs
-two pieces on one thread. Measured on two AVX-512 cores, microseconds per sample on 1 / 2 threads:
+cache, by prange. A barrier that spins would never end where a threading layer runs two pieces on
+one thread. Measured on two AVX-512 cores, microseconds per sample on 1 / 2 threads:
 784-100-100-10 5.2 / 5.4 with a shared pass (2.7 of it is the pass, which two cores do in 1.9 to
 2.3, and they then fetch each other's results), hence SERIAL_PASS; 784-500-500-10 44 / 46 with
 shared layers, hence SERIAL_LAYER; 784-1000-500-10 158 / 102.
@@ -145,8 +145,8 @@ def _train(work, plan, room, pieces, images, labels, rows, loss, rate):
 
 @njit(error_model="numpy")
 def _step(work, plan, room, t, label, loss, rate):
-    """One step on sample t of the block; its update waits. Return the loss and 1 if it was
-    correct.
+    """One step on sample t of the block; its update becomes pending. Return the loss and 1 if the
+    answer was correct.
     """
     _forward_first(work, plan[0], room, t)
     for index in range(1, len(plan)):
@@ -185,7 +185,7 @@ def _loss(work, layer, room, label, loss):
 
 @njit(error_model="numpy")
 def _forward_first(work, layer, room, t):
-    """Sums of the first layer: the block's products, corrected by the updates that wait."""
+    """Sums of the first layer: the block's products, corrected by the pending updates."""
     products = room.products + t * layer.columns
     work[room.sums : room.sums + layer.columns] = work[products : products + layer.columns]
     row_times(
@@ -195,7 +195,7 @@ def _forward_first(work, layer, room, t):
 
 @njit(error_model="numpy")
 def _forward(work, layer, room, t):
-    """Sums of a later layer: the weights' own, corrected by the updates that wait."""
+    """Sums of a later layer: the weights' own, corrected by the pending updates."""
     values = layer.values + t * layer.rows
     work[room.sums : room.sums + layer.columns] = 0
     multiply = (work, values, layer.weights, room.sums, layer.columns, layer.rows, layer.columns)
@@ -209,7 +209,7 @@ def _forward(work, layer, room, t):
 
 @njit(error_model="numpy")
 def _backward(work, layer, room, t, rate):
-    """Gradient of a later layer's inputs, and its update kept for later."""
+    """Gradient of a later layer's inputs, and its pending update."""
     work[room.delta + layer.outputs : room.delta + layer.columns] = 0
     multiply = (
         work,

@@ -1,5 +1,5 @@
-"""Where one-sample training keeps things: one scratch array, its places, and the pieces of
-weights that threads take.
+"""The scratch array of one-sample training: the offsets of its parts, and the pieces of the
+weights that threads share.
 """
 
 import functools
@@ -9,37 +9,32 @@ import numpy as np
 from ensync.kernels.simd.host import lanes_of
 from ensync.kernels.simd.rows import CHAINS
 
-# Samples whose updates wait together, and rows of weights that one thread takes at a time.
+
+def _record(names: str) -> np.dtype:
+    """Return the type of records of integers, whose fields are attributes in Python, too."""
+    return np.dtype((np.record, [(name, np.int64) for name in names.split()]))
+
+
+# Samples whose updates are applied together, and rows of weights of one piece.
 BLOCK = 32
 PIECE = 208
 
 # Per layer: inputs, outputs; both padded (rows: inputs and the bias); activation; offsets of the
-# weights (rows, columns), of the block's inputs (BLOCK, rows) and of its waiting -rate * deltas
-# (BLOCK, columns).
-LAYER = np.dtype(
-    [
-        (name, np.int64)
-        for name in "inputs outputs rows columns activation weights values deltas".split()
-    ]
-)
-# Offsets of what is shared: per-pixel mean and scale, products (pieces, BLOCK, columns) and inner
-# products (pieces, BLOCK, BLOCK) of the first layer, vectors of one sample; then the pieces of the
-# first layer, and all weights.
-ROOM = np.dtype(
-    [
-        (name, np.int64)
-        for name in "mean scale products inner outputs sums gradient delta factors pieces "
-        "weights".split()
-    ]
-)
+# weights (rows, columns), of the block's inputs (BLOCK, rows) and of its pending updates, -rate *
+# deltas (BLOCK, columns).
+LAYER = _record("inputs outputs rows columns activation weights values deltas")
+# Offsets of what layers share: means and scales of the pixels, products (pieces, BLOCK, columns)
+# and inner products (pieces, BLOCK, BLOCK) of the first layer, vectors of one sample; then the
+# numbers of pieces of the first layer and of all weights.
+ROOM = _record("means scales products inner outputs sums gradient delta factors pieces weights")
 
 
 @functools.lru_cache(maxsize=8)
 def lay_out(
     sizes: tuple[int, ...], codes: tuple[int, ...], itemsize: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return the layers' places in the scratch array, the shared places, the pieces of weights
-    and the elements in all.
+    """Return the layers' offsets in the scratch array (LAYER), the shared ones (ROOM), the pieces
+    of the weights and the number of elements of the array.
     """
     unit = max(lanes_of(itemsize), CHAINS)
     end = 0
@@ -102,31 +97,29 @@ def prepare_inputs(
     for layer in plan:
         work[layer["values"] + layer["inputs"] :: layer["rows"]][:BLOCK] = 1
     features = plan[0]["inputs"]
-    for place, values in (("mean", mean), ("scale", inverse_std)):
+    for place, values in (("means", mean), ("scales", inverse_std)):
         start = room[0][place]
         work[start : start + features].reshape(-1, len(values))[:] = values
 
 
 def pieces_of(plan: np.ndarray) -> np.ndarray:
-    """Return (layer, first row, row behind the last) of each stretch of weights, dealt so that
-    neighbours take equal times.
+    """Return (layer, first row, row after the last) of each piece of the weights, in an order in
+    which equal runs of pieces take equal times.
     """
     pieces = [
         (index, first, min(first + PIECE, layer["rows"]))
         for index, layer in enumerate(plan)
         for first in range(0, layer["rows"], PIECE)
     ]
-    dear_first = sorted(
+    longest_first = sorted(
         pieces,
         key=lambda piece: (
             -(piece[2] - piece[1]) * plan[piece[0]]["columns"] * (2 if piece[0] == 0 else 1)
         ),
     )
-    return np.array(_deal(dear_first))
+    return np.array(_deal(longest_first))
 
 
 def _deal(pieces: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Deal the pieces to two halves, each half to its own, and so on: threads take stretches of
-    the list.
-    """
+    """Deal the pieces to two halves, each half to its own halves, and so on."""
     return pieces if len(pieces) < 3 else _deal(pieces[::2]) + _deal(pieces[1::2])

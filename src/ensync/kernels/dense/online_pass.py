@@ -11,7 +11,7 @@ from ensync.kernels.simd.rows import TILE_ROWS, dots_square, square_of, tile_1, 
 
 @njit(error_model="numpy")
 def pass_over(work, plan, room, pieces, index, images, block):
-    """Apply the waiting updates to a piece of weights; in the first layer also compute the
+    """Apply the pending updates to a piece of the weights; in the first layer also compute the
     block's products with it.
     """
     layer, first, last = plan[pieces[index, 0]], pieces[index, 1], pieces[index, 2]
@@ -78,8 +78,8 @@ def _add_product(work, a, a_row, a_inner, b, b_row, c, height, depth, width):
 def _normalize(work, layer, room, first, last, images, block):
     """Write the block's inputs, without the bias's, of a stretch of pixels."""
     mean, scale = (
-        work[room.mean + first : room.mean + last],
-        work[room.scale + first : room.scale + last],
+        work[room.means + first : room.means + last],
+        work[room.scales + first : room.scales + last],
     )
     for t in range(len(block)):
         pixels = images[block[t], first:last]
@@ -100,8 +100,8 @@ def _inner_products(work, values, row, inner, width):
 
 @njit(error_model="numpy")
 def begin_block(work, plan, room):
-    """Add what the pieces computed to the first one's, in order, and forget the updates that
-    have been applied.
+    """Add the products of the pieces in their order, and clear the updates that have been
+    applied.
     """
     _add_pieces(work, room.products, BLOCK * plan[0].columns, room.pieces)
     _add_pieces(work, room.inner, BLOCK * BLOCK, room.pieces)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from ensync.kernels.elementwise.activations import mix32, row_words
+from ensync.kernels.elementwise.dropout import mix32, row_words
 from ensync.kernels.options import INNER, KERNEL
 
 # Columns of a table of changes.

@@ -5,8 +5,8 @@
 
 The center is the mean, rounded to the type of the values: what lies far from 0 and close together
 loses no digits in a difference of large numbers. Nor do the sums: those of a block are over the
-differences from one of its own rows, the pivot, and blocks meet in float64. The three are rows of
-an array `affine` (3, c), whose address inner functions take.
+differences from one of its own rows, the pivot, and blocks are added in float64. Center, scale and
+shift are the rows of an array `affine` (3, c), whose address inner functions take.
 The sums over samples and pixels are separate from their use: (sum, sum of squares) forward and (sum
 g, sum g (x - center)) backward can be added over ranks in between, which is synchronised batch
 normalisation. Values are seen as (rows, c), rows = n * h * w; sums are over blocks of BLOCK rows,
@@ -26,9 +26,9 @@ from ensync.kernels.simd.memory import clear
 from ensync.kernels.simd.vectors import choose, fma, greater, load, maximum, splat, store, zeros
 
 BLOCK = 256
-# Rows that one vector of channels passes over before the next: as many streams, which memory
-# answers at once. One row after the other took up to twice the time, and float32 adds up no more
-# numbers than these before their sum joins those of the block.
+# Rows that one vector of channels passes over before the next, so that memory serves as many
+# streams at once. One row after the other took up to twice the time. Only so many numbers are added
+# in float32 before their sum is added to that of the block.
 CHUNK = 16
 
 
@@ -41,8 +41,8 @@ def blocks(rows: int) -> int:
 
 @njit(**INNER)
 def keep_pivot(values, pivot, c, rows):
-    """Write the row in the middle of `rows` to the address `pivot`: corners of images, whose
-    filters see zeros, are less like the others.
+    """Write the row in the middle of `rows` to the address `pivot`. The first row is often the
+    corner of an image, whose filters see zeros, and less like the others.
     """
     for j in range(0, c, lanes(values)):
         count = min(lanes(values), c - j)
@@ -169,7 +169,7 @@ def _normalize(values, affine, skip, has_skip, floor, out):
 @njit(**INNER)
 def block_gradient_sums(gradient, values, affine, floor, partial, c, rows):
     """Write the sums of g and g (x - center) of a block to `partial` (2, c); g is 0 where a ReLU
-    follows and was closed.
+    follows whose output was 0.
     """
     low, nothing = splat(values, floor), zeros(values)
     clear(partial, 2 * c)
@@ -207,7 +207,7 @@ def _channel_gradient_sums(gradient, values, affine, floor, partial, sums):
 @njit(**INNER)
 def normalize_backward_rows(gradient, values, affine, floor, coefficients, target, c, pitch, rows):
     """Write scale * g + slope * (x - center) + offset of `rows` rows, all given by addresses; g is
-    0 where a ReLU follows and was closed.
+    0 where a ReLU follows whose output was 0.
 
     coefficients: slope and offset (2, c). The rows of the target are `pitch` elements apart.
     """

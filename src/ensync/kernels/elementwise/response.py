@@ -3,10 +3,10 @@
     outputs[c] = inputs[c] * s[c]**-beta,   s[c] = k + alpha * sum of inputs[d]**2 over d from c - n
     // 2 to c + (n - 1) // 2
 
-alpha is not divided by n, as in the paper (PyTorch divides it). Bound by memory: s is computed anew
-on the way back, for a sum of squares from the first cache costs less than reading it. Each thread
-has scratch for the squares of GROUP pixels and for what their gradients share, in rows framed by
-zeros, so that windows at the rim need no masks.
+alpha is not divided by n, as in the paper (PyTorch divides it). Memory bounds the speed: the
+backward pass computes s again, since a sum of squares from the first cache costs less than reading
+it. Each thread has scratch for the squares of GROUP pixels and for what their gradients share, in
+rows framed by zeros, so that windows at the edge need no masks.
 """
 
 import numba
@@ -29,11 +29,11 @@ from ensync.kernels.simd.vectors import (
 )
 
 BLOCK = 64  # pixels of one task
-# pixels between writing a row of scratch and reading it at other offsets, which has to wait for the
-# writes
+# Pixels between writing a row of scratch and reading it at other offsets, which has to wait for the
+# writes.
 GROUP = 8
-# pixels: without asking for memory in time, what it sends and what is computed of it take turns
-# (2.7 times slower)
+# Pixels between a prefetch and its use; without it, reading and computing take turns (2.7 times
+# slower).
 AHEAD = 16
 
 
@@ -145,7 +145,7 @@ def _own_gradients(gradient, source, squares, shares, target, shape, row, pixels
 
 @njit(**INNER)
 def _take_shares(source, shares, target, shape, factor, row, pixels):
-    """Subtract factor * x * the shares of all channels whose windows hold x."""
+    """Subtract factor * x * the sum of the shares of all channels whose windows hold x."""
     c, n = shape[0], shape[1]
     for pixel in range(pixels):
         for j in range(0, c, lanes(source)):
@@ -234,8 +234,8 @@ def response_backward(
 ) -> None:
     """Write the gradient of the inputs to out (rows, c), given that of the outputs (rows, c).
 
-    It is g s**-beta - 2 alpha beta x * sum of g x s**(-beta - 1) over the channels that saw x.
-    Scratch as for `response_forward`.
+    It is g s**-beta - 2 alpha beta x * sum of g x s**(-beta - 1) over the channels whose windows
+    hold x. Scratch as for `response_forward`.
     """
     kind = inputs.dtype.type
     _backward(

@@ -4,7 +4,7 @@ from math import prod
 
 import numpy as np
 
-from ensync.kernels.elementwise import activations
+from ensync.kernels.elementwise import dropout
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.memory import Workspace, empty
 
@@ -33,7 +33,7 @@ class Dropout(Layer):
         if not step.training:
             return inputs
         rows = inputs.shape[0]
-        activations.dropout(
+        dropout.dropout(
             inputs.reshape(rows, self.width),
             self.rate,
             self._key(step),
@@ -44,7 +44,7 @@ class Dropout(Layer):
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         flat = gradient.reshape(gradient.shape[0], self.width)
-        activations.dropout_gradient(flat, self.rate, self._key(step), step.first_row)
+        dropout.dropout_gradient(flat, self.rate, self._key(step), step.first_row)
         return gradient
 
     def _key(self, step: Step) -> np.uint64:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.kernels.elementwise import pooling
+from ensync.kernels.elementwise import average_pooling, pooling
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.layers.images import Padding, extent, image
 from ensync.nn.memory import Workspace, empty, zeros
@@ -70,12 +70,12 @@ class AveragePooling(MaxPooling):
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         current = self.outputs[: len(inputs)]
-        pooling.average_pool_forward(inputs, *self.window, current)
+        average_pooling.average_pool_forward(inputs, *self.window, current)
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         out = self.inputs_gradient[: len(gradient)]
-        pooling.average_pool_backward(gradient, *self.window, out)
+        average_pooling.average_pool_backward(gradient, *self.window, out)
         return out
 
 
@@ -97,12 +97,12 @@ class GlobalAveragePooling(Layer):
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         current = self.outputs[: len(inputs)]
-        pooling.global_average_forward(inputs, current)
+        average_pooling.global_average_forward(inputs, current)
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         out = self.inputs_gradient[: len(gradient)]
-        pooling.global_average_backward(gradient, out)
+        average_pooling.global_average_backward(gradient, out)
         return out
 
     def describe(self) -> str:
