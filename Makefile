@@ -71,7 +71,7 @@ test-plain: $(VENV)/installed-test   ## kernels as plain Python, with their cove
 	@mkdir -p .cache/coverage; NUMBA_DISABLE_JIT=1 ENSYNC_SIMD=plain $(BIN)/coverage run \
 		--branch --source=ensync.kernels --omit='*/kernels/simd/*' -p \
 		--data-file=.cache/coverage/kernels -m pytest -q -p plain_simd -m "not compiled" \
-		$(addprefix tests/kernels/,dense elementwise optim)
+		$(addprefix tests/kernels/,convolution dense elementwise optim)
 	@$(BIN)/coverage combine -q --data-file=.cache/coverage/kernels
 	@$(BIN)/coverage report --data-file=.cache/coverage/kernels --skip-empty
 

@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.timeout(600)
 def test_kernels_are_right_as_plain_python():
     here = Path(__file__).parent
-    folders = [str(here / name) for name in ("dense", "elementwise", "optim")]
+    folders = [str(here / name) for name in ("convolution", "dense", "elementwise", "optim")]
     options = ["-q", "-p", "plain_simd", "-p", "no:cacheprovider", "-m", "not compiled"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *folders],

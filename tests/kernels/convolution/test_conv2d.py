@@ -59,6 +59,13 @@ WINOGRAD += SIDES
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 
+def sized(sizes):
+    """Return sizes as a parameter; large ones are for compiled kernels."""
+    n, h, w, channels, filters, *_ = sizes
+    large = n * h * w * channels * filters > 16_000
+    return pytest.param(sizes, marks=pytest.mark.compiled if large else ())
+
+
 def case(n, h, w, channels, filters, size, stride, padding, groups, dtype):
     random = np.random.default_rng(h * w + channels)
     oh, ow = (h + 2 * padding - size) // stride + 1, (w + 2 * padding - size) // stride + 1
@@ -120,7 +127,7 @@ def expected_gradients(form, inputs, weights, gradient):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", DIRECT + PRODUCT + WINOGRAD, ids=str)
+@pytest.mark.parametrize("sizes", [*map(sized, DIRECT + PRODUCT + WINOGRAD)], ids=str)
 def test_three_passes(sizes, dtype):
     form, inputs, weights, bias, gradient = case(*sizes, dtype)
     assert form.is_winograd == (sizes in WINOGRAD) and form.is_product == (sizes in PRODUCT)
@@ -134,7 +141,7 @@ def test_three_passes(sizes, dtype):
         close(one, other, dtype)
 
 
-@pytest.mark.parametrize("sizes", [DIRECT[0], PRODUCT[0], WINOGRAD[0]], ids=str)
+@pytest.mark.parametrize("sizes", [*map(sized, [DIRECT[0], PRODUCT[0], WINOGRAD[0]])], ids=str)
 def test_relu_is_part_of_both_directions(sizes):
     form, inputs, weights, bias, gradient = case(*sizes, np.float32)
     found = passes(form, inputs, weights, bias, gradient, RELU)
@@ -155,6 +162,7 @@ def test_no_images_give_no_gradient(sizes):
 @pytest.mark.parametrize(
     "sizes", [DIRECT[1], WINOGRAD[3], WINOGRAD[5], SIDES[2], SIDES[9]], ids=str
 )
+@pytest.mark.compiled
 def test_threads_do_not_change_a_bit(sizes):
     arrays, found, before = case(*sizes, np.float32), [], threads.get_threads()
     for count in (1, before):
@@ -165,6 +173,7 @@ def test_threads_do_not_change_a_bit(sizes):
         np.testing.assert_array_equal(one, many)
 
 
+@pytest.mark.compiled
 def test_agrees_with_pytorch():
     torch = pytest.importorskip("torch")
     for sizes in (WINOGRAD[0], WINOGRAD[5], DIRECT[2]):
@@ -182,6 +191,7 @@ def test_agrees_with_pytorch():
 
 
 @pytest.mark.parametrize("form", [name for name in VECTOR_BYTES if name != SIMD])
+@pytest.mark.compiled
 def test_every_form_of_vectors(form):
     """Every host compiles every form: LLVM splits the vectors it does not have."""
     program = (

@@ -29,6 +29,12 @@ CASES += WIDE
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 
 
+def sized(sizes):
+    """Return sizes as a parameter; large ones are for compiled kernels."""
+    large = np.prod(sizes[:4]) > 3000
+    return pytest.param(sizes, marks=pytest.mark.compiled if large else ())
+
+
 def case(n, h, w, c, size, stride, padding, dtype):
     random = np.random.default_rng(h * w + c)
     oh, ow = (h + 2 * padding - size) // stride + 1, (w + 2 * padding - size) // stride + 1
@@ -60,7 +66,7 @@ def close(found, expected, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", CASES, ids=str)
+@pytest.mark.parametrize("sizes", [*map(sized, CASES)], ids=str)
 def test_three_passes(sizes, dtype):
     (stride, padding), (inputs, weights, bias, gradient) = (
         (sizes[5], (sizes[6],) * 2),
@@ -95,6 +101,7 @@ def test_no_images_give_no_gradient():
     assert not passes(inputs, weights, bias, gradient, 1, (1, 1))[2].any()
 
 
+@pytest.mark.compiled
 def test_threads_do_not_change_a_bit():
     arrays, found, before = case(5, 9, 9, 20, 3, 1, 1, np.float32), [], threads.get_threads()
     for count in (1, before):

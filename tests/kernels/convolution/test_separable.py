@@ -12,6 +12,7 @@ CASES = [
     (3, 7, 5, 64, 32, False, False, True),
     (18, 5, 5, 32, 32, True, False, True),
 ]
+pytestmark = pytest.mark.compiled  # its arrays are large
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 
