@@ -6,7 +6,7 @@ from ensync.core.errors import EnsyncError
 from ensync.kernels.convolution import conv2d, depthwise
 from ensync.kernels.elementwise.activations import ACTIVATIONS, IDENTITY, RELU
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
-from ensync.nn.layers.images import Padding, extent, image
+from ensync.nn.layers.images import SAME_3X3, Padding, Window, extent, image
 from ensync.nn.memory import Workspace, empty
 
 
@@ -18,22 +18,13 @@ class Convolution(Layer):
     def __init__(
         self,
         filters: int,
-        size: int = 3,
-        stride: int = 1,
-        padding: Padding = "same",
+        window: Window = SAME_3X3,
         groups: int = 1,
         activation: str = "identity",
         use_bias: bool = True,
     ) -> None:
-        self.filters, self.size, self.stride, self.padding, self.groups, self.activation = (
-            filters,
-            size,
-            stride,
-            padding,
-            groups,
-            activation,
-        )
-        self.use_bias = use_bias
+        self.filters, self.window, self.groups = filters, window, groups
+        self.activation, self.use_bias = activation, use_bias
         self.code = ACTIVATIONS[activation]
 
     def build(self, shape: Shape) -> Shape:
@@ -44,18 +35,19 @@ class Convolution(Layer):
                 "a number that divides both",
                 "change groups or filters",
             )
-        (oh, top), (ow, left) = (extent(n, self.size, self.stride, self.padding) for n in (h, w))
+        size, stride = self.window.size, self.window.stride
+        (oh, top), (ow, left) = (extent(n, size, stride, self.window.padding) for n in (h, w))
         self.form = conv2d.Convolution(
             (h, w, c),
-            (self.size, self.size),
+            (size, size),
             (oh, ow, self.filters),
-            self.stride,
+            stride,
             (top, left),
             self.groups,
             self.bf16,
         )
         self.reads_bf16 = self.writes_bf16 = self.form.takes_bf16 and self.code in (IDENTITY, RELU)
-        fans = self.size**2 * c // self.groups, self.size**2 * self.filters
+        fans = size**2 * c // self.groups, size**2 * self.filters
         bias = Parameter("bias", (self.filters,), *fans, "bias")
         self.parameters = (
             Parameter("weights", self.form.weights_shape, *fans, before=self.activation),
@@ -106,10 +98,9 @@ class Convolution(Layer):
         return int(np.prod(self.form.weights_shape)) * shape[0] * shape[1]
 
     def describe(self) -> str:
-        words = [f"Convolution {self.size}x{self.size}, {self.filters}"]
-        words += [f"stride {self.stride}"] * (self.stride > 1) + [f"{self.groups} groups"] * (
-            self.groups > 1
-        )
+        size, stride = self.window.size, self.window.stride
+        words = [f"Convolution {size}x{size}, {self.filters}"]
+        words += [f"stride {stride}"] * (stride > 1) + [f"{self.groups} groups"] * (self.groups > 1)
         return ", ".join(words + [self.activation] * bool(self.code))
 
 

@@ -2,10 +2,26 @@
 pixels on.
 """
 
+from dataclasses import dataclass
+
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Layer, Shape
 
 Padding = str | int  # "same" and "valid" as in Keras, or so many zeros on every side
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that slides over an image: `size` pixels high and wide, `stride` pixels from one to
+    the next, with zeros around the image as `padding` says.
+    """
+
+    size: int = 3
+    stride: int = 1
+    padding: Padding = "same"
+
+
+SAME_3X3 = Window()
 
 
 def extent(size: int, taps: int, stride: int, padding: Padding) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from ensync.kernels.elementwise import normalization
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.layers.composite import deal, numbered
 from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
-from ensync.nn.layers.images import Padding
+from ensync.nn.layers.images import Padding, Window
 from ensync.nn.layers.normalization import BatchNormalization, Options
 from ensync.nn.memory import BF16, Workspace, empty
 from ensync.nn.sequential import Sequential
@@ -32,7 +32,7 @@ class SeparableConvolution(Sequential):
         super().__init__(
             [
                 DepthwiseConvolution(size, stride, padding),
-                Convolution(filters, 1, activation=activation),
+                Convolution(filters, Window(1), activation=activation),
             ]
         )
         self.size, self.filters = size, filters

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ensync.core.config.layers import DenseLayer, LayerSection, ParallelLayer, ResidualLayer
+from ensync.core.config.layers import (
+    ConvolutionLayer,
+    DenseLayer,
+    LayerSection,
+    ParallelLayer,
+    ResidualLayer,
+)
 from ensync.nn.layers.base import Layer
 from ensync.nn.layers.branches import Parallel, Residual
 from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
@@ -11,6 +17,7 @@ from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.dropout import Dropout
 from ensync.nn.layers.flatten import Flatten
 from ensync.nn.layers.group_normalization import GroupNormalization
+from ensync.nn.layers.images import Window
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 from ensync.nn.layers.response import LocalResponseNormalization
@@ -36,6 +43,13 @@ def dense(settings: DenseLayer, classes: int) -> Layer:
     return Dense(settings.units or classes, settings.activation)
 
 
+def convolution(settings: ConvolutionLayer, classes: int) -> Layer:
+    """A layer of which size, stride and padding are the window."""
+    window = Window(settings.size, settings.stride, settings.padding)
+    rest = settings.groups, settings.activation, settings.use_bias
+    return Convolution(settings.filters, window, *rest)
+
+
 def residual(settings: ResidualLayer, classes: int) -> Layer:
     """The layers of both ways."""
     main, shortcut = (build_layers(way, classes) for way in (settings.layers, settings.shortcut))
@@ -49,7 +63,7 @@ def parallel(settings: ParallelLayer, classes: int) -> Layer:
 
 LAYERS: dict[str, Builder] = {  # of each kind of core.config.layers.KINDS
     "dense": dense,
-    "convolution": plain(Convolution),
+    "convolution": convolution,
     "depthwise": plain(DepthwiseConvolution),
     "separable": plain(SeparableConvolution),
     "max_pooling": plain(MaxPooling),

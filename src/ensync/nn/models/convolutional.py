@@ -13,6 +13,7 @@ from ensync.nn.layers.branches import Residual
 from ensync.nn.layers.convolution import Convolution
 from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.flatten import Flatten
+from ensync.nn.layers.images import Window
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling, Subsampling
 from ensync.nn.layers.response import LocalResponseNormalization
@@ -90,15 +91,15 @@ def alexnet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer
     widths = hidden(settings)
     drops = rates(settings, len(widths))
     layers: list[Layer] = [
-        Convolution(wide(96), 11, 4, 2, activation="relu"),
+        Convolution(wide(96), Window(11, 4, 2), activation="relu"),
         LocalResponseNormalization(),
         MaxPooling(3, 2),
-        Convolution(wide(256), 5, 1, 2, 2, activation="relu"),
+        Convolution(wide(256), Window(5, 1, 2), 2, activation="relu"),
         LocalResponseNormalization(),
         MaxPooling(3, 2),
-        Convolution(wide(384), 3, activation="relu"),
-        Convolution(wide(384), 3, groups=2, activation="relu"),
-        Convolution(wide(256), 3, groups=2, activation="relu"),
+        Convolution(wide(384), activation="relu"),
+        Convolution(wide(384), groups=2, activation="relu"),
+        Convolution(wide(256), groups=2, activation="relu"),
         MaxPooling(3, 2),
         Flatten(),
     ]
@@ -113,9 +114,9 @@ def lenet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
     """
     f = activation(settings)
     layers: list[Layer] = [
-        Convolution(6, 5, padding=2 if shape[0] < 32 else 0, activation=f),
+        Convolution(6, Window(5, padding=2 if shape[0] < 32 else 0), activation=f),
         AveragePooling(2),
-        Convolution(16, 5, padding=0, activation=f),
+        Convolution(16, Window(5, padding=0), activation=f),
         AveragePooling(2),
         Flatten(),
     ]
@@ -139,7 +140,7 @@ def resnet(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]
         for place in range(count // 6):
             stride = 2 if place == 0 and filters > 16 else 1
             main = [
-                Convolution(filters, 3, stride, 1, use_bias=False),
+                Convolution(filters, Window(3, stride, 1), use_bias=False),
                 BatchNormalization("relu", **PLAIN),
                 Convolution(filters, use_bias=False),
                 BatchNormalization(**PLAIN),
@@ -157,7 +158,7 @@ def _around(settings: NetworkSettings, filters: int) -> list[Layer]:
     """
     if settings.shortcut == "identity":
         return [Subsampling(filters, 2)]
-    return [Convolution(filters, 1, 2, 0, use_bias=False), BatchNormalization(**PLAIN)]
+    return [Convolution(filters, Window(1, 2, 0), use_bias=False), BatchNormalization(**PLAIN)]
 
 
 VGG = {  # filters of the convolutions between two poolings
