@@ -26,7 +26,7 @@ class Sequential(Composite):
         return shape
 
     def store_bf16(self) -> None:
-        """Let what lies between two layers that both take bf16 be stored so. Between `build` and
+        """Store arrays between two layers that both take bf16 as bf16. Call it between `build` and
         `allocate`.
         """
         for left, right in pairwise(self.layers):

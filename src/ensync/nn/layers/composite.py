@@ -23,8 +23,8 @@ def deal(layers: Sequence[T], values: Views, gradients: Views) -> Iterator[tuple
 
 
 def numbered(owned: Sequence[tuple[Parameter, ...]]) -> tuple[Parameter, ...]:
-    """Return the parameters or statistics of all layers in one; the number of its layer stands
-    before each name.
+    """Return the parameters or statistics of all layers, each named after the number of its layer:
+    "3.weights".
     """
     return tuple(replace(p, name=f"{i}.{p.name}") for i, own in enumerate(owned) for p in own)
 

@@ -1,6 +1,4 @@
-"""What layers on images `(n, h, w, c)`, channels last, have in common; layers that only pass
-pixels on.
-"""
+"""What layers on images `(n, h, w, c)`, channels last, have in common."""
 
 from dataclasses import dataclass
 

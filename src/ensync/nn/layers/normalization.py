@@ -1,4 +1,4 @@
-"""Normalisation: of each channel over the batch, of each pixel over neighbouring channels."""
+"""Batch normalisation."""
 
 from collections.abc import Callable
 from typing import TypedDict
@@ -77,7 +77,7 @@ class BatchNormalization(Layer):
         )  # center, scale and shift
         self.no_skip, self.coefficients = np.zeros((0, c), dtype), np.zeros((2, c), dtype)
         self.mean, self.variance, self.sums = np.zeros(c), np.zeros(c), np.zeros((2, c))
-        self.travelling = np.zeros(2 * c + 1)
+        self.reduced = np.zeros(2 * c + 1)
         workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 3 * c, dtype)
 
     @property
@@ -124,8 +124,8 @@ class BatchNormalization(Layer):
         return self.workspace.of(self.affine.dtype)[: blocks * 3 * c].reshape(blocks, 3, c)
 
     def use_sums(self, rows: int, step: Step) -> None:
-        """Set what normalises: while training from `sums` over so many local rows, which the
-        moving statistics follow.
+        """Set center, scale and shift: while training from `sums` over so many local rows, which
+        also update the moving statistics, otherwise from the moving statistics.
         """
         if step.training:
             self._use_batch(self._sums_over_ranks(rows, step), step)
@@ -162,10 +162,10 @@ class BatchNormalization(Layer):
 
     def _over_ranks(self, count: int, allreduce: Callable[[np.ndarray], None]) -> int:
         """Add the sums and the count over the ranks."""
-        self.travelling[:-1], self.travelling[-1] = self.sums.ravel(), count
-        allreduce(self.travelling)
-        self.sums[:] = self.travelling[:-1].reshape(self.sums.shape)
-        return int(self.travelling[-1])
+        self.reduced[:-1], self.reduced[-1] = self.sums.ravel(), count
+        allreduce(self.reduced)
+        self.sums[:] = self.reduced[:-1].reshape(self.sums.shape)
+        return int(self.reduced[-1])
 
     def _use_batch(self, count: int, step: Step) -> None:
         """Normalise by the batch's statistics and let the moving ones follow."""

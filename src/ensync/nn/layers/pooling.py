@@ -140,4 +140,4 @@ class Subsampling(Layer):
         return self.inputs_gradient[: len(gradient)]
 
     def describe(self) -> str:
-        return f"Every {self.stride}. pixel, {self.channels} channels"
+        return f"Subsampling by {self.stride}, {self.channels} channels"
