@@ -228,29 +228,19 @@ def separable_passes(side: int, c: int) -> dict:
         np.zeros((2, c)),
     )
     no_skip = np.zeros((0, side, side, c), FLOAT)
+    given = separable.Input(z, affine, True)
+    filters = separable.Filters(depth, zeros, weights, bias)
+    buffers = separable.Buffers(scratch, partial)
     return {
-        "forward": lambda: separable.separable_forward(
-            z, affine, True, depth, zeros, weights, bias, scratch, outputs, partial, sums
-        ),
+        "forward": lambda: separable.separable_forward(given, filters, outputs, sums, buffers),
         "backward": lambda: separable.separable_backward(
-            gradient,
-            outputs,
-            affine,
-            True,
-            factors,
-            z,
-            affine,
-            True,
-            depth,
-            zeros,
-            weights,
+            separable.Output(gradient, outputs, affine, True, factors),
+            given,
+            filters,
             no_skip,
-            scratch,
-            out,
-            depth,
-            weights,
-            partial,
+            separable.Gradients(out, depth, weights),
             sums,
+            buffers,
         ),
     }
 

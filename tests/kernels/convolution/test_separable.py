@@ -47,37 +47,18 @@ def fused(arrays, normalized, relu):
     outputs, slope, *gradients = (
         np.full_like(a[name], np.nan) for name in ("gradient", "z", "depthwise", "weights")
     )
-    separable.separable_forward(
-        a["z"],
-        a["before"],
-        normalized,
-        a["depthwise"],
-        zeros,
-        a["weights"],
-        a["bias"],
-        scratch,
-        outputs,
-        np.empty((n, 3, k), dtype),
-        sums,
-    )
+    given = separable.Input(a["z"], a["before"], normalized)
+    filters = separable.Filters(a["depthwise"], zeros, a["weights"], a["bias"])
+    buffers = separable.Buffers(scratch, np.empty((n, 3, k), dtype))
+    separable.separable_forward(given, filters, outputs, sums, buffers)
     separable.separable_backward(
-        a["gradient"],
-        outputs,
-        a["after"],
-        relu,
-        a["coefficients"],
-        a["z"],
-        a["before"],
-        normalized,
-        a["depthwise"],
-        zeros,
-        a["weights"],
+        separable.Output(a["gradient"], outputs, a["after"], relu, a["coefficients"]),
+        given,
+        filters,
         a["skip"],
-        scratch,
-        slope,
-        *gradients,
-        np.empty((n, 3, c), dtype),
+        separable.Gradients(slope, *gradients),
         sums_before,
+        separable.Buffers(scratch, np.empty((n, 3, c), dtype)),
     )
     return [outputs, sums, slope, *gradients] + [sums_before] * normalized
 

@@ -11,10 +11,11 @@ from ensync.kernels import threads
 from ensync.kernels.convolution import conv2d, separable
 from ensync.kernels.elementwise import average_pooling, normalization, pooling
 from ensync.kernels.elementwise.activations import IDENTITY, RELU
+from ensync.kernels.flags import flag
 from ensync.kernels.simd import bf16_gain
 from ensync.kernels.simd.host import bf16_missing, lanes_of
 from ensync.kernels.simd.intrinsics import pointer
-from ensync.kernels.simd.panels import ROWS, VECTORS, panel
+from ensync.kernels.simd.panels import ROWS, VECTORS, Strides, panel
 from ensync.kernels.simd.vectors import load, pair, store, store_halves
 
 pytestmark = pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")
@@ -111,24 +112,15 @@ def test_a_panel_is_the_product_of_rounded_numbers(started, rows, vectors):
     packed_a = (
         rounded(a[:, 0::2]).view(np.uint32) >> 16 | rounded(a[:, 1::2]).view(np.uint32)
     ).view(np.float32)
-    kernel = panel(started, rows, vectors, True)
+    kernel = panel(started, rows, vectors)
 
     @njit
-    def run(a, b, c):
-        kernel(
-            pointer(a, 0),
-            pointer(b, 0),
-            pointer(c, 0),
-            pointer(c, 0),
-            inner // 2,
-            inner // 2,
-            1,
-            width,
-            width,
-            width,
-        )
+    def run(a, b, c, bf16):
+        strides = Strides(inner // 2, 1, width, width, width)
+        to = pointer(c, 0)
+        kernel(pointer(a, 0), pointer(b, 0), to, to, inner // 2, strides, bf16)
 
-    run(packed_a, packed, c)
+    run(packed_a, packed, c, flag(True))
     np.testing.assert_allclose(c, expected, rtol=0, atol=1e-5)
 
 
@@ -257,39 +249,18 @@ def separable_passes(dtype, bf16, keep=np.asarray, normalized=True):
         for x in (gradient, z, depth, weights)
     )
     sums, sums_before = np.empty((2, k)), np.zeros((2, c))
-    separable.separable_forward(
-        z,
-        before,
-        normalized,
-        depth,
-        zeros,
-        weights,
-        bias,
-        scratch,
-        outputs,
-        np.empty((n, 3, k), dtype),
-        sums,
-        bf16,
-    )
+    given = separable.Input(z, before, normalized)
+    filters = separable.Filters(depth, zeros, weights, bias)
+    buffers = separable.Buffers(scratch, np.empty((n, 3, k), dtype))
+    separable.separable_forward(given, filters, outputs, sums, buffers, bf16)
     separable.separable_backward(
-        gradient,
-        outputs,
-        after,
-        False,
-        coefficients,
-        z,
-        before,
-        normalized,
-        depth,
-        zeros,
-        weights,
+        separable.Output(gradient, outputs, after, False, coefficients),
+        given,
+        filters,
         skip,
-        scratch,
-        slope,
-        depth_gradient,
-        weights_gradient,
-        np.empty((n, 3, c), dtype),
+        separable.Gradients(slope, depth_gradient, weights_gradient),
         sums_before,
+        separable.Buffers(scratch, np.empty((n, 3, c), dtype)),
         bf16,
     )
     return [outputs, sums, slope, depth_gradient, weights_gradient, *[sums_before] * normalized]
@@ -388,8 +359,8 @@ def test_threads_do_not_change_a_bit():
 
 def test_the_gain_is_the_ratio_of_the_shortest_times(monkeypatch):
     times = {
-        bf16_gain._products: iter([9.0, 8.0, 6.0, 7.0, 9.0]),
-        bf16_gain._pair_products: iter([5.0, 3.0, 4.0, 5.0, 5.0]),
+        None: iter([9.0, 8.0, 6.0, 7.0, 9.0]),
+        flag(True): iter([5.0, 3.0, 4.0, 5.0, 5.0]),
     }
-    monkeypatch.setattr(bf16_gain, "_time", lambda products, *_: next(times[products]))
+    monkeypatch.setattr(bf16_gain, "_time", lambda a, b, c, terms, bf16: next(times[bf16]))
     assert bf16_gain.bf16_gain() == 2.0

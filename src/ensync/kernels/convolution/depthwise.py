@@ -5,16 +5,19 @@ last.
     kx - left, c] * weights[ky, kx, c]
 
 These kernels are bound by memory: the sums stay in registers, and a stride of 1 computes four
-neighbours at once. A `window` is (h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch):
-image, filter and output sizes, the zeros before the image, and the elements from one pixel to the
-next, in the image and in the outputs. `general`: True, or None for a 3x3 filter at stride 1 on
+neighbours at once. `general`: True, or None for a 3x3 filter at stride 1 on
 images framed by one zero and wider than a pixel: then nothing else is compiled.
 """
 
 import numpy as np
 from numba import njit, prange
 
-from ensync.kernels.convolution.depthwise_framed import framed_line, framed_line_gradient, is_framed
+from ensync.kernels.convolution.depthwise_framed import (
+    Window,
+    framed_line,
+    framed_line_gradient,
+    is_framed,
+)
 from ensync.kernels.elementwise.windows import clip_taps
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.intrinsics import lanes, pointer
@@ -114,7 +117,8 @@ def correlate_line(source, weights, bias, target, step, window, y, general):
 def _correlate(inputs, weights, bias, step, stride, padding, outputs):
     (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, weights.shape, outputs.shape[1:3]
     for line in prange(n * oh):
-        image, window = line // oh, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
+        image = line // oh
+        window = Window(h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
         source, target = pointer(inputs, image * h * w * c), pointer(outputs, image * oh * ow * c)
         correlate_line(
             source, pointer(weights, 0), pointer(bias, 0), target, step, window, line % oh, True
@@ -122,7 +126,7 @@ def _correlate(inputs, weights, bias, step, stride, padding, outputs):
 
 
 @njit(forceinline=True, **INNER)
-def _spread_pixel(gradient, weights, target, window, y, x, j, count):
+def _input_gradient_pixel(gradient, weights, target, window, y, x, j, count):
     """Sum one vector of the input gradient over the outputs that read this pixel, for any
     stride.
     """
@@ -140,14 +144,15 @@ def _spread_pixel(gradient, weights, target, window, y, x, j, count):
 
 
 @njit(parallel=True, **KERNEL)
-def _spread(gradient, weights, stride, padding, out):
+def _input_gradient(gradient, weights, stride, padding, out):
     (n, h, w, c), (kh, kw, _), (oh, ow) = out.shape, weights.shape, gradient.shape[1:3]
     for line in prange(n * h):
-        image, window = line // h, (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
+        image = line // h
+        window = Window(h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
         source, target = pointer(gradient, image * oh * ow * c), pointer(out, image * h * w * c)
         for x in range(w):
             for j in range(0, c, lanes(out)):
-                _spread_pixel(
+                _input_gradient_pixel(
                     source,
                     pointer(weights, 0),
                     target,
@@ -195,7 +200,7 @@ def add_line_gradient(source, gradient, total, window, y, general):
     """Add output line y's share to the filter gradient (kh, kw, c) at address `total`."""
     if general is None:
         framed_line_gradient(source, gradient, total, window, y)
-    elif window[1] > 1 and is_framed(window):
+    elif window.w > 1 and is_framed(window):
         framed_line_gradient(source, gradient, total, window, y)
     else:
         _add_taps(source, gradient, total, window, y)
@@ -215,7 +220,7 @@ def _add_images(partial, images, size, out):
 def _filter_gradient(inputs, gradient, stride, padding, partial, out):
     (n, h, w, c), (kh, kw, _), (oh, ow) = inputs.shape, out.shape, gradient.shape[1:3]
     for image in prange(n):
-        window = (h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
+        window = Window(h, w, c, kh, kw, oh, ow, stride, padding[0], padding[1], c, c)
         source, given, total = (
             pointer(inputs, image * h * w * c),
             pointer(gradient, image * oh * ow * c),
@@ -260,7 +265,7 @@ def depthwise_input_gradient(
         turned = (weights.shape[0] - 1 - padding[0], weights.shape[1] - 1 - padding[1])
         _correlate(gradient, weights, zero_bias, -1, 1, turned, out)
     else:
-        _spread(gradient, weights, stride, padding, out)
+        _input_gradient(gradient, weights, stride, padding, out)
 
 
 def depthwise_weight_gradient(

@@ -1,9 +1,10 @@
-"""3x3 depthwise filters at stride 1 on images framed by one zero, a line at a time; a `window` is
-that of depthwise.py.
+"""3x3 depthwise filters at stride 1 on images framed by one zero, a line at a time.
 
 A line is computed for one vector of channels after another, so that the filter, or the nine sums of
 its gradient, stay in registers.
 """
+
+from typing import NamedTuple
 
 from numba import njit
 
@@ -12,15 +13,43 @@ from ensync.kernels.simd.host import SIMD
 from ensync.kernels.simd.intrinsics import lanes
 from ensync.kernels.simd.vectors import fetch, fma, load, store, zeros
 
-MANY_REGISTERS = SIMD in (
-    "avx512",
-    "neon",
-)  # 32, not 16: room for a 3x3 filter, or its sums, and for the pixels under it
+# 32, not 16: room for a 3x3 filter, or its sums, and for the pixels under it
+MANY_REGISTERS = SIMD in ("avx512", "neon")
+
+
+class Window(NamedTuple):
+    """Sizes of a depthwise convolution of an image: image (h, w, c), filter (kh, kw), outputs (oh,
+    ow), stride, zeros before the image (top, left), and the elements from one pixel to the next, in
+    the image and in the outputs.
+    """
+
+    h: int
+    w: int
+    c: int
+    kh: int
+    kw: int
+    oh: int
+    ow: int
+    stride: int
+    top: int
+    left: int
+    pitch: int
+    out_pitch: int
+
+
+class Counts(NamedTuple):
+    """The channels of a vector that exist in the line above, in the line itself and below; none in
+    a line beyond the image.
+    """
+
+    above: int
+    here: int
+    below: int
 
 
 @njit(forceinline=True, **INNER)
 def is_framed(window):
-    """Whether a 3x3 filter at stride 1 meets images framed by one zero on each side."""
+    """Whether this is a 3x3 filter at stride 1 on images framed by one zero on each side."""
     h, w, c, kh, kw, oh, ow, stride, top, left, pitch, out_pitch = window
     return kh == 3 and kw == 3 and stride == 1 and top == 1 and left == 1 and oh == h and ow == w
 
@@ -32,14 +61,12 @@ def _column(source, at, line, full):
 
 
 @njit(forceinline=True, **INNER)
-def _rim_column(source, at, line, above, count, below):
-    """Three pixels below one another, the first and the last of which may be beyond the rim:
-    then none of their channels is read.
-    """
+def _rim_column(source, at, line, counts):
+    """Three pixels below one another, of which only the counted channels are read."""
     return (
-        load(source, at, above),
-        load(source, at + line, count),
-        load(source, at + 2 * line, below),
+        load(source, at, counts.above),
+        load(source, at + line, counts.here),
+        load(source, at + 2 * line, counts.below),
     )
 
 
@@ -54,11 +81,12 @@ def _nine(p, q, r, u, v, w, total):
 
 
 @njit(forceinline=True, **INNER)
-def _framed_sums(source, weights, bias, target, step, window, y, j, above, count, below):
+def _framed_sums(source, weights, bias, target, step, window, y, j, counts):
     """Compute one vector of channels of a line: the filter stays in registers, and each pixel is
     read once.
     """
-    w, c, pitch, out_pitch = window[1], window[2], window[10], window[11]
+    w, c, pitch, out_pitch = window.w, window.c, window.pitch, window.out_pitch
+    count = counts.here
     line, tap, nothing = w * pitch, (0 if step > 0 else 8 * c) + j, zeros(source)
     left, middle, right = (
         _column(weights, tap, 3 * step * c, count),
@@ -66,9 +94,9 @@ def _framed_sums(source, weights, bias, target, step, window, y, j, above, count
         _column(weights, tap + 2 * step * c, 3 * step * c, count),
     )
     add, at, to = load(bias, j, count), (y - 1) * line + j, y * w * out_pitch + j
-    p, q = (nothing, nothing, nothing), _rim_column(source, at, line, above, count, below)
+    p, q = (nothing, nothing, nothing), _rim_column(source, at, line, counts)
     for x in range(w - 1):
-        r = _rim_column(source, at + (x + 1) * pitch, line, above, count, below)
+        r = _rim_column(source, at + (x + 1) * pitch, line, counts)
         store(target, to + x * out_pitch, _nine(p, q, r, left, middle, right, add), count)
         p, q = q, r
     store(
@@ -84,7 +112,7 @@ def _inner_sums(source, weights, bias, target, step, window, y, j):
     """`_framed_sums` of whole vectors of a line that is not at the rim: the filter stays in
     registers, and pixels are read where they are used.
     """
-    w, c, pitch, out_pitch = window[1], window[2], window[10], window[11]
+    w, c, pitch, out_pitch = window.w, window.c, window.pitch, window.out_pitch
     line, tap, nothing, full = (
         w * pitch,
         (0 if step > 0 else 8 * c) + j,
@@ -143,28 +171,18 @@ def _inner_sums(source, weights, bias, target, step, window, y, j):
 @njit(**INNER)
 def framed_line(source, weights, bias, target, step, window, y):
     """A line of `is_framed`; the usual, where all is read, without masks."""
-    h, c, full = window[0], window[2], lanes(source)
+    h, c, full = window.h, window.c, lanes(source)
     for j in range(0, c, full):
         count = min(full, c - j)
         if count == full and y > 0 and y + 1 < h:
             if MANY_REGISTERS:
-                _framed_sums(source, weights, bias, target, step, window, y, j, full, full, full)
+                counts = Counts(full, full, full)
+                _framed_sums(source, weights, bias, target, step, window, y, j, counts)
             else:
                 _inner_sums(source, weights, bias, target, step, window, y, j)
         else:
-            _framed_sums(
-                source,
-                weights,
-                bias,
-                target,
-                step,
-                window,
-                y,
-                j,
-                count if y > 0 else 0,
-                count,
-                count if y + 1 < h else 0,
-            )
+            counts = Counts(count if y > 0 else 0, count, count if y + 1 < h else 0)
+            _framed_sums(source, weights, bias, target, step, window, y, j, counts)
 
 
 @njit(forceinline=True, **INNER)
@@ -177,41 +195,42 @@ def _add_three(values, factor, total):
 
 
 @njit(forceinline=True, **INNER)
-def _put_column(target, at, line, values, full):
+def _store_column(target, at, line, values, full):
     store(target, at, values[0], full)
     store(target, at + line, values[1], full)
     store(target, at + 2 * line, values[2], full)
 
 
 @njit(forceinline=True, **INNER)
-def _framed_tap_sums(source, gradient, total, window, y, j, above, count, below):
+def _framed_tap_sums(source, gradient, total, window, y, j, counts):
     """Add a line's share to one vector of channels of a 3x3 filter's gradient: nine sums stay in
     registers, each pixel is read once.
     """
-    w, c, pitch, out_pitch = window[1], window[2], window[10], window[11]
+    w, c, pitch, out_pitch = window.w, window.c, window.pitch, window.out_pitch
     line, at, given = w * pitch, (y - 1) * w * pitch + j, y * w * out_pitch + j
+    count = counts.here
     u, v, t = (
         _column(total, j, 3 * c, count),
         _column(total, j + c, 3 * c, count),
         _column(total, j + 2 * c, 3 * c, count),
     )
     q, r = (
-        _rim_column(source, at, line, above, count, below),
-        _rim_column(source, at + pitch, line, above, count, below),
+        _rim_column(source, at, line, counts),
+        _rim_column(source, at + pitch, line, counts),
     )
     g = load(gradient, given, count)
     v, t = _add_three(q, g, v), _add_three(r, g, t)
     for x in range(1, w - 1):
-        p, q, r = q, r, _rim_column(source, at + (x + 1) * pitch, line, above, count, below)
+        p, q, r = q, r, _rim_column(source, at + (x + 1) * pitch, line, counts)
         g = load(gradient, given + x * out_pitch, count)
         fetch(source, at + (x + 1) * pitch + 3 * line)
         fetch(gradient, given + x * out_pitch + w * out_pitch)
         u, v, t = _add_three(p, g, u), _add_three(q, g, v), _add_three(r, g, t)
     g = load(gradient, given + (w - 1) * out_pitch, count)
     u, v = _add_three(q, g, u), _add_three(r, g, v)
-    _put_column(total, j, 3 * c, u, count)
-    _put_column(total, j + c, 3 * c, v, count)
-    _put_column(total, j + 2 * c, 3 * c, t, count)
+    _store_column(total, j, 3 * c, u, count)
+    _store_column(total, j + c, 3 * c, v, count)
+    _store_column(total, j + 2 * c, 3 * c, t, count)
 
 
 @njit(forceinline=True, **INNER)
@@ -229,7 +248,7 @@ def _inner_tap_sums(source, gradient, total, window, y, j):
     """`_framed_tap_sums` of whole vectors of a line that is not at the rim, without pixels in
     registers.
     """
-    w, c, pitch, out_pitch, full = window[1], window[2], window[10], window[11], lanes(source)
+    w, c, pitch, out_pitch, full = window.w, window.c, window.pitch, window.out_pitch, lanes(source)
     line, at, given = w * pitch, (y - 1) * w * pitch + j, y * w * out_pitch + j
     u, v, t = (
         _column(total, j, 3 * c, full),
@@ -253,28 +272,19 @@ def _inner_tap_sums(source, gradient, total, window, y, j):
         _add_column(source, left, line, g, u, full),
         _add_column(source, left + pitch, line, g, v, full),
     )
-    _put_column(total, j, 3 * c, u, full)
-    _put_column(total, j + c, 3 * c, v, full)
-    _put_column(total, j + 2 * c, 3 * c, t, full)
+    _store_column(total, j, 3 * c, u, full)
+    _store_column(total, j + c, 3 * c, v, full)
+    _store_column(total, j + 2 * c, 3 * c, t, full)
 
 
 @njit(**INNER)
 def framed_line_gradient(source, gradient, total, window, y):
     """A line of `is_framed`, at least two pixels wide."""
-    h, c, full = window[0], window[2], lanes(source)
+    h, c, full = window.h, window.c, lanes(source)
     for j in range(0, c, full):
         count = min(full, c - j)
         if count == full and y > 0 and y + 1 < h and not MANY_REGISTERS:
             _inner_tap_sums(source, gradient, total, window, y, j)
         else:
-            _framed_tap_sums(
-                source,
-                gradient,
-                total,
-                window,
-                y,
-                j,
-                count if y > 0 else 0,
-                count,
-                count if y + 1 < h else 0,
-            )
+            counts = Counts(count if y > 0 else 0, count, count if y + 1 < h else 0)
+            _framed_tap_sums(source, gradient, total, window, y, j, counts)

@@ -17,7 +17,7 @@ from numba import njit, prange
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import SIMD, lanes_of
 from ensync.kernels.simd.intrinsics import lanes, pointer
-from ensync.kernels.simd.panels import ROWS, VECTORS
+from ensync.kernels.simd.panels import ROWS, VECTORS, panel_width
 from ensync.kernels.simd.tiles import TileGeometry, tile
 from ensync.kernels.simd.vectors import advance, load, store, zeros
 
@@ -32,12 +32,6 @@ SHORT_ROWS, NARROW_ROWS, SHORT_NARROW_ROWS = {
 TILE, SHORT_TILE = tile(ROWS, VECTORS), tile(SHORT_ROWS, VECTORS)
 NARROW_TILE, SHORT_NARROW_TILE = tile(NARROW_ROWS, 1), tile(SHORT_NARROW_ROWS, 1)
 PARTS = 8
-
-
-@njit(forceinline=True, **INNER)
-def panel_width(columns, full):
-    """Columns of a panel: one vector where it holds all."""
-    return full if columns <= full else VECTORS * full
 
 
 class Geometry(NamedTuple):

@@ -3,18 +3,43 @@ algorithm takes them.
 
 Outputs along a dimension are covered by as few tiles as can be, by four and then by three, as many
 by three as that allows: 7 = 4 + 3, 14 = 4 + 4 + 3 + 3. Three need one point less than four
-(`winograd_transforms`): 30 places for tiles of 3x4, 25 for 3x3 instead of 36. The tiles of all
+(`winograd_transforms`): 30 points for tiles of 3x4, 25 for 3x3 instead of 36. The tiles of all
 images follow each other by kind: short ones (three high, four wide), whole ones, narrow ones (four
-high, three wide), and those both short and narrow. So the tiles that need a place (all, those not
+high, three wide), and those both short and narrow. So the tiles that need a point (all, those not
 short, those not narrow, or the whole ones) are neighbours, and nothing is multiplied for the
-others. A `block` is (first tile, count, *tiling).
+others.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from ensync.kernels.convolution.winograd_transforms import DROPPED
+from ensync.kernels.convolution.winograd_transforms import DROPPED, Tile
 from ensync.kernels.options import INNER
+
+
+class Tiling(NamedTuple):
+    """The tiles of a batch of images: all of them, those before the whole, the narrow, and the
+    short and narrow ones, and an image's in each dimension.
+    """
+
+    tiles: int
+    whole_from: int
+    narrow_from: int
+    both_from: int
+    high: int
+    short: int
+    wide: int
+    narrow: int
+
+
+class Block(NamedTuple):
+    """Neighbouring tiles: the first, and how many."""
+
+    start: int
+    count: int
+    tiling: Tiling
 
 
 @njit(**INNER)
@@ -27,23 +52,13 @@ def _cover(size):
 
 @njit(**INNER)
 def tiling_of(n, oh, ow):
-    """Return the tiling of n images: all tiles, those before the whole, the narrow, and the
-    short and narrow ones, and an image's in each dimension.
-    """
+    """Return the Tiling of n images of outputs (oh, ow)."""
     (high, short), (wide, narrow) = _cover(oh), _cover(ow)
     whole_from = n * short * wide
     narrow_from = whole_from + n * high * wide
     both_from = narrow_from + n * high * narrow
-    return (
-        both_from + n * short * narrow,
-        whole_from,
-        narrow_from,
-        both_from,
-        high,
-        short,
-        wide,
-        narrow,
-    )
+    tiles = both_from + n * short * narrow
+    return Tiling(tiles, whole_from, narrow_from, both_from, high, short, wide, narrow)
 
 
 @njit(forceinline=True, **INNER)
@@ -56,35 +71,32 @@ def _quotient(a, b):
 
 @njit(forceinline=True, **INNER)
 def tile_at(number, block):
-    """Return the image, y, x, whether short, whether narrow, and `below` of a block's tile.
-
-    below: lines to the tile of its kind below; from the last one, back to the first, 0 or less: the
-    next image's is as many lines on as images have.
-    """
-    start, _, _, whole_from, narrow_from, both_from, high, shorts, wide, narrows = block
-    tile = start + number
-    short, narrow = tile < whole_from or tile >= both_from, tile >= narrow_from
+    """Return a block's Tile."""
+    all_of, tile = block.tiling, block.start + number
+    short, narrow = tile < all_of.whole_from or tile >= all_of.both_from, tile >= all_of.narrow_from
     if narrow:
-        tile -= both_from if short else narrow_from
+        tile -= all_of.both_from if short else all_of.narrow_from
     elif not short:
-        tile -= whole_from
-    down, across, side = shorts if short else high, narrows if narrow else wide, 3 if short else 4
-    lines = _quotient(tile, across)
+        tile -= all_of.whole_from
+    down, across = all_of.short if short else all_of.high, all_of.narrow if narrow else all_of.wide
+    side, lines = 3 if short else 4, _quotient(tile, across)
     image, column = _quotient(lines, down), tile - lines * across
     row = lines - image * down
-    y, x = row * side + (4 * high if short else 0), 4 * wide + 3 * column if narrow else 4 * column
-    return image, y, x, short, narrow, side if row + 1 < down else -side * row
+    y = row * side + (4 * all_of.high if short else 0)
+    x = 4 * all_of.wide + 3 * column if narrow else 4 * column
+    return Tile(image, y, x, short, narrow, side if row + 1 < down else -side * row)
 
 
 @njit(forceinline=True, **INNER)
-def tiles_with(place, block):
-    """Return which of a block's tiles need a place, 6 times the vertical point plus the
-    horizontal: the first, and the end, not behind it where none do.
+def tiles_with_point(point, block):
+    """Return which of a block's tiles need a point, 6 times the vertical plus the horizontal one:
+    the first, and the end, not behind it where none do.
     """
-    start, count, _, whole_from, narrow_from, both_from, _, _, _, _ = block
-    not_short, not_narrow = place // 6 == DROPPED, place % 6 == DROPPED
-    first, end = (
-        whole_from if not_short else 0,
-        narrow_from if not_narrow else both_from if not_short else start + count,
-    )
+    start, count, tiling = block
+    not_short, not_narrow = point // 6 == DROPPED, point % 6 == DROPPED
+    first = tiling.whole_from if not_short else 0
+    if not_narrow:
+        end = tiling.narrow_from
+    else:
+        end = tiling.both_from if not_short else start + count
     return max(first - start, 0), min(end - start, count)

@@ -1,23 +1,33 @@
-"""The transforms of Winograd's minimal filtering F(4x4, 3x3): pieces of the image, filters, tiles
-of outputs and their gradients.
+"""The transforms of Winograd's minimal filtering F(4x4, 3x3): tiles of inputs, filters, tiles of
+outputs and of their gradients.
 
 The points are 0, 2/3, -2/3, 3/2, -3/2 and infinity. Their errors are 0.4 of those with the usual 0,
-1, -1, 2, -2 (products of bf16 on inputs behind a ReLU: 0.9 % of the outputs' spread instead of 2.2
-%), and 2/3 * 3/2 = 1 saves two multiplications. Tiles of three outputs along a dimension, F(3, 3),
-need five points (Toom and Cook's method takes any) and go without -3/2. The filter's factor at a
-point p is 1 over the product of p's distances to the others; for the pieces of such tiles to share
-the transformed filters, they bring the factor p + 3/2 that is then too many, which also makes what
-they have at -3/2 zero. Tiles touch memory in pieces of a pixel's vector, which the processor does
-not foresee: each asks for its part of the tiles below, or of the next image. `tile` is what
-`winograd_tiling.tile_at` returns. `way` tells how a vector is written: PLAIN, HALVES (as bf16), or
-BELOW (as bf16 in one place with what was written plainly before).
+1, -1, 2, -2 (products of bf16 on inputs behind a ReLU: 0.9 % of the outputs' standard deviation
+instead of 2.2 %), and 2/3 * 3/2 = 1 saves two multiplications. Tiles of three outputs along a
+dimension, F(3, 3), need five points (Toom and Cook's method takes any) and go without -3/2. The
+filter's factor at a point p is 1 over the product of p's distances to the others. So that input
+tiles of three outputs can use the same transformed filters, their transform includes the surplus
+factor p + 3/2, which also makes their values at -3/2 zero.
+
+A tile has 36 points, 6 vertical times 6 horizontal ones. Tiles touch memory in vectors of a pixel,
+an order that the processor does not foresee, so each prefetches its part of the tile below, or of
+the next image. `way`: how a vector is stored (operands.py).
 """
+
+from typing import NamedTuple
 
 from numba import njit, prange
 
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.intrinsics import lanes, pointer, transpose_block
-from ensync.kernels.simd.panels import VECTORS
+from ensync.kernels.simd.operands import (
+    PAIRED,
+    PLAIN,
+    numbers_per_term,
+    operand_index,
+    store_operand,
+)
+from ensync.kernels.simd.panels import panel_width
 from ensync.kernels.simd.vectors import (
     advance,
     fetch,
@@ -25,38 +35,56 @@ from ensync.kernels.simd.vectors import (
     fma,
     load,
     maximum,
-    pair,
     splat,
     store,
-    store_halves,
     zeros,
 )
 
-PLACES = 36
+POINTS = 36
 DROPPED = 4  # the point that tiles of three go without
-PLAIN, HALVES, BELOW = 0, 1, 2
 A, B = 2 / 3, 3 / 2
 A2, B2, A3, B3 = A**2, B**2, A**3, B**3
 BOTH = A2 + B2
 FILTER_A, FILTER_B = 1 / (2 * A2 * (A2 - B2)), 1 / (2 * B2 * (B2 - A2))
 
 
-@njit(forceinline=True, **INNER)
-def put(target, at, value, count, way, bf16):
-    """Write a vector in one of the three ways; without bf16 it is the plain one."""
-    if bf16 is None:
-        store(target, at, value, count)
-    elif way == HALVES:
-        store_halves(target, at, value)
-    elif way == BELOW:
-        store(target, at, pair(load(target, at, count), value), count)
-    else:
-        store(target, at, value, count)
+class Tile(NamedTuple):
+    """A tile of 4x4 outputs: its image, first line y and column x; short tiles have three lines,
+    narrow ones three columns.
+
+    below: lines to the tile of its kind below. From the last one it leads back to the first, 0 or
+    less: the next image's is as many lines on as images have.
+    """
+
+    image: int
+    y: int
+    x: int
+    short: bool
+    narrow: bool
+    below: int
+
+
+class Image(NamedTuple):
+    """Lines, columns and channels of an image."""
+
+    h: int
+    w: int
+    c: int
+
+
+class Steps(NamedTuple):
+    """Elements from one to the next in transformed tiles: points, and channels or panels of
+    channels.
+    """
+
+    point: int
+    channel: int
 
 
 @njit(forceinline=True, **INNER)
-def _piece(at, three, a, b, c, d, e, f):
+def _input_points(at, three, values):
     """B' times six values, or for three outputs times the first five."""
+    a, b, c, d, e, f = values
     if three:
         far, odd = fma(splat(at, B), d, splat(at, -A) * b), fma(splat(at, A), d, splat(at, -B) * b)
         near = fma(splat(at, A2 - B2), c, far)
@@ -82,10 +110,11 @@ def _piece(at, three, a, b, c, d, e, f):
 
 
 @njit(forceinline=True, **INNER)
-def _result(at, three, a, b, c, d, e, f):
+def _output_points(at, three, values):
     """A' times six values; for three outputs without the fifth value, and the fourth output is
     none.
     """
+    a, b, c, d, e, f = values
     s, t = b + c, b - c
     if three:
         return (
@@ -104,8 +133,9 @@ def _result(at, three, a, b, c, d, e, f):
 
 
 @njit(forceinline=True, **INNER)
-def _spread(at, three, a, b, c, d):
+def _gradient_points(at, three, values):
     """A times four values, or three."""
+    a, b, c, d = values
     if three:
         near, odd = fma(splat(at, A2), c, a), splat(at, A) * b
         return (
@@ -122,7 +152,7 @@ def _spread(at, three, a, b, c, d):
 
 
 @njit(forceinline=True, **INNER)
-def _filter(at, a, b, c):
+def _filter_points(at, a, b, c):
     """G times three values."""
     near, odd_near = splat(at, FILTER_A) * fma(splat(at, A2), c, a), splat(at, FILTER_A * A) * b
     far, odd_far = splat(at, FILTER_B) * fma(splat(at, B2), c, a), splat(at, FILTER_B * B) * b
@@ -130,8 +160,9 @@ def _filter(at, a, b, c):
 
 
 @njit(forceinline=True, **INNER)
-def _filter_back(at, a, b, c, d, e, f):
+def _filter_gradient(at, values):
     """G' times six values."""
+    a, b, c, d, e, f = values
     near, odd_near = splat(at, FILTER_A) * (b + c), splat(at, FILTER_A * A) * (b - c)
     far, odd_far = splat(at, FILTER_B) * (d + e), splat(at, FILTER_B * B) * (d - e)
     return a + near + far, odd_near + odd_far, fma(splat(at, A2), near, fma(splat(at, B2), far, f))
@@ -166,28 +197,29 @@ def _six(source, at, c, x, w, count):
 
 
 @njit(forceinline=True, **INNER)
-def _put_six(target, at, step, a, b, c, d, e, f, count, way, bf16):
-    put(target, at, a, count, way, bf16)
-    put(target, at + step, b, count, way, bf16)
-    put(target, at + 2 * step, c, count, way, bf16)
-    put(target, at + 3 * step, d, count, way, bf16)
-    put(target, at + 4 * step, e, count, way, bf16)
-    put(target, at + 5 * step, f, count, way, bf16)
+def _store_points(target, at, step, values, count, way, bf16):
+    """Store six vectors, `step` apart, as operands of a product."""
+    store_operand(target, at, values[0], count, way, bf16)
+    store_operand(target, at + step, values[1], count, way, bf16)
+    store_operand(target, at + 2 * step, values[2], count, way, bf16)
+    store_operand(target, at + 3 * step, values[3], count, way, bf16)
+    store_operand(target, at + 4 * step, values[4], count, way, bf16)
+    store_operand(target, at + 5 * step, values[5], count, way, bf16)
 
 
 @njit(forceinline=True, **INNER)
-def _keep(target, at, step, a, b, c, d, e, f):
+def _store_six(target, at, step, values):
     full = lanes(target)
-    store(target, at, a, full)
-    store(target, at + step, b, full)
-    store(target, at + 2 * step, c, full)
-    store(target, at + 3 * step, d, full)
-    store(target, at + 4 * step, e, full)
-    store(target, at + 5 * step, f, full)
+    store(target, at, values[0], full)
+    store(target, at + step, values[1], full)
+    store(target, at + 2 * step, values[2], full)
+    store(target, at + 3 * step, values[3], full)
+    store(target, at + 4 * step, values[4], full)
+    store(target, at + 5 * step, values[5], full)
 
 
 @njit(forceinline=True, **INNER)
-def _recall(source, at, step):
+def _load_six(source, at, step):
     full = lanes(source)
     return (
         load(source, at, full),
@@ -200,69 +232,58 @@ def _recall(source, at, step):
 
 
 @njit(forceinline=True, **INNER)
-def _ask_four(source, at, c):
+def _prefetch_four(source, at, c):
     for pixel in range(4):
         fetch(source, at + pixel * c)
 
 
 @njit(**INNER)
-def transform_piece(
-    source, window, tile, padding, c, target, target_step, channel_step, room, way, bf16
-):
-    """Write the 36 places of one tile's piece of the image, `target_step` apart, channels
-    `channel_step` apart from vector to vector.
+def transform_input(source, image, tile, padding, target, steps, buffer, way, bf16):
+    """Write the 36 points of one tile of inputs.
 
-    `room`: 36 vectors for half-done work. Where channel_step is not 1, whole vectors are written;
-    HALVES are half as long.
+    buffer: 36 vectors. steps: their `channel` is from vector to vector; where it is not 1, whole
+    vectors are written.
     """
-    h, w = window
-    _, y, x, short, narrow, below = tile
-    y, x, ahead, full = (
-        y - padding[0],
-        x - padding[1],
-        below if below > 0 else h + below,
-        lanes(source),
-    )
+    h, w, c = image
+    y, x, full = tile.y - padding[0], tile.x - padding[1], lanes(source)
+    ahead = tile.below if tile.below > 0 else h + tile.below
     for j in range(0, c, full):
         count = min(full, c - j)
-        kept = count if channel_step == 1 else full
-        for i in range(5 if short else 6):
+        stored = count if steps.channel == 1 else full
+        for i in range(5 if tile.short else 6):
             seen, at = _inside(y + i, h, count), ((y + i) * w + x) * c + j
-            p, q, r, s, t, u = _six(source, at, c, x, w, seen)
+            values = _six(source, at, c, x, w, seen)
             if i > 1:
-                _ask_four(source, at + (ahead * w + 1) * c, c)
-            p, q, r, s, t, u = _piece(source, narrow, p, q, r, s, t, u)
-            _keep(room, i * 6 * full, full, p, q, r, s, t, u)
+                _prefetch_four(source, at + (ahead * w + 1) * c, c)
+            _store_six(buffer, i * 6 * full, full, _input_points(source, tile.narrow, values))
         for k in range(6):
-            p, q, r, s, t, u = _recall(room, k * full, 6 * full)
-            p, q, r, s, t, u = _piece(source, short, p, q, r, s, t, u)
-            to = k * target_step + (
-                j // 2 if bf16 is not None and way == HALVES else j * channel_step
-            )
-            _put_six(target, to, 6 * target_step, p, q, r, s, t, u, kept, way, bf16)
+            values = _load_six(buffer, k * full, 6 * full)
+            to = k * steps.point + operand_index(j * steps.channel, way, bf16)
+            values = _input_points(source, tile.short, values)
+            _store_points(target, to, 6 * steps.point, values, stored, way, bf16)
 
 
 @njit(**INNER)
-def transform_result(products, step, width, bias, floor, target, window, tile, c, room):
-    """Write c channels of a tile of outputs from its 36 products, `step` apart, plus bias and
-    not below the floor. window = (h, w, channels).
+def transform_output(products, step, bias, floor, target, image, tile, c, buffer):
+    """Write c channels of a tile of outputs from its products at 36 points, `step` apart, plus
+    bias and not below the floor. image: of the outputs.
     """
-    h, w, pitch = window
-    _, y, x, short, narrow, below = tile
-    full, low, ahead = lanes(products), splat(products, floor), below if below > 0 else h + below
+    h, w, pitch = image
+    y, x, full, low = tile.y, tile.x, lanes(products), splat(products, floor)
+    ahead = tile.below if tile.below > 0 else h + tile.below
     for j in range(0, c, full):
         count, add = min(full, c - j), load(bias, j, min(full, c - j))
-        last = 0 if narrow else _inside(x + 3, w, count)
+        last = 0 if tile.narrow else _inside(x + 3, w, count)
         for k in range(6):
-            p, q, r, s, t, u = _recall(products, k * step + j, 6 * step)
-            p, q, r, s = _result(products, short, p, q, r, s, t, u)
-            store(room, k * full, p, full)
-            store(room, (6 + k) * full, q, full)
-            store(room, (12 + k) * full, r, full)
-            store(room, (18 + k) * full, s, full)
-        for i in range(min(3 if short else 4, h - y)):
-            p, q, r, s, t, u = _recall(room, i * 6 * full, full)
-            p, q, r, s = _result(products, narrow, p, q, r, s, t, u)
+            values = _load_six(products, k * step + j, 6 * step)
+            p, q, r, s = _output_points(products, tile.short, values)
+            store(buffer, k * full, p, full)
+            store(buffer, (6 + k) * full, q, full)
+            store(buffer, (12 + k) * full, r, full)
+            store(buffer, (18 + k) * full, s, full)
+        for i in range(min(3 if tile.short else 4, h - y)):
+            values = _load_six(buffer, i * 6 * full, full)
+            p, q, r, s = _output_points(products, tile.narrow, values)
             at = ((y + i) * w + x) * pitch + j
             for pixel in range(4):
                 fetch_to_write(target, at + (ahead * w + pixel) * pitch)
@@ -273,70 +294,62 @@ def transform_result(products, step, width, bias, floor, target, window, tile, c
 
 
 @njit(**INNER)
-def transform_gradient(
-    source, window, tile, c, target, target_step, panel_step, width, room, way, bf16
-):
-    """Write the 36 places of one tile of gradients, `target_step` apart, in panels of `width`
-    channels.
+def transform_gradient(source, image, tile, target, steps, width, buffer, way, bf16):
+    """Write the 36 points of one tile of gradients, in panels of `width` channels. steps: their
+    `channel` is from panel to panel.
     """
-    h, w = window
-    _, y, x, short, narrow, below = tile
-    full, ahead = lanes(source), below if below > 0 else h + below
+    h, w, c = image
+    y, x, full = tile.y, tile.x, lanes(source)
+    ahead = tile.below if tile.below > 0 else h + tile.below
     for j in range(0, c, full):
-        count, to = min(full, c - j), j // width * panel_step + j % width
-        for i in range(3 if short else 4):
+        count, to = min(full, c - j), j // width * steps.channel + j % width
+        for i in range(3 if tile.short else 4):
             seen, at = _inside(y + i, h, count), ((y + i) * w + x) * c + j
-            p, q, r, s, t, u = _spread(
-                source,
-                narrow,
+            values = (
                 load(source, at, seen),
                 load(source, at + c, _inside(x + 1, w, seen)),
                 load(source, at + 2 * c, _inside(x + 2, w, seen)),
                 load(source, at + 3 * c, _inside(x + 3, w, seen)),
             )
-            _ask_four(source, at + ahead * w * c, c)
-            _keep(room, i * 6 * full, full, p, q, r, s, t, u)
+            points = _gradient_points(source, tile.narrow, values)
+            _prefetch_four(source, at + ahead * w * c, c)
+            _store_six(buffer, i * 6 * full, full, points)
         for k in range(6):
-            p, q, r, s, t, u = _spread(
-                source,
-                short,
-                load(room, k * full, full),
-                load(room, (6 + k) * full, full),
-                load(room, (12 + k) * full, full),
-                load(room, (18 + k) * full, full),
+            column = (
+                load(buffer, k * full, full),
+                load(buffer, (6 + k) * full, full),
+                load(buffer, (12 + k) * full, full),
+                load(buffer, (18 + k) * full, full),
             )
-            _put_six(
-                target, k * target_step + to, 6 * target_step, p, q, r, s, t, u, full, way, bf16
-            )
+            points = _gradient_points(source, tile.short, column)
+            _store_points(target, k * steps.point + to, 6 * steps.point, points, full, way, bf16)
 
 
 @njit(**INNER)
-def finish_filter(sums, step, width, panel_step, target, line, k):
-    """Write the 3x3 filters of one input channel, `line` apart, from their 36 sums, `step`
-    apart.
+def finish_filter(sums, steps, width, target, line, k):
+    """Write the 3x3 filters of one input channel, `line` apart, from their sums at 36 points in
+    panels of `width` output channels.
     """
-    full = lanes(sums)
+    full, step = lanes(sums), steps.point
     for j in range(0, k, full):
-        count, at = min(full, k - j), j // width * panel_step + j % width
-        p, q, r, s, t, u = _recall(sums, at, 6 * step)
-        a0, b0, c0 = _filter_back(sums, p, q, r, s, t, u)
-        p, q, r, s, t, u = _recall(sums, at + step, 6 * step)
-        a1, b1, c1 = _filter_back(sums, p, q, r, s, t, u)
-        p, q, r, s, t, u = _recall(sums, at + 2 * step, 6 * step)
-        a2, b2, c2 = _filter_back(sums, p, q, r, s, t, u)
-        p, q, r, s, t, u = _recall(sums, at + 3 * step, 6 * step)
-        a3, b3, c3 = _filter_back(sums, p, q, r, s, t, u)
-        p, q, r, s, t, u = _recall(sums, at + 4 * step, 6 * step)
-        a4, b4, c4 = _filter_back(sums, p, q, r, s, t, u)
-        p, q, r, s, t, u = _recall(sums, at + 5 * step, 6 * step)
-        a5, b5, c5 = _filter_back(sums, p, q, r, s, t, u)
-        _keep_three(target, j, line, count, _filter_back(sums, a0, a1, a2, a3, a4, a5))
-        _keep_three(target, 3 * line + j, line, count, _filter_back(sums, b0, b1, b2, b3, b4, b5))
-        _keep_three(target, 6 * line + j, line, count, _filter_back(sums, c0, c1, c2, c3, c4, c5))
+        count, at = min(full, k - j), j // width * steps.channel + j % width
+        a0, b0, c0 = _filter_gradient(sums, _load_six(sums, at, 6 * step))
+        a1, b1, c1 = _filter_gradient(sums, _load_six(sums, at + step, 6 * step))
+        a2, b2, c2 = _filter_gradient(sums, _load_six(sums, at + 2 * step, 6 * step))
+        a3, b3, c3 = _filter_gradient(sums, _load_six(sums, at + 3 * step, 6 * step))
+        a4, b4, c4 = _filter_gradient(sums, _load_six(sums, at + 4 * step, 6 * step))
+        a5, b5, c5 = _filter_gradient(sums, _load_six(sums, at + 5 * step, 6 * step))
+        _store_three(target, j, line, count, _filter_gradient(sums, (a0, a1, a2, a3, a4, a5)))
+        _store_three(
+            target, 3 * line + j, line, count, _filter_gradient(sums, (b0, b1, b2, b3, b4, b5))
+        )
+        _store_three(
+            target, 6 * line + j, line, count, _filter_gradient(sums, (c0, c1, c2, c3, c4, c5))
+        )
 
 
 @njit(forceinline=True, **INNER)
-def _keep_three(target, at, line, count, values):
+def _store_three(target, at, line, count, values):
     store(target, at, values[0], count)
     store(target, at + line, values[1], count)
     store(target, at + 2 * line, values[2], count)
@@ -344,47 +357,34 @@ def _keep_three(target, at, line, count, values):
 
 @njit(forceinline=True, **INNER)
 def _filter_channel(w, line, j, count, to, at, step, way, bf16):
-    """Write the 36 places of one vector of output channels of one input channel."""
+    """Write the 36 points of one vector of output channels of one input channel."""
     full = lanes(w)
-    a0, a1, a2, a3, a4, a5 = _filter(
+    a0, a1, a2, a3, a4, a5 = _filter_points(
         w, load(w, j, count), load(w, 3 * line + j, count), load(w, 6 * line + j, count)
     )
-    b0, b1, b2, b3, b4, b5 = _filter(
+    b0, b1, b2, b3, b4, b5 = _filter_points(
         w, load(w, line + j, count), load(w, 4 * line + j, count), load(w, 7 * line + j, count)
     )
-    c0, c1, c2, c3, c4, c5 = _filter(
+    c0, c1, c2, c3, c4, c5 = _filter_points(
         w, load(w, 2 * line + j, count), load(w, 5 * line + j, count), load(w, 8 * line + j, count)
     )
-    p, q, r, s, t, u = _filter(w, a0, b0, c0)
-    _put_six(to, at, step, p, q, r, s, t, u, full, way, bf16)
-    p, q, r, s, t, u = _filter(w, a1, b1, c1)
-    _put_six(to, at + 6 * step, step, p, q, r, s, t, u, full, way, bf16)
-    p, q, r, s, t, u = _filter(w, a2, b2, c2)
-    _put_six(to, at + 12 * step, step, p, q, r, s, t, u, full, way, bf16)
-    p, q, r, s, t, u = _filter(w, a3, b3, c3)
-    _put_six(to, at + 18 * step, step, p, q, r, s, t, u, full, way, bf16)
-    p, q, r, s, t, u = _filter(w, a4, b4, c4)
-    _put_six(to, at + 24 * step, step, p, q, r, s, t, u, full, way, bf16)
-    p, q, r, s, t, u = _filter(w, a5, b5, c5)
-    _put_six(to, at + 30 * step, step, p, q, r, s, t, u, full, way, bf16)
-
-
-@njit(**KERNEL)
-def panel_width(channels, full):
-    """Columns of a panel of filters: one vector where it holds all."""
-    return full if channels <= full else VECTORS * full
+    _store_points(to, at, step, _filter_points(w, a0, b0, c0), full, way, bf16)
+    _store_points(to, at + 6 * step, step, _filter_points(w, a1, b1, c1), full, way, bf16)
+    _store_points(to, at + 12 * step, step, _filter_points(w, a2, b2, c2), full, way, bf16)
+    _store_points(to, at + 18 * step, step, _filter_points(w, a3, b3, c3), full, way, bf16)
+    _store_points(to, at + 24 * step, step, _filter_points(w, a4, b4, c4), full, way, bf16)
+    _store_points(to, at + 30 * step, step, _filter_points(w, a5, b5, c5), full, way, bf16)
 
 
 @njit(parallel=True, **KERNEL)
 def transform_filter(weights, columns, target, bf16):
     """Write weights (3, 3, inputs, outputs) of the outputs columns = (first, end) as 36 matrices of
-    panels, a line apart: (36, panels, inputs, width).
+    panels, a cache line apart: (36, panels, terms, width).
 
-    Panels are padded with zeros.
-    bf16: two neighbouring inputs, of an even number, in the place of one.
+    Panels are padded with zeros. With bf16 a term is two neighbouring inputs, of an even number.
     """
     (inputs, outputs), (first, end) = weights.shape[2:], columns
-    full, together = lanes(weights), 1 if bf16 is None else 2
+    full, together = lanes(weights), numbers_per_term(bf16)
     width, terms = panel_width(outputs, full), inputs // together
     panels = (end - first + width - 1) // width
     for i in prange(terms):
@@ -401,7 +401,7 @@ def transform_filter(weights, columns, target, bf16):
                     to,
                     at,
                     panels * terms * width + full,
-                    BELOW if below else PLAIN,
+                    PAIRED if below else PLAIN,
                     bf16,
                 )
 

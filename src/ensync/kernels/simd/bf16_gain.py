@@ -5,48 +5,21 @@ from time import perf_counter
 import numpy as np
 from numba import njit
 
+from ensync.kernels.flags import Flag, flag
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd.intrinsics import lanes, pointer
-from ensync.kernels.simd.panels import ROWS, VECTORS, panel
+from ensync.kernels.simd.panels import ROWS, VECTORS, Strides, panel
 
-PLAIN, PAIRS = panel(started=False), panel(started=False, pairs=True)
+PANEL = panel(started=False)
 TERMS, TIMES, TRIES = 64, 100, 5
 
 
 @njit(**KERNEL)
-def _products(a, b, c, terms, times):
-    width = VECTORS * lanes(a)
+def _products(a, b, c, terms, times, bf16):
+    width, to = VECTORS * lanes(a), pointer(c, 0)
     for _ in range(times):
-        PLAIN(
-            pointer(a, 0),
-            pointer(b, 0),
-            pointer(c, 0),
-            pointer(c, 0),
-            terms,
-            terms,
-            1,
-            width,
-            0,
-            width,
-        )
-
-
-@njit(**KERNEL)
-def _pair_products(a, b, c, terms, times):
-    width = VECTORS * lanes(a)
-    for _ in range(times):
-        PAIRS(
-            pointer(a, 0),
-            pointer(b, 0),
-            pointer(c, 0),
-            pointer(c, 0),
-            terms,
-            terms,
-            1,
-            width,
-            0,
-            width,
-        )
+        strides = Strides(terms, 1, width, 0, width)
+        PANEL(pointer(a, 0), pointer(b, 0), to, to, terms, strides, bf16)
 
 
 def bf16_gain() -> float:
@@ -58,13 +31,13 @@ def bf16_gain() -> float:
         np.zeros(rows * width, np.float32) for rows in (ROWS * TERMS // width + 1, TERMS, ROWS)
     )
     seconds = []
-    for products, terms in ((_products, TERMS), (_pair_products, TERMS // 2)):
-        products(a, b, c, terms, 1)
-        seconds.append(min(_time(products, a, b, c, terms) for _ in range(TRIES)))
+    for bf16, terms in ((None, TERMS), (flag(True), TERMS // 2)):
+        _products(a, b, c, terms, 1, bf16)
+        seconds.append(min(_time(a, b, c, terms, bf16) for _ in range(TRIES)))
     return seconds[0] / seconds[1]
 
 
-def _time(products, *arguments) -> float:
+def _time(a: np.ndarray, b: np.ndarray, c: np.ndarray, terms: int, bf16: Flag | None) -> float:
     begin = perf_counter()
-    products(*arguments, TIMES)
+    _products(a, b, c, terms, TIMES, bf16)
     return perf_counter() - begin

@@ -23,7 +23,7 @@ def clear(target, elements):
 
 
 @njit(**INNER)
-def keep_last(lines, have, kept, size):
+def move_last_to_front(lines, have, kept, size):
     """Move the last `kept` of `have` lines of `size` elements to the front; return their number."""
     kept = min(kept, have)
     full, start = lanes(lines), (have - kept) * size

@@ -10,74 +10,94 @@ pads its scratch instead.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
-from llvmlite import ir
-from numba import types
+from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ensync.kernels.options import KERNEL
 from ensync.kernels.simd.builder import INT64, Vectors
 from ensync.kernels.simd.host import SIMD, lanes_of
 
 ROWS, VECTORS = {"avx512": (14, 2), "avx2": (6, 2), "neon": (12, 2), "plain": (4, 2)}[SIMD]
 
 
-@functools.cache
-def panel(
-    started: bool,
-    rows: int = ROWS,
-    vectors: int = VECTORS,
-    pairs: bool = False,
-    in_lanes: bool = False,
-):
-    """Return kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row) for addresses of one
-    type, c also of bf16; inner is at least 1.
+class Strides(NamedTuple):
+    """Elements from one row, or term of the sum (inner), to the next in the operands of a panel."""
 
-    pairs: the elements of A and B are pairs of bf16 numbers, neighbours in the sum, in the place of
-    one float32 (`vectors.pair`). in_lanes: not more rows than a vector has lanes (float64 in 16
-    bytes: 2).
+    a_row: int
+    a_inner: int
+    b_inner: int
+    s_row: int
+    c_row: int
+
+
+@njit(**KERNEL)
+def panel_width(columns, full):
+    """Return the columns of a panel of `columns` in all, `full` lanes: one vector where it holds
+    all.
+    """
+    return full if columns <= full else VECTORS * full
+
+
+@functools.cache
+def panel(started: bool, rows: int = ROWS, vectors: int = VECTORS, in_lanes: bool = False):
+    """Return kernel(a, b, s, c, inner, strides, bf16) for addresses of one type, c also of bf16;
+    inner is at least 1.
+
+    With bf16 the elements of A and B are pairs of bf16 numbers, neighbours in the sum
+    (operands.py).
+    in_lanes: not more rows than a vector has lanes (float64 in 16 bytes: 2).
     """
 
     @intrinsic
-    def kernel(typing_context, a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row):
+    def kernel(typing_context, a, b, s, c, inner, strides, bf16):
         lane_count = lanes_of(a.dtype.bitwidth // 8)
 
         def generate(context, builder, signature, arguments):
             vector = Vectors(builder.module, builder, context.get_value_type(a.dtype), lane_count)
+            *operands, fields, _ = arguments
+            numbers = [
+                context.cast(builder, value, kind, types.int64)
+                for value, kind in zip(
+                    cgutils.unpack_tuple(builder, fields), strides.types, strict=True
+                )
+            ]
             _write(
                 vector,
-                builder,
-                arguments,
+                operands,
+                Strides(*numbers),
                 started,
-                min(rows, lane_count) if in_lanes else rows,
-                vectors,
-                vector.add_pairs if pairs else vector.multiply_add,
+                (min(rows, lane_count) if in_lanes else rows, vectors),
+                vector.multiply_add if bf16 is types.none else vector.add_pairs,
             )
             return context.get_dummy_value()
 
-        return types.void(a, b, s, c, *[types.int64] * 6), generate
+        return types.void(a, b, s, c, types.int64, strides, bf16), generate
 
     return kernel
 
 
 def _write(
     vector: Vectors,
-    builder: ir.IRBuilder,
-    arguments: list,
+    operands: list,
+    strides: Strides,
     started: bool,
-    rows: int,
-    vectors: int,
+    size: tuple[int, int],
     multiply_add: Callable,
 ) -> None:
-    a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row = arguments
+    """Write the code of a panel of size (rows, vectors)."""
+    (a, b, s, c, inner), (rows, vectors), builder = operands, size, vector.builder
     columns = [INT64(v * vector.lanes) for v in range(vectors)]
-    row_starts = [builder.mul(INT64(p), a_row) for p in range(rows)]
+    row_starts = [builder.mul(INT64(p), strides.a_row) for p in range(rows)]
 
-    def places(start, step):
-        row_places = [builder.gep(start, [builder.mul(INT64(p), step)]) for p in range(rows)]
-        return [builder.gep(row, [column]) for row in row_places for column in columns]
+    def addresses(start, step):
+        row_addresses = [builder.gep(start, [builder.mul(INT64(p), step)]) for p in range(rows)]
+        return [builder.gep(row, [column]) for row in row_addresses for column in columns]
 
     sums = (
-        [vector.load(place) for place in places(s, s_row)]
+        [vector.load(address) for address in addresses(s, strides.s_row)]
         if started
         else [vector.zero] * (rows * vectors)
     )
@@ -87,7 +107,11 @@ def _write(
     i, at, b_at = builder.phi(INT64), builder.phi(a.type), builder.phi(b.type)
     held = [builder.phi(vector.type) for _ in sums]
     factors = [vector.load(builder.gep(b_at, [column])) for column in columns]
-    following = [builder.add(i, INT64(1)), builder.gep(at, [a_inner]), builder.gep(b_at, [b_inner])]
+    following = [
+        builder.add(i, INT64(1)),
+        builder.gep(at, [strides.a_inner]),
+        builder.gep(b_at, [strides.b_inner]),
+    ]
     for p, start in enumerate(row_starts):
         factor = vector.splat(builder.load(builder.gep(at, [start])))
         following += [multiply_add(factor, x, held[p * vectors + v]) for v, x in enumerate(factors)]
@@ -99,6 +123,6 @@ def _write(
     after = builder.append_basic_block("done")
     builder.cbranch(builder.icmp_signed("<", following[0], inner), block, after)
     builder.position_at_end(after)
-    keep = vector.store if c.type == a.type else vector.store_rounded
-    for place, value in zip(places(c, c_row), following[3:], strict=True):
-        keep(value, place)
+    store = vector.store if c.type == a.type else vector.store_rounded
+    for address, value in zip(addresses(c, strides.c_row), following[3:], strict=True):
+        store(value, address)

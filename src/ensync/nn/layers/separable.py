@@ -107,17 +107,11 @@ class SeparableUnit:
         rows, (h, w, _) = len(inputs), self.image
         self.inputs, self.before, self.current = inputs, before, self.outputs[:rows]
         separable.separable_forward(
-            inputs,
-            self._affine(),
-            before is not None,
-            self.depthwise,
-            self.zeros,
-            self.weights,
-            self.bias,
-            self.workspace.of(self.zeros.dtype),
+            self._given(),
+            self._filters(),
             self.current,
-            self._partial(rows, self.filters),
             self.norm.sums,
+            self._buffers(rows, self.filters),
             bf16,
         )
         self.norm.use_sums(rows * h * w, step)
@@ -134,34 +128,27 @@ class SeparableUnit:
         self.bias_gradient[:] = 0  # a bias that a mean over the batch takes away again
         out = self.inputs_gradient[:rows]
         separable.separable_backward(
-            gradient,
-            self.current,
-            norm.affine,
-            norm.relu,
-            norm.coefficients,
-            self.inputs,
-            self._affine(),
-            self.before is not None,
-            self.depthwise,
-            self.zeros,
-            self.weights,
+            separable.Output(gradient, self.current, norm.affine, norm.relu, norm.coefficients),
+            self._given(),
+            self._filters(),
             self.no_skip if skip is None else skip,
-            self.workspace.of(self.zeros.dtype),
-            out,
-            self.depthwise_gradient,
-            self.weights_gradient,
-            self._partial(rows, self.image[2]),
+            separable.Gradients(out, self.depthwise_gradient, self.weights_gradient),
             before.sums,
+            self._buffers(rows, self.image[2]),
             bf16,
         )
         return out
 
-    def _affine(self) -> np.ndarray:
-        """What makes x of the inputs."""
-        return self.before.affine if self.before else self.as_it_is
+    def _given(self) -> separable.Input:
+        affine = self.before.affine if self.before else self.as_it_is
+        return separable.Input(self.inputs, affine, self.before is not None)
 
-    def _partial(self, rows: int, c: int) -> np.ndarray:
-        return self.partial.reshape(-1)[: rows * 3 * c].reshape(rows, 3, c)
+    def _filters(self) -> separable.Filters:
+        return separable.Filters(self.depthwise, self.zeros, self.weights, self.bias)
+
+    def _buffers(self, rows: int, c: int) -> separable.Buffers:
+        partial = self.partial.reshape(-1)[: rows * 3 * c].reshape(rows, 3, c)
+        return separable.Buffers(self.workspace.of(self.zeros.dtype), partial)
 
 
 class SeparableBlock(Layer):
