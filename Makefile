@@ -29,8 +29,8 @@ ONRANKS := $(PYTEST) --color=no --with-mpi -m mpi
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test test-serial test-launched test-mpi test-slurm lint fuzz soak soak-memory results \
-	bench clean help
+.PHONY: demo test test-serial test-plain test-launched test-mpi test-slurm lint fuzz soak \
+	soak-memory results bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -39,7 +39,7 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks
 	$(BIN)/ensync data prepare digits
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
 
-test: test-serial test-launched test-mpi   ## install, then the whole suite
+test: test-serial test-plain test-launched test-mpi   ## install, then the whole suite
 
 # Kernels take the longest, to compile them on one core: they are tested beside the rest, and shown
 # after it. Coverage counts what the rest runs on one rank, without the kernels: machine code.
@@ -66,7 +66,6 @@ test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
 
 # Small arrays only, in the place of vectors numpy (tests/plain_simd.py). What is not covered is
 # covered by compiled kernels alone.
-.PHONY: test-plain
 test-plain: $(VENV)/installed-test   ## kernels as plain Python, with their coverage
 	@mkdir -p .cache/coverage; NUMBA_DISABLE_JIT=1 ENSYNC_SIMD=plain $(BIN)/coverage run \
 		--branch --source=ensync.kernels --omit='*/kernels/simd/*' -p \
