@@ -16,15 +16,6 @@ MOST_ENTRIES = 12
 MOST_PARAMETERS, MOST_OF_A_KERNEL = 6, 10
 DATA = {".json"}  # files whose lines nobody reads
 
-# Functions with more than that today. The set only shrinks.
-MANY_PARAMETERS = set(
-    """
-    _add_products _backward _forward _framed_sums _image_backward
-    _image_forward _put_six _transform_pair multiply panel.kernel separable_backward
-    separable_forward submit sweep transform_gradient transform_piece
-    """.split()
-)
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -82,7 +73,7 @@ def test_functions_have_few_parameters():
         for name, (part, function, _) in FUNCTIONS.items()
         if parameters(function) > most.get(part, MOST_PARAMETERS)
     }
-    assert {name for name in many if name.split(": ")[1] not in MANY_PARAMETERS} == set()
+    assert many == {}
 
 
 def test_public_signatures_have_types_of_their_own():
