@@ -9,7 +9,7 @@ from ensync.kernels.elementwise import group_normalization as g
 
 EPSILON = 1e-3
 SHAPES = [
-    (3, 600, 32, 8),
+    pytest.param((3, 600, 32, 8), marks=pytest.mark.compiled),
     (5, 7, 6, 1),
     (4, 49, 35, 5),
     (2, 256, 6, 6),
@@ -85,6 +85,7 @@ def test_gradients_are_slopes(groups, relu):
 
 @pytest.mark.parametrize("ratio", [0, 1000, 10_000])
 @pytest.mark.parametrize("shape", SHAPES[:4])
+@pytest.mark.compiled
 def test_errors_are_at_most_three_times_pytorchs(shape, ratio):
     """Of float32, from PyTorch's float64; also for values far from 0 and close together."""
     torch = pytest.importorskip("torch")
@@ -137,6 +138,7 @@ def test_bf16_values_are_those_numbers():
             assert np.array_equal(one, other)
 
 
+@pytest.mark.compiled
 def test_bits_do_not_depend_on_threads():
     arrays = case(9, 300, 40, np.float32)
     limit = threads.thread_limit()
