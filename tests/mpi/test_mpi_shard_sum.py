@@ -47,7 +47,7 @@ def test_a_vector_may_be_reused_for_the_next_shard_and_for_the_sum():
     assert np.array_equal(vector, tree_sum([vector_of(shard, 50, float) for shard in range(8)]))
 
 
-def test_only_whole_subtrees_travel():
+def test_only_sums_of_whole_subtrees_are_sent():
     assert [tuple(node) for node in whole_subtrees(range(3, 12))] == [(3, 1), (4, 4), (8, 4)]
     assert [tuple(node) for node in whole_subtrees(range(8))] == [(0, 8)]
     total = ShardSum(world(), 8)

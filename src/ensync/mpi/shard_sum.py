@@ -2,8 +2,9 @@
 not depend on the number of ranks.
 
 Shards 0 to 7 are added as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). A rank holds neighbouring
-shards and adds up the subtrees that it holds whole; only these travel. Each rank gets its stretch
-of all of them, goes on up the tree, and hands the sum round.
+shards, and first adds the subtrees that it holds whole. Then ranks exchange the sums of these
+(Alltoallv), so that each rank gets one block of all of them. It adds the rest of the tree for its
+block, and the ranks gather the blocks (Allgatherv).
 """
 
 from collections.abc import Iterable
@@ -78,7 +79,7 @@ class ShardSum(Allreduce):
         super().__init__(comm)
         self.shards = shards
         self.mine = range(*block(shards, comm.size, comm.rank))
-        self._routes: dict[tuple[int, np.dtype], _Route] = {}
+        self._exchanges: dict[tuple[int, np.dtype], _Exchange] = {}
 
     def over_shards(
         self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT
@@ -86,55 +87,55 @@ class ShardSum(Allreduce):
         """Write to `out` (n,) the sum of the vectors (n,) of all shards, the same bits on all
         ranks. Collective.
 
-        vectors: of the shards in `mine`, in their order; each is read before the next is asked for,
-        and `out` may be one of them. operation: what the watchdog calls the wait.
+        vectors: of the shards in `mine`, in their order; each is read before the next is taken from
+        the iterable, and `out` may be one of them. operation: what the watchdog calls the wait.
         """
         key = len(out), out.dtype
-        if key not in self._routes:
-            self._routes[key] = _Route(self.comm, self.shards, *key)
-        route = self._routes[key]
-        route.own.nodes.clear()
+        if key not in self._exchanges:
+            self._exchanges[key] = _Exchange(self.comm, self.shards, *key)
+        exchange = self._exchanges[key]
+        exchange.own.nodes.clear()
         for shard, vector in zip(self.mine, vectors, strict=True):
-            route.own.add(Node(shard, 1), vector)
+            exchange.own.add(Node(shard, 1), vector)
         if self.comm.size == 1:
-            out[:] = route.own.total()
+            out[:] = exchange.own.total()
             return
         start = perf_counter()
         with doing(operation):
-            route.exchange(out)
+            exchange.run(out)
         self.calls += 1
-        self.bytes += route.bytes
+        self.bytes += exchange.bytes
         self.seconds += perf_counter() - start
 
 
-class _Route:
-    """How vectors (n,) of one type travel, and the room that they need on the way."""
+class _Exchange:
+    """The buffers and counts with which vectors (n,) of one type are exchanged."""
 
     def __init__(self, comm: Comm, shards: int, n: int, dtype: np.dtype) -> None:
         self.comm, self.own, self.all = comm, Tree(), Tree()
         self.held = [
             whole_subtrees(range(*block(shards, comm.size, rank))) for rank in range(comm.size)
         ]
-        self.stretches = [slice(*block(n, comm.size, rank)) for rank in range(comm.size)]
-        self.lengths = [part.stop - part.start for part in self.stretches]
+        self.blocks = [slice(*block(n, comm.size, rank)) for rank in range(comm.size)]
+        self.lengths = [part.stop - part.start for part in self.blocks]
         subtrees, length = len(self.held[comm.rank]), self.lengths[comm.rank]
-        self.given = np.empty(subtrees * n, dtype)
-        self.taken = np.empty((sum(map(len, self.held)), length), dtype)
-        self.given_counts = [subtrees * other for other in self.lengths]
-        self.taken_counts = [len(nodes) * length for nodes in self.held]
-        self.bytes = self.given.nbytes + length * dtype.itemsize
+        self.sent = np.empty(subtrees * n, dtype)
+        self.received = np.empty((sum(map(len, self.held)), length), dtype)
+        self.sent_counts = [subtrees * other for other in self.lengths]
+        self.received_counts = [len(nodes) * length for nodes in self.held]
+        self.bytes = self.sent.nbytes + length * dtype.itemsize
 
-    def exchange(self, out: np.ndarray) -> None:
+    def run(self, out: np.ndarray) -> None:
         """Write to `out` the sum of all ranks' own subtrees. Collective."""
         start = 0
-        for part, length in zip(self.stretches, self.lengths, strict=True):
+        for part, length in zip(self.blocks, self.lengths, strict=True):
             for buffer in self.own.buffers[: len(self.own.nodes)]:
-                self.given[start : start + length] = buffer[part]
+                self.sent[start : start + length] = buffer[part]
                 start += length
-        self.comm.Alltoallv([self.given, self.given_counts], [self.taken, self.taken_counts])
+        self.comm.Alltoallv([self.sent, self.sent_counts], [self.received, self.received_counts])
         self.all.nodes.clear()
         for node, row in zip(
-            (node for nodes in self.held for node in nodes), self.taken, strict=True
+            (node for nodes in self.held for node in nodes), self.received, strict=True
         ):
             self.all.add(node, row)
         self.comm.Allgatherv(self.all.total(), [out, self.lengths])

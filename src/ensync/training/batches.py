@@ -69,8 +69,8 @@ def augmenter_of(job: Job, member: int, shape: tuple[int, ...], epoch: int) -> A
 
 
 class BatchLoader:
-    """One split: labels int64 `(n,)`, and images uint8 `(n, features)` either at hand or behind
-    a reader.
+    """One split: labels int64 `(n,)`, and images uint8 `(n, features)` either in memory or
+    behind a reader.
     """
 
     def __init__(

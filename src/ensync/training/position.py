@@ -18,7 +18,7 @@ class Position:
     """Where a network stands: everything besides its vectors that a resumed run needs."""
 
     epoch: int = 0  # whole epochs done
-    step: int = 0  # steps done in the epoch at hand
+    step: int = 0  # steps done in the current epoch
     loss_sum: float = 0.0  # of the samples seen in it
     correct: int = 0
     samples: int = 0
@@ -57,7 +57,7 @@ class Position:
 
 def ends_of(ended: Mapping[int, str]) -> str:
     """Say in a line why training ended, given the reason of each member (Position.ended);
-    members alike are told together.
+    members with the same reason share a part.
     """
     alike: dict[str, list[int]] = {}
     for member, why in ended.items():
