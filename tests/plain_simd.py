@@ -164,31 +164,30 @@ def tile(rows, vectors, simd=None):
     return kernel
 
 
-def panel(started, rows=None, vectors=None, pairs=False, in_lanes=False):
+def panel(started, rows=None, vectors=None, in_lanes=False):
     """Return the plain form of `panels.panel`."""
     from ensync.kernels.simd import panels
 
     rows, vectors = rows or panels.ROWS, vectors or panels.VECTORS
 
-    def kernel(a, b, s, c, inner, a_row, a_inner, b_inner, s_row, c_row):
+    def kernel(a, b, s, c, inner, strides, bf16):
         size = lanes(a)
         width = vectors * size
         for row in range(min(rows, size) if in_lanes else rows):
             total = np.zeros(width)
             if started:
-                total += s.part(row * s_row, width)
+                total += s.part(row * strides.s_row, width)
             for term in range(inner):
-                factor = a.part(row * a_row + term * a_inner, 1)
-                columns = b.part(term * b_inner, width)
-                if pairs:
+                factor = a.part(row * strides.a_row + term * strides.a_inner, 1)
+                columns = b.part(term * strides.b_inner, width)
+                if bf16 is not None:
                     factor = widened(factor.view(np.uint16)).astype(float)
-                    columns = widened(columns.view(np.uint16)).reshape(-1, 2)
-                    total += columns @ factor
+                    total += widened(columns.view(np.uint16)).reshape(-1, 2) @ factor
                 else:
                     total += factor.astype(float) * columns
             given = total.astype(np.float32 if c.dtype == np.uint16 else c.dtype)
             for first in range(0, width, size):
-                store(c, row * c_row + first, given[first : first + size], size)
+                store(c, row * strides.c_row + first, given[first : first + size], size)
 
     return kernel
 
