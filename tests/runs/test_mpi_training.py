@@ -268,7 +268,7 @@ def test_the_median_of_a_resumed_run_and_of_its_files_equals_numpy(make_job):
     """Of four members, an even number, and of the three that are left without one of them."""
     job = make_job(training={"strategy": "ensemble"}, ensemble={"members": 4})
     with pytest.raises(Stopped):
-        run(COMM, job, StopAt(5))
+        run(COMM, job, StopAt(2))
     path = Path(job.output.directory)
     trained = resume(COMM, state.load_newest(COMM, path), job)
     loaded, median = state.load_newest(COMM, path), FUSIONS["median_voting"]
