@@ -4,7 +4,8 @@ tests/soak/long_run.py watches it for an hour.
 
 import os
 import threading
-import time
+from collections import Counter
+from contextlib import suppress
 
 import pytest
 from launched.processes import wait_until
@@ -26,8 +27,13 @@ pytestmark = [
 ]
 
 
-def open_files():
-    return len(os.listdir("/proc/self/fd"))
+def opened_since(before=frozenset()):
+    """Return the names of the open files beyond those before; a name may be open several times."""
+    names = Counter()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the listing itself
+            names[os.readlink(f"/proc/self/fd/{number}")] += 1
+    return names - Counter(before)
 
 
 @pytest.fixture
@@ -71,20 +77,20 @@ def test_a_sweep_gives_back_what_each_value_took(make_job):
         )
 
     sweep_over(1)
-    # threads that end with a run close their files a moment later: the fewest within a second
-    files = min(open_files() for _ in range(100) if not time.sleep(0.01))
+    # what tests before this one left may be closed meanwhile: files that were not open count
+    files = opened_since()
     segments = len(shared_memory._open)
     sweep_over(*range(2, 12))
-    wait_until(lambda: open_files() == files)
+    wait_until(lambda: not opened_since(files))  # threads close theirs a moment after the run
     assert len(shared_memory._open) == segments
 
 
 def test_the_watchdog_closes_its_file():
-    held = [open_files()]
+    files = opened_since()
     for _ in range(3):
         with watch(COMM, 60, "runs/x"):
-            held.append(open_files())
+            assert opened_since(files)
         wait_until(
             lambda: not [thread for thread in threading.enumerate() if thread.name == "watchdog"]
         )
-    assert held[0] < held[1] == held[2] == held[3] and open_files() == held[0]
+        assert not opened_since(files)
