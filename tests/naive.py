@@ -1,5 +1,7 @@
 """Every kernel in obvious numpy: the oracle of the tests. float64 throughout, no speed."""
 
+import math
+
 import numpy as np
 
 # --- dense
@@ -13,17 +15,27 @@ def activation(name: str, z: np.ndarray) -> np.ndarray:
         return np.tanh(z)
     if name == "logistic":
         return 1 / (1 + np.exp(-z))
+    if name == "gelu":
+        return z * normal_share(z)
     return z.copy()
 
 
+def normal_share(z: np.ndarray) -> np.ndarray:
+    """The share of the standard normal distribution below each z."""
+    return np.vectorize(lambda x: math.erfc(-x / math.sqrt(2)) / 2, otypes=[float])(z)
+
+
 def activation_slope(name: str, outputs: np.ndarray) -> np.ndarray:
-    """f'(z), as a function of f(z)."""
+    """f'(z), as a function of f(z); of GELU, as one of z."""
     if name == "relu":
         return np.where(outputs > 0, 1.0, 0.0)
     if name == "tanh":
         return 1 - outputs**2
     if name == "logistic":
         return outputs * (1 - outputs)
+    if name == "gelu":
+        density = np.exp(-(outputs**2) / 2) / math.sqrt(2 * math.pi)
+        return normal_share(outputs) + outputs * density
     return np.ones_like(outputs)
 
 

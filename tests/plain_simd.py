@@ -10,6 +10,7 @@ seen flat and a position in it, a vector an array of as many elements as the reg
 import dataclasses
 import importlib
 import itertools
+import math
 import os
 
 import numpy as np
@@ -139,6 +140,14 @@ def fma(a, b, c):
     return (a.astype(np.float64) * b + c).astype(a.dtype)
 
 
+def lifted(like, number):
+    return np.full(like.size, number, like.dtype)
+
+
+def tail(x, power):
+    return np.array([math.erfc(abs(float(value)) / math.sqrt(2)) / 2 for value in x], x.dtype)
+
+
 def nothing(*arguments):
     return 0
 
@@ -255,6 +264,7 @@ REPLACED = {
     },
     "simd.tiles": {"tile": tile},
     "simd.panels": {"panel": panel},
+    "elementwise.gelu": {"lifted": lifted, "exponential": np.exp, "tail": tail},
     "elementwise.functions": {
         "as_bits": lambda value: value.view(np.uint32),
         "as_float32": lambda bits: bits.view(np.float32),

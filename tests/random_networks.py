@@ -37,7 +37,7 @@ class Draw(random.Random):
         else:
             training["targets"] = self.choice([[0.0, 1.0], [-0.5, 0.9]])
             network["output_activation"] = self.choice(
-                ["auto", "softmax", "tanh", "logistic", "relu"]
+                ["auto", "softmax", "tanh", "logistic", "relu", "gelu"]
             )
         return {"network": network, "training": training}, shape, self.randint(1, 9), classes
 
@@ -84,7 +84,7 @@ class Draw(random.Random):
         return {"units": units, "activation": self.activation()}, (units,)
 
     def activation(self):
-        return self.choice(["identity", "relu", "tanh", "logistic"])
+        return self.choice(["identity", "relu", "gelu", "tanh", "logistic"])
 
     def window(self, shape, most):
         """Return size, stride and padding that fit, mostly."""
@@ -145,7 +145,7 @@ class Draw(random.Random):
 
     def batch_normalization(self, shape, depth):
         return {
-            "activation": self.choice(["identity", "relu"]),
+            "activation": self.choice(["identity", "relu", "gelu"]),
             "momentum": self.choice([0.0, 0.9, 0.99]),
             "epsilon": self.choice([1e-3, 1e-5]),
             "unbiased": self.random() < 0.5,
@@ -155,7 +155,7 @@ class Draw(random.Random):
         groups = self.choice([n for n in range(1, shape[-1] + 1) if shape[-1] % n == 0])
         return {
             "groups": groups + (self.careless and self.random() < 0.2),
-            "activation": self.choice(["identity", "relu"]),
+            "activation": self.choice(["identity", "relu", "gelu"]),
             "epsilon": self.choice([1e-3, 1e-5]),
         }, shape
 
@@ -190,7 +190,7 @@ class Draw(random.Random):
 
     def residual(self, shape, depth):
         norm, _ = self.batch_normalization(shape, depth)
-        norm["activation"] = self.choice(["identity", "identity", "relu"])
+        norm["activation"] = self.choice(["identity", "identity", "relu", "gelu"])
         main, after = self.way(shape, depth - 1, self.randint(0, 3))
         shortcut, around = self.way(shape, depth - 1, self.choice([0, 0, 1, 2]))
         fit = self.to(around, after)
@@ -200,7 +200,7 @@ class Draw(random.Random):
         return {
             "layers": main if main and self.random() < 0.4 else [*main, end],
             "shortcut": [*shortcut, *(fit or [])],
-            "activation": self.choice(["identity", "relu"]),
+            "activation": self.choice(["identity", "relu", "gelu"]),
         }, after
 
     def parallel(self, shape, depth):

@@ -151,11 +151,15 @@ class Beside(nn.ModuleList):
 class Added(Sum):
     """The sum of two ways that have one shape, without broadcasting."""
 
+    def __init__(self, main, around, activation):
+        super().__init__(main, around)
+        self.activation = ACTIVATIONS[activation]
+
     def forward(self, x):
         main, around = self.main(x), self.around(x)
         if main.shape != around.shape:
             raise ValueError("two shapes")
-        return torch.relu(main + around) if self.relu else main + around
+        return self.activation(main + around)
 
 
 class Activated(nn.Sequential):
@@ -172,6 +176,7 @@ class Activated(nn.Sequential):
 ACTIVATIONS = {
     "identity": lambda x: x,
     "relu": torch.relu,
+    "gelu": nn.functional.gelu,
     "tanh": torch.tanh,
     "logistic": torch.sigmoid,
 }
@@ -260,7 +265,7 @@ def _listed(settings, x, classes):
                 listed(settings.get("shortcut", []), x, classes)[0],
             )
             return Added(
-                main, shortcut if len(shortcut) else None, settings.get("activation") == "relu"
+                main, shortcut if len(shortcut) else None, settings.get("activation", "identity")
             )
         case "parallel":
             return Beside(listed(branch, x, classes)[0] for branch in settings["branches"])

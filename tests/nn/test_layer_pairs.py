@@ -121,6 +121,17 @@ def test_composites_first_and_last(kind):
         has_the_slope_of_its_loss(layer("convolution"), composite, rows=(3,))
 
 
+@pytest.mark.timeout(300)
+def test_gelu_behind_every_kind_that_has_an_activation():
+    """Behind a sum of its own, on the way of a normalisation, and where it comes second."""
+    kinds = [name for name, kind in KINDS.items() if "activation" in kind.model_fields]
+    assert "dense" in kinds and "residual" in kinds
+    for kind in kinds:
+        has_the_slope_of_its_loss(NORM, layer(kind, activation="gelu"))
+    for inner in (layer("convolution", activation="gelu"), {**NORM, "activation": "gelu"}):
+        has_the_slope_of_its_loss(layer("residual", layers=[inner], activation="gelu"))
+
+
 def test_the_first_layer_may_be_a_sum_of_a_normalised_and_a_convolved_way():
     convolution = layer("convolution")
     for main in (

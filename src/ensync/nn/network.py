@@ -201,7 +201,7 @@ class Network:
         if p.start == "weights" or (p.start == "bias" and self.initializer in BIASES_TOO):
             name = self.initializer
             if name == "auto":
-                name = "he_normal" if p.before == "relu" else "glorot_uniform"
+                name = "he_normal" if p.before in ("relu", "gelu") else "glorot_uniform"
             return INITIALIZERS[name](random, p.shape, p.fan_in, p.fan_out)
         return 1.0 if p.start == "ones" else 0.0
 

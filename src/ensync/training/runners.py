@@ -13,7 +13,7 @@ import numpy as np
 from ensync.core.config.schema import Job
 from ensync.core.sharding import Purpose, block, key64
 from ensync.kernels.dense import online
-from ensync.nn.layers.base import Step
+from ensync.nn.layers.base import Layer, Step
 from ensync.nn.layers.dense import Dense
 from ensync.nn.network import Network, StepMetrics
 from ensync.nn.optimizers import Optimizer
@@ -148,7 +148,8 @@ class OneSampleRunner:
         self.replica = replica
         layers: list[Any] = replica.network.layers
         sizes = np.array([layers[0].width, *(layer.units for layer in layers)], np.int64)
-        self._layers = online.Layers(sizes, np.array([layer.code for layer in layers], np.int64))
+        codes = np.array([layer.activation.code for layer in layers], np.int64)
+        self._layers = online.Layers(sizes, codes)
         self._loss = _kernel_loss(replica.network)
 
     @classmethod
@@ -163,7 +164,7 @@ class OneSampleRunner:
                 schedule.name == "constant"
                 or (schedule.name == "step" and schedule.step_epochs == int(schedule.step_epochs))
             )
-            and all(isinstance(layer, Dense) for layer in replica.network.layers)
+            and all(map(_is_dense, replica.network.layers))
             and not cls._unsupported(job)
         )
 
@@ -201,6 +202,13 @@ class OneSampleRunner:
         )
         r.optimizer.steps += len(rows)
         return StepMetrics(float(loss_sum), int(correct), r.stop_requested())
+
+
+def _is_dense(layer: Layer) -> bool:
+    """Whether the kernel for one sample computes a layer: the slope of its activation has to be a
+    function of its outputs.
+    """
+    return isinstance(layer, Dense) and not layer.activation.keeps_sums
 
 
 def _kernel_loss(network: Network) -> online.Loss:

@@ -13,7 +13,7 @@ import pytest
 
 from ensync.kernels import threads
 from ensync.kernels.convolution import conv2d as c
-from ensync.kernels.elementwise.activations import IDENTITY, RELU
+from ensync.kernels.elementwise.activations import GELU, IDENTITY, RELU
 from ensync.kernels.simd.host import SIMD, VECTOR_BYTES
 
 # n, h, w, channels, filters, size, stride, padding, groups
@@ -85,7 +85,7 @@ def passes(form, inputs, weights, bias, gradient, code=IDENTITY):
     )
     scratch = np.full(form.scratch_size(len(inputs), inputs.dtype), np.nan, inputs.dtype)
     gradient = gradient.copy()
-    c.forward(form, inputs, weights, bias, code, scratch, outputs)
+    c.forward(form, inputs, weights, bias, IDENTITY if code == GELU else code, scratch, outputs)
     c.close_activation(code, outputs, gradient, scratch, bias_gradient)
     c.weight_gradient(form, inputs, gradient, scratch, weights_gradient, bias_gradient)
     c.input_gradient(
@@ -150,6 +150,13 @@ def test_relu_is_part_of_both_directions(sizes):
     )
     close(found[0], np.maximum(outputs, 0), np.float32)
     close(found[3], np.where(found[0] > 0, gradient, 0).sum(axis=(0, 1, 2)), np.float32)
+
+
+def test_the_gradient_behind_gelu_is_a_function_of_the_sums():
+    form, inputs, weights, bias, gradient = case(*DIRECT[0], np.float32)
+    sums, *_, bias_gradient = passes(form, inputs, weights, bias, gradient, GELU)
+    slope = naive.activation_slope("gelu", sums.astype(float))
+    close(bias_gradient, (gradient * slope).sum(axis=(0, 1, 2)), np.float32)
 
 
 @pytest.mark.parametrize("sizes", [DIRECT[1], PRODUCT[0], WINOGRAD[0]], ids=str)

@@ -6,6 +6,7 @@ import pytest
 
 from ensync.kernels import threads
 from ensync.kernels.elementwise import group_normalization as g
+from ensync.kernels.elementwise.activations import ACTIVATIONS, IDENTITY
 
 EPSILON = 1e-3
 SHAPES = [
@@ -32,9 +33,9 @@ def case(n, rows, c, dtype, ratio=0.0):
     ]
 
 
-def both_directions(values, gradient, gamma, beta, groups, relu=False, skip=None):
+def both_directions(values, gradient, gamma, beta, groups, name="identity", skip=None):
     """Return outputs, and the gradients of values, gamma and beta."""
-    (n, rows, c), dtype = values.shape, gamma.dtype
+    (n, rows, c), dtype, code = values.shape, gamma.dtype, ACTIVATIONS[name]
     statistics = g.GroupStatistics(
         np.full((n, 3, c), np.nan, dtype),
         np.full((n, 2, groups), np.nan),
@@ -43,43 +44,41 @@ def both_directions(values, gradient, gamma, beta, groups, relu=False, skip=None
     )
     outputs, slope = np.full_like(values, 9), np.full_like(gradient, 9)
     skip = np.zeros((0, rows, c), values.dtype) if skip is None else skip
-    g.group_normalize(values, (gamma, beta, EPSILON), skip, relu, statistics, outputs)
-    g.group_normalize_backward(gradient, values, gamma, relu, statistics, slope)
+    g.group_normalize(values, (gamma, beta, EPSILON), skip, code, statistics, outputs)
+    g.group_normalize_backward(gradient, values, gamma, code, statistics, slope)
     slopes = np.full(c, np.nan, dtype), np.full(c, np.nan, dtype)
     g.group_parameter_gradients(statistics, *slopes)
     return outputs, slope, *slopes
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("name", ["identity", "relu", "gelu"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_forward(shape, relu, dtype):
+def test_forward(shape, name, dtype):
     (*sizes, groups), tolerance = shape, 2e-5 if dtype == np.float32 else 1e-12
     values, gradient, gamma, beta = case(*sizes, dtype)
     expected = naive.group_normalization(values.astype(float), groups, gamma, beta, EPSILON)
-    outputs = both_directions(values, gradient, gamma, beta, groups, relu)[0]
-    np.testing.assert_allclose(
-        outputs, np.maximum(expected, 0) if relu else expected, atol=tolerance
-    )
-    added = both_directions(values, gradient, gamma, beta, groups, relu, skip=gradient)[0]
+    outputs = both_directions(values, gradient, gamma, beta, groups, name)[0]
+    np.testing.assert_allclose(outputs, naive.activation(name, expected), atol=tolerance)
+    added = both_directions(values, gradient, gamma, beta, groups, name, skip=gradient)[0]
     expected = expected + gradient
-    np.testing.assert_allclose(added, np.maximum(expected, 0) if relu else expected, atol=tolerance)
+    np.testing.assert_allclose(added, naive.activation(name, expected), atol=tolerance)
 
 
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("name", ["identity", "relu", "gelu"])
 @pytest.mark.parametrize("groups", [1, 2, 6])
-def test_gradients_are_slopes(groups, relu):
+def test_gradients_are_slopes(groups, name):
     values, gradient, gamma, beta = case(3, 4, 6, np.float64)
 
     def loss(values=values, gamma=gamma, beta=beta):
         outputs = naive.group_normalization(values, groups, gamma, beta, EPSILON)
-        return ((np.maximum(outputs, 0) if relu else outputs) * gradient).sum()
+        return (naive.activation(name, outputs) * gradient).sum()
 
-    _, *slopes = both_directions(values, gradient, gamma, beta, groups, relu)
-    for name, slope, array in zip(
+    _, *slopes = both_directions(values, gradient, gamma, beta, groups, name)
+    for which, slope, array in zip(
         ("values", "gamma", "beta"), slopes, (values, gamma, beta), strict=True
     ):
-        expected = naive.finite_differences(lambda x, name=name: loss(**{name: x}), array)
+        expected = naive.finite_differences(lambda x, which=which: loss(**{which: x}), array)
         np.testing.assert_allclose(slope, expected, atol=1e-6)
 
 
@@ -117,7 +116,8 @@ def test_errors_are_at_most_three_times_pytorchs(shape, ratio):
         assert np.abs(one - right).max() <= allowed
 
 
-def test_bf16_values_are_those_numbers():
+@pytest.mark.parametrize("name", ["relu", "gelu"])
+def test_bf16_values_are_those_numbers(name):
     """Values and gradients that are bf16 numbers give what they give in float32, rounded."""
     values, gradient, gamma, beta = case(4, 70, 24, np.float32)
 
@@ -129,8 +129,8 @@ def test_bf16_values_are_those_numbers():
         return (array.astype(np.uint32) << 16).view(np.float32)
 
     values, gradient = rounded(values), rounded(gradient)
-    found = both_directions(values, gradient, gamma, beta, 4, relu=True)
-    expected = both_directions(widened(values), widened(gradient), gamma, beta, 4, relu=True)
+    found = both_directions(values, gradient, gamma, beta, 4, name)
+    expected = both_directions(widened(values), widened(gradient), gamma, beta, 4, name)
     for one, other in zip(found, expected, strict=True):
         if one.dtype == np.uint16:
             np.testing.assert_allclose(widened(one), other, rtol=2**-8, atol=1e-30)
@@ -161,7 +161,7 @@ def test_the_gradient_may_be_written_over():
     )
     none = np.zeros((0, 20, 8), np.float32)
     g.group_normalize(
-        values, (gamma, beta, EPSILON), none, False, statistics, np.empty_like(values)
+        values, (gamma, beta, EPSILON), none, IDENTITY, statistics, np.empty_like(values)
     )
-    g.group_normalize_backward(gradient, values, gamma, False, statistics, gradient)
+    g.group_normalize_backward(gradient, values, gamma, IDENTITY, statistics, gradient)
     assert np.array_equal(gradient, expected)

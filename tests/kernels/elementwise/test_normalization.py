@@ -8,6 +8,7 @@ import pytest
 
 from ensync.kernels import threads
 from ensync.kernels.elementwise import normalization as n
+from ensync.kernels.elementwise.activations import ACTIVATIONS
 
 EPSILON = 1e-3
 
@@ -37,23 +38,23 @@ def coefficients(sums, rows, gamma, beta):
     return affine, mean, variance
 
 
-def both_directions(values, gradient, gamma, beta, relu):
-    rows, c = values.shape
+def both_directions(values, gradient, gamma, beta, name):
+    (rows, c), code = values.shape, ACTIVATIONS[name]
     affine, mean, variance = coefficients(sums_of(n.channel_sums, [values], c), rows, gamma, beta)
     outputs, slope, gamma_gradient, beta_gradient, factors = (
         np.full(shape, np.nan, values.dtype) for shape in ((rows, c), (rows, c), c, c, (2, c))
     )
-    n.normalize(values, affine, np.zeros((0, c), values.dtype), relu, outputs)
-    sums = sums_of(n.channel_gradient_sums, [gradient, values], c, affine, relu)
+    n.normalize(values, affine, np.zeros((0, c), values.dtype), code, outputs)
+    sums = sums_of(n.channel_gradient_sums, [gradient, values], c, affine, code)
     n.gradient_coefficients(
         sums, rows, EPSILON, mean, variance, affine, gamma_gradient, beta_gradient, factors
     )
-    n.normalize_backward(gradient, values, affine, relu, factors, slope)
+    n.normalize_backward(gradient, values, affine, code, factors, slope)
     return outputs, slope, gamma_gradient, beta_gradient
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("name", ["identity", "relu", "gelu"])
 @pytest.mark.parametrize(
     "shape",
     [
@@ -63,26 +64,26 @@ def both_directions(values, gradient, gamma, beta, relu):
         pytest.param((257, 64), marks=pytest.mark.compiled),
     ],
 )
-def test_forward(shape, relu, dtype):
+def test_forward(shape, name, dtype):
     values, gradient, gamma, beta = case(*shape, dtype)
     expected = naive.batch_normalization(values.astype(float), gamma, beta, EPSILON)
-    outputs = both_directions(values, gradient, gamma, beta, relu)[0]
+    outputs = both_directions(values, gradient, gamma, beta, name)[0]
     np.testing.assert_allclose(
         outputs,
-        np.maximum(expected, 0) if relu else expected,
+        naive.activation(name, expected),
         atol=2e-5 if dtype == np.float32 else 1e-12,
     )
 
 
-@pytest.mark.parametrize("relu", [False, True])
-def test_gradients(relu):
+@pytest.mark.parametrize("name", ["identity", "relu", "gelu"])
+def test_gradients(name):
     values, gradient, gamma, beta = case(11, 3, np.float64)
 
     def loss(values=values, gamma=gamma, beta=beta):
         outputs = naive.batch_normalization(values, gamma, beta, EPSILON)
-        return ((np.maximum(outputs, 0) if relu else outputs) * gradient).sum()
+        return (naive.activation(name, outputs) * gradient).sum()
 
-    _, slope, gamma_gradient, beta_gradient = both_directions(values, gradient, gamma, beta, relu)
+    _, slope, gamma_gradient, beta_gradient = both_directions(values, gradient, gamma, beta, name)
     np.testing.assert_allclose(
         slope, naive.finite_differences(lambda x: loss(values=x), values), atol=1e-6
     )
@@ -100,7 +101,7 @@ def test_large_arrays(shape):
     """The gradient is a function of values, sums and coefficients."""
     values, gradient, gamma, beta = case(*shape, np.float64)
     outputs, slope, gamma_gradient, beta_gradient = both_directions(
-        values, gradient, gamma, beta, True
+        values, gradient, gamma, beta, "relu"
     )
     mean, variance = values.mean(axis=0), values.var(axis=0)
     normal, g = (values - mean) / np.sqrt(variance + EPSILON), np.where(outputs > 0, gradient, 0)
@@ -129,7 +130,7 @@ def test_sums_of_parts_are_the_sums_of_all():
 def test_skip_is_added_before_the_relu():
     values, skip, gamma, beta = case(40, 17, np.float32)
     outputs = np.empty_like(values)
-    n.normalize(values, np.stack([beta, gamma, -beta]), skip, True, outputs)
+    n.normalize(values, np.stack([beta, gamma, -beta]), skip, n.RELU, outputs)
     expected = np.maximum((values - beta) * gamma - beta + skip, 0)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
     n.add(skip, outputs)
@@ -139,7 +140,7 @@ def test_skip_is_added_before_the_relu():
 def test_what_is_no_number_stays_so_behind_a_relu():
     values, _, gamma, beta = case(40, 17, np.float32)
     values[3, 5], values[7, 16] = np.nan, np.inf
-    outputs = both_directions(values, values, gamma, beta, True)[0]
+    outputs = both_directions(values, values, gamma, beta, "relu")[0]
     assert (
         np.isnan(outputs[:, [5, 16]]).any(axis=0).all()
         and np.isfinite(np.delete(outputs, [5, 16], axis=1)).all()
@@ -151,7 +152,7 @@ def test_threads_do_not_change_a_bit():
     arrays, found, before = case(1000, 20, np.float32), [], threads.get_threads()
     for count in (1, before):
         threads.set_threads(count)
-        found.append(both_directions(*arrays, True))
+        found.append(both_directions(*arrays, "relu"))
     threads.set_threads(before)
     for one, many in zip(*found, strict=True):
         np.testing.assert_array_equal(one, many)

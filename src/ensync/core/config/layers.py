@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Activation = Literal["relu", "tanh", "logistic", "identity"]
-Rectified = Literal["relu", "identity"]
+Activation = Literal["relu", "gelu", "tanh", "logistic", "identity"]
+Fused = Literal["relu", "gelu", "identity"]  # those that normalisations and sums take on the way
 Padding = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
 
-ACTIVATION = "taken of the sum"
+EXACT = "gelu: x (1 + erf(x / sqrt 2)) / 2, the exact form"
+ACTIVATION = f"taken of the sum; {EXACT}"
 PADDING = (
     "same: ceil(size / stride) outputs, as in Keras; valid: none; a number: so many zeros "
     "on every side"
@@ -131,7 +132,7 @@ class BatchNormalizationLayer(LayerSection):
     bf16: ClassVar[bool] = True
     batch_normalization: ClassVar[bool] = True
     kind: Literal["batch_normalization"]
-    activation: Rectified = Field("identity", description="taken of the normalised values")
+    activation: Fused = Field("identity", description=f"taken of the normalised values; {EXACT}")
     momentum: Rate = Field(
         0.99,
         description="share of the moving statistics kept at each step (Keras 0.99; PyTorch's 0.1 "
@@ -157,7 +158,7 @@ class GroupNormalizationLayer(LayerSection):
         description="groups of neighbouring channels; 1: layer normalisation, as many as "
         "channels: instance normalisation"
     )
-    activation: Rectified = Field("identity", description="taken of the normalised values")
+    activation: Fused = Field("identity", description=f"taken of the normalised values; {EXACT}")
     epsilon: Annotated[float, Field(gt=0)] = Field(1e-5, description="added to the variance")
 
 
@@ -192,7 +193,7 @@ class ResidualLayer(LayerSection):
         description="whose outputs, of the same shape, are the other part; left out: the inputs "
         "themselves",
     )
-    activation: Rectified = Field("identity", description=ACTIVATION)
+    activation: Fused = Field("identity", description=ACTIVATION)
 
 
 class ParallelLayer(LayerSection):

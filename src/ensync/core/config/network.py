@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ensync.core.config.layers import Activation, LayerSettings, Positive, Rate, Section
+from ensync.core.config.layers import (
+    EXACT,
+    Activation,
+    LayerSettings,
+    Positive,
+    Rate,
+    Section,
+)
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ class NetworkSettings(Section):
     )
     activation: Activation | None = Field(
         None,
-        description="of the hidden layers; "
+        description=f"of the hidden layers; {EXACT}; "
         + _defaults("activation", ", ", lambda spec: str(spec.activation)),
     )
     output_activation: Literal["auto", "softmax", Activation] = Field(
@@ -177,7 +184,7 @@ class NetworkSettings(Section):
     initializer: InitializerName = Field(
         "auto",
         description="of the weights; auto: as the network's source, else he_normal before relu "
-        "and glorot_uniform elsewhere; "
+        "and gelu and glorot_uniform elsewhere; "
         "biases start at zero (pytorch, uniform_*: drawn as well)",
     )
     dropout: Rate | list[Rate] | None = Field(

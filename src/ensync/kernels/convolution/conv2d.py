@@ -19,12 +19,19 @@ from numba import njit, prange
 from ensync.kernels.convolution import direct, grouped, strided, winograd
 from ensync.kernels.convolution.grouped import Groups
 from ensync.kernels.dense import matmul
-from ensync.kernels.elementwise.activations import IDENTITY, RELU, activate, activation_gradient
-from ensync.kernels.elementwise.normalization import CHUNK
+from ensync.kernels.elementwise.activations import (
+    GELU,
+    IDENTITY,
+    RELU,
+    activate,
+    activation_gradient,
+)
+from ensync.kernels.elementwise.gelu import passed
+from ensync.kernels.elementwise.normalization import CHUNK, floor_of
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.memory import clear
-from ensync.kernels.simd.vectors import choose, greater, load, store, zeros
+from ensync.kernels.simd.vectors import load, store
 
 BLOCK = 256  # rows of one partial sum of a bias gradient
 WINOGRAD_CHANNELS = 16  # of inputs and outputs, from which Winograd's transforms pay for themselves
@@ -286,18 +293,18 @@ def weight_gradient(
 
 
 @njit(parallel=True, **KERNEL)
-def _close(outputs, gradient, is_relu, partial, bias_gradient):
+def _close(kept, gradient, activated, floor, partial, bias_gradient):
     c = bias_gradient.size
     rows = gradient.size // c
     count = (rows + BLOCK - 1) // BLOCK
     for block in prange(count):
         g_at, y_at, sums, end = (
             pointer(gradient, 0),
-            pointer(outputs, 0),
+            pointer(kept, 0),
             pointer(partial, block * c),
             min(rows, (block + 1) * BLOCK),
         )
-        nothing, full = zeros(g_at), lanes(gradient)
+        full = lanes(gradient)
         clear(sums, c)
         for first in range(block * BLOCK, end, CHUNK):
             for j in range(0, c, full):
@@ -305,8 +312,8 @@ def _close(outputs, gradient, is_relu, partial, bias_gradient):
                 total = load(sums, j, lane_count)
                 for at in range(first * c + j, min(end, first + CHUNK) * c, c):
                     g = load(g_at, at, lane_count)
-                    if is_relu:
-                        g = choose(greater(load(y_at, at, lane_count), nothing), g, nothing)
+                    if activated:
+                        g = passed(load(y_at, at, lane_count), g, floor)
                         store(g_at, at, g, lane_count)
                     total = total + g
                 store(sums, j, total, lane_count)
@@ -318,16 +325,18 @@ def _close(outputs, gradient, is_relu, partial, bias_gradient):
 
 def close_activation(
     code: int,
-    outputs: np.ndarray,
+    kept: np.ndarray,
     gradient: np.ndarray,
     scratch: np.ndarray,
     bias_gradient: np.ndarray,
 ) -> None:
-    """Multiply gradient by f'(.) as a function of the outputs, both (n, oh, ow, k), in place,
-    and write its sums to bias_gradient (k).
+    """Multiply gradient by f'(.), in place, and write its sums to bias_gradient (k).
+
+    kept: what `activation_gradient` takes; both (n, oh, ow, k).
     """
-    if code not in (IDENTITY, RELU):
+    if code not in (IDENTITY, RELU, GELU):
         activation_gradient(
-            code, outputs.reshape(-1, outputs.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+            code, kept.reshape(-1, kept.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         )
-    _close(outputs, gradient, code == RELU, scratch, bias_gradient)
+    floor = floor_of(RELU if code != GELU else GELU, bias_gradient.dtype)
+    _close(kept, gradient, code in (RELU, GELU), floor, scratch, bias_gradient)

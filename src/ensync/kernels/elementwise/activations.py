@@ -4,14 +4,16 @@ import numba
 import numpy as np
 
 from ensync.kernels.elementwise.functions import exponential, hyperbolic_tangent, logistic
+from ensync.kernels.elementwise.gelu import gelu, gelu_gradient
 from ensync.kernels.options import INNER, KERNEL
 
-IDENTITY, RELU, TANH, LOGISTIC = 0, 1, 2, 3
+IDENTITY, RELU, TANH, LOGISTIC, GELU = range(5)
 ACTIVATIONS: dict[str, int] = {
     "identity": IDENTITY,
     "relu": RELU,
     "tanh": TANH,
     "logistic": LOGISTIC,
+    "gelu": GELU,
 }
 
 BLOCK = 1 << 13  # elements of one task
@@ -20,7 +22,7 @@ SERIAL_BELOW = 1 << 15  # elements; less work than this is done before other thr
 
 @numba.njit(**INNER)
 def activate_block(code, values):
-    """Apply an activation to a flat stretch, in place."""
+    """Apply an activation other than GELU to a flat stretch, in place."""
     zero = values.dtype.type(0)
     if code == RELU:
         for i in range(values.size):
@@ -34,8 +36,7 @@ def activate_block(code, values):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def activate(code: int, values: np.ndarray) -> None:
-    """Apply the activation `code` (see ACTIVATIONS) to every element, in place; NaN stays NaN."""
+def _activate(code, values):
     flat = values.reshape(-1)
     blocks = (flat.size + BLOCK - 1) // BLOCK
     if flat.size < SERIAL_BELOW:
@@ -47,8 +48,8 @@ def activate(code: int, values: np.ndarray) -> None:
 
 @numba.njit(**INNER)
 def gradient_block(code, outputs, gradient):
-    """Multiply a flat stretch of the gradient by the activation's derivative, written as a
-    function of its output.
+    """Multiply a flat stretch of the gradient by the derivative of an activation other than GELU,
+    written as a function of its output.
     """
     zero, one = gradient.dtype.type(0), gradient.dtype.type(1)
     if code == RELU:
@@ -63,10 +64,7 @@ def gradient_block(code, outputs, gradient):
 
 
 @numba.njit(parallel=True, **KERNEL)
-def activation_gradient(code: int, outputs: np.ndarray, gradient: np.ndarray) -> None:
-    """Multiply `gradient` by the activation's derivative at the point whose outputs are given,
-    in place; any one shape for both.
-    """
+def _activation_gradient(code, outputs, gradient):
     flat_outputs, flat = outputs.reshape(-1), gradient.reshape(-1)
     blocks = (flat.size + BLOCK - 1) // BLOCK
     if flat.size < SERIAL_BELOW:
@@ -78,6 +76,25 @@ def activation_gradient(code: int, outputs: np.ndarray, gradient: np.ndarray) ->
                 flat_outputs[block * BLOCK : (block + 1) * BLOCK],
                 flat[block * BLOCK : (block + 1) * BLOCK],
             )
+
+
+def activate(code: int, values: np.ndarray) -> None:
+    """Apply the activation `code` (see ACTIVATIONS) to every element, in place; NaN stays NaN."""
+    if code == GELU:
+        gelu(values, values)
+    else:
+        _activate(code, values)
+
+
+def activation_gradient(code: int, kept: np.ndarray, gradient: np.ndarray) -> None:
+    """Multiply `gradient` by the activation's derivative, in place; any one shape for both.
+
+    kept: the outputs, of which the derivative is a function; of GELU, what it was taken of.
+    """
+    if code == GELU:
+        gelu_gradient(kept, gradient)
+    else:
+        _activation_gradient(code, kept, gradient)
 
 
 @numba.njit(**INNER)

@@ -4,7 +4,7 @@
     epsilon),   shift = beta - (mean - center) * scale
 
 Mean and variance are those of a group of channels of one sample. Gradients, with x = inputs - mean,
-r = 1 / sqrt(variance + epsilon), m values in a group and g the gradient behind the ReLU:
+r = 1 / sqrt(variance + epsilon), m values in a group and g the gradient before the activation:
 
     gradient of gamma = sum over samples of sum (g x r),   of beta = sum over samples of sum g
     gradient of the inputs = scale * g - r / m * (sum (gamma g) + x r * sum (gamma g x r))
@@ -25,6 +25,7 @@ from ensync.kernels.elementwise.normalization import (
     BLOCK,
     block_gradient_sums,
     block_sums,
+    floor_of,
     keep_pivot,
     normalize_backward_rows,
     normalize_rows,
@@ -175,18 +176,18 @@ def group_normalize(
     values: np.ndarray,
     parameters: tuple[np.ndarray, np.ndarray, float],
     skip: np.ndarray,
-    relu: bool,
+    code: int,
     statistics: GroupStatistics,
     out: np.ndarray,
 ) -> None:
-    """Write the normalised values plus skip, made non-negative if `relu`, to out, and leave the
+    """Write the normalised values plus skip, behind the activation `code`, to out, and leave the
     statistics for the gradient.
 
     values, out (n, rows, c); parameters: gamma (c), beta (c) and epsilon; skip (n, rows, c), or
     (0, rows, c) for none.
     """
     gamma, beta, epsilon = parameters
-    floor = gamma.dtype.type(0.0 if relu else -np.inf)
+    floor = floor_of(code, gamma.dtype)
     _group_normalize(values, gamma, beta, epsilon, skip, floor, statistics, out)
 
 
@@ -194,16 +195,16 @@ def group_normalize_backward(
     gradient: np.ndarray,
     values: np.ndarray,
     gamma: np.ndarray,
-    relu: bool,
+    code: int,
     statistics: GroupStatistics,
     out: np.ndarray,
 ) -> None:
     """Write the gradient of the values to out (n, rows, c), which may be `gradient`, given that of
-    the outputs behind the ReLU, if one follows.
+    the outputs behind the activation `code`.
 
     It leaves in `statistics.sums` what `group_parameter_gradients` adds up.
     """
-    floor = gamma.dtype.type(0.0 if relu else -np.inf)
+    floor = floor_of(code, gamma.dtype)
     _group_normalize_backward(gradient, values, gamma, floor, statistics, out)
 
 

@@ -11,8 +11,9 @@ The sums over samples and pixels are separate from their use: (sum, sum of squar
 g, sum g (x - center)) backward can be added over ranks in between, which is synchronised batch
 normalisation. Values are seen as (rows, c), rows = n * h * w; sums are over blocks of BLOCK rows,
 added in float64 in their order, so that they do not depend on the number of threads. The gradient
-of a ReLU that follows is taken on the way, from the recomputed sign of its argument. Values and
-gradients may be bf16 (uint16).
+of an activation that follows is taken on the way, from its recomputed argument. Values and
+gradients may be bf16 (uint16). `floor` is what `gelu.activated` takes: 0 for a ReLU, -inf for
+nothing, a flag for GELU.
 """
 
 import math
@@ -20,10 +21,13 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.elementwise.activations import GELU, RELU
+from ensync.kernels.elementwise.gelu import activated, passed
+from ensync.kernels.flags import PRESENT, Flag
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.memory import clear
-from ensync.kernels.simd.vectors import choose, fma, greater, load, maximum, splat, store, zeros
+from ensync.kernels.simd.vectors import fma, load, store, zeros
 
 BLOCK = 256
 # Rows that one vector of channels passes over before the next, so that memory serves as many
@@ -131,12 +135,11 @@ def load_affine(affine, c, j, count):
 
 @njit(**INNER)
 def normalize_rows(source, skip, has_skip, affine, floor, target, c, pitch, rows):
-    """Write max(floor, scale * (source - center) + shift + skip) of `rows` rows, all given by
+    """Write scale * (source - center) + shift + skip, activated, of `rows` rows, all given by
     addresses; NaN stays NaN.
 
     The rows of the target are `pitch` elements apart.
     """
-    low = splat(source, floor)
     for first in range(0, rows, CHUNK):
         for j in range(0, c, lanes(source)):
             count = min(lanes(source), c - j)
@@ -145,7 +148,7 @@ def normalize_rows(source, skip, has_skip, affine, floor, target, c, pitch, rows
                 value = fma(load(source, row * c + j, count) - m, a, b)
                 if has_skip:
                     value = value + load(skip, row * c + j, count)
-                store(target, row * pitch + j, maximum(low, value), count)
+                store(target, row * pitch + j, activated(value, floor), count)
 
 
 @njit(parallel=True, **KERNEL)
@@ -168,10 +171,10 @@ def _normalize(values, affine, skip, has_skip, floor, out):
 
 @njit(**INNER)
 def block_gradient_sums(gradient, values, affine, floor, partial, c, rows):
-    """Write the sums of g and g (x - center) of a block to `partial` (2, c); g is 0 where a ReLU
-    follows whose output was 0.
+    """Write the sums of g and g (x - center) of a block to `partial` (2, c); g: the gradient
+    before the activation.
     """
-    low, nothing = splat(values, floor), zeros(values)
+    nothing = zeros(values)
     clear(partial, 2 * c)
     for first in range(0, rows, CHUNK):
         for j in range(0, c, lanes(values)):
@@ -180,7 +183,7 @@ def block_gradient_sums(gradient, values, affine, floor, partial, c, rows):
             total = products = nothing
             for at in range(first * c + j, min(rows, first + CHUNK) * c, c):
                 x = load(values, at, count) - m
-                g = choose(greater(fma(x, a, b), low), load(gradient, at, count), nothing)
+                g = passed(fma(x, a, b), load(gradient, at, count), floor)
                 total, products = total + g, fma(g, x, products)
             store(partial, j, load(partial, j, count) + total, count)
             store(partial, c + j, load(partial, c + j, count) + products, count)
@@ -206,12 +209,11 @@ def _channel_gradient_sums(gradient, values, affine, floor, partial, sums):
 
 @njit(**INNER)
 def normalize_backward_rows(gradient, values, affine, floor, coefficients, target, c, pitch, rows):
-    """Write scale * g + slope * (x - center) + offset of `rows` rows, all given by addresses; g is
-    0 where a ReLU follows whose output was 0.
+    """Write scale * g + slope * (x - center) + offset of `rows` rows, all given by addresses; g:
+    the gradient before the activation.
 
     coefficients: slope and offset (2, c). The rows of the target are `pitch` elements apart.
     """
-    low, nothing = splat(values, floor), zeros(values)
     for first in range(0, rows, CHUNK):
         for j in range(0, c, lanes(values)):
             count = min(lanes(values), c - j)
@@ -222,7 +224,7 @@ def normalize_backward_rows(gradient, values, affine, floor, coefficients, targe
             )
             for row in range(first, min(rows, first + CHUNK)):
                 x = load(values, row * c + j, count) - m
-                g = choose(greater(fma(x, a, b), low), load(gradient, row * c + j, count), nothing)
+                g = passed(fma(x, a, b), load(gradient, row * c + j, count), floor)
                 store(target, row * pitch + j, fma(g, a, fma(x, p, q)), count)
 
 
@@ -269,6 +271,11 @@ def _gradient_coefficients(
         coefficients[1, j] = scale * (slope * inverse * beyond - sums[0, j]) / count
 
 
+def floor_of(code: int, dtype: np.dtype) -> np.floating | Flag:
+    """Return the `floor` of an activation `code`: IDENTITY, RELU or GELU."""
+    return PRESENT if code == GELU else dtype.type(0.0 if code == RELU else -np.inf)
+
+
 def channel_sums(values: np.ndarray, partial: np.ndarray, sums: np.ndarray) -> None:
     """Write each channel's sum, and sum of squared differences from its mean, of values (rows, c)
     to sums (2, c), float64.
@@ -310,13 +317,13 @@ def batch_coefficients(
 
 
 def normalize(
-    values: np.ndarray, affine: np.ndarray, skip: np.ndarray, relu: bool, out: np.ndarray
+    values: np.ndarray, affine: np.ndarray, skip: np.ndarray, code: int, out: np.ndarray
 ) -> None:
-    """Write scale * (values - center) + shift + skip, made non-negative if `relu`, to out.
+    """Write scale * (values - center) + shift + skip, behind the activation `code`, to out.
 
     values, out (rows, c); affine (3, c): center, scale, shift; skip (rows, c), or (0, c) for none.
     """
-    floor = affine.dtype.type(0.0 if relu else -np.inf)
+    floor = floor_of(code, affine.dtype)
     _normalize(values, affine, skip, int(skip.shape[0] > 0), floor, out)
 
 
@@ -324,15 +331,16 @@ def channel_gradient_sums(
     gradient: np.ndarray,
     values: np.ndarray,
     affine: np.ndarray,
-    relu: bool,
+    code: int,
     partial: np.ndarray,
     sums: np.ndarray,
 ) -> None:
     """Write each channel's sum of g, and of g * (values - center), to sums (2, c), float64.
 
-    g: gradient (rows, c) behind the ReLU, if one follows; partial (blocks(rows), 3, c) is scratch.
+    g: the gradient (rows, c) before the activation `code`, given the one behind it; partial
+    (blocks(rows), 3, c) is scratch.
     """
-    floor = affine.dtype.type(0.0 if relu else -np.inf)
+    floor = floor_of(code, affine.dtype)
     _channel_gradient_sums(gradient, values, affine, floor, partial, sums)
 
 
@@ -362,7 +370,7 @@ def normalize_backward(
     gradient: np.ndarray,
     values: np.ndarray,
     affine: np.ndarray,
-    relu: bool,
+    code: int,
     coefficients: np.ndarray,
     out: np.ndarray,
 ) -> None:
@@ -371,7 +379,7 @@ def normalize_backward(
 
     With coefficients of zeros it is the gradient under fixed (moving) statistics.
     """
-    floor = affine.dtype.type(0.0 if relu else -np.inf)
+    floor = floor_of(code, affine.dtype)
     _normalize_backward(gradient, values, affine, floor, coefficients, out)
 
 

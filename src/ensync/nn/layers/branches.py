@@ -9,7 +9,8 @@ import numpy as np
 from ensync.core.errors import EnsyncError
 from ensync.kernels.convolution import conv2d
 from ensync.kernels.elementwise import normalization
-from ensync.kernels.elementwise.activations import ACTIVATIONS
+from ensync.kernels.elementwise.activations import RELU
+from ensync.nn.layers.activations import Activated
 from ensync.nn.layers.base import Layer, Shape, Step
 from ensync.nn.layers.composite import Composite
 from ensync.nn.memory import Workspace, empty
@@ -29,7 +30,7 @@ class Residual(Composite):
     ) -> None:
         assert layers, "a residual sum needs a layer"
         self.before, self.last = Sequential(layers[:-1]), layers[-1]
-        self.shortcut, self.relu = Sequential(shortcut), activation == "relu"
+        self.shortcut, self.activation = Sequential(shortcut), Activated(activation)
         self.layers = [*layers, *shortcut]
 
     def build(self, shape: Shape) -> Shape:
@@ -51,7 +52,7 @@ class Residual(Composite):
         self.before.allocate(rows, dtype, workspace, first)
         self.last.allocate(rows, dtype, workspace, first and not self.before.layers)
         self.shortcut.allocate(rows, dtype, workspace, first)
-        self.sum = empty((0 if self.last.fuses_addition else rows, *self.shape), dtype)
+        self.activation.allocate((rows, *self.shape), dtype, not self.last.fuses_addition)
         self.copy = empty((0 if self.last.keep_gradient else rows, *self.shape), dtype)
         points, channels = int(np.prod(self.shape[:-1])), self.shape[-1]
         workspace.reserve(conv2d.sums_size(rows * points, channels), dtype)
@@ -60,16 +61,15 @@ class Residual(Composite):
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         added = self.shortcut.forward(inputs, step)
         values = self.before.forward(inputs, step)
-        self.current = self.last.forward_add(
-            values, added, self.relu, step, self.sum[: len(inputs)]
-        )
-        return self.current
+        relu, out = self.activation.in_kernel == RELU, self.activation.sums[: len(inputs)]
+        self.kept = self.last.forward_add(values, added, relu, step, out)
+        return self.activation.finish(self.kept)
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        if self.relu:
+        if self.activation.code:
             conv2d.close_activation(
-                ACTIVATIONS["relu"],
-                self.current,
+                self.activation.code,
+                self.kept,
                 gradient,
                 self.workspace.of(gradient.dtype),
                 self.no_bias,
@@ -86,7 +86,7 @@ class Residual(Composite):
         return inner
 
     def describe(self) -> str:
-        return "Residual sum" + ", relu" * self.relu
+        return "Residual sum" + f", {self.activation.name}" * bool(self.activation.code)
 
     def inside(self) -> list[tuple[str, Layer, Shape]]:
         main = len(self.layers) - len(self.shortcut.layers)

@@ -4,7 +4,8 @@ import numpy as np
 
 from ensync.core.errors import EnsyncError
 from ensync.kernels.convolution import conv2d, depthwise
-from ensync.kernels.elementwise.activations import ACTIVATIONS, IDENTITY, RELU
+from ensync.kernels.elementwise.activations import GELU, IDENTITY, RELU
+from ensync.nn.layers.activations import Activated
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.layers.images import SAME_3X3, Padding, Window, extent, image
 from ensync.nn.memory import Workspace, empty
@@ -24,8 +25,7 @@ class Convolution(Layer):
         use_bias: bool = True,
     ) -> None:
         self.filters, self.window, self.groups = filters, window, groups
-        self.activation, self.use_bias = activation, use_bias
-        self.code = ACTIVATIONS[activation]
+        self.activation, self.use_bias = Activated(activation), use_bias
 
     def build(self, shape: Shape) -> Shape:
         h, w, c = image(shape, self)
@@ -46,11 +46,12 @@ class Convolution(Layer):
             self.groups,
             self.bf16,
         )
-        self.reads_bf16 = self.writes_bf16 = self.form.takes_bf16 and self.code in (IDENTITY, RELU)
+        vectorised = self.activation.code in (IDENTITY, RELU, GELU)
+        self.reads_bf16 = self.writes_bf16 = self.form.takes_bf16 and vectorised
         fans = size**2 * c // self.groups, size**2 * self.filters
         bias = Parameter("bias", (self.filters,), *fans, "bias")
         self.parameters = (
-            Parameter("weights", self.form.weights_shape, *fans, before=self.activation),
+            Parameter("weights", self.form.weights_shape, *fans, before=self.activation.name),
             *[bias] * self.use_bias,
         )
         return self.form.outputs
@@ -63,28 +64,28 @@ class Convolution(Layer):
     def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.workspace = workspace
         given, kept = self.stored(dtype)
-        self.outputs = empty((rows, *self.form.outputs), kept)
+        self.activation.allocate((rows, *self.form.outputs), kept)
         self.inputs_gradient = None if first else empty((rows, *self.form.image), given)
         self.zeros = np.zeros(self.form.image[2], dtype)
         workspace.reserve(self.form.scratch_size(rows, dtype), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
-        self.inputs, self.current = inputs, self.outputs[: len(inputs)]
+        self.inputs, self.kept = inputs, self.activation.sums[: len(inputs)]
         conv2d.forward(
             self.form,
             inputs,
             self.weights,
             self.bias,
-            self.code,
+            self.activation.in_kernel,
             self.workspace.of(self.weights.dtype),
-            self.current,
+            self.kept,
         )
-        return self.current
+        return self.activation.finish(self.kept)
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        scratch = self.workspace.of(self.weights.dtype)
-        if self.code or not self.form.is_product:
-            conv2d.close_activation(self.code, self.current, gradient, scratch, self.bias_gradient)
+        scratch, code = self.workspace.of(self.weights.dtype), self.activation.code
+        if code or not self.form.is_product:
+            conv2d.close_activation(code, self.kept, gradient, scratch, self.bias_gradient)
         conv2d.weight_gradient(
             self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient
         )
@@ -101,7 +102,7 @@ class Convolution(Layer):
         size, stride = self.window.size, self.window.stride
         words = [f"Convolution {size}x{size}, {self.filters}"]
         words += [f"stride {stride}"] * (stride > 1) + [f"{self.groups} groups"] * (self.groups > 1)
-        return ", ".join(words + [self.activation] * bool(self.code))
+        return ", ".join(words + [self.activation.name] * bool(self.activation.code))
 
 
 class DepthwiseConvolution(Layer):

@@ -6,6 +6,7 @@ import numpy as np
 
 from ensync.kernels.dense import matmul
 from ensync.kernels.elementwise import activations
+from ensync.nn.layers.activations import Activated
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.memory import Workspace, empty
 
@@ -19,15 +20,14 @@ class Dense(Layer):
     given: Shape = ()
 
     def __init__(self, units: int, activation: str = "identity") -> None:
-        self.units, self.activation = units, activation
-        self.code = activations.ACTIVATIONS[activation]
+        self.units, self.activation = units, Activated(activation)
 
     def build(self, shape: Shape) -> Shape:
         self.given, width = shape, prod(shape)
-        self.width = width
+        self.width, fans = width, (width, self.units)
         self.parameters = (
-            Parameter("weights", (width, self.units), width, self.units, before=self.activation),
-            Parameter("bias", (self.units,), width, self.units, "bias"),
+            Parameter("weights", (width, self.units), *fans, before=self.activation.name),
+            Parameter("bias", (self.units,), *fans, "bias"),
         )
         return (self.units,)
 
@@ -36,21 +36,20 @@ class Dense(Layer):
         self.weights_gradient, self.bias_gradient = gradients["weights"], gradients["bias"]
 
     def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
-        self.outputs = empty((rows, self.units), dtype)
+        self.activation.allocate((rows, self.units), dtype)
         self.inputs_gradient = None if first else empty((rows, self.width), dtype)
         self.scratch = empty(matmul.packing_size(rows, self.width, self.units), dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         rows = inputs.shape[0]
-        self.inputs, self.current = inputs.reshape(rows, self.width), self.outputs[:rows]
-        matmul.dense_forward(
-            self.inputs, self.weights, self.bias, self.code, self.current, self.scratch
-        )
-        return self.current
+        self.inputs, self.kept = inputs.reshape(rows, self.width), self.activation.sums[:rows]
+        code = self.activation.in_kernel
+        matmul.dense_forward(self.inputs, self.weights, self.bias, code, self.kept, self.scratch)
+        return self.activation.finish(self.kept)
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
-        if self.code:
-            activations.activation_gradient(self.code, self.current, gradient)
+        if self.activation.code:
+            activations.activation_gradient(self.activation.code, self.kept, gradient)
         matmul.dense_weight_gradient(
             self.inputs, gradient, self.weights_gradient, self.bias_gradient, self.scratch
         )
@@ -67,5 +66,5 @@ class Dense(Layer):
         return (
             ("Flatten, dense" if len(self.given) > 1 else "Dense")
             + f" {self.units}"
-            + (f", {self.activation}" if self.code else "")
+            + (f", {self.activation.name}" if self.activation.code else "")
         )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ensync.core.errors import EnsyncError
+from ensync.kernels.elementwise.activations import ACTIVATIONS, IDENTITY, RELU
 from ensync.kernels.elementwise.group_normalization import (
     GroupStatistics,
     group_normalize,
@@ -24,7 +25,8 @@ class GroupNormalization(Layer):
     may_keep_gradient = True
 
     def __init__(self, groups: int, activation: str = "identity", epsilon: float = 1e-5) -> None:
-        self.groups, self.relu, self.epsilon = groups, activation == "relu", epsilon
+        self.activation, self.code = activation, ACTIVATIONS[activation]
+        self.groups, self.epsilon = groups, epsilon
 
     def build(self, shape: Shape) -> Shape:
         self.shape, c = shape, shape[-1]
@@ -61,24 +63,24 @@ class GroupNormalization(Layer):
 
     @property
     def fuses_addition(self) -> bool:  # type: ignore[override]
-        """Where no ReLU comes before the addition."""
-        return not self.relu
+        """Where no activation comes before the addition."""
+        return self.code == IDENTITY
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
-        return self._forward(inputs, self.no_skip, self.relu)
+        return self._forward(inputs, self.no_skip, self.code)
 
     def forward_add(
         self, inputs: np.ndarray, added: np.ndarray, relu: bool, step: Step, out: np.ndarray
     ) -> np.ndarray:
         if not self.fuses_addition:
             return super().forward_add(inputs, added, relu, step, out)
-        return self._forward(inputs, self._pixels(added), relu)
+        return self._forward(inputs, self._pixels(added), RELU if relu else IDENTITY)
 
-    def _forward(self, inputs: np.ndarray, skip: np.ndarray, relu: bool) -> np.ndarray:
+    def _forward(self, inputs: np.ndarray, skip: np.ndarray, code: int) -> np.ndarray:
         self.values, current = self._pixels(inputs), self.outputs[: len(inputs)]
         parameters = self.gamma, self.beta, self.epsilon
         group_normalize(
-            self.values, parameters, skip, relu, self._statistics(), self._pixels(current)
+            self.values, parameters, skip, code, self._statistics(), self._pixels(current)
         )
         return current
 
@@ -89,7 +91,7 @@ class GroupNormalization(Layer):
             self._pixels(gradient),
             self.values,
             self.gamma,
-            self.relu,
+            self.code,
             statistics,
             self._pixels(out),
         )
@@ -109,4 +111,9 @@ class GroupNormalization(Layer):
         return int(np.prod(shape))
 
     def describe(self) -> str:
-        return f"Group normalization, {self.groups} groups" + ", relu" * self.relu
+        words = [
+            "Group normalization",
+            f"{self.groups} groups",
+            *[self.activation] * bool(self.code),
+        ]
+        return ", ".join(words)

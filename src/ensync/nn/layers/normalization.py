@@ -6,6 +6,7 @@ from typing import TypedDict
 import numpy as np
 
 from ensync.kernels.elementwise import normalization
+from ensync.kernels.elementwise.activations import ACTIVATIONS, IDENTITY, RELU
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step
 from ensync.nn.memory import Workspace, empty, zeros
 
@@ -38,12 +39,8 @@ class BatchNormalization(Layer):
         epsilon: float = 1e-3,
         unbiased: bool = False,
     ) -> None:
-        self.relu, self.momentum, self.epsilon, self.unbiased = (
-            activation == "relu",
-            momentum,
-            epsilon,
-            unbiased,
-        )
+        self.activation, self.code = activation, ACTIVATIONS[activation]
+        self.momentum, self.epsilon, self.unbiased = momentum, epsilon, unbiased
 
     def build(self, shape: Shape) -> Shape:
         self.shape, c = shape, shape[-1]
@@ -81,27 +78,33 @@ class BatchNormalization(Layer):
         workspace.reserve(normalization.blocks(rows * int(np.prod(self.shape[:-1]))) * 3 * c, dtype)
 
     @property
+    def relu(self) -> bool:
+        """Whether a ReLU follows."""
+        return self.code == RELU
+
+    @property
     def fuses_addition(self) -> bool:  # type: ignore[override]
-        """Where no ReLU comes before the addition."""
-        return not self.relu
+        """Where no activation comes before the addition."""
+        return self.code == IDENTITY
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
-        return self._forward(inputs, self.no_skip, self.relu, step)
+        return self._forward(inputs, self.no_skip, self.code, step)
 
     def forward_add(
         self, inputs: np.ndarray, added: np.ndarray, relu: bool, step: Step, out: np.ndarray
     ) -> np.ndarray:
         if not self.fuses_addition:
             return super().forward_add(inputs, added, relu, step, out)
-        return self._forward(inputs, added.reshape(-1, self.shape[-1]), relu, step)
+        code = RELU if relu else IDENTITY
+        return self._forward(inputs, added.reshape(-1, self.shape[-1]), code, step)
 
-    def _forward(self, inputs: np.ndarray, added: np.ndarray, relu: bool, step: Step) -> np.ndarray:
+    def _forward(self, inputs: np.ndarray, added: np.ndarray, code: int, step: Step) -> np.ndarray:
         c = self.shape[-1]
         self.values, current = inputs.reshape(-1, c), self.outputs[: len(inputs)]
         if step.training:
             normalization.channel_sums(self.values, self._partial(), self.sums)
         self.use_sums(len(self.values), step)
-        normalization.normalize(self.values, self.affine, added, relu, current.reshape(-1, c))
+        normalization.normalize(self.values, self.affine, added, code, current.reshape(-1, c))
         return current
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
@@ -111,11 +114,11 @@ class BatchNormalization(Layer):
         )
         given = gradient.reshape(-1, c)
         normalization.channel_gradient_sums(
-            given, self.values, self.affine, self.relu, self._partial(), self.sums
+            given, self.values, self.affine, self.code, self._partial(), self.sums
         )
         self.use_gradient_sums(step)
         normalization.normalize_backward(
-            given, self.values, self.affine, self.relu, self.coefficients, out.reshape(-1, c)
+            given, self.values, self.affine, self.code, self.coefficients, out.reshape(-1, c)
         )
         return out
 
@@ -203,4 +206,4 @@ class BatchNormalization(Layer):
         return int(np.prod(shape))
 
     def describe(self) -> str:
-        return "Batch normalization" + ", relu" * self.relu
+        return "Batch normalization" + f", {self.activation}" * bool(self.code)

@@ -212,7 +212,7 @@ class SeparableBlock(Layer):
         last = self.units[-1].norm
         skip = inputs.reshape(-1, c) if self.residual else last.no_skip
         normalization.normalize(
-            values.reshape(-1, c), last.affine, skip, last.relu, self.outputs[:rows].reshape(-1, c)
+            values.reshape(-1, c), last.affine, skip, last.code, self.outputs[:rows].reshape(-1, c)
         )
         return self.outputs[:rows]
 
@@ -225,7 +225,7 @@ class SeparableBlock(Layer):
             gradient.reshape(-1, c),
             values,
             last.norm.affine,
-            last.norm.relu,
+            last.norm.code,
             partial,
             last.norm.sums,
         )
