@@ -113,6 +113,11 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         {"growth": {"learning_rate": 1.5}},
     ),
     (
+        {"augmentation": {"crop_edge": "reflect"}},
+        "augmentation.crop_edge",
+        {"augmentation": {"crop": 1}},
+    ),
+    (
         {"augmentation": {"flip": True, "epochs": 3}},
         "augmentation.epochs",
         {"augmentation": {"crop": 1}},

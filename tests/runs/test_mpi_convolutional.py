@@ -106,7 +106,13 @@ FEATURES = {
     "plateau": {"patience": 1, "threshold": 0.05},
     "growth": {"every_epochs": 1, "largest_batch": 30, "learning_rate": 1.4},
     "schedule": {"name": "cosine", "warmup_epochs": 0.4},
-    "augmentation": {"flip": True, "rotation": 20, "crop": 1, "cutout": 2},
+    "augmentation": {
+        "flip": "alternating",
+        "rotation": 20,
+        "crop": 1,
+        "crop_edge": "reflect",
+        "cutout": 2,
+    },
 }
 
 

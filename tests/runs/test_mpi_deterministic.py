@@ -34,7 +34,13 @@ EVERYTHING = {
     "optimizer": {"name": "adam", "clip_norm": 0.5},
     "plateau": {"patience": 1, "threshold": 0.05},
     "growth": {"every_epochs": 1, "largest_batch": 30},
-    "augmentation": {"flip": True, "rotation": 20, "crop": 1, "cutout": 2},
+    "augmentation": {
+        "flip": "alternating",
+        "rotation": 20,
+        "crop": 1,
+        "crop_edge": "reflect",
+        "cutout": 2,
+    },
     "schedule": {"name": "cosine", "warmup_epochs": 0.4},
 }
 RESIDUAL = [

@@ -286,6 +286,23 @@ def test_label_smoothing_is_pytorchs():
 AUGMENTED = {"flip": True, "crop": 1, "shift": 0.2, "rotation": 30, "erasing": 0.5}
 
 
+def test_alternating_flips_show_each_image_both_ways():
+    """In epoch 0 as random flips do; then every second epoch is the mirror of the one before."""
+    random, turning = (make_trainee(augmentation={"flip": flip}) for flip in (True, "alternating"))
+    rows, images = np.arange(10), []
+    for epoch in range(4):
+        turning.position.epoch = epoch
+        loaded = turning.loader.load(rows, turning.network.inputs, augmenter(turning))[0]
+        images.append(loaded.reshape(10, 5, 4).copy())
+    first = random.loader.load(rows, random.network.inputs, augmenter(random))[0]
+    assert np.array_equal(images[0].reshape(10, -1), first)
+    assert np.array_equal(images[1], images[0][:, :, ::-1])
+    assert np.array_equal(images[2], images[0]) and np.array_equal(images[3], images[1])
+    turning.member = 1
+    other = turning.loader.load(rows, turning.network.inputs, augmenter(turning))[0]
+    assert not np.array_equal(other.reshape(10, 5, 4), images[3])
+
+
 def test_augmentation_changes_training_images_only():
     plain, changed = make_trainee(), make_trainee(augmentation=AUGMENTED)
     rows = np.arange(10)

@@ -3,6 +3,7 @@ way into the batch.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -26,12 +27,21 @@ class Reader(Protocol):
 
 
 class Augmenter:
-    """The random changes of one epoch's images of shape (height, width, channels); the key and
+    """The random changes of one epoch's images of shape (height, width, channels); the keys and
     an image's row decide on its own.
+
+    key_of(epoch): the key of an epoch; alternating flips follow that of the first one.
     """
 
-    def __init__(self, settings: Augmentation, shape: tuple[int, ...], key: np.uint64) -> None:
-        self.settings, self.shape, self.key = settings, shape, key
+    def __init__(
+        self,
+        settings: Augmentation,
+        shape: tuple[int, ...],
+        epoch: int,
+        key_of: Callable[[int], np.uint64],
+    ) -> None:
+        self.settings, self.shape, self.epoch = settings, shape, epoch
+        self.key, self.key_of = key_of(epoch), key_of
 
     def __call__(
         self,
@@ -47,11 +57,15 @@ class Augmenter:
         s, (height, width, channels) = self.settings, self.shape
         shape, changes = (height, width, channels), np.empty((len(rows), augmentation.COLUMNS))
         settings = augmentation.ChangeSettings(
-            s.flip, s.crop, s.shift, s.rotation, s.cutout, s.erasing
+            s.flip is True, s.crop, s.shift, s.rotation, s.cutout, s.erasing
         )
         augmentation.draw_changes(rows, self.key, shape, settings, changes)
+        if s.flip == "alternating":
+            augmentation.draw_flips(rows, self.key_of(0), self.epoch % 2 == 1, changes)
         augmentation.gather_change(
-            images, places, changes, loader.mean, loader.inverse_std, shape, out
+            *(images, places, changes, loader.mean, loader.inverse_std, shape),
+            s.crop_edge == "reflect",
+            out,
         )
 
 
@@ -65,7 +79,8 @@ def augmenter_of(job: Job, member: int, shape: tuple[int, ...], epoch: int) -> A
     settings = job.augmentation.of_epoch(epoch)
     if settings == UNCHANGED:
         return None
-    return Augmenter(settings, shape, key64(job.training.seed, Purpose.AUGMENTATION, member, epoch))
+    key_of = partial(key64, job.training.seed, Purpose.AUGMENTATION, member)
+    return Augmenter(settings, shape, epoch, key_of)
 
 
 class BatchLoader:

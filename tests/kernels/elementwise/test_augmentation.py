@@ -36,7 +36,7 @@ def draw(rows=ROWS, key=12345, **settings):
     return changes
 
 
-def change(changes, places=ROWS, dtype=np.float64):
+def change(changes, places=ROWS, dtype=np.float64, reflect=False):
     out = np.empty((len(places), IMAGES.shape[1]), dtype)
     kernels.gather_change(
         IMAGES,
@@ -45,6 +45,7 @@ def change(changes, places=ROWS, dtype=np.float64):
         MEAN.astype(dtype),
         INVERSE.astype(dtype),
         SHAPE,
+        reflect,
         out,
     )
     return out
@@ -87,6 +88,70 @@ def test_images_equal_scipys(settings, dtype):
         rtol=1e-5 if dtype == np.float32 else 1e-11,
         atol=1e-5 if dtype == np.float32 else 1e-11,
     )
+
+
+def cropped(pixels, line, pad):
+    """One image by padding, cutting and mirroring; pad(image) adds 3 pixels on every side."""
+    flip, oy, ox = line[:3]
+    y, x = int(oy) + 3, int(ox) + 3
+    image = pad(pixels.reshape(SHAPE).astype(float))[y : y + HEIGHT, x : x + WIDTH]
+    return ((image[:, ::-1] if flip else image) - MEAN).ravel() * np.tile(INVERSE, HEIGHT * WIDTH)
+
+
+def numpy_pad(image):
+    return np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="reflect")
+
+
+def torch_pad(image):
+    torch = pytest.importorskip("torch")
+    planes = torch.from_numpy(image).permute(2, 0, 1)
+    return torch.nn.functional.pad(planes, (3,) * 4, mode="reflect").permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("pad", [numpy_pad, torch_pad])
+def test_reflected_frames_equal_those_of_others(pad):
+    changes = draw(flip=True, crop=3)
+    expected = [cropped(IMAGES[row], line, pad) for row, line in zip(ROWS, changes, strict=True)]
+    for dtype, digits in ((np.float32, 1e-5), (np.float64, 1e-12)):
+        found = change(changes, dtype=dtype, reflect=True)
+        np.testing.assert_allclose(found, expected, rtol=digits, atol=digits)
+    changes[:, kernels.SHIFT_X] = 1e-15  # the other way there: between pixels
+    np.testing.assert_allclose(change(changes, reflect=True), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_frames_wider_than_the_image_are_reflected_again_and_again(size):
+    line = np.arange(size, dtype=np.uint8)
+    changes = np.zeros((41, kernels.COLUMNS))
+    changes[:, kernels.CROP_X], changes[:, kernels.COSINE] = np.arange(-20, 21), 1
+    found, unit = np.empty((41, size)), np.ones(1)
+    kernels.gather_change(
+        *(line[None], np.zeros(41, np.int64), changes, 0 * unit, unit, (1, size, 1)), True, found
+    )
+    padded = np.pad(line, 20, mode="reflect")
+    assert np.array_equal(found, [padded[first : first + size] for first in range(41)])
+
+
+def test_whole_pixels_equal_those_read_between_pixels_to_the_bit():
+    changes = draw(flip=True, crop=3, cutout=3)
+    slightly = changes.copy()
+    slightly[:, kernels.SHIFT_Y] = 1e-300  # lost in the sum with a coordinate
+    for reflect in (False, True):
+        fast, slow = (change(c, dtype=np.float32, reflect=reflect) for c in (changes, slightly))
+        assert np.array_equal(fast, slow)
+
+
+def test_flips_alternate_from_a_random_start():
+    first, rows = draw(flip=True), np.arange(500)
+    again = draw(crop=2, key=7)
+    kernels.draw_flips(ROWS, np.uint64(12345), False, again)
+    assert np.array_equal(again[:, kernels.FLIP], first[:, kernels.FLIP])
+    assert np.array_equal(again[:, 1:], draw(crop=2, key=7)[:, 1:])
+    both = [np.empty((500, kernels.COLUMNS)) for _ in range(2)]
+    for turned, changes in enumerate(both):
+        kernels.draw_flips(rows, np.uint64(1), bool(turned), changes)
+    flips = [changes[:, kernels.FLIP] for changes in both]
+    assert np.array_equal(flips[0], 1 - flips[1]) and 0.4 < flips[0].mean() < 0.6
 
 
 def test_nothing_changed_is_the_image():

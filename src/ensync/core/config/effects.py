@@ -177,6 +177,12 @@ DEPENDENCES = (
         "changes that end, beside flip, which does not",
     ),
     Dependence(
+        ("augmentation.crop_edge",),
+        ("augmentation.crop",),
+        lambda job: job.augmentation.crop > 0,
+        "an augmentation.crop above 0",
+    ),
+    Dependence(
         ("ensemble.skew",),
         ("ensemble.data",),
         lambda job: job.ensemble.data == "label_skew",

@@ -248,9 +248,19 @@ class Growth(Section):
 class Augmentation(Section):
     """Random changes of the training images, drawn anew for each image and epoch."""
 
-    flip: bool = Field(False, description="mirror every other image left to right")
+    flip: bool | Literal["alternating"] = Field(
+        False,
+        description="mirror left to right; true: an image in every other epoch, at random; "
+        "alternating: at random in the first epoch, and from then on in every other one, so that "
+        "two epochs show each image both ways (Jordan 2024)",
+    )
     crop: Annotated[int, Field(ge=0)] = Field(
-        0, description="move by up to so many pixels within a frame of zeros"
+        0, description="move by up to so many pixels within a frame of crop_edge"
+    )
+    crop_edge: Literal["zeros", "reflect"] = Field(
+        "zeros",
+        description="what the frame of crop shows; zeros: black; reflect: the image mirrored at "
+        "its outermost pixels (PyTorch's pad of that name)",
     )
     shift: Rate = Field(
         0.0,

@@ -1,8 +1,9 @@
 """Random changes of training images. A key and an image's number in the dataset decide them alone.
 
 Each output pixel is traced back to the source, in the order of Keras' ImageDataGenerator: mirror,
-shift by whole pixels within a frame of zeros (crop), shift by any distance, turn about the centre.
-There it is interpolated between four pixels; beyond the edge the edge's pixels are repeated.
+shift by whole pixels within a frame (crop), shift by any distance, turn about the centre. There it
+is interpolated between four pixels; beyond the edge the edge's pixels are repeated. The frame is of
+zeros, or it reflects the image without its outermost pixels, as PyTorch's `pad(mode="reflect")`.
 """
 
 import math
@@ -104,6 +105,53 @@ def draw_changes(
         _rectangle(low, high, height, width, settings.cutout, settings.erasing, change)
 
 
+@njit(**KERNEL)
+def draw_flips(rows: np.ndarray, key: np.uint64, turned: bool, changes: np.ndarray) -> None:
+    """Write the FLIP column of `changes` (n, COLUMNS) for dataset rows int64 (n,): what
+    `draw_changes` draws with this key, or its contrary where `turned`.
+    """
+    for i in range(rows.size):
+        low, high = row_words(key, rows[i])
+        changes[i, FLIP] = (_uniform(low, high, 0) < 0.5) != turned
+
+
+@njit(**INNER)
+def _reflected(at, size):
+    """Return the place within an image side that a place beyond it mirrors; the outermost pixels
+    are not repeated.
+    """
+    if size == 1:
+        return 0
+    while at < 0 or at >= size:
+        at = -at if at < 0 else 2 * size - 2 - at
+    return at
+
+
+@njit(**INNER)
+def _move_image(pixels, change, table, shape, reflect, out):
+    """Move and mirror an image by whole pixels; table (channels, 256): the number that each byte
+    of a channel becomes.
+    """
+    height, width, channels = shape
+    flip, blank = change[FLIP] != 0, out.dtype.type(0)
+    for y in range(height):
+        from_y = y + int(change[CROP_Y])
+        if reflect:
+            from_y = _reflected(from_y, height)
+        for x in range(width):
+            at = (y * width + x) * channels
+            if change[TOP] <= y < change[BOTTOM] and change[LEFT] <= x < change[RIGHT]:
+                out[at : at + channels] = blank
+                continue
+            from_x = (width - 1 - x if flip else x) + int(change[CROP_X])
+            if reflect:
+                from_x = _reflected(from_x, width)
+            inside = 0 <= from_y < height and 0 <= from_x < width
+            source = (from_y * width + from_x) * channels
+            for channel in range(channels):
+                out[at + channel] = table[channel, pixels[source + channel] if inside else 0]
+
+
 @njit(**INNER)
 def _read(pixels, y, x, channel, height, width, channels):
     """Return the value between four pixels of an image (height * width * channels); beyond the
@@ -120,7 +168,7 @@ def _read(pixels, y, x, channel, height, width, channels):
 
 
 @njit(**INNER)
-def _change_image(pixels, change, mean, inverse_std, shape, out):
+def _change_image(pixels, change, mean, inverse_std, shape, reflect, out):
     height, width, channels = shape
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     zero, period = out.dtype.type(0), mean.size
@@ -134,6 +182,11 @@ def _change_image(pixels, change, mean, inverse_std, shape, out):
                 y + change[CROP_Y],
                 (width - 1 - x if change[FLIP] else x) + change[CROP_X],
             )
+            if reflect:
+                from_y, from_x = (
+                    float(_reflected(int(from_y), height)),
+                    float(_reflected(int(from_x), width)),
+                )
             inside = 0 <= from_y < height and 0 <= from_x < width
             down, right = from_y - middle_y + change[SHIFT_Y], from_x - middle_x + change[SHIFT_X]
             source_y = change[COSINE] * down - change[SINE] * right + middle_y
@@ -147,6 +200,19 @@ def _change_image(pixels, change, mean, inverse_std, shape, out):
                 out[at + channel] = (value - mean[channel % period]) * inverse_std[channel % period]
 
 
+@njit(**INNER)
+def _byte_table(mean, inverse_std, channels):
+    """Return what each byte of each channel becomes, (channels, 256), to the bit as
+    `_change_image` computes it.
+    """
+    table = np.empty((channels, 256), mean.dtype)
+    for channel in range(channels):
+        for value in range(256):
+            place = channel % mean.size
+            table[channel, value] = (float(value) - mean[place]) * inverse_std[place]
+    return table
+
+
 @njit(parallel=True, **KERNEL)
 def gather_change(
     images: np.ndarray,
@@ -155,6 +221,7 @@ def gather_change(
     mean: np.ndarray,
     inverse_std: np.ndarray,
     shape: tuple[int, int, int],
+    reflect: bool,
     out: np.ndarray,
 ) -> None:
     """Write out[i] = (changed images[places[i]] - mean) * inverse_std; blanked pixels become 0, the
@@ -162,7 +229,13 @@ def gather_change(
 
     images (N, features) uint8, features = height * width * channels, the `shape`; places (n,)
     int64, unchecked; changes (n, COLUMNS) of `draw_changes`; mean, inverse_std as in
-    `inputs.gather_normalize`; out (n, features).
+    `inputs.gather_normalize`; reflect: whether the frame about an image reflects it; out (n,
+    features).
     """
+    table = _byte_table(mean, inverse_std, shape[2])
     for i in prange(places.size):
-        _change_image(images[places[i]], changes[i], mean, inverse_std, shape, out[i])
+        change = changes[i]
+        if change[SHIFT_Y] == 0 and change[SHIFT_X] == 0 and change[SINE] == 0:
+            _move_image(images[places[i]], change, table, shape, reflect, out[i])
+        else:
+            _change_image(images[places[i]], change, mean, inverse_std, shape, reflect, out[i])
