@@ -77,6 +77,11 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             ("momentum", "trust_coefficient", 0.1, "lars"),
         )
     ],
+    (
+        {"optimizer": {"name": "sgd", "decoupled": True}},
+        "optimizer.decoupled",
+        {"optimizer": {"groups": [{"parameters": "*", "weight_decay": 0.1}]}},
+    ),
     *[
         ({"schedule": {key: value}}, f"schedule.{key}", {"schedule": {"name": name}})
         for key, value, name in (

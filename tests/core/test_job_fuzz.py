@@ -22,6 +22,10 @@ JOBS = sorted((Path(__file__).parents[2] / "jobs").rglob("*.toml"))
 LAYERS = b"""
 [data]
 path = "data/x.h5"
+[[optimizer.groups]]
+parameters = ["*.bias", "*.beta"]
+factor = 64.0
+epochs = 2.5
 [[network.layers]]
 kind = "residual"
 layers = [{kind = "convolution", filters = 8, activation = "relu"}, {kind = "batch_normalization"}]

@@ -49,7 +49,7 @@ def test_steps_are_those_of_the_formula(decay, epsilon, dtype):
         gradient = random.normal(size=SIZE)
         factor = 1 / (1 + step)
         plain_step(expected, split(gradient), velocities, settings, 0.7 * factor)
-        optimizer.step(found, gradient.astype(dtype), factor)
+        optimizer.step(found, gradient.astype(dtype), [factor])
     tolerance = 1e-12 if dtype == np.float64 else 1e-4
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(

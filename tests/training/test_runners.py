@@ -85,7 +85,7 @@ def test_both_runners_do_the_same_steps():
         rows, metrics = trainer.rows[:40], []
         for first in range(0, 40, 40 if runner is OneSampleRunner else 1):
             last = 40 if runner is OneSampleRunner else first + 1
-            metrics.append(steps.run(rows[first:last], 0, 1.0))
+            metrics.append(steps.run(rows[first:last], 0, [1.0]))
         trainer.position.loss_sum = sum(each.loss_sum for each in metrics)
         trainer.position.correct = sum(each.correct for each in metrics)
         assert trainer.optimizer.steps == 40

@@ -14,7 +14,9 @@ from fractions import Fraction
 from ensync.core.config.schema import Growth, Schedule
 
 
-def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
+def learning_rate_factor(
+    schedule: Schedule, step: int, steps_per_epoch: int, epochs: float
+) -> float:
     """Return the factor of the step taken when `step` steps are over, in a run of so many epochs of
     so many steps.
 
@@ -28,21 +30,21 @@ def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, ep
     return SHAPES[schedule.name](schedule, step, steps_per_epoch, epochs)
 
 
-def _step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
+def _step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
     length = decimal(schedule.step_epochs)
     return float(
         schedule.factor ** (step * length.denominator // (steps_per_epoch * length.numerator))
     )
 
 
-def _cosine(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
+def _cosine(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
     start = schedule.warmup_epochs * steps_per_epoch
     done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
     return schedule.minimum + (1.0 - schedule.minimum) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 # What follows the warm-up, given (schedule, step, steps_per_epoch, epochs) as above.
-SHAPES: dict[str, Callable[[Schedule, int, int, int], float]] = {
+SHAPES: dict[str, Callable[[Schedule, int, int, float], float]] = {
     "constant": lambda schedule, step, steps_per_epoch, epochs: 1.0,
     "step": _step,
     "cosine": _cosine,

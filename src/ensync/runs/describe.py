@@ -101,7 +101,24 @@ def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
         + f"; {6 * arithmetic / 1e6:.2f} MFLOP a sample and training step; "
         f"{text.size(trained * network.dtype.itemsize)} of weights"
     )
-    return lines
+    return lines + _group_lines(job, network)
+
+
+def _group_lines(job: Job, network: Any) -> list[str]:
+    """Return a line for each of optimizer.groups and for the other parameters, with their names."""
+    from ensync.nn.optimizers.groups import stretches_of
+
+    names: list[list[str]] = [[] for _ in job.optimizer.of_groups]
+    for stretch in stretches_of(job.optimizer, network.layout):
+        names[stretch.group] += [name for name, _ in stretch.layout]
+    return [
+        f"{f'optimizer.groups {number}' if number else 'in no group'} "
+        f"({settings.name} {settings.learning_rate:g}): {', '.join(inside) or 'nothing'}"
+        for number, (settings, inside) in enumerate(
+            zip(job.optimizer.of_groups, names, strict=True)
+        )
+        if job.optimizer.groups
+    ]
 
 
 def _layer_rows(

@@ -4,12 +4,12 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ensync.core.config.optimizers import OPTIMIZERS
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.core.resources import Memory, node_memory, process_memory
 from ensync.core.sharding import groups
 from ensync.nn.memory import counted
+from ensync.nn.optimizers.groups import slots_of, stretches_of
 from ensync.report.text import plural, size
 from ensync.runs.networks import Data, build_network
 from ensync.storage.layout import SPLITS
@@ -118,7 +118,9 @@ def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int,
             else 0
         )
         batches = (count.bytes - 2 * vector) * (1 + replicas)
-        slots = len(OPTIMIZERS[job.optimizer.name].slots) if trains else 0
+        if trains:
+            stretches_of(job.optimizer, network.layout)  # refuses patterns before all else
+        slots = len(slots_of(job.optimizer)) if trains else 0
     return (_copies(job) + slots + 2 * replicas if trains else 4) * vector, max(0, batches)
 
 

@@ -10,7 +10,7 @@ from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.shared_update import SharedUpdate
 from ensync.mpi.world import Comm
 from ensync.nn.network import STOP, Network, StepMetrics
-from ensync.nn.optimizers import Optimizer
+from ensync.nn.optimizers import Factors, Optimizer
 from ensync.training.reducers import Compute, Part, Reducer, SerialReducer
 from ensync.training.virtual_shards import DeterministicReducer
 
@@ -102,12 +102,12 @@ class SharedMemoryReducer(_OverRanks):
         self._compute(compute, stop_requested)
         return self._take(self._update.sum_exact())
 
-    def apply(self, optimizer: Optimizer, factor: float) -> None:
+    def apply(self, optimizer: Optimizer, factors: Factors) -> None:
         """Update this rank's block, and copy it to the other ranks."""
         parameters = self.network.parameters
 
         def step(piece: slice, gradient: np.ndarray) -> None:
-            optimizer.step_piece(piece, parameters[piece], gradient, factor)
+            optimizer.step_piece(piece, parameters[piece], gradient, factors)
 
         self._update.update(step)
         optimizer.steps += 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from ensync.core.config.schema import Job
+from ensync.core.config.schema import Group, Job
 from ensync.core.sharding import steps_per_epoch
-from ensync.nn.schedules import growths, learning_rate_factor
+from ensync.nn.schedules import decimal, growths, learning_rate_factor
 from ensync.training.position import Position
 
 
@@ -55,9 +55,27 @@ class LearningRate:
     job: Job
     plan: EpochPlan
 
-    def factor(self, position: Position, back: int = 0) -> float:
+    def factors(self, position: Position) -> tuple[float | None, ...]:
+        """Return what multiplies the learning rate of the parameters in no group, then of each
+        group, for the next step; None for a group whose epochs are over.
+        """
+        return (
+            self.factor(position),
+            *(self._of_group(group, position) for group in self.job.optimizer.groups),
+        )
+
+    def _of_group(self, group: Group, position: Position) -> float | None:
+        if group.epochs is None:
+            return self.factor(position)
+        p, steps, length = position, self.plan.steps(position.epoch), decimal(group.epochs)
+        if (p.epoch * steps + p.step) * length.denominator >= steps * length.numerator:
+            return None
+        return self.factor(position, epochs=group.epochs if group.anneal else None)
+
+    def factor(self, position: Position, back: int = 0, epochs: float | None = None) -> float:
         """Return what schedule, growth and plateaus multiply the learning rate by for the next
-        step, or for the one so many steps `back`.
+        step, or for the one so many steps `back`; epochs: of the schedule, None for those of the
+        run.
         """
         p, job, steps = position, self.job, self.plan.steps(position.epoch)
         epoch = p.epoch + (p.step >= steps)
@@ -67,7 +85,8 @@ class LearningRate:
             else job.growth.learning_rate ** growths(job.growth, job.training.batch, epoch)
         )
         step = max(0, p.epoch * steps + p.step - back)
-        scheduled = learning_rate_factor(job.schedule, step, steps, job.training.epochs)
+        whole = job.training.epochs if epochs is None else epochs
+        scheduled = learning_rate_factor(job.schedule, step, steps, whole)
         return scheduled * grown * p.rate_factor
 
     def __call__(self, position: Position, back: int = 0) -> float:

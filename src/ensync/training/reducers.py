@@ -5,7 +5,7 @@ A network has one reducer, chosen in one place (strategies.reducers.choose). A r
 
     with reducer:
         metrics = reducer.reduce(compute, stop_requested)
-        reducer.apply(optimizer, factor)
+        reducer.apply(optimizer, factors)
 
 in each step, and leaves `apply` out where the loss is not finite. `compute(network, part)` fills
 the network's message from a part of the global batch. All ranks of the network call all methods
@@ -19,7 +19,7 @@ from types import TracebackType
 import numpy as np
 
 from ensync.nn.network import METRICS, STOP, Network, StepMetrics
-from ensync.nn.optimizers import Optimizer
+from ensync.nn.optimizers import Factors, Optimizer
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Reducer:
         """
         raise NotImplementedError(type(self).__name__)
 
-    def apply(self, optimizer: Optimizer, factor: float) -> None:
-        """Update the parameters by the gradient of the last `reduce`; factor: of the learning
-        rate. Collective.
+    def apply(self, optimizer: Optimizer, factors: Factors) -> None:
+        """Update the parameters by the gradient of the last `reduce`; factors: of the learning
+        rates. Collective.
         """
-        optimizer.step(self.network.parameters, self.network.gradient, factor)
+        optimizer.step(self.network.parameters, self.network.gradient, factors)
 
     def gather_state(self, optimizer: Optimizer) -> None:
         """Have the whole state of the optimiser on every rank. Collective."""

@@ -16,7 +16,7 @@ from ensync.kernels.dense import online
 from ensync.nn.layers.base import Layer, Step
 from ensync.nn.layers.dense import Dense
 from ensync.nn.network import Network, StepMetrics
-from ensync.nn.optimizers import Optimizer
+from ensync.nn.optimizers import Factors, Optimizer
 from ensync.training.batches import BatchLoader, augmenter_of
 from ensync.training.reducers import Part, Reducer, SerialReducer
 
@@ -47,9 +47,9 @@ class Runner(Protocol):
 
     steps: int
 
-    def run(self, rows: np.ndarray, epoch: int, factor: float) -> StepMetrics:
+    def run(self, rows: np.ndarray, epoch: int, factors: Factors) -> StepMetrics:
         """Train on dataset rows int64, those of the next steps in their order, and count the
-        steps in the optimiser. factor: of the learning rate. Collective.
+        steps in the optimiser. factors: of the learning rates. Collective.
 
         Where the loss is not finite, the parameters are of no more use.
         """
@@ -71,12 +71,12 @@ class MiniBatchRunner:
         """Whether it computes what the job of a replica asks for in steps of so many samples."""
         return True
 
-    def run(self, rows: np.ndarray, epoch: int, factor: float) -> StepMetrics:
+    def run(self, rows: np.ndarray, epoch: int, factors: Factors) -> StepMetrics:
         """Do one step, without an update where the loss is not finite."""
         r = self.replica
         metrics = r.reducer.reduce(partial(self._compute, rows, epoch), r.stop_requested)
         if math.isfinite(metrics.loss_sum):
-            r.reducer.apply(r.optimizer, factor)
+            r.reducer.apply(r.optimizer, factors)
         return metrics
 
     def _compute(self, batch: np.ndarray, epoch: int, network: Network, part: Part) -> None:
@@ -184,8 +184,10 @@ class OneSampleRunner:
                 ]
         return found
 
-    def run(self, rows: np.ndarray, epoch: int, factor: float) -> StepMetrics:
+    def run(self, rows: np.ndarray, epoch: int, factors: Factors) -> StepMetrics:
         """Do one step for each row."""
+        (factor,) = factors
+        assert factor is not None, "only a group may be left as it is"
         r, network = self.replica, self.replica.network
         images, places = r.loader.raw(rows)
         labels = (

@@ -141,7 +141,7 @@ class Trainer(Replica):
             if count > 1:
                 end = global_span(len(order), p.step + count - 1, batch)[1]
             start = time.perf_counter() - self.reducer.seconds
-            metrics = runner.run(order[first:end], p.epoch, rate.factor(p))
+            metrics = runner.run(order[first:end], p.epoch, rate.factors(p))
             if not math.isfinite(metrics.loss_sum):
                 steps = f"{p.step + 1}" + f"..{p.step + count}" * (runner.steps > 1)
                 self._note_divergence(steps, metrics.loss_sum)

@@ -78,7 +78,12 @@ def _depends_on_name(name: str, table: Mapping[str, Spec]) -> Iterator[Dependenc
     section, key = name.split(".")
 
     def effective(rows: Sequence[str]) -> Callable[[Job], bool]:
-        return lambda job: getattr(getattr(job, section), key) in rows
+        return lambda job: not rows_of(job).isdisjoint(rows)
+
+    def rows_of(job: Job) -> set[str]:
+        if section == "optimizer":
+            return {each.name for each in job.optimizer.of_groups}
+        return {getattr(getattr(job, section), key)}
 
     for setting in dict.fromkeys(setting for spec in table.values() for setting in spec.settings):
         rows = having(table, setting)
@@ -133,6 +138,12 @@ DEPENDENCES = (
         "hidden layers",
     ),
     *_depends_on_name("optimizer.name", OPTIMIZERS),
+    Dependence(
+        ("optimizer.decoupled",),
+        ("optimizer.weight_decay",),
+        lambda job: any(each.weight_decay for each in job.optimizer.of_groups),
+        "a weight_decay above 0",
+    ),
     *_depends_on_name("schedule.name", SCHEDULES),
     Dependence(
         ("plateau.factor", "plateau.threshold", "plateau.minimum"),

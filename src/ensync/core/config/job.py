@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from ensync.core.config.effects import refuse_without_effect
 from ensync.core.config.layers import KINDS
-from ensync.core.config.schema import Job
+from ensync.core.config.schema import Group, Job
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
 
 DEEPEST = 40  # sections, lists and layers within each other
@@ -229,7 +229,9 @@ def _locate(location: tuple[Any, ...]) -> Place:
     """
     place = Place("", Job)
     for part in location:
-        if isinstance(part, int) and place.key in LISTS:
+        if isinstance(part, int) and place.key == GROUPS:
+            place = Place(f"{place.name} {part + 1}", Group, "", True)
+        elif isinstance(part, int) and place.key in LISTS:
             place = Place(f"{place.name} {part + 1}", place.section, place.key, True)
         elif place.key in LISTS and part in KINDS:
             place = Place(f"{place.name} ({part})", KINDS[part], "", True)
@@ -248,6 +250,7 @@ def _locate(location: tuple[Any, ...]) -> Place:
     return place
 
 
+GROUPS = "groups"  # the setting that holds optimizer.groups
 LISTS = ("layers", "shortcut", "branches")  # settings that hold layers
 
 
@@ -265,6 +268,8 @@ def explain_settings() -> str:
     lines = []
     for name in Job.model_fields:
         lines += _explain(f"[{name}]", _section(name))
+        if name == "optimizer":
+            lines += _explain(f"[[{name}.{GROUPS}]]", Group)
     for kind, section in KINDS.items():
         lines += _explain(f'[[network.layers]] kind = "{kind}"', section)
     return "\n".join(lines)
@@ -299,5 +304,7 @@ def _type_name(annotation: Any) -> str:
     return (
         "layer"
         if annotation in KINDS.values()
+        else "group"
+        if annotation is Group
         else getattr(annotation, "__name__", str(annotation))
     )

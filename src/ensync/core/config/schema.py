@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NetworkSettings
-from ensync.core.config.optimizers import OPTIMIZERS
+from ensync.core.config.optimizers import OPTIMIZERS, decay_help, epsilon_help
 from ensync.core.config.schedules import SCHEDULES
 from ensync.core.config.strategies import STRATEGIES
 from ensync.core.config.tables import Spec, having
@@ -28,6 +28,9 @@ else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]
     ScheduleName = Literal[tuple(SCHEDULES)]
     StrategyName = Literal[tuple(STRATEGIES)]
+
+
+Pattern = Annotated[str, Field(min_length=1)]
 
 
 def _only(table: Mapping[str, Spec], setting: str) -> str:
@@ -148,6 +151,42 @@ class Training(Section):
         return "float32" if self.precision == "bf16" else self.precision
 
 
+class Group(Section):
+    """Parameters with settings of their own; what a group leaves out is as in [optimizer]."""
+
+    parameters: Pattern | Annotated[list[Pattern], Field(min_length=1)] = Field(
+        description="names, such as '3.weights': the number of a layer, counted as by `ensync "
+        "describe`, and its array; * stands for any text, and a list is for several patterns. "
+        "Each must match, and a parameter may be in one group only"
+    )
+    name: OptimizerName | None = Field(
+        None, description="another optimiser, with all its other settings from [optimizer]"
+    )
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="before the schedule's factor"
+    )
+    factor: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="on optimizer.learning_rate, in place of a rate of its own"
+    )
+    momentum: Rate | None = Field(None, description="as optimizer.momentum")
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="as optimizer.weight_decay"
+    )
+    epochs: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="the group is trained for so many epochs, also parts of one, and then left as "
+        "it is; 0: from the start",
+    )
+    anneal: bool = Field(
+        False, description="the whole schedule runs within the epochs of the group"
+    )
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of `parameters`."""
+        return [self.parameters] if isinstance(self.parameters, str) else self.parameters
+
+
 class Optimizer(Section):
     """How a gradient becomes a step."""
 
@@ -170,22 +209,63 @@ class Optimizer(Section):
     beta2: Rate = Field(
         0.999, description=f"{_only(OPTIMIZERS, 'beta2')}: decay of the second moment"
     )
-    epsilon: Annotated[float, Field(gt=0)] | None = Field(
-        None,
-        description="adam, adamw: added to the root of the second moment; pytorch: 1e-8, keras: "
-        "1e-7; lars: added to the norm of the gradient, 1e-8",
-    )
+    epsilon: Annotated[float, Field(gt=0)] | None = Field(None, description=epsilon_help())
     trust_coefficient: Annotated[float, Field(gt=0)] = Field(
         1e-3,
         description=f"{_only(OPTIMIZERS, 'trust_coefficient')}: step of a layer relative to "
         "the norm of its weights, at a learning rate of 1",
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="added to the gradient (adamw: taken off the weights)"
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description=decay_help())
+    decoupled: bool = Field(
+        False,
+        description=f"{_only(OPTIMIZERS, 'decoupled')}: weights shrink by weight_decay times the "
+        "learning rate before each step, beside the momentum",
     )
     clip_norm: Annotated[float, Field(ge=0)] = Field(
         0.0, description="longest gradient; a longer one keeps its direction; 0: any"
     )
+    groups: list[Group] = Field(
+        [], description="[[optimizer.groups]]: parameters with settings of their own"
+    )
+
+    @property
+    def of_groups(self) -> list["Optimizer"]:
+        """The settings of the parameters in no group, then of each group."""
+        return [self, *map(self.of_group, self.groups)]
+
+    def of_group(self, group: Group) -> "Optimizer":
+        """Return the settings of a group."""
+        own = ("name", "learning_rate", "momentum", "weight_decay")
+        given = {key: value for key in own if (value := getattr(group, key)) is not None}
+        if group.factor is not None:
+            given["learning_rate"] = self.learning_rate * group.factor
+        return self.model_copy(update=given | {"groups": []})
+
+    @model_validator(mode="after")
+    def _groups_differ(self) -> "Optimizer":
+        """Refuse settings of a group without effect, or against each other."""
+        for number, group in enumerate(self.groups, 1):
+            if refusal := _refused(group, self.of_group(group)):
+                raise ValueError(f"optimizer.groups {number} {refusal}")
+        return self
+
+
+def _refused(group: Group, settings: Optimizer) -> str:
+    """Return what is wrong with a group, in three parts divided by "|", or ""."""
+    having_momentum = having(OPTIMIZERS, "momentum")
+    own = (value for key, value in group if key != "parameters")
+    if all(value is None or value is False for value in own):
+        return "has no settings of its own|at least one beside parameters|give one, or remove it"
+    if group.learning_rate is not None and group.factor is not None:
+        return "has a learning_rate and a factor|one of the two|remove the other"
+    if group.momentum is not None and settings.name not in having_momentum:
+        return (
+            f"has momentum = {group.momentum} with the optimiser '{settings.name}'|one that has "
+            f"it: {', '.join(having_momentum)}|remove it, or give the group such a name"
+        )
+    if group.anneal and not group.epochs:
+        return "has anneal without epochs|epochs above 0|give them, or remove anneal"
+    return ""
 
 
 class Schedule(Section):
