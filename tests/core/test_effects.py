@@ -88,8 +88,18 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             ("step_epochs", 3.0, "step"),
             ("factor", 0.5, "step"),
             ("minimum", 0.1, "cosine"),
+            ("power", 3.0, "polynomial"),
+            ("start", 0.2, "triangular"),
+            ("peak", 0.2, "one_cycle"),
+            ("restart_epochs", 3.0, "cosine_restarts"),
+            ("restart_growth", 2, "cosine_restarts"),
         )
     ],
+    (
+        {"schedule": {"name": "one_cycle", "start": 0.2, "peak": 0}},
+        "schedule.start",
+        {"schedule": {"peak": 0.1}},
+    ),
     *[
         ({"plateau": {key: 0.5}}, f"plateau.{key}", {"plateau": {"patience": 2}})
         for key in ("factor", "threshold", "minimum")

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import NamedTuple
 
 from ensync.core.config.schema import Growth, Schedule
 
@@ -20,7 +21,8 @@ def learning_rate_factor(
     """Return the factor of the step taken when `step` steps are over, in a run of so many epochs of
     so many steps.
 
-    Warm-up is linear (Goyal et al. 2017), cosine is Loshchilov and Hutter 2017, equation 5.
+    Warm-up is linear (Goyal et al. 2017), cosine is Loshchilov and Hutter 2017, equation 5; beyond
+    the last step the factor stays at its end.
     """
     if schedule.warmup_epochs:
         warmup = decimal(schedule.warmup_epochs)
@@ -40,7 +42,87 @@ def _step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) ->
 def _cosine(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
     start = schedule.warmup_epochs * steps_per_epoch
     done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
-    return schedule.minimum + (1.0 - schedule.minimum) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return schedule.minimum + (1.0 - schedule.minimum) * _half_cosine(done)
+
+
+def _half_cosine(share: float) -> float:
+    """Return what falls from 1 to 0 as the share rises from 0 to 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * share))
+
+
+def _between(high: float, low: float, share: float) -> float:
+    """Return low + share * (high - low), which is `high` itself at a share of 1."""
+    return low * (1.0 - share) + high * share
+
+
+class _Place(NamedTuple):
+    """Whole numbers of one `unit` to a step: the steps done since the warm-up, and how many there
+    are after it.
+    """
+
+    done: int
+    whole: int
+    unit: int
+
+
+def _place(
+    schedule: Schedule, step: int, steps_per_epoch: int, epochs: float, ends: bool = True
+) -> _Place:
+    """Return the place after the warm-up, of at least one step in all; with `ends`, no more steps
+    done than these. All that `peak` and `restart_epochs` name are whole units.
+    """
+    warmup, length = decimal(schedule.warmup_epochs), decimal(epochs)
+    unit = warmup.denominator * length.denominator
+    before = warmup.numerator * length.denominator * steps_per_epoch
+    whole = max(unit, length.numerator * warmup.denominator * steps_per_epoch - before)
+    scale = decimal(schedule.peak).denominator * decimal(schedule.restart_epochs).denominator
+    done = step * unit - before
+    return _Place(scale * (min(done, whole) if ends else done), scale * whole, scale * unit)
+
+
+def _polynomial(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+    power = schedule.power if schedule.name == "polynomial" else 1.0
+    done, whole, _ = _place(schedule, step, steps_per_epoch, epochs)
+    return _between(1.0, schedule.minimum, ((whole - done) / whole) ** power)
+
+
+def _triangular(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+    (done, whole, _), peak = (
+        _place(schedule, step, steps_per_epoch, epochs),
+        decimal(schedule.peak),
+    )
+    top = whole * peak.numerator // peak.denominator
+    if done < top:
+        return _between(1.0, schedule.start, done / top)
+    return _between(1.0, schedule.minimum, (whole - done) / (whole - top))
+
+
+def _one_cycle(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+    """PyTorch's OneCycleLR: the first of n steps is the start, step peak * n - 1 the top, and the
+    last step the end.
+    """
+    (done, whole, unit), peak = (
+        _place(schedule, step, steps_per_epoch, epochs),
+        decimal(schedule.peak),
+    )
+    top, last = whole * peak.numerator // peak.denominator - unit, whole - unit
+    if done <= top:
+        return _between(1.0, schedule.start, 1.0 - _half_cosine(done / top if top else 1.0))
+    share = (done - top) / (last - top) if done < last else 1.0
+    return _between(1.0, schedule.minimum, _half_cosine(share))
+
+
+def _cosine_restarts(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+    (done, _, unit), first = (
+        _place(schedule, step, steps_per_epoch, epochs, ends=False),
+        decimal(schedule.restart_epochs),
+    )
+    length = unit * steps_per_epoch * first.numerator // first.denominator
+    if schedule.restart_growth == 1:
+        done %= length
+    while done >= length:
+        done, length = done - length, length * schedule.restart_growth
+    return _between(1.0, schedule.minimum, _half_cosine(done / length))
 
 
 # What follows the warm-up, given (schedule, step, steps_per_epoch, epochs) as above.
@@ -48,6 +130,11 @@ SHAPES: dict[str, Callable[[Schedule, int, int, float], float]] = {
     "constant": lambda schedule, step, steps_per_epoch, epochs: 1.0,
     "step": _step,
     "cosine": _cosine,
+    "linear": _polynomial,
+    "polynomial": _polynomial,
+    "triangular": _triangular,
+    "one_cycle": _one_cycle,
+    "cosine_restarts": _cosine_restarts,
 }
 
 

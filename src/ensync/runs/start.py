@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from ensync.core.config.schedules import SCHEDULES
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.mpi.mesh import make_mesh
@@ -89,9 +90,10 @@ def _say_rate(session: Session, before: Job) -> None:
     job, trainer = session.job, next(iter(session.trainers.values()))
     now = trainer.learning_rate
     if not math.isclose(now, trainer.rate_of(before)):
+        name = job.schedule.name
         over = (
-            f": cosine over {job.training.epochs} epochs, before over {before.training.epochs}"
-            * (job.schedule.name == before.schedule.name == "cosine")
+            f": {name} over {job.training.epochs} epochs, before over {before.training.epochs}"
+            * (name == before.schedule.name and SCHEDULES[name].over_run)
         )
         session.console.line(
             f"the learning rate goes on at {now:.3g}, after {trainer.rate_of(before, 1):.3g} in "

@@ -146,6 +146,12 @@ DEPENDENCES = (
     ),
     *_depends_on_name("schedule.name", SCHEDULES),
     Dependence(
+        ("schedule.start",),
+        ("schedule.peak",),
+        lambda job: job.schedule.peak > 0,
+        "a peak above 0, before which the factor rises",
+    ),
+    Dependence(
         ("plateau.factor", "plateau.threshold", "plateau.minimum"),
         ("plateau.patience",),
         lambda job: job.plateau.patience > 0,

@@ -289,7 +289,29 @@ class Schedule(Section):
         description=f"{_only(SCHEDULES, 'factor')}: what each reduction multiplies by",
     )
     minimum: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0, description=f"{_only(SCHEDULES, 'minimum')}: the factor at the end"
+        0.0,
+        description=f"{_only(SCHEDULES, 'minimum')}: the factor at the end, or of a cycle's",
+    )
+    power: Annotated[float, Field(gt=0)] = Field(
+        2.0, description=f"{_only(SCHEDULES, 'power')}: 1 is a line"
+    )
+    start: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.04, description=f"{_only(SCHEDULES, 'start')}: the factor of the first step"
+    )
+    peak: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.3,
+        description=f"{_only(SCHEDULES, 'peak')}: share of the run, after the warm-up, at which "
+        "the factor is 1",
+    )
+    restart_epochs: Annotated[float, Field(gt=0)] = Field(
+        10.0,
+        description=f"{_only(SCHEDULES, 'restart_epochs')}: epochs of the first cycle, also parts "
+        "of one",
+    )
+    restart_growth: Positive = Field(
+        1,
+        description=f"{_only(SCHEDULES, 'restart_growth')}: what the length of a cycle is "
+        "multiplied by for the next",
     )
 
 
