@@ -118,6 +118,31 @@ def test_an_average_is_tested_with_statistics_of_its_own(make_job, case):
         )
 
 
+def test_views_are_averaged_before_members_are_fused(make_job):
+    """In a run and from its files, on these ranks and on one; validation takes images alone."""
+    job = make_job(
+        training={"strategy": "ensemble", "epochs": 1},
+        ensemble={"members": 2, "start": "shared"},
+        evaluation={"augmentation": "mirror_shift"},
+    )
+    trained = run(COMM, job)
+    evaluator = results.evaluator_of_session(trained)
+    found = [answers(COMM, evaluator), evaluator.member_accuracies, evaluator.accuracies_alone]
+    plain_job = job.model_copy(update={"evaluation": type(job.evaluation)()})
+    for comm in (COMM, alone()):
+        loaded = state.load_newest(comm, Path(job.output.directory))
+        again, plain = (
+            results.evaluator_of_files(comm, loaded, each, trained.loaders)
+            for each in (job, plain_job)
+        )
+        assert [answers(comm, again), again.member_accuracies, again.accuracies_alone] == found
+        assert plain.member_accuracies == evaluator.accuracies_alone
+        assert plain.accuracies_alone == [] and answers(comm, plain) != found[0]
+        assert plain.validation_accuracies == evaluator.validation_accuracies
+        averaged = [each.fuse("weight_averaging") for each in (again, plain)]
+        assert comm.rank or averaged[0].loss != averaged[1].loss
+
+
 def test_a_checkpoint_within_an_epoch_has_them_too(make_job):
     job = make_job(
         training={"weight_average": 0.9, "epochs": 1}, checkpoint={"every_steps": 5, "keep": 9}

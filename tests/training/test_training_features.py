@@ -351,17 +351,16 @@ def test_deterministic_evaluation_does_not_depend_on_the_number_of_ranks(size):
     even as can be.
     """
     trainer = make_trainee(rows=700, training={"batch": 20})
-    _, scores, losses, correct = evaluate_block(trainer.network, trainer.loader, 1, 0, True)
+    whole = evaluate_block(trainer.network, trainer.loader, 1, 0, True)
     parts = [
         evaluate_block(trainer.network, trainer.loader, size, rank, True) for rank in range(size)
     ]
     assert [part[0] for part in parts] == [
         sum(len(before[1]) for before in parts[:rank]) for rank in range(size)
     ]
-    assert np.array_equal(np.concatenate([part[1] for part in parts]), scores)
-    assert [loss for part in parts for loss in part[2]] == losses and sum(
-        part[3] for part in parts
-    ) == correct
+    assert np.array_equal(np.concatenate([part.scores for part in parts]), whole.scores)
+    assert [loss for part in parts for loss in part.losses] == whole.losses
+    assert sum(part.correct for part in parts) == whole.correct
     even = [
         len(evaluate_block(trainer.network, trainer.loader, size, rank, False)[1])
         for rank in range(size)

@@ -249,10 +249,15 @@ class Network:
         return found
 
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, int]:
-        """Return scores `(rows, classes)` (probabilities under cross-entropy, else the outputs),
-        loss sum and correct count.
+        """Return scores `(rows, classes)`, loss sum and correct count of inputs `(rows,
+        features)`, as `judge` does.
         """
-        outputs = self.forward(inputs, Step())
+        return self.judge(self.forward(inputs, Step()), labels)
+
+    def judge(self, outputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, int]:
+        """Return scores `(rows, classes)` (probabilities under cross-entropy, else the outputs),
+        loss sum and correct count of outputs `(rows, classes)`.
+        """
         scores = self.scores[: len(labels)]
         loss_sum, correct = self._loss(outputs, labels, 1.0, self.outputs_gradient[: len(labels)])
         if self.loss.is_cross_entropy:

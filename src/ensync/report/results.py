@@ -73,7 +73,7 @@ class TestedOn:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """result.json of a run, and fusion.json; accuracies of members are None where one is left
-    out.
+    out. members_without_views: by the test images alone, where evaluation.augmentation adds views.
     """
 
     format: str = "ensync-result"
@@ -82,6 +82,7 @@ class RunResult:
     seconds: float
     test: dict[str, FusionFigures | Refused]
     members: list[float | None] = field(default_factory=list)
+    members_without_views: list[float | None] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
     validation_accuracy: list[float | None] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)

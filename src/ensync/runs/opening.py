@@ -28,6 +28,7 @@ TESTED_WITH = (
     "data.path",
     "data.placement",
     "fusion.method",
+    "evaluation.augmentation",
     "training.threads",
     "training.watchdog",
     "training.deterministic",

@@ -71,6 +71,13 @@ def show_scores(
             f"members alone: test accuracy {100 * np.mean(members):.2f} % on average, "
             f"{100 * min(members):.2f} to {100 * max(members):.2f} %"
         )
+    if alone := [a for a in result.members_without_views if a is not None]:
+        views = result.job["evaluation"]["augmentation"]
+        console.line()
+        console.line(
+            f"tested with evaluation.augmentation = '{views}'; without it: test accuracy "
+            f"{100 * np.mean(alone):.2f} %" + " of a member on average" * (len(alone) > 1)
+        )
     for method, figures in result.test.items():
         name = (
             f"{FUSIONS[method].label} of {len(members)} members"

@@ -25,6 +25,7 @@ from ensync.training.callbacks import TESTED, first_kept
 from ensync.training.evaluation import estimate_statistics
 from ensync.training.position import UNUSABLE, Position
 from ensync.training.reducers import WHOLE, Part
+from ensync.training.views import views_of
 
 
 @dataclass
@@ -148,24 +149,31 @@ class EnsembleEvaluator:
                 self.job,
                 WHOLE if alone else Part(self.comm.size, self.comm.rank, Allreduce(self.comm)),
             )
-        scores = SplitScores(self.test.loader, 1, self.test.classes, deterministic)
+        scores = SplitScores(self.test.loader, 1, self.test.classes, deterministic, self.test.views)
         scores.evaluate(0, self.network, self.comm.size, self.comm.rank)
         return scores, sent
 
     @property
     def member_accuracies(self) -> list[float | None]:
         """Test accuracy of each member, None of those left out."""
-        return self._accuracies(self.test)
+        return self._accuracies(self.test, self.test.correct)
+
+    @property
+    def accuracies_alone(self) -> list[float | None]:
+        """Test accuracy of each member by the images alone, where others are by several views; else
+        none.
+        """
+        return self._accuracies(self.test, self.test.alone) if self.test.views else []
 
     @property
     def validation_accuracies(self) -> list[float | None]:
         """Validation accuracy of each member, None of those left out."""
-        return self._accuracies(self.validation)
+        return self._accuracies(self.validation, self.validation.correct)
 
-    def _accuracies(self, scores: SplitScores) -> list[float | None]:
+    def _accuracies(self, scores: SplitScores, correct: np.ndarray) -> list[float | None]:
         rows, out = len(scores.loader), self.test.excluded
         return [
-            None if m in out or not rows else float(scores.correct[m] / rows)
+            None if m in out or not rows else float(correct[m] / rows)
             for m in range(scores.members)
         ]
 
@@ -184,8 +192,11 @@ def gather_evaluator(
     members = len(ended)
     spare = build_network(job, loaders.identity, comm.size)
     test, validation = (
-        SplitScores(loader, members, loaders.identity.classes, job.training.deterministic)
-        for loader in (loaders.test, loaders.validation)
+        SplitScores(loader, members, loaders.identity.classes, job.training.deterministic, views)
+        for loader, views in (
+            (loaders.test, views_of(job, spare.shape)),
+            (loaders.validation, ()),
+        )
     )
     vectors = []
     for each in mine:
@@ -283,6 +294,7 @@ def result_of(
         seconds=seconds,
         test={method: figures for method, figures in fused.items() if figures is not None},
         members=evaluator.member_accuracies,
+        members_without_views=evaluator.accuracies_alone,
         excluded={str(m): why for m, why in evaluator.test.excluded.items()},
         validation_accuracy=evaluator.validation_accuracies,
         ended=list(evaluator.ended.values()),

@@ -29,6 +29,7 @@ from ensync.nn.network import Network
 from ensync.report.results import FusionFigures, TopK
 from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
+from ensync.training.views import View
 
 TOP_K = 5
 GATHERED_BYTES = 32 << 20  # of all members' scores on rank 0 at once
@@ -46,28 +47,30 @@ class SplitScores:
     """The scores of one split that this rank computed: `blocks[m] = (first row, scores (rows,
     classes))` of member m.
 
-    `correct` and `loss_sum` `(members,)` are of this rank's rows until `reduce` sums them over the
-    ranks. deterministic: the same bits on any number of ranks.
+    `correct`, `alone` (right by the images alone, without other views) and `loss_sum` `(members,)`
+    are of this rank's rows until `reduce` sums them over the ranks. deterministic: the same bits on
+    any number of ranks. views: as in `evaluate_block`.
     """
 
     loader: BatchLoader
     members: int
     classes: int
     deterministic: bool = False
+    views: Sequence[View] = ()
     blocks: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     excluded: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.correct, self.loss_sum = np.zeros(self.members, np.int64), np.zeros(self.members)
+        self.correct, self.alone = np.zeros((2, self.members), np.int64)
+        self.loss_sum = np.zeros(self.members)
 
     def evaluate(self, member: int, network: Network, size: int, rank: int) -> None:
         """Compute a member's scores of block `rank` of the split, one of `size`."""
-        start, scores, losses, right = evaluate_block(
-            network, self.loader, size, rank, self.deterministic
-        )
-        self.blocks[member] = (start, scores)
-        self.correct[member] += right
-        self.loss_sum[member] += math.fsum(losses)
+        found = evaluate_block(network, self.loader, size, rank, self.deterministic, self.views)
+        self.blocks[member] = (found.start, found.scores)
+        self.correct[member] += found.correct
+        self.alone[member] += found.alone
+        self.loss_sum[member] += math.fsum(found.losses)
 
     def reduce(self, comm: Comm, failed: dict[int, str]) -> None:
         """Sum the counts over ranks, and exclude the members that failed, and those with scores
@@ -76,8 +79,8 @@ class SplitScores:
         bad = np.zeros(self.members, np.int64)
         for member, (_, scores) in self.blocks.items():
             bad[member] = not usable(scores)
-        bad, self.correct, self.loss_sum = (
-            sum_counts(comm, a) for a in (bad, self.correct, self.loss_sum)
+        bad, self.correct, self.alone, self.loss_sum = (
+            sum_counts(comm, a) for a in (bad, self.correct, self.alone, self.loss_sum)
         )
         unusable: list[int] = np.flatnonzero(bad).tolist()
         self.excluded = {m: "its outputs are not finite" for m in unusable} | failed

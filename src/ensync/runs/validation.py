@@ -29,10 +29,8 @@ def validate(trainer: Trainer, loader: BatchLoader, ranks: Comm) -> tuple[float,
     """
     deterministic = trainer.job.training.deterministic
     with trainer.using(VALIDATED):
-        _, _, losses, correct = evaluate_block(
-            trainer.network, loader, ranks.size, ranks.rank, deterministic
-        )
-    blocks = share(ranks, (losses, correct))
+        found = evaluate_block(trainer.network, loader, ranks.size, ranks.rank, deterministic)
+    blocks = share(ranks, (found.losses, found.correct))
     loss = math.fsum(loss for losses, _ in blocks for loss in losses)  # exact, so of no order
     return loss / len(loader), sum(correct for _, correct in blocks) / len(loader)
 

@@ -26,6 +26,23 @@ class Reader(Protocol):
         ...
 
 
+class Changes(Protocol):
+    """What changes images on their way into a batch."""
+
+    def __call__(
+        self,
+        images: np.ndarray,
+        places: np.ndarray,
+        rows: np.ndarray,
+        loader: "BatchLoader",
+        out: np.ndarray,
+    ) -> None:
+        """Write the changed and normalised images of dataset rows int64 `(n,)`, which lie at
+        `places` of `images` uint8.
+        """
+        ...
+
+
 class Augmenter:
     """The random changes of one epoch's images of shape (height, width, channels); the keys and
     an image's row decide on its own.
@@ -115,7 +132,7 @@ class BatchLoader:
         return (images, rows) if isinstance(images, np.ndarray) else images.batch(rows)
 
     def load(
-        self, rows: np.ndarray, out: np.ndarray, changes: Augmenter | None = None
+        self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return
         that and the labels `(n,)`.

@@ -2,6 +2,9 @@
 an averaged network.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from ensync.core.config.schema import Job
@@ -11,6 +14,7 @@ from ensync.nn.network import Network
 from ensync.training.batches import BatchLoader
 from ensync.training.learning_rate import largest_batch
 from ensync.training.reducers import Part
+from ensync.training.views import View
 
 ESTIMATED = 2048  # training rows that moving statistics are estimated from
 
@@ -55,23 +59,59 @@ def _rows_together(network: Network, job: Job, rows: int) -> int:
     return max(min(job.training.slice, largest_batch(job), rows), network.at_once)
 
 
+class Evaluated(NamedTuple):
+    """What was found of a block of a split: its first row, scores `(rows, classes)`, loss sums,
+    how many rows are right, and how many by the images alone, without other views.
+    """
+
+    start: int
+    scores: np.ndarray
+    losses: list[float]
+    correct: int
+    alone: int
+
+
 def evaluate_block(
-    network: Network, loader: BatchLoader, size: int, rank: int, deterministic: bool
-) -> tuple[int, np.ndarray, list[float], int]:
-    """Evaluate the block of a split that is `rank`'s of `size`: return its first row, scores
-    `(rows, classes)`, loss sums and the correct count.
+    network: Network,
+    loader: BatchLoader,
+    size: int,
+    rank: int,
+    deterministic: bool,
+    views: Sequence[View] = (),
+) -> Evaluated:
+    """Evaluate the block of a split that is `rank`'s of `size`.
 
     A loss sum is of network.rows neighbours at most. deterministic: these are the same for any
-    size, and so are their bits.
+    size, and so are their bits. views: whose outputs are averaged, the first being the image
+    itself; none: those of the images alone.
     """
     start, stop = block(len(loader), size, rank, network.rows if deterministic else 1)
     scores = np.empty((stop - start, network.classes), network.dtype)
-    losses, correct = [], 0
+    losses, correct, alone = [], 0, 0
     for first in range(start, stop, network.rows):
         rows = np.arange(first, min(first + network.rows, stop), dtype=np.int64)
         inputs, labels = loader.load(rows, network.inputs)
-        part, loss, right = network.evaluate(inputs, labels)
+        outputs = network.forward(inputs, Step())
+        part, loss, right = network.judge(outputs, labels)
+        alone += int(right)
+        if views:
+            mean = outputs * network.dtype.type(views[0].share)
+            _add_views(network, loader, rows, views[1:], mean)
+            part, loss, right = network.judge(mean, labels)
         scores[first - start : first - start + len(rows)] = part
         losses.append(float(loss))
         correct += int(right)
-    return start, scores, losses, correct
+    return Evaluated(start, scores, losses, correct, alone)
+
+
+def _add_views(
+    network: Network,
+    loader: BatchLoader,
+    rows: np.ndarray,
+    views: Sequence[View],
+    mean: np.ndarray,
+) -> None:
+    """Add to `mean` `(rows, classes)` the share of each view's outputs."""
+    for view in views:
+        inputs, _ = loader.load(rows, network.inputs, view)
+        mean += network.dtype.type(view.share) * network.forward(inputs, Step())

@@ -138,6 +138,7 @@ class OneSampleRunner:
         "schedule": {"name", "step_epochs", "factor", "minimum"},
         "plateau": {"*"},
         "growth": {"batch", "largest_batch", "learning_rate"},  # without effect: no growth
+        "evaluation": {"*"},
         "ensemble": {"*"},
         "fusion": {"*"},
         "checkpoint": {"*"},

@@ -389,6 +389,18 @@ class Augmentation(Section):
         return Augmentation(flip=self.flip) if 0 < self.epochs <= epoch else self
 
 
+class Evaluation(Section):
+    """How a network is tested."""
+
+    augmentation: Literal["none", "mirror", "mirror_shift"] = Field(
+        "none",
+        description="test with the mean of a network's outputs (before the softmax) over views of "
+        "each image; mirror: it and its mirror image; mirror_shift: these, and by half the mean "
+        "over it moved by a pixel up and left and down and right, edges reflected, each also "
+        "mirrored: six views, six times the work (Jordan 2024). Validation takes the image alone",
+    )
+
+
 class Ensemble(Section):
     """Members: how many, on which rows, from which start."""
 
@@ -458,6 +470,7 @@ class Job(Section):
     schedule: Schedule = Schedule()
     plateau: Plateau = Plateau()
     growth: Growth = Growth()
+    evaluation: Evaluation = Evaluation()
     ensemble: Ensemble = Ensemble()
     fusion: Fusion = Fusion()
     checkpoint: Checkpoint = Checkpoint()
