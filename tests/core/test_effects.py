@@ -127,6 +127,14 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         "growth.every_epochs",
         {"growth": {"learning_rate": 1.5}},
     ),
+    *[
+        (
+            {"augmentation": {change: 0.5}, "training": {"batch": 1}},
+            f"augmentation.{change}",
+            {"training": {"batch": 2}},
+        )
+        for change in ("mixup", "cutmix")
+    ],
     (
         {"augmentation": {"crop_edge": "reflect"}},
         "augmentation.crop_edge",

@@ -112,6 +112,8 @@ FEATURES = {
         "crop": 1,
         "crop_edge": "reflect",
         "cutout": 2,
+        "mixup": 0.8,
+        "cutmix": 1.0,
     },
 }
 

@@ -40,6 +40,8 @@ EVERYTHING = {
         "crop": 1,
         "crop_edge": "reflect",
         "cutout": 2,
+        "mixup": 0.8,
+        "cutmix": 1.0,
     },
     "schedule": {"name": "cosine", "warmup_epochs": 0.4},
 }

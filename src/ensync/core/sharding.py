@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     BOOTSTRAP = 5
     LABEL_SKEW = 6
     SPLIT = 7
+    MIXING = 8
 
 
 def seed_sequence(seed: int, purpose: Purpose, *keys: int) -> np.random.SeedSequence:

@@ -41,6 +41,15 @@ class StepMetrics(NamedTuple):
         return cls(float(sums[LOSS_SUM]), int(sums[CORRECT]), int(sums[STOP]))
 
 
+class Partners(NamedTuple):
+    """What the images of a step were mixed with: labels int64 (rows,), and their share in images
+    and loss.
+    """
+
+    labels: np.ndarray
+    share: float
+
+
 # By which factor of classes a squared error is the sum of squares.
 SQUARES: dict[str, Callable[[int], float]] = {
     "mean_squared_error": lambda classes: 1.0 / classes,
@@ -212,22 +221,48 @@ class Network:
         return self.body.forward(inputs.reshape(inputs.shape[0], *self.shape), step)
 
     def backward(
-        self, inputs: np.ndarray, labels: np.ndarray, global_batch: int, step: Step
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        global_batch: int,
+        step: Step,
+        partners: Partners | None = None,
     ) -> None:
         """Fill the message: the gradient of the loss summed over these rows and divided by the
-        global batch, loss sum and correct count.
+        global batch, loss sum and correct count. partners: what mixed inputs have besides.
         """
         if len(labels) == 0 and step.allreduce is None:
             self.message[:] = 0.0
             return
         outputs = self.forward(inputs, step)
         gradient = self.outputs_gradient[: len(labels)]
-        loss_sum, correct = self._loss(outputs, labels, 1.0 / global_batch, gradient)
+        loss_sum, correct = self._mixed_loss(
+            outputs, labels, partners, 1.0 / global_batch, gradient
+        )
         self.metrics[:] = 0.0
         self.metrics[LOSS_SUM], self.metrics[CORRECT] = loss_sum, correct
         self.body.backward(gradient, step)
         if len(labels) == 0:  # this rank only took part in the sums of the batch normalisations
             self.message[:] = 0.0
+
+    def _mixed_loss(
+        self,
+        outputs: np.ndarray,
+        labels: np.ndarray,
+        partners: Partners | None,
+        scale: float,
+        gradient: np.ndarray,
+    ) -> tuple[float, int]:
+        """Return the loss sum and the correct count, of mixed images by the labels of the larger
+        share; write the gradient.
+        """
+        if partners is None:
+            return self._loss(outputs, labels, scale, gradient)
+        share, other = partners.share, np.empty_like(gradient)
+        own_loss, own_right = self._loss(outputs, labels, (1 - share) * scale, gradient)
+        loss, right = self._loss(outputs, partners.labels, share * scale, other)
+        gradient += other
+        return (1 - share) * own_loss + share * loss, own_right if share <= 0.5 else right
 
     def _loss(
         self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray

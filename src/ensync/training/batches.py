@@ -93,7 +93,7 @@ def augmenter_of(job: Job, member: int, shape: tuple[int, ...], epoch: int) -> A
     """Return the random changes of a member's images of shape (height, width, channels) in an
     epoch, None where the job wants none.
     """
-    settings = job.augmentation.of_epoch(epoch)
+    settings = job.augmentation.of_epoch(epoch).of_one()
     if settings == UNCHANGED:
         return None
     key_of = partial(key64, job.training.seed, Purpose.AUGMENTATION, member)

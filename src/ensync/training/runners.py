@@ -18,6 +18,7 @@ from ensync.nn.layers.dense import Dense
 from ensync.nn.network import Network, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
 from ensync.training.batches import BatchLoader, augmenter_of
+from ensync.training.mixing import mixing_of
 from ensync.training.reducers import Part, Reducer, SerialReducer
 
 
@@ -85,6 +86,7 @@ class MiniBatchRunner:
         """
         r, total, own = self.replica, None, 0
         augmenter = augmenter_of(r.job, r.member, network.shape, epoch)
+        mixing = mixing_of(r.job, r.member, network.shape, epoch, r.optimizer.steps)
         allreduce = part.allreduce if network.synchronizes_statistics else None
         step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
         for first in range(0, len(batch), r.job.training.slice):
@@ -92,7 +94,11 @@ class MiniBatchRunner:
             start, stop = block(len(rows), part.count, part.index)
             step.first_row = first + start
             inputs, labels = r.loader.load(rows[start:stop], network.inputs, augmenter)
-            network.backward(inputs, labels, len(batch), step)
+            partners = None
+            if mixing is not None and len(labels):
+                before = int(batch[step.first_row - 1])  # of the first: the last
+                partners = mixing.partners(r.loader, inputs, labels, before, augmenter)
+            network.backward(inputs, labels, len(batch), step, partners)
             own += stop - start
             if len(rows) < len(batch):
                 total = (

@@ -19,6 +19,8 @@ from ensync.core.config.strategies import STRATEGIES
 from ensync.core.config.tables import Spec, having
 from ensync.core.errors import EnsyncError
 
+# Changes of images beside mirroring.
+MOVES = ("crop", "shift", "rotation", "cutout", "erasing", "mixup", "cutmix")
 LAST = "activation of the last of network.layers"
 
 
@@ -67,7 +69,7 @@ def _hidden_matters(job: Job, *convolutional: str) -> bool:
 def _moves(job: Job) -> bool:
     """Whether images are changed otherwise than by mirroring."""
     a = job.augmentation
-    return bool(a.crop or a.shift or a.rotation or a.cutout or a.erasing)
+    return any(getattr(a, change) for change in MOVES)
 
 
 def _depends_on_name(name: str, table: Mapping[str, Spec]) -> Iterator[Dependence]:
@@ -186,10 +188,7 @@ DEPENDENCES = (
     ),
     Dependence(
         ("augmentation.epochs",),
-        tuple(
-            f"augmentation.{change}"
-            for change in ("crop", "shift", "rotation", "cutout", "erasing")
-        ),
+        tuple(f"augmentation.{change}" for change in MOVES),
         _moves,
         "changes that end, beside flip, which does not",
     ),
@@ -198,6 +197,12 @@ DEPENDENCES = (
         ("augmentation.crop",),
         lambda job: job.augmentation.crop > 0,
         "an augmentation.crop above 0",
+    ),
+    Dependence(
+        ("augmentation.mixup", "augmentation.cutmix"),
+        ("training.batch", "growth.every_epochs"),
+        lambda job: job.training.batch != 1 or job.growth.every_epochs > 0,
+        "a training.batch of several images",
     ),
     Dependence(
         ("ensemble.skew",),

@@ -378,6 +378,17 @@ class Augmentation(Section):
         description="share of images with a rectangle of any shape set to the mean (random "
         "erasing)",
     )
+    mixup: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="mix each image with another of its batch (MixUp), whose share is drawn for "
+        "each step from Beta(mixup, mixup), and the losses by both labels by the same shares; "
+        "train accuracy goes by the label of the larger share; 0: not",
+    )
+    cutmix: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="the same with a rectangle cut from the other image, of an area drawn from "
+        "Beta(cutmix, cutmix) (CutMix); beside mixup each step does one of the two, evenly; 0: not",
+    )
     epochs: Annotated[int, Field(ge=0)] = Field(
         0,
         description="after so many epochs images are only flipped, if at all, to end on images "
@@ -387,6 +398,12 @@ class Augmentation(Section):
     def of_epoch(self, epoch: int) -> "Augmentation":
         """Return the changes of an epoch, counted from 0."""
         return Augmentation(flip=self.flip) if 0 < self.epochs <= epoch else self
+
+    def of_one(self) -> "Augmentation":
+        """Return the changes of an image by itself."""
+        if not (self.mixup or self.cutmix):
+            return self
+        return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0, "epochs": 0})
 
 
 class Evaluation(Section):
