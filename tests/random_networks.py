@@ -67,6 +67,7 @@ class Draw(random.Random):
             "batch_normalization",
             "group_norm",
             "local_response_normalization",
+            "scaling",
             "dropout",
             *["residual", "parallel"] * (depth > 0),
         ]
@@ -81,7 +82,8 @@ class Draw(random.Random):
 
     def dense(self, shape, depth):
         units = self.choice([1, 2, 5, 16, 31])
-        return {"units": units, "activation": self.activation()}, (units,)
+        use_bias = self.random() < 0.7
+        return {"units": units, "activation": self.activation(), "use_bias": use_bias}, (units,)
 
     def activation(self):
         return self.choice(["identity", "relu", "gelu", "tanh", "logistic"])
@@ -149,6 +151,7 @@ class Draw(random.Random):
             "momentum": self.choice([0.0, 0.9, 0.99]),
             "epsilon": self.choice([1e-3, 1e-5]),
             "unbiased": self.random() < 0.5,
+            "scale": self.random() < 0.7,
         }, shape
 
     def group_norm(self, shape, depth):
@@ -166,6 +169,9 @@ class Draw(random.Random):
             "alpha": self.choice([1e-4, 0.1]),
             "beta": self.choice([0.5, 0.75, 1.0]),
         }, shape
+
+    def scaling(self, shape, depth):
+        return {"factor": self.choice([1 / 9, -2.0])}, shape
 
     def dropout(self, shape, depth):
         return {"rate": self.choice([0.0, 0.2, 0.6])}, shape

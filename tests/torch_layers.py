@@ -73,13 +73,17 @@ class Norm(nn.Module):
     """Batch normalisation; the moving variance biased, as Keras', or unbiased, as PyTorch's."""
 
     def __init__(
-        self, channels, activation="identity", momentum=0.99, epsilon=1e-3, unbiased=False
+        self,
+        channels,
+        activation="identity",
+        momentum=0.99,
+        epsilon=1e-3,
+        unbiased=False,
+        scale=True,
     ):
         super().__init__()
-        self.weight, self.bias = (
-            nn.Parameter(torch.ones(channels)),
-            nn.Parameter(torch.zeros(channels)),
-        )
+        self.weight = nn.Parameter(torch.ones(channels)) if scale else None
+        self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
         self.share, self.epsilon, self.unbiased, self.activation = (
@@ -139,6 +143,17 @@ class Masked(nn.Module):
             return x * self.mask
         rows, channels, height, width = x.shape
         return x * self.mask.reshape(rows, height, width, channels).permute(0, 3, 1, 2)
+
+
+class Times(nn.Module):
+    """Every value times a number."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
 
 
 class Beside(nn.ModuleList):
@@ -205,7 +220,12 @@ def _listed(settings, x, classes):
         case "dense":
             return Activated(
                 nn.Sequential(
-                    Rows(), nn.Linear(Rows()(x).shape[1], settings.get("units") or classes)
+                    Rows(),
+                    nn.Linear(
+                        Rows()(x).shape[1],
+                        settings.get("units") or classes,
+                        settings.get("use_bias", True),
+                    ),
                 ),
                 settings.get("activation", "identity"),
             )
@@ -257,6 +277,8 @@ def _listed(settings, x, classes):
             return GroupNorm(channels, **settings)
         case "local_response_normalization":
             return Response(**settings)
+        case "scaling":
+            return Times(**settings)
         case "dropout":
             return Masked()
         case "residual":

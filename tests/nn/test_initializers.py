@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from ensync.core.config.job import job_from_dict
+from ensync.core.errors import EnsyncError
+from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
+from ensync.nn.network import _views
 
 LISTED = [
     {"kind": "convolution", "filters": 32, "size": 5, "groups": 4},
@@ -18,24 +21,30 @@ LISTED = [
 ]
 
 
-def bounds(initializer):
-    """The largest start value of each array of a network on images of 6 x 7 x 16 and 100
-    classes, by its name.
-    """
+def build(**settings):
+    """A network on images of 6 x 7 x 16 and 100 classes, with its start values."""
     job = job_from_dict(
         {
             "data": {"path": "none"},
             "output": {"directory": "none"},
-            "network": {"layers": LISTED, "initializer": initializer},
+            "network": {"layers": LISTED, **settings},
         }
     )
-    network = zoo.build(job, (6, 7, 16), 100, 1)
+    network = zoo.build(job, (6, 7, 16), 100, 3)
     network.initialize(1)
-    ends = np.cumsum([p.size for _, p in network.layout])
-    return {
-        name: float(np.abs(network.parameters[end - p.size : end]).max())
-        for end, (name, p) in zip(ends, network.layout, strict=True)
-    }
+    return network
+
+
+def starts(**settings):
+    """The start values of each array of that network, by its name."""
+    network = build(**settings)
+    return _views(network.parameters, network.layout)
+
+
+def bounds(initializer):
+    """The largest start value of each array of that network, by its name."""
+    found = starts(initializer=initializer)
+    return {name: float(np.abs(values).max()) for name, values in found.items()}
 
 
 def test_pytorchs_are_those_of_its_modules():
@@ -77,3 +86,37 @@ def test_the_others_count_as_keras(initializer, of_fans):
     for name, (fan_in, fan_out) in fans.items():
         assert found[name] == pytest.approx(math.sqrt(3 / of_fans(fan_in, fan_out)), rel=0.02), name
     assert found["0.bias"] == 0
+
+
+@pytest.mark.parametrize("size,filters", [(3, 24), (3, 16), (3, 5), (2, 24), (1, 40)])
+def test_the_first_filters_of_dirac_are_those_of_pytorch(size, filters):
+    torch = pytest.importorskip("torch")
+    layers = [{"kind": "convolution", "filters": filters, "size": size}, *LISTED[3:]]
+    found = starts(layers=layers, initializer="dirac")
+    plain = starts(layers=layers, initializer="pytorch")
+    expected = torch.from_numpy(plain["0.weights"].transpose(3, 2, 0, 1).copy())
+    torch.nn.init.dirac_(expected[:16])
+    assert np.array_equal(found["0.weights"], expected.permute(2, 3, 1, 0).numpy())
+    for name in ("0.bias", "2.weights", "2.bias"):
+        assert np.array_equal(found[name], plain[name])
+
+
+def test_layers_may_start_otherwise_than_the_network():
+    own = {"initializer": "pytorch", "use_bias": True}
+    layers = [LISTED[0] | own, *LISTED[1:4], LISTED[4] | own, LISTED[5]]
+    found = starts(layers=layers, initializer="he_normal", output_initializer="unit_variance")
+    everywhere = starts(layers=layers[:4] + LISTED[4:], initializer="pytorch")
+    for name in ("0.weights", "0.bias", "4.weights", "4.bias"):
+        assert np.array_equal(found[name], everywhere[name]) and found[name].any()
+    assert found["2.1.weights"].std() == pytest.approx(math.sqrt(2 / 32), rel=0.1)
+    assert found["5.weights"].std() == pytest.approx(1, rel=0.02) and not found["5.bias"].any()
+
+
+def test_the_outputs_may_be_scaled():
+    plain, scaled = build(), build(output_scale=1 / 9)
+    inputs = np.random.default_rng(1).standard_normal((3, 6 * 7 * 16)).astype(np.float32)
+    expected = plain.forward(inputs, Step()) / 9
+    np.testing.assert_allclose(scaled.forward(inputs, Step()), expected, rtol=1e-6)
+    layers = [*LISTED, {"kind": "scaling", "factor": 2.0}]
+    with pytest.raises(EnsyncError, match="ends in 'Scaling by 2'"):
+        build(layers=layers)

@@ -22,6 +22,7 @@ SETTINGS = {  # what a kind needs beside its name
     "separable": {"filters": 2},
     "max_pooling": {"stride": 1, "padding": "same"},
     "average_pooling": {"stride": 1, "padding": "same"},
+    "scaling": {"factor": -0.7},
     "dropout": {"rate": 0.3},
     "group_norm": {"groups": 1},
     "local_response_normalization": {"n": 3, "alpha": 0.3},
@@ -130,6 +131,16 @@ def test_gelu_behind_every_kind_that_has_an_activation():
         has_the_slope_of_its_loss(NORM, layer(kind, activation="gelu"))
     for inner in (layer("convolution", activation="gelu"), {**NORM, "activation": "gelu"}):
         has_the_slope_of_its_loss(layer("residual", layers=[inner], activation="gelu"))
+
+
+def test_what_a_layer_may_leave_out():
+    """A scale of batch normalisation, and a bias of a dense layer."""
+    plain = {**NORM, "scale": False}
+    has_the_slope_of_its_loss(
+        plain, layer("dense", use_bias=False), {**plain, "activation": "gelu"}
+    )
+    network = zoo.build(job_of(plain, layer("dense", use_bias=False)), SHAPE, CLASSES, 2)
+    assert [name for name, _ in network.layout] == ["0.beta", "1.weights", "2.weights", "2.bias"]
 
 
 def test_the_first_layer_may_be_a_sum_of_a_normalised_and_a_convolved_way():

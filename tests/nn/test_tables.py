@@ -4,9 +4,9 @@ from typing import get_args
 
 import pytest
 
-from ensync.core.config.layers import KINDS, Activation
+from ensync.core.config.layers import INITIALIZERS, KINDS, Activation
 from ensync.core.config.losses import LOSSES
-from ensync.core.config.network import INITIALIZERS, NETWORKS
+from ensync.core.config.network import NETWORKS
 from ensync.core.config.optimizers import OPTIMIZERS
 from ensync.core.config.schedules import SCHEDULES
 from ensync.core.config.schema import Optimizer, Schedule, Training
@@ -22,6 +22,7 @@ SETTINGS = {
     "convolution": {"filters": 16},
     "separable": {"filters": 32},
     "group_norm": {"groups": 4},
+    "scaling": {"factor": 2.0},
     "dropout": {"rate": 0.1},
     "residual": {"layers": [{"kind": "depthwise"}]},
     "parallel": {"branches": [[]]},

@@ -71,6 +71,31 @@ def pytorch(
     return random.uniform(-bound, bound, shape)
 
 
+def dirac(
+    random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
+) -> np.ndarray:
+    """As `pytorch`, but the first filters of a convolution hand on one channel each, as many as a
+    filter sees channels.
+
+    Filter i has a 1 in the middle (of an even size, the pixel behind it) of channel i, and zeros:
+    torch.nn.init.dirac_ of these filters, as in the programs of Jordan 2024 (arXiv 2404.00498).
+    """
+    values = pytorch(random, shape, fan_in, fan_out)
+    if len(shape) == 4:
+        height, width, channels, filters = shape
+        count = min(channels, filters)
+        values[..., :count] = 0.0
+        values[height // 2, width // 2, range(count), range(count)] = 1.0
+    return values
+
+
+def unit_variance(
+    random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
+) -> np.ndarray:
+    """Uniform with variance 1: in +-sqrt(3), whatever the fans."""
+    return random.uniform(-math.sqrt(3.0), math.sqrt(3.0), shape)
+
+
 INITIALIZERS: dict[str, Initializer] = {
     f.__name__: f
     for f in (
@@ -79,12 +104,15 @@ INITIALIZERS: dict[str, Initializer] = {
         he_uniform,
         he_normal,
         pytorch,
+        dirac,
+        unit_variance,
         uniform_0_1,
         uniform_pm_half,
     )
 }
 BIASES_TOO = (
     "pytorch",
+    "dirac",
     "uniform_0_1",
     "uniform_pm_half",
 )  # PyTorch and the C programs draw biases like weights

@@ -207,8 +207,8 @@ class Network:
             view[...] = 1.0 if parameter.start == "ones" else 0.0
 
     def _start(self, random: np.random.Generator, p: Parameter) -> np.ndarray | float:
-        if p.start == "weights" or (p.start == "bias" and self.initializer in BIASES_TOO):
-            name = self.initializer
+        name = p.initializer or self.initializer
+        if p.start == "weights" or (p.start == "bias" and name in BIASES_TOO):
             if name == "auto":
                 name = "he_normal" if p.before in ("relu", "gelu") else "glorot_uniform"
             return INITIALIZERS[name](random, p.shape, p.fan_in, p.fan_out)

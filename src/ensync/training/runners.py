@@ -214,10 +214,10 @@ class OneSampleRunner:
 
 
 def _is_dense(layer: Layer) -> bool:
-    """Whether the kernel for one sample computes a layer: the slope of its activation has to be a
-    function of its outputs.
+    """Whether the kernel for one sample computes a layer: dense, with a bias, and the slope of
+    its activation a function of its outputs.
     """
-    return isinstance(layer, Dense) and not layer.activation.keeps_sums
+    return isinstance(layer, Dense) and layer.use_bias and not layer.activation.keeps_sums
 
 
 def _kernel_loss(network: Network) -> online.Loss:

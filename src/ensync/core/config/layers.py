@@ -2,7 +2,7 @@
 declared once.
 """
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,10 +10,26 @@ Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Activation = Literal["relu", "gelu", "tanh", "logistic", "identity"]
 Fused = Literal["relu", "gelu", "identity"]  # those that normalisations and sums take on the way
+INITIALIZERS = (
+    "glorot_uniform",
+    "glorot_normal",
+    "he_uniform",
+    "he_normal",
+    "pytorch",
+    "dirac",
+    "unit_variance",
+    "uniform_0_1",
+    "uniform_pm_half",
+)
+if TYPE_CHECKING:
+    InitializerName = str
+else:
+    InitializerName = Literal[("auto", *INITIALIZERS)]
 Padding = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
 
 EXACT = "gelu: x (1 + erf(x / sqrt 2)) / 2, the exact form"
 ACTIVATION = f"taken of the sum; {EXACT}"
+INITIALIZER = "of the weights, as network.initializer; left out: that one"
 PADDING = (
     "same: ceil(size / stride) outputs, as in Keras; valid: none; a number: so many zeros "
     "on every side"
@@ -52,6 +68,8 @@ class DenseLayer(LayerSection):
         None, description="outputs; left out: one for each class, in the last layer"
     )
     activation: Activation = Field("identity", description=ACTIVATION)
+    use_bias: bool = Field(True, description="whether a bias is added")
+    initializer: InitializerName | None = Field(None, description=INITIALIZER)
 
 
 class ConvolutionLayer(LayerSection):
@@ -68,6 +86,7 @@ class ConvolutionLayer(LayerSection):
     use_bias: bool = Field(
         True, description="whether a bias is added; before a batch normalisation it has no effect"
     )
+    initializer: InitializerName | None = Field(None, description=INITIALIZER)
 
 
 class DepthwiseLayer(LayerSection):
@@ -145,6 +164,9 @@ class BatchNormalizationLayer(LayerSection):
         False,
         description="whether the moving variance divides by n - 1, as PyTorch's, and not by n",
     )
+    scale: bool = Field(
+        True, description="whether the scale is trained; false: it is 1, and the shift is trained"
+    )
 
 
 class GroupNormalizationLayer(LayerSection):
@@ -172,6 +194,13 @@ class LocalResponseNormalizationLayer(LayerSection):
     n: Positive = Field(5, description="channels in the sum")
     alpha: float = Field(1e-4, description="factor of the sum of squares")
     beta: float = Field(0.75, description="exponent")
+
+
+class ScalingLayer(LayerSection):
+    """Every value times a number."""
+
+    kind: Literal["scaling"]
+    factor: float = Field(description="that number")
 
 
 class DropoutLayer(LayerSection):
@@ -217,6 +246,7 @@ LayerSettings = Annotated[
     | BatchNormalizationLayer
     | GroupNormalizationLayer
     | LocalResponseNormalizationLayer
+    | ScalingLayer
     | DropoutLayer
     | ResidualLayer
     | ParallelLayer,

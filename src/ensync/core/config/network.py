@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from ensync.core.config.layers import (
     EXACT,
     Activation,
+    InitializerName,
     LayerSettings,
     Positive,
     Rate,
@@ -110,22 +111,11 @@ NETWORKS = {
     ),
 }
 OWN_SETTINGS = ("hidden", "activation", "dropout", "width", "depth", "shortcut")
-INITIALIZERS = (
-    "glorot_uniform",
-    "glorot_normal",
-    "he_uniform",
-    "he_normal",
-    "pytorch",
-    "uniform_0_1",
-    "uniform_pm_half",
-)
 
 if TYPE_CHECKING:
     NetworkName = str
-    InitializerName = str
 else:
     NetworkName = Literal[(*NETWORKS, "layers")]
-    InitializerName = Literal[("auto", *INITIALIZERS)]
 
 
 def networks_with(setting: str) -> list[str]:
@@ -185,7 +175,8 @@ class NetworkSettings(Section):
         "auto",
         description="of the weights; auto: as the network's source, else he_normal before relu "
         "and gelu and glorot_uniform elsewhere; "
-        "biases start at zero (pytorch, uniform_*: drawn as well)",
+        "biases start at zero (pytorch, dirac, uniform_*: drawn as well); dirac: as pytorch, but "
+        "the first filters of a convolution hand on a channel each",
     )
     dropout: Rate | list[Rate] | None = Field(
         None,
@@ -204,6 +195,13 @@ class NetworkSettings(Section):
         "identity",
         description="resnet, where a block changes the shape: every second pixel and channels of "
         "zeros, or a 1x1 convolution",
+    )
+    output_initializer: InitializerName | None = Field(
+        None, description="of the weights of the last dense layer; left out: as all others"
+    )
+    output_scale: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="factor on the outputs of the last dense layer, before a softmax; left out: 1",
     )
     batch_norm: Literal["synchronised", "local"] = Field(
         "synchronised",

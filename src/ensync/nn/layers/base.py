@@ -1,7 +1,7 @@
 """The contract between a network, its layers and the layers that are made of layers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -16,7 +16,8 @@ Views = dict[str, np.ndarray]
 @dataclass(frozen=True)
 class Parameter:
     """A named array of a layer: its shape, fans and following activation for the initialiser,
-    and how it starts (weights, bias, zeros, ones).
+    how it starts (weights, bias, zeros, ones), and its own initialiser, where it is not the
+    network's.
     """
 
     name: str
@@ -25,11 +26,17 @@ class Parameter:
     fan_out: int = 1
     start: str = "weights"
     before: str = "identity"
+    initializer: str | None = None
 
     @property
     def size(self) -> int:
         """Number of values."""
         return prod(self.shape)
+
+
+def started(parameters: Sequence[Parameter], initializer: str | None) -> tuple[Parameter, ...]:
+    """Return the parameters with this initialiser of their own."""
+    return tuple(replace(p, initializer=initializer) for p in parameters)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from ensync.core.errors import EnsyncError
 from ensync.kernels.convolution import conv2d, depthwise
 from ensync.kernels.elementwise.activations import GELU, IDENTITY, RELU
 from ensync.nn.layers.activations import Activated
-from ensync.nn.layers.base import Layer, Parameter, Shape, Step
+from ensync.nn.layers.base import Layer, Parameter, Shape, Step, started
 from ensync.nn.layers.images import SAME_3X3, Padding, Window, extent, image
 from ensync.nn.memory import Workspace, empty
 
@@ -23,7 +23,9 @@ class Convolution(Layer):
         groups: int = 1,
         activation: str = "identity",
         use_bias: bool = True,
+        initializer: str | None = None,
     ) -> None:
+        self.initializer = initializer
         self.filters, self.window, self.groups = filters, window, groups
         self.activation, self.use_bias = Activated(activation), use_bias
 
@@ -49,11 +51,11 @@ class Convolution(Layer):
         vectorised = self.activation.code in (IDENTITY, RELU, GELU)
         self.reads_bf16 = self.writes_bf16 = self.form.takes_bf16 and vectorised
         fans = size**2 * c // self.groups, size**2 * self.filters
-        bias = Parameter("bias", (self.filters,), *fans, "bias")
-        self.parameters = (
+        weights, bias = (
             Parameter("weights", self.form.weights_shape, *fans, before=self.activation.name),
-            *[bias] * self.use_bias,
+            Parameter("bias", (self.filters,), *fans, "bias"),
         )
+        self.parameters = started([weights, *[bias] * self.use_bias], self.initializer)
         return self.form.outputs
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from ensync.kernels.dense import matmul
 from ensync.kernels.elementwise import activations
 from ensync.nn.layers.activations import Activated
-from ensync.nn.layers.base import Layer, Parameter, Shape, Step
+from ensync.nn.layers.base import Layer, Parameter, Shape, Step, started
 from ensync.nn.memory import Workspace, empty
 
 
@@ -19,21 +19,28 @@ class Dense(Layer):
 
     given: Shape = ()
 
-    def __init__(self, units: int, activation: str = "identity") -> None:
+    def __init__(
+        self,
+        units: int,
+        activation: str = "identity",
+        use_bias: bool = True,
+        initializer: str | None = None,
+    ) -> None:
         self.units, self.activation = units, Activated(activation)
+        self.use_bias, self.initializer = use_bias, initializer
 
     def build(self, shape: Shape) -> Shape:
         self.given, width = shape, prod(shape)
         self.width, fans = width, (width, self.units)
-        self.parameters = (
-            Parameter("weights", (width, self.units), *fans, before=self.activation.name),
-            Parameter("bias", (self.units,), *fans, "bias"),
-        )
+        weights = Parameter("weights", (width, self.units), *fans, before=self.activation.name)
+        bias = Parameter("bias", (self.units,), *fans, "bias")
+        self.parameters = started([weights, *[bias] * self.use_bias], self.initializer)
         return (self.units,)
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        self.weights, self.bias = values["weights"], values["bias"]
-        self.weights_gradient, self.bias_gradient = gradients["weights"], gradients["bias"]
+        self.weights, self.weights_gradient = values["weights"], gradients["weights"]
+        no_bias, nowhere = np.zeros((2, self.units), self.weights.dtype)
+        self.bias, self.bias_gradient = values.get("bias", no_bias), gradients.get("bias", nowhere)
 
     def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.activation.allocate((rows, self.units), dtype)

@@ -17,6 +17,7 @@ class Options(TypedDict, total=False):
     momentum: float
     epsilon: float
     unbiased: bool
+    scale: bool
 
 
 class BatchNormalization(Layer):
@@ -26,7 +27,8 @@ class BatchNormalization(Layer):
     While training, mean and variance are the batch's: of this rank, or of all ranks where the step
     has an `allreduce`; then every rank has to run forward and backward, an empty local batch too.
     Otherwise they are the moving ones. momentum: of the moving statistics, Keras' meaning;
-    unbiased: whether the moving variance is divided by count - 1, as PyTorch does.
+    unbiased: whether the moving variance is divided by count - 1, as PyTorch does. scale: whether
+    there is a gamma; without it, it is 1.
     """
 
     reads_bf16 = writes_bf16 = True
@@ -38,16 +40,16 @@ class BatchNormalization(Layer):
         momentum: float = 0.99,
         epsilon: float = 1e-3,
         unbiased: bool = False,
+        scale: bool = True,
     ) -> None:
+        self.scale = scale
         self.activation, self.code = activation, ACTIVATIONS[activation]
         self.momentum, self.epsilon, self.unbiased = momentum, epsilon, unbiased
 
     def build(self, shape: Shape) -> Shape:
         self.shape, c = shape, shape[-1]
-        self.parameters = (
-            Parameter("gamma", (c,), start="ones"),
-            Parameter("beta", (c,), start="zeros"),
-        )
+        gamma, beta = Parameter("gamma", (c,), start="ones"), Parameter("beta", (c,), start="zeros")
+        self.parameters = (*[gamma] * self.scale, beta)
         self.statistics = (
             Parameter("moving_mean", (c,), start="zeros"),
             Parameter("moving_variance", (c,), start="ones"),
@@ -55,10 +57,12 @@ class BatchNormalization(Layer):
         return shape
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
-        self.gamma, self.beta, self.moving_mean, self.moving_variance = (
-            values[p.name] for p in (*self.parameters, *self.statistics)
+        self.beta, self.moving_mean, self.moving_variance = (
+            values[name] for name in ("beta", "moving_mean", "moving_variance")
         )
-        self.gamma_gradient, self.beta_gradient = gradients["gamma"], gradients["beta"]
+        one, nowhere = np.ones_like(self.beta), np.zeros_like(self.beta)
+        self.gamma, self.beta_gradient = values.get("gamma", one), gradients["beta"]
+        self.gamma_gradient = gradients.get("gamma", nowhere)
 
     def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.workspace = workspace

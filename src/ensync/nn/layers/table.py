@@ -21,6 +21,7 @@ from ensync.nn.layers.images import Window
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
 from ensync.nn.layers.response import LocalResponseNormalization
+from ensync.nn.layers.scaling import Scaling
 from ensync.nn.layers.separable import SeparableConvolution
 from ensync.nn.sequential import Sequential
 
@@ -40,13 +41,14 @@ def plain(layer: type[Layer]) -> Builder:
 
 def dense(settings: DenseLayer, classes: int) -> Layer:
     """A layer without units has one for each class."""
-    return Dense(settings.units or classes, settings.activation)
+    rest = settings.activation, settings.use_bias, settings.initializer
+    return Dense(settings.units or classes, *rest)
 
 
 def convolution(settings: ConvolutionLayer, classes: int) -> Layer:
     """A layer of which size, stride and padding are the window."""
     window = Window(settings.size, settings.stride, settings.padding)
-    rest = settings.groups, settings.activation, settings.use_bias
+    rest = settings.groups, settings.activation, settings.use_bias, settings.initializer
     return Convolution(settings.filters, window, *rest)
 
 
@@ -73,6 +75,7 @@ LAYERS: dict[str, Builder] = {  # of each kind of core.config.layers.KINDS
     "batch_normalization": plain(BatchNormalization),
     "group_norm": plain(GroupNormalization),
     "local_response_normalization": plain(LocalResponseNormalization),
+    "scaling": plain(Scaling),
     "dropout": plain(Dropout),
     "residual": residual,
     "parallel": parallel,

@@ -12,6 +12,7 @@ from ensync.kernels.simd.host import bf16_missing
 from ensync.nn.layers.activations import Softmax
 from ensync.nn.layers.base import Layer, Shape
 from ensync.nn.layers.dense import Dense
+from ensync.nn.layers.scaling import Scaling
 from ensync.nn.layers.table import build_layers
 from ensync.nn.memory import Workspace
 from ensync.nn.models import convolutional, mlp
@@ -75,20 +76,29 @@ def build(
 
 
 def _finish(layers: list[Layer], job: Job) -> None:
-    """Give the last layer its activation: none under cross-entropy, whose softmax belongs to the
-    loss, else the job's or the network's own.
+    """Give the last layer its start, its factor and its activation: none under cross-entropy, whose
+    softmax belongs to the loss, else the job's or the network's own.
     """
     last = layers[-1]
     if not isinstance(last, Dense):
         raise EnsyncError(
             f"a network that ends in '{last.describe()}'",
             "a dense layer with one output for each class",
-            "append a layer of kind 'dense'",
+            "append a layer of kind 'dense', or scale its outputs by network.output_scale"
+            if isinstance(last, Scaling)
+            else "append a layer of kind 'dense'",
         )
-    given = job.network.output_activation
-    if LOSSES[job.training.loss].of_logits:
-        layers[-1] = Dense(last.units)
-    elif given != "auto":
-        layers[-1:] = (
-            [Dense(last.units), Softmax()] if given == "softmax" else [Dense(last.units, given)]
-        )
+    settings = job.network
+    given, logits = settings.output_activation, LOSSES[job.training.loss].of_logits
+    activation = last.activation.name if given == "auto" else given
+    is_softmax = given == "softmax" and not logits
+    layers[-1] = Dense(
+        last.units,
+        "identity" if logits or is_softmax else activation,
+        last.use_bias,
+        settings.output_initializer or last.initializer,
+    )
+    if settings.output_scale is not None:
+        layers.append(Scaling(settings.output_scale))
+    if is_softmax:
+        layers.append(Softmax())
