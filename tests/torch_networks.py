@@ -208,6 +208,44 @@ def vgg(size, channels, depth):
     return [*layers, Flatten(), nn.Linear(512, 10)]
 
 
+class Shift(nn.BatchNorm2d):
+    """Batch normalisation with a scale of 1, which is not a parameter."""
+
+    def __init__(self, channels):
+        super().__init__(channels, eps=1e-12, momentum=0.4)
+        self.weight = None
+
+
+class Times(nn.Module):
+    """Every value times a number."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def airbench(size, channels, filters=(64, 256, 256), residual=False, scale=1 / 9):
+    def normalised(before, after):
+        return [nn.Conv2d(before, after, 3, padding=1, bias=False), Shift(after)]
+
+    layers, before = [nn.Conv2d(channels, 8 * channels, 2), nn.GELU()], 8 * channels
+    for width in filters:
+        convolution, norm = normalised(before, width)
+        layers += [convolution, nn.MaxPool2d(2), norm, nn.GELU()]
+        second = [*normalised(width, width), nn.GELU()]
+        if residual:
+            layers += [Sum([*second, *normalised(width, width)]), nn.GELU()]
+        else:
+            layers += second
+        before = width
+    side = ((size - 1) >> len(filters)) // 3
+    last = nn.Linear(before * side**2, 10, bias=False)
+    return [*layers, nn.MaxPool2d(3), Flatten(), last, Times(scale)]
+
+
 BUILDERS = {
     "parashar-cnn": parashar_cnn,
     "minixception": minixception,
@@ -216,6 +254,7 @@ BUILDERS = {
     "lenet": lenet,
     "resnet": resnet,
     "vgg": vgg,
+    "airbench": airbench,
 }
 
 

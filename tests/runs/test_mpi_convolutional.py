@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs.helpers import COMM, StopAt, common_digits, gathered, job_maker, resume, run
+from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker, resume, run
 
 from ensync.core.config.job import job_from_dict
 from ensync.kernels.threads import get_threads, set_threads
@@ -33,6 +33,9 @@ LAYERS = [
     {"kind": "flatten"},
     {"kind": "dense"},
 ]
+
+
+WHITENED = {"name": "airbench", "filters": [6], "depth": 5}  # filters made of the images
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -74,6 +77,33 @@ def test_ranks_equal_one_rank_with_synchronised_normalisation(make_job, training
     single, _ = gathered(run(alone(), make_job(f"alone{COMM.rank}", training=training)))
     for name, values in gathered(together)[0].items():
         np.testing.assert_allclose(values, single[name], rtol=1e-6, atol=1e-9)
+
+
+def test_ranks_equal_one_rank_with_whitening_filters(make_job):
+    sections = {
+        "network": {"layers": None, **WHITENED},
+        "training": {"batch": 25, "slice": 15},
+    }
+    together = run(COMM, make_job("together", **sections))
+    single, _ = gathered(run(alone(), make_job(f"alone{COMM.rank}", **sections)))
+    for name, values in gathered(together)[0].items():
+        np.testing.assert_allclose(values, single[name], rtol=1e-6, atol=1e-9)
+
+
+def test_whitening_filters_are_the_same_for_all_members_in_memory_or_not(make_job):
+    found = []
+    for placement, strategy in (("memory", "synchronous"), ("stream", "ensemble")):
+        job = make_job(
+            placement,
+            data={"placement": placement},
+            network={"layers": None, **WHITENED},
+            training={"strategy": strategy},
+            ensemble={"members": 3, "data": "shards"},
+        )
+        trainers = begin(COMM, job).trainers.values()
+        found += [trainer.network.layers[0].weights.copy() for trainer in trainers]
+    first = COMM.bcast(found[0])
+    assert first.any() and all(np.array_equal(filters, first) for filters in found)
 
 
 def test_local_normalisation_leaves_equal_replicas(make_job):
@@ -119,13 +149,18 @@ FEATURES = {
 
 
 @pytest.mark.parametrize(
-    "strategy,norm",
-    [("synchronous", "synchronised"), ("synchronous", "local"), ("ensemble", "synchronised")],
+    "strategy,norm,network",
+    [
+        ("synchronous", "synchronised", {"layers": LAYERS}),
+        ("synchronous", "local", {"layers": LAYERS}),
+        ("ensemble", "synchronised", {"layers": LAYERS}),
+        ("ensemble", "synchronised", {"layers": None, **WHITENED}),
+    ],
 )
-def test_resumed_equals_uninterrupted_to_the_bit(make_job, strategy, norm):
+def test_resumed_equals_uninterrupted_to_the_bit(make_job, strategy, norm, network):
     sections = FEATURES | {
         "training": FEATURES["training"] | {"strategy": strategy},
-        "network": {"layers": LAYERS, "batch_norm": norm},
+        "network": {**network, "batch_norm": norm},
         "ensemble": {"members": 2},
     }
     whole, positions = gathered(run(COMM, make_job("whole", **sections)))

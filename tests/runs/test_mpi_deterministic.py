@@ -108,6 +108,10 @@ CASES = {
     },
     "bf16": EVERYTHING
     | {"network": {"layers": RESIDUAL}, "training": EVERYTHING["training"] | {"precision": "bf16"}},
+    "airbench": {
+        "network": {"name": "airbench", "filters": [6], "depth": 5},
+        "training": {"deterministic": True, "batch": 40, "epochs": 1, "slice": 30},
+    },
     "blocks in bf16": {
         "network": {"name": "minixception"},
         "training": {"deterministic": True, "batch": 40, "epochs": 1, "precision": "bf16"},

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ensync.core.config.layers import WHITENING
 from ensync.core.config.losses import LOSSES
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
@@ -18,6 +19,7 @@ from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
 from ensync.nn.memory import Workspace, empty, zeros
 from ensync.nn.sequential import Sequential
+from ensync.nn.whitening import Images, whitening
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # places of the step metrics
 METRICS = 4
@@ -134,6 +136,7 @@ class Network:
         for number, layer in enumerate(self.dropouts):
             layer.index = number + 1
         self.layout = [(p.name, p) for p in self.body.parameters]
+        _check_whitening(self.layout)
         self.statistics_layout = [(p.name, p) for p in self.body.statistics]
         self._allocate()
 
@@ -187,9 +190,13 @@ class Network:
         self.parameters = parameters
         self.bind_message(self.message)
 
-    def initialize(self, seed: int, member: int = 0) -> None:
+    def initialize(
+        self, seed: int, member: int = 0, images: Callable[[], Images] | None = None
+    ) -> None:
         """Draw the start values; every array has a stream of its own from (seed, member, its
         number).
+
+        images: the training images, for filters that whiten them.
         """
         for index, (view, parameter) in enumerate(
             zip(
@@ -198,7 +205,12 @@ class Network:
                 strict=True,
             )
         ):
-            view[...] = self._start(generator(seed, Purpose.INITIAL, member, index), parameter)
+            if parameter.initializer == WHITENING:
+                assert images is not None, "whitening filters are made of the training images"
+                height, width, channels, filters = parameter.shape
+                view[...] = whitening(images(), (height, width, channels, filters))
+            else:
+                view[...] = self._start(generator(seed, Purpose.INITIAL, member, index), parameter)
         for view, (_, parameter) in zip(
             _views(self.statistics, self.statistics_layout).values(),
             self.statistics_layout,
@@ -300,6 +312,18 @@ class Network:
         else:
             scores[:] = outputs
         return scores, loss_sum, correct
+
+
+def _check_whitening(layout: Sequence[tuple[str, Parameter]]) -> None:
+    """Refuse whitening filters on other inputs than the images."""
+    for name, parameter in layout:
+        *numbers, _ = name.split(".")
+        if parameter.initializer == WHITENING and set(numbers) != {"0"}:
+            raise EnsyncError(
+                f"initializer = 'whitening' of layer {'.'.join(numbers)}",
+                "the first layer, number 0, whose inputs are the images",
+                "leave it out there",
+            )
 
 
 def _views(flat: np.ndarray, layout: Sequence[tuple[str, Parameter]]) -> dict[str, np.ndarray]:

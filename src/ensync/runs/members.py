@@ -14,6 +14,7 @@ from ensync.nn.optimizers import Optimizer
 from ensync.runs.context import RunContext
 from ensync.runs.networks import build_network
 from ensync.strategies import strategy_of
+from ensync.training.batches import first_images
 from ensync.training.trainer import Trainer
 
 
@@ -48,6 +49,7 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
             context.stop_request,
             progress,
             start_values=strategy.start_values(job, member),
+            start_images=partial(first_images, loaders.train, loaders.identity.shape),
         )
         trainers[member].restart()
     loaders.check_shards(mesh.comm)

@@ -2,7 +2,7 @@
 way into the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from ensync.core.activity import tick
 from ensync.core.config.schema import Augmentation, Job
 from ensync.core.sharding import Purpose, Window, key64
 from ensync.kernels.elementwise import augmentation, inputs
+from ensync.nn.whitening import IMAGES, Images
 
 BLOCK = Window(
     rows=1024, blocks=16
@@ -145,6 +146,20 @@ class BatchLoader:
         else:
             inputs.gather_normalize(images, places, self.mean, self.inverse_std, filled)
         return filled, self.labels[rows]
+
+
+def first_images(loader: BatchLoader, shape: tuple[int, int, int]) -> Images:
+    """Return the first images of a split, of shape (height, width, channels), as whitening takes
+    them.
+    """
+    rows = np.arange(min(len(loader), IMAGES), dtype=np.int64)
+
+    def parts() -> Iterator[np.ndarray]:
+        for first in range(0, len(rows), BLOCK.rows):
+            images, places = loader.raw(rows[first : first + BLOCK.rows])
+            yield images[places].reshape(-1, *shape)
+
+    return Images(parts(), loader.mean, loader.inverse_std)
 
 
 def normalization(

@@ -13,6 +13,7 @@ from ensync.core.errors import EnsyncError
 from ensync.core.sharding import epoch_order, global_span
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.nn.network import COUNTED, Network
+from ensync.nn.whitening import Images
 from ensync.training.callbacks import (
     BestWeights,
     EarlyStopping,
@@ -36,6 +37,7 @@ class Trainer(Replica):
     progress: Callable[["Trainer"], None] = lambda trainer: None
     position: Position = field(default_factory=Position)
     start_values: int = 0  # number of the random stream of its first parameters
+    start_images: Callable[[], Images] | None = None  # of which its first filters may be made
     tuner: ThreadTuner | None = None  # where the number of threads is left to the program
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
@@ -56,7 +58,7 @@ class Trainer(Replica):
 
     def restart(self) -> None:
         """Take the start values."""
-        self.network.initialize(self.job.training.seed, self.start_values)
+        self.network.initialize(self.job.training.seed, self.start_values, self.start_images)
         if self.optimizer.steps:  # the slots of a new one are zero; writing takes their memory
             for slot in self.optimizer.slots.values():
                 slot[:] = 0

@@ -21,10 +21,13 @@ INITIALIZERS = (
     "uniform_0_1",
     "uniform_pm_half",
 )
+WHITENING = "whitening"  # filters that the training images fix
 if TYPE_CHECKING:
     InitializerName = str
+    FilterInitializerName = str
 else:
     InitializerName = Literal[("auto", *INITIALIZERS)]
+    FilterInitializerName = Literal[("auto", *INITIALIZERS, WHITENING)]
 Padding = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
 
 EXACT = "gelu: x (1 + erf(x / sqrt 2)) / 2, the exact form"
@@ -86,7 +89,11 @@ class ConvolutionLayer(LayerSection):
     use_bias: bool = Field(
         True, description="whether a bias is added; before a batch normalisation it has no effect"
     )
-    initializer: InitializerName | None = Field(None, description=INITIALIZER)
+    initializer: FilterInitializerName | None = Field(
+        None,
+        description=f"{INITIALIZER}; whitening, of the first layer: filters that whiten the "
+        "patches of the first 5,000 training images, and their negatives",
+    )
 
 
 class DepthwiseLayer(LayerSection):

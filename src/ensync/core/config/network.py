@@ -33,10 +33,12 @@ class NetworkSpec:
     activation: Activation | None = None
     dropout: float | tuple[float, ...] | None = None
     dropout_after: str = ""
+    filters: tuple[int, ...] | None = None
     width: float | None = None
     depth: int | None = None
     depths: str = ""
     shortcut: str | None = None
+    output_scale: float = 1.0
     initializer: str = "auto"  # of the source: Keras' or PyTorch's default, or the paper's
     convolutional: bool = False
     batch_normalization: bool = False
@@ -109,8 +111,18 @@ NETWORKS = {
         batch_normalization=True,
         bf16=True,
     ),
+    "airbench": NetworkSpec(
+        filters=(64, 256, 256),
+        depth=8,
+        depths="2 n + 2, or 3 n + 2 with residual sums, in n blocks",
+        output_scale=1 / 9,
+        initializer="dirac",
+        convolutional=True,
+        batch_normalization=True,
+        bf16=True,
+    ),
 }
-OWN_SETTINGS = ("hidden", "activation", "dropout", "width", "depth", "shortcut")
+OWN_SETTINGS = ("hidden", "activation", "dropout", "filters", "width", "depth", "shortcut")
 
 if TYPE_CHECKING:
     NetworkName = str
@@ -183,6 +195,11 @@ class NetworkSettings(Section):
         description="share of outputs set to zero while training, one for all places or a list; "
         + _defaults("dropout", "; ", _rates),
     )
+    filters: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None,
+        description="of the convolutions of each block; "
+        + _defaults("filters", ", ", lambda spec: str(list(spec.filters or ()))),
+    )
     width: Annotated[float, Field(gt=0)] = Field(
         1.0, description="alexnet: factor on the number of its filters and dense units"
     )
@@ -201,7 +218,13 @@ class NetworkSettings(Section):
     )
     output_scale: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="factor on the outputs of the last dense layer, before a softmax; left out: 1",
+        description="factor on the outputs of the last dense layer, before a softmax; "
+        + ", ".join(
+            f"{name}: 1/{1 / spec.output_scale:.0f}"
+            for name, spec in NETWORKS.items()
+            if spec.output_scale != 1
+        )
+        + ", others: 1",
     )
     batch_norm: Literal["synchronised", "local"] = Field(
         "synchronised",

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ensync.core.config.layers import WHITENING
 from ensync.core.errors import EnsyncError
 from ensync.kernels.convolution import conv2d, depthwise
 from ensync.kernels.elementwise.activations import GELU, IDENTITY, RELU
@@ -55,8 +56,24 @@ class Convolution(Layer):
             Parameter("weights", self.form.weights_shape, *fans, before=self.activation.name),
             Parameter("bias", (self.filters,), *fans, "bias"),
         )
-        self.parameters = started([weights, *[bias] * self.use_bias], self.initializer)
+        if self.initializer == WHITENING:
+            self._check_whitening(self.form.weights_shape)
+            self.parameters = (*started([weights], WHITENING), *[bias] * self.use_bias)
+        else:
+            self.parameters = started([weights, *[bias] * self.use_bias], self.initializer)
         return self.form.outputs
+
+    def _check_whitening(self, shape: Shape) -> None:
+        """Refuse more filters than whiten a patch, with their negatives."""
+        most = 2 * int(np.prod(shape[:3]))
+        if self.groups > 1 or self.filters % 2 or self.filters > most:
+            raise EnsyncError(
+                f"{self.filters} whitening filters of {shape[0]}x{shape[1]}x{shape[2]} values, "
+                f"groups = {self.groups}",
+                f"an even number up to {most}, a filter and its negative for each of the "
+                "directions kept, in one group",
+                "change filters or groups",
+            )
 
     def bind(self, values: dict[str, np.ndarray], gradients: dict[str, np.ndarray]) -> None:
         self.weights, self.weights_gradient = values["weights"], gradients["weights"]
@@ -104,6 +121,7 @@ class Convolution(Layer):
         size, stride = self.window.size, self.window.stride
         words = [f"Convolution {size}x{size}, {self.filters}"]
         words += [f"stride {stride}"] * (stride > 1) + [f"{self.groups} groups"] * (self.groups > 1)
+        words += [WHITENING] * (self.initializer == WHITENING)
         return ", ".join(words + [self.activation.name] * bool(self.activation.code))
 
 

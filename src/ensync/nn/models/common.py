@@ -21,6 +21,11 @@ def activation(settings: NetworkSettings) -> str:
     return settings.activation or NETWORKS[settings.name].activation or "identity"
 
 
+def block_filters(settings: NetworkSettings) -> list[int]:
+    """Return the filters of the convolutions of each block."""
+    return settings.filters or list(NETWORKS[settings.name].filters or ())
+
+
 def depth(settings: NetworkSettings) -> int:
     """Return the number of layers with weights."""
     return settings.depth or NETWORKS[settings.name].depth or 0

@@ -5,6 +5,7 @@ the sources, for 10 classes unless said.
 from collections.abc import Sequence
 from typing import cast
 
+from ensync.core.config.layers import WHITENING
 from ensync.core.config.network import NetworkSettings
 from ensync.core.errors import EnsyncError
 from ensync.kernels.convolution import separable
@@ -14,11 +15,11 @@ from ensync.nn.layers.convolution import Convolution
 from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.flatten import Flatten
 from ensync.nn.layers.images import Window
-from ensync.nn.layers.normalization import BatchNormalization
+from ensync.nn.layers.normalization import BatchNormalization, Options
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling, Subsampling
 from ensync.nn.layers.response import LocalResponseNormalization
 from ensync.nn.layers.separable import SeparableBlock, SeparableConvolution
-from ensync.nn.models.common import PLAIN, activation, depth, dropout, hidden, rates
+from ensync.nn.models.common import PLAIN, activation, block_filters, depth, dropout, hidden, rates
 
 
 def parashar_cnn(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
@@ -184,3 +185,42 @@ def vgg(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
             layers += [Convolution(filters), BatchNormalization("relu", **PLAIN)]
         layers.append(MaxPooling(2, padding="same"))
     return [*layers, Flatten(), Dense(classes)]
+
+
+# The scale is fixed at 1, and the moving statistics follow fast.
+SHIFTED: Options = {"momentum": 0.6, "epsilon": 1e-12, "unbiased": True, "scale": False}
+
+
+def airbench(settings: NetworkSettings, shape: Shape, classes: int) -> list[Layer]:
+    """The networks of Jordan 2024 (arXiv 2404.00498) for CIFAR-10 in the least arithmetic:
+    whitening filters, then blocks of convolutions, each of which halves the image.
+
+    Two convolutions in a block, or three, of which the last two have a residual sum around them:
+    1,972,792 parameters in 8 layers on 32x32x3. The outputs are scaled by network.output_scale.
+    """
+    widths = block_filters(settings)
+    count, shorter = settings.depth or 2 * len(widths) + 2, 2 * len(widths) + 2
+    if count not in (shorter, shorter + len(widths)):
+        raise EnsyncError(
+            f"network.depth = {count} for an airbench with {len(widths)} blocks",
+            f"{shorter}, or {shorter + len(widths)} with residual sums",
+            "change network.depth or network.filters",
+        )
+    first, whitened = Window(2, padding="valid"), 2 * 4 * shape[2]
+    layers: list[Layer] = [
+        Convolution(whitened, first, activation="gelu", initializer=WHITENING),
+    ]
+    for width in widths:
+        convolution, norm = _normalised(width, "gelu")
+        layers += [convolution, MaxPooling(2), norm]
+        if count == shorter:
+            layers += _normalised(width, "gelu")
+        else:
+            both = [*_normalised(width, "gelu"), *_normalised(width, "identity")]
+            layers.append(Residual(both, "gelu"))
+    return [*layers, MaxPooling(3), Flatten(), Dense(classes, use_bias=False)]
+
+
+def _normalised(width: int, activation: str) -> list[Layer]:
+    """A convolution without bias and its normalisation."""
+    return [Convolution(width, use_bias=False), BatchNormalization(activation, **SHIFTED)]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ensync.core.config.losses import LOSSES
-from ensync.core.config.network import NETWORKS, NetworkSettings
+from ensync.core.config.network import NETWORKS, NetworkSettings, NetworkSpec
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.kernels.simd.host import bf16_missing
@@ -29,6 +29,7 @@ BUILDERS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
     "lenet": convolutional.lenet,
     "resnet": convolutional.resnet,
     "vgg": convolutional.vgg,
+    "airbench": convolutional.airbench,
 }
 
 
@@ -98,7 +99,9 @@ def _finish(layers: list[Layer], job: Job) -> None:
         last.use_bias,
         settings.output_initializer or last.initializer,
     )
-    if settings.output_scale is not None:
-        layers.append(Scaling(settings.output_scale))
+    spec = NETWORKS.get(settings.name, NetworkSpec())
+    scale = settings.output_scale or spec.output_scale
+    if scale != 1:
+        layers.append(Scaling(scale))
     if is_softmax:
         layers.append(Softmax())
