@@ -255,3 +255,25 @@ def local_response(inputs: np.ndarray, n: int, k: float, alpha: float, beta: flo
         * (k + alpha * np.lib.stride_tricks.sliding_window_view(framed, n, axis=1).sum(axis=-1))
         ** -beta
     )
+
+
+def lamb_moments(g, m, v, beta1, beta2):
+    """Update the first and second moments in place."""
+    m[:] = beta1 * m + (1 - beta1) * g
+    v[:] = beta2 * v + (1 - beta2) * g**2
+
+
+def lamb_step(p, m, v, step, numbers):
+    """The step of LAMB before its trust ratio (You et al. 2020, algorithm 2)."""
+    beta1, beta2, epsilon, decay = numbers
+    return m / (1 - beta1**step) / (np.sqrt(v / (1 - beta2**step)) + epsilon) + decay * p
+
+
+def newton_schulz(matrix, steps):
+    """Bring the singular values of a matrix (outputs, others) near 1 (K. Jordan 2024)."""
+    x = matrix / (np.sqrt((matrix**2).sum()) + 1e-7)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x

@@ -75,6 +75,9 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             ("sgd", "epsilon", 1e-4, "adam"),
             ("sgd", "preset", "keras", "adamw"),
             ("momentum", "trust_coefficient", 0.1, "lars"),
+            ("adam", "alpha", 0.9, "rmsprop"),
+            ("momentum", "newton_schulz", 3, "muon"),
+            ("nesterov", "rescale", True, "muon"),
         )
     ],
     (

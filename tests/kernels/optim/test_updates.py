@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ensync.kernels.optim import updates
+from ensync.kernels.optim.scaled import Squares, scaled
 
 SIZES = [5, pytest.param(40_003, marks=pytest.mark.compiled)]
 
@@ -47,6 +48,19 @@ def test_adam(size, decoupled, dtype):
         updates.adam(p, g, m, v, step, settings)
         for found, wanted in zip((p, m, v), expected, strict=True):
             close(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("keep,share", [(0.9, 0.1), (1.0, 1.0)])
+def test_scaled(size, keep, share, dtype):
+    p, g, s = vectors(3, size, dtype)
+    slope = g + 0.01 * p.astype(float)
+    square = keep * s + share * slope**2
+    expected = p - 0.1 * slope / (np.sqrt(square) + 1e-3)
+    scaled(p, g, s, 0.1, 0.01, Squares(keep, share, 1e-3))
+    close(p, expected)
+    close(s, square)
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 KERAS_EPSILON = 1e-7  # of Adam
+TAKEN_OFF = "taken off the weights"  # in proportion to the learning rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class OptimizerSpec:
     slots: its state, as names of vectors like the parameters. elementwise: whether a parameter is
     updated by its own gradient alone; else it needs all gradients, and the layout of the
     parameters. epsilon: where a job gives none, of an optimiser that has it; epsilon_of: what it
-    is added to. decoupled: whether weight decay is always taken off the weights.
+    is added to. decay: what is done with weight_decay times the weights.
     """
 
     help: str
@@ -22,7 +23,7 @@ class OptimizerSpec:
     elementwise: bool = True
     epsilon: float = 0.0
     epsilon_of: str = ""
-    decoupled: bool = False
+    decay: str = "added to the gradient"
 
 
 _ADAM = ("preset", "beta1", "beta2", "epsilon")
@@ -42,7 +43,21 @@ OPTIMIZERS = {
         ("first", "second"),
         epsilon=1e-8,
         epsilon_of=_ROOT,
-        decoupled=True,
+        decay=TAKEN_OFF,
+    ),
+    "rmsprop": OptimizerSpec(
+        "PyTorch's RMSprop, without momentum",
+        ("alpha", "epsilon"),
+        ("square",),
+        epsilon=1e-8,
+        epsilon_of=_ROOT,
+    ),
+    "adagrad": OptimizerSpec(
+        "Duchi, Hazan and Singer 2011",
+        ("epsilon",),
+        ("square",),
+        epsilon=1e-10,
+        epsilon_of="the root of the sum of squares",
     ),
     "lars": OptimizerSpec(
         "momentum with a learning rate for each layer (You, Gitman and Ginsburg 2017), for large "
@@ -52,6 +67,24 @@ OPTIMIZERS = {
         elementwise=False,
         epsilon=1e-8,
         epsilon_of="the norm of the gradient",
+    ),
+    "lamb": OptimizerSpec(
+        "Adam with a learning rate for each layer (You et al. 2020), for large batches; parameters "
+        "of one dimension as in lars",
+        ("beta1", "beta2", "epsilon"),
+        ("first", "second"),
+        elementwise=False,
+        epsilon=1e-6,
+        epsilon_of=_ROOT,
+        decay="added to the step",
+    ),
+    "muon": OptimizerSpec(
+        "Nesterov's momentum, of which every matrix of weights or filters is brought near an "
+        "orthogonal one (Jordan 2024); parameters of one dimension as in nesterov",
+        ("momentum", "newton_schulz", "rescale"),
+        ("velocity",),
+        elementwise=False,
+        decay=TAKEN_OFF,
     ),
 }
 
@@ -70,5 +103,8 @@ def epsilon_help() -> str:
 
 def decay_help() -> str:
     """Return the help of optimizer.weight_decay."""
-    names = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decoupled)
-    return f"times a weight, added to its gradient ({names}, and decoupled: taken off the weights)"
+    alike: dict[str, list[str]] = {}
+    for name, spec in OPTIMIZERS.items():
+        alike.setdefault(spec.decay, []).append(name)
+    usual, *others = [f"{what} ({', '.join(names)})" for what, names in alike.items()]
+    return f"times the weights, {usual}; {'; '.join(others)}"

@@ -209,11 +209,23 @@ class Optimizer(Section):
     beta2: Rate = Field(
         0.999, description=f"{_only(OPTIMIZERS, 'beta2')}: decay of the second moment"
     )
+    alpha: Rate = Field(
+        0.99, description=f"{_only(OPTIMIZERS, 'alpha')}: decay of the mean of squares"
+    )
     epsilon: Annotated[float, Field(gt=0)] | None = Field(None, description=epsilon_help())
     trust_coefficient: Annotated[float, Field(gt=0)] = Field(
         1e-3,
         description=f"{_only(OPTIMIZERS, 'trust_coefficient')}: step of a layer relative to "
         "the norm of its weights, at a learning rate of 1",
+    )
+    newton_schulz: Annotated[int, Field(ge=1, le=100)] = Field(
+        5,
+        description=f"{_only(OPTIMIZERS, 'newton_schulz')}: steps of Newton and Schulz's iteration",
+    )
+    rescale: bool = Field(
+        False,
+        description=f"{_only(OPTIMIZERS, 'rescale')}: before each step every matrix gets the norm "
+        "of an orthogonal one, the root of its outputs",
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description=decay_help())
     decoupled: bool = Field(

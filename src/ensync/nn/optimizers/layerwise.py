@@ -28,6 +28,28 @@ def lars(settings: Settings, update: Update) -> None:
         )
 
 
+def lamb(settings: Settings, update: Update) -> None:
+    """p -= rate * trust * u, where u is Adam's step at a rate of 1, plus weight_decay * p, and
+    trust = |p| / |u| for each array of parameters (You et al. 2020, algorithm 2).
+    """
+    s, start = settings, 0
+    adam = updates.AdamSettings(1.0, s.beta1, s.beta2, epsilon_of(s), 0.0, False)
+    for _, parameter in update.layout:
+        part = slice(start, start := start + parameter.size)
+        values, gradient, first, second = (
+            vector[part] for vector in (update.parameters, update.gradient, *update.slots)
+        )
+        step = np.zeros_like(values)
+        updates.adam(step, gradient, first, second, update.number, adam)  # from 0 to -u
+        step -= values.dtype.type(s.weight_decay) * values
+        trust = 1.0
+        if len(parameter.shape) > 1:
+            size, length = (math.sqrt(updates.sum_of_squares(each)) for each in (values, step))
+            trust = size / length if size and length else 1.0
+        step *= step.dtype.type(update.rate * trust)
+        values += step
+
+
 def _trust(settings: Settings, parameters: np.ndarray, gradient: np.ndarray) -> float:
     """Return trust_coefficient * |p| / (|g| + weight_decay * |p| + epsilon), 1 where one of the
     norms is 0.

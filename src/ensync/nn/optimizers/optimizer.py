@@ -11,7 +11,9 @@ from ensync.kernels.optim import updates
 from ensync.nn.memory import zeros
 from ensync.nn.optimizers.adam import adam
 from ensync.nn.optimizers.groups import Stretch, slots_of, stretches_of
-from ensync.nn.optimizers.layerwise import lars
+from ensync.nn.optimizers.layerwise import lamb, lars
+from ensync.nn.optimizers.muon import muon
+from ensync.nn.optimizers.scaled import adagrad, rmsprop
 from ensync.nn.optimizers.sgd import momentum, sgd
 from ensync.nn.optimizers.update import Layout, Update
 
@@ -21,7 +23,11 @@ UPDATES: dict[str, Callable[[Settings, Update], None]] = {
     "nesterov": momentum,
     "adam": adam,
     "adamw": adam,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
     "lars": lars,
+    "lamb": lamb,
+    "muon": muon,
 }
 # What multiplies the learning rate of the parameters in no group, then of each group; None: it is
 # not trained.

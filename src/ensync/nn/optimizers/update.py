@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensync.core.config.optimizers import OPTIMIZERS
+from ensync.core.config.optimizers import OPTIMIZERS, TAKEN_OFF
 from ensync.core.config.schema import Optimizer as Settings
 from ensync.nn.layers.base import Parameter
 
@@ -40,7 +40,8 @@ def coupled_decay(settings: Settings, update: Update) -> float:
     """Return the weight decay to add to the gradient; take one that is decoupled off the
     parameters: p *= 1 - rate * weight_decay (Loshchilov and Hutter 2019).
     """
-    if not (settings.decoupled and settings.weight_decay):
+    decoupled = settings.decoupled or OPTIMIZERS[settings.name].decay == TAKEN_OFF
+    if not (decoupled and settings.weight_decay):
         return settings.weight_decay
     kept = 1.0 - update.rate * settings.weight_decay
     np.multiply(update.parameters, update.parameters.dtype.type(kept), out=update.parameters)
