@@ -111,6 +111,21 @@ def test_few_rows_of_a_wide_layer(name, monkeypatch):
     np.testing.assert_array_equal(found[0], found[1])
 
 
+@pytest.mark.compiled
+def test_parts_that_are_at_other_samples_do_not_meet():
+    """Of 2,304 samples the last stretch is shorter than those before."""
+    random, before = np.random.default_rng(1), threads.get_threads()
+    inputs = random.standard_normal((2304, 256)).astype(np.float32)
+    expected = inputs.T.astype(float) @ inputs
+    threads.set_threads(min(2, threads.thread_limit()))
+    found, sums = np.empty((256, 256), np.float32), np.empty(256, np.float32)
+    for _ in range(40):
+        scratch = np.full(matmul.packing_size(2304, 256, 256), np.nan, np.float32)
+        matmul.dense_weight_gradient(inputs, inputs, found, sums, scratch)
+        np.testing.assert_allclose(found, expected, atol=2e-2)
+    threads.set_threads(before)
+
+
 def test_no_rows_give_no_gradient():
     out, slope, weights_gradient, bias_gradient = passes(*layer(0, 5, 7, np.float32))
     assert out.shape == (0, 7) and slope.shape == (0, 5)

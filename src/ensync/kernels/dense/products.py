@@ -197,7 +197,8 @@ def product_part(a, b, c, bias, scratch, terms, operation, part, parts):
 
     C is taken in blocks of rows, such that A's block stays in the second cache, and in each block
     panel by panel; the tiles in this order are dealt out by cost. Scratch holds for each part what
-    `Places` names.
+    `Places` names, in a share of its own whatever the terms: one part may still be at the terms
+    before when another is at these.
     """
     (rows, columns), inner = c.shape, terms.count
     width, step = VECTORS * lanes(c), lanes(c)
@@ -205,7 +206,7 @@ def product_part(a, b, c, bias, scratch, terms, operation, part, parts):
     begin, end, position = work * part // parts, work * (part + 1) // parts, 0
     packing = operation.form == A_TRANSPOSED and inner >= PACK_A_FROM and columns > 2 * width
     block = min(max(BLOCK // inner // TALL, 4) * TALL, quotient(max(rows, 1), step) * step)
-    share = inner * (width + (block + step if packing else 0)) + step
+    share = (scratch.size - step) // parts // step * step
     one = -scratch.ctypes.data // scratch.itemsize % step + part * share
     places, packed = Places(one, one + step, one + step + inner * width), -1
     scratch[one] = 1
