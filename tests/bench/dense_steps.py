@@ -23,7 +23,7 @@ def ensync(sizes: tuple[int, ...], batch: int, optimizer: str, count: int) -> ha
 def torch_run(
     sizes: tuple[int, ...], batch: int, optimizer: str, count: int
 ) -> tuple[str, harness.Run]:
-    """Return the faster optimiser's name and PyTorch's side with so many threads."""
+    """Return the name of the fastest form and PyTorch's side with so many threads."""
     import torch
     import torch_side
 
@@ -69,7 +69,7 @@ def measure(
                 "torch_us": 1e6 * statistics.median(theirs),
                 "ratio": harness.median_ratio(theirs, times[f"ensync {count}"]),
                 "to_reach": TARGETS[batch],
-                "torch_optimizer": optimisers[count],
+                "torch_form": optimisers[count],
             }
         records.append(record)
         harness.emit(record)

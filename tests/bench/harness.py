@@ -46,6 +46,15 @@ def torch_is_here() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
+def cpp_compiler() -> str | None:
+    """Return the path of the C++ compiler that torch.compile would call, None where there is
+    none.
+    """
+    import shutil
+
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
 def arguments(description: str, rounds: int, seconds: float) -> argparse.ArgumentParser:
     """Return a parser of the settings of interleaved rounds, with these defaults; the
     description's first line is the program's.

@@ -1,14 +1,15 @@
-"""The convolutional networks that are measured, and their steps on our side and on PyTorch's;
+"""The networks that are measured at an image shape, and their steps on our side and on PyTorch's;
 without dropout, which neither side needs.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from ensync.core.config.network import NETWORKS
 from ensync.core.config.schema import Job
 from ensync.mpi.world import Comm
 from ensync.nn.models import zoo
@@ -22,49 +23,71 @@ ROOM = 64 << 20  # bytes of images
 
 @dataclass(frozen=True)
 class Case:
-    """A network at its image shape and batch; to_reach: times faster than PyTorch's float32, by
-    our precision.
+    """A network at its image shape and batch; to_reach: times faster than PyTorch at the same
+    precision.
+
+    sizes: of a dense network's layers, the pixels first; empty where there are convolutions.
     """
 
     name: str
     settings: dict
     shape: tuple[int, int, int]
     batch: int = 32
-    to_reach: dict[str, float] = field(default_factory=dict)
+    to_reach: float = 2.0
     torch_options: dict = field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
 
     @property
     def network(self) -> str:
         """The name in the zoo."""
         return self.settings["name"]
 
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether it takes images as such."""
+        return not self.sizes
+
+    def takes(self, precision: str) -> bool:
+        """Whether the network may compute so."""
+        return precision != "bf16" or NETWORKS[self.network].bf16
+
+    def at(self, batch: int) -> "Case":
+        """Return the same with another batch."""
+        return replace(self, batch=batch)
+
 
 CASES = [
-    Case(
-        "parashar-cnn",
-        {"name": "parashar-cnn", "dropout": 0.0},
-        (28, 28, 1),
-        32,
-        {"float32": 2.0, "bf16": 2.0},
-    ),
-    Case("minixception", {"name": "minixception"}, (32, 32, 3), 32, {"float32": 2.5, "bf16": 4.0}),
+    Case("parashar-cnn", {"name": "parashar-cnn", "dropout": 0.0}, (28, 28, 1), to_reach=2.5),
+    Case("minixception", {"name": "minixception"}, (32, 32, 3), to_reach=2.5),
     Case(
         "alexnet half",
         {"name": "alexnet", "width": 0.5, "dropout": 0.0},
         (224, 224, 3),
-        32,
-        {"float32": 1.5},
-        {"width": 0.5},
+        torch_options={"width": 0.5},
     ),
-    Case("lenet", {"name": "lenet"}, (28, 28, 1), 32, {"float32": 1.5}),
+    Case("lenet", {"name": "lenet"}, (28, 28, 1)),
     Case(
         "resnet-20",
         {"name": "resnet", "depth": 20},
         (32, 32, 3),
-        32,
-        {"float32": 1.5},
-        {"depth": 20, "shortcut": "identity"},
+        torch_options={"depth": 20, "shortcut": "identity"},
     ),
+]
+
+
+def _dense(name: str, *sizes: int) -> Case:
+    settings = {"name": name, "hidden": list(sizes[1:-1])}
+    return Case(f"{name} {'-'.join(map(str, sizes))}", settings, (28, 28, 1), sizes=sizes)
+
+
+# Every network of the zoo.
+ZOO = [
+    _dense("mlp", 784, 512, 256, 10),
+    _dense("oregon-mlp", 784, 100, 100, 10),
+    _dense("roy-mlp", 784, 100, 10),
+    *CASES,
+    Case("minixception-plain", {"name": "minixception-plain"}, (32, 32, 3)),
+    Case("vgg-16", {"name": "vgg", "depth": 16}, (32, 32, 3), torch_options={"depth": 16}),
 ]
 
 
@@ -73,9 +96,23 @@ def images_and_labels(case: Case) -> tuple[np.ndarray, np.ndarray]:
     classes, the same everywhere.
     """
     features, random = int(np.prod(case.shape)), np.random.default_rng(1)
-    samples = min(16384, ROOM // features) // case.batch * case.batch
+    samples = max(1, min(16384, ROOM // features) // case.batch) * case.batch
     return random.integers(0, 256, (samples, features), dtype=np.uint8), random.integers(
         0, 10, samples
+    )
+
+
+def make_job(case: Case, precision: str, batch_norm: str = "synchronised") -> Job:
+    """Return a job of this network with Adam."""
+    own = {"batch_norm": batch_norm} if NETWORKS[case.network].batch_normalization else {}
+    return Job.model_validate(
+        {
+            "data": {"path": "-"},
+            "network": case.settings | own,
+            "training": {"batch": case.batch, "precision": precision},
+            "optimizer": {"name": "adam"},
+            "output": {"directory": "-"},
+        }
     )
 
 
@@ -83,15 +120,7 @@ def make_trainee(
     comm: Comm, case: Case, precision: str, batch_norm: str = "synchronised"
 ) -> Trainer:
     """Return the network in training with Adam. Collective."""
-    job = Job.model_validate(
-        {
-            "data": {"path": "-"},
-            "network": case.settings | {"batch_norm": batch_norm},
-            "training": {"batch": case.batch, "precision": precision},
-            "optimizer": {"name": "adam"},
-            "output": {"directory": "-"},
-        }
-    )
+    job = make_job(case, precision, batch_norm)
     images, labels = images_and_labels(case)
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
@@ -113,6 +142,11 @@ def make_torch_network(case: Case):
     """Return PyTorch's network, of the tests, in float32."""
     import torch
 
+    if case.sizes:
+        import torch_side
+
+        dense = torch_side.make_network(case.sizes, NETWORKS[case.network].activation)
+        return torch.nn.Sequential(torch.nn.Flatten(), dense)
     sys.path.append(str(Path(__file__).parents[1]))
     import torch_networks
 
@@ -123,10 +157,16 @@ def make_torch_network(case: Case):
 
 
 def torch_runner(
-    case: Case, network, channels_last: bool, autocast: bool, rank: int = 0, size: int = 1
+    case: Case,
+    network,
+    channels_last: bool,
+    autocast: bool,
+    share: slice | None = None,
+    compiler: Callable | None = None,
 ) -> Callable[[int], None]:
-    """Return what trains so many steps: gather, normalise, forward, loss, backward, fused Adam;
-    `batch` is over all processes.
+    """Return what trains so many steps: gather, normalise, forward, loss, backward, fused Adam.
+
+    share: the rows of each batch that this process takes, None for all. compiler: torch.compile.
     """
     import torch
 
@@ -141,14 +181,14 @@ def torch_runner(
     )
     labels = torch.from_numpy(classes)
     network = network.to(memory_format=layout)
+    compute = compiler(network) if compiler else network
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
     order, at = torch.from_numpy(np.random.default_rng(2).permutation(len(labels))), 0
-    share = slice(rank * case.batch // size, (rank + 1) * case.batch // size)
 
     def run(steps: int) -> None:
         nonlocal at
         for _ in range(steps):
-            rows = order[at : at + case.batch][share]
+            rows = order[at : at + case.batch][share or slice(None)]
             at = at + case.batch if at + 2 * case.batch <= len(labels) else 0
             inputs = (
                 images[rows]
@@ -159,7 +199,7 @@ def torch_runner(
             )
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                loss = torch.nn.functional.cross_entropy(network(inputs), labels[rows])
+                loss = torch.nn.functional.cross_entropy(compute(inputs), labels[rows])
             loss.backward()
             optimizer.step()
 

@@ -96,7 +96,7 @@ def torch_contestant(contest: Contest, rank: int, size: int) -> harness.Run:
     plain = (
         image_networks.make_torch_network(image_case(contest))
         if images
-        else torch_side.make_network(contest.network, online=False)
+        else torch_side.make_network(contest.network)
     )
     if images:
         plain = plain.to(memory_format=FORMATS[contest.network](torch))
@@ -107,8 +107,7 @@ def torch_contestant(contest: Contest, rank: int, size: int) -> harness.Run:
             network,
             FORMATS[contest.network](torch) == torch.channels_last,
             False,
-            rank,
-            size,
+            slice(rank * contest.batch // size, (rank + 1) * contest.batch // size),
         )
     optimizer = torch_side.make_optimizer(network, OPTIMIZER, "fused")
     return torch_side.runner(
@@ -116,7 +115,7 @@ def torch_contestant(contest: Contest, rank: int, size: int) -> harness.Run:
     )
 
 
-# The faster memory formats of convolutional_steps.py's trials.
+# The faster memory formats of zoo_steps.py's trials.
 FORMATS = {
     "parashar-cnn": lambda torch: torch.contiguous_format,
     "minixception": lambda torch: torch.channels_last,

@@ -11,7 +11,7 @@ from pathlib import Path
 SCRIPTS = [
     "online_steps.py",
     "dense_steps.py",
-    "convolutional_steps.py",
+    "zoo_steps.py",
     "ranks_against_ddp.py",
     "busy_cores.py",
     "startup.py",

@@ -1,25 +1,30 @@
 """PyTorch in a benchmark: the step that a careful user writes, with the faster of its fused and
-foreach optimisers.
+foreach optimisers, compiled (torch.compile) where that is faster still.
 """
 
 import time
 from collections.abc import Callable
 
+import harness
 import numpy as np
 import torch
 from ensync_side import SAMPLES, images_and_labels
 from torch import nn
 
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
 
-def make_network(sizes: tuple[int, ...], online: bool) -> nn.Sequential:
-    """Return the same network as Ensync's: `online` tanh everywhere, else ReLU between the
-    layers.
+
+def make_network(
+    sizes: tuple[int, ...], activation: str = "relu", last: bool = False
+) -> nn.Sequential:
+    """Return the same network as Ensync's; `last`: with the activation behind the last layer,
+    too.
     """
     torch.manual_seed(1)
     layers: list[nn.Module] = []
     for height, width in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(height, width), nn.Tanh() if online else nn.ReLU()]
-    return nn.Sequential(*(layers if online else layers[:-1]))
+        layers += [nn.Linear(height, width), ACTIVATIONS[activation]()]
+    return nn.Sequential(*(layers if last else layers[:-1]))
 
 
 def make_optimizer(network: nn.Module, name: str, how: str) -> torch.optim.Optimizer:
@@ -64,11 +69,15 @@ def runner(
 def best_runner(
     sizes: tuple[int, ...], batch: int, name: str, online: bool = False
 ) -> tuple[str, Callable[[int], None]]:
-    """Return the faster optimiser's name and its runner, with the threads set now."""
+    """Return the name of the fastest form (the optimiser's, or compiled) and its runner, with the
+    threads set now.
+    """
     trials = {}
-    for how in ("fused", "foreach"):
-        network = make_network(sizes, online)
-        run = runner(network, sizes, batch, make_optimizer(network, name, how), online)
+    for how in ("fused", "foreach", *(["compiled"] if harness.cpp_compiler() else [])):
+        network = make_network(sizes, *(("tanh", True) if online else ()))
+        optimizer = make_optimizer(network, name, "fused" if how == "compiled" else how)
+        compute = torch.compile(network) if how == "compiled" else network
+        run = runner(compute, sizes, batch, optimizer, online)
         run(20)
         begin = time.perf_counter()
         run(100)
