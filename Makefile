@@ -29,8 +29,8 @@ ONRANKS := $(PYTEST) --color=no --with-mpi -m mpi
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test test-serial test-plain test-launched test-mpi test-slurm lint fuzz soak \
-	soak-memory results bench clean help
+.PHONY: demo test test-kernels test-plain test-serial test-launched test-mpi test-slurm lint \
+	fuzz soak soak-memory results bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -39,21 +39,27 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks
 	$(BIN)/ensync data prepare digits
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
 
-test: test-serial test-plain test-launched test-mpi   ## install, then the whole suite
+# Two halves, each about one core's work, most of it the compilation of kernels; then the ranks.
+test: $(VENV)/installed-test   ## install, then the whole suite
+	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi \
+		RANKS="$(filter 1,$(RANKS))" -- $(MAKE) --no-print-directory test-serial test-launched
+	+@$(MAKE) --no-print-directory test-mpi RANKS="$(filter-out 1,$(RANKS))"
 
-# Kernels take the longest, to compile them on one core: they are tested beside the rest, and shown
-# after it. Coverage counts what the rest runs on one rank, without the kernels: machine code.
-test-serial: $(VENV)/installed-test   ## the tests that start no program and need no other rank
-	@log=$$(mktemp); $(PYTEST) tests/kernels >$$log 2>&1 & kernels=$$!; \
-	trap "kill $$kernels 2>/dev/null; rm -f $$log" EXIT INT TERM; \
-	echo "== kernels (shown below), beside them all but what starts the program"; failed=0; \
-	$(BIN)/coverage erase; $(BIN)/coverage run -m \
-		pytest -q --ignore=tests/kernels --ignore=tests/launched || failed=1; \
-	$(BIN)/coverage combine -q; $(BIN)/coverage report; \
-	wait $$kernels || failed=1; echo "== kernels"; cat $$log; exit $$failed
+test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
+	@echo "== $$(date +%T) compiled kernels"; $(PYTEST) tests/kernels
+
+# Coverage counts what runs on one rank, without the kernels: machine code. What is in LATER needs
+# most kernels: tests/kernels has compiled them by then.
+LATER := tests/nn tests/training
+test-serial: $(VENV)/installed-test   ## the others that start no program and need no other rank
+	@echo "== $$(date +%T) one rank, all but kernels"; $(BIN)/coverage erase; failed=0; \
+	$(BIN)/coverage run -m pytest -q $(filter-out \
+		tests/kernels tests/launched $(LATER) tests/slurm tests/bench,$(wildcard \
+		tests/test_*.py $(patsubst %/,%,$(wildcard tests/*/)))) $(LATER) || failed=1; \
+	$(BIN)/coverage combine -q; $(BIN)/coverage report; exit $$failed
 
 test-launched: $(VENV)/installed-test   ## the tests that start the program
-	@echo "== the program as it is started"; $(PYTEST) tests/launched
+	@echo "== $$(date +%T) the program as it is started"; $(PYTEST) tests/launched
 
 lint: $(VENV)/installed-lint   ## install, then check style (ruff) and types (mypy)
 	$(BIN)/ruff check src tests jobs
@@ -61,14 +67,15 @@ lint: $(VENV)/installed-lint   ## install, then check style (ruff) and types (my
 	$(BIN)/mypy
 
 test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
-	@for n in $(RANKS); do echo "== $$n ranks"; \
+	@for n in $(RANKS); do echo "== $$(date +%T) $$n ranks"; \
 		$(MPIRUN) -n $$n $(ONRANKS) || exit 1; done
 
 # Small arrays only, in the place of vectors numpy (tests/plain_simd.py). What is not covered is
 # covered by compiled kernels alone.
 test-plain: $(VENV)/installed-test   ## kernels as plain Python, with their coverage
-	@mkdir -p .cache/coverage; NUMBA_DISABLE_JIT=1 ENSYNC_SIMD=plain $(BIN)/coverage run \
-		--branch --source=ensync.kernels --omit='*/kernels/simd/*' -p \
+	@echo "== $$(date +%T) kernels as plain Python"; mkdir -p .cache/coverage
+	@NUMBA_DISABLE_JIT=1 ENSYNC_SIMD=plain $(BIN)/coverage run --branch \
+		--source=ensync.kernels --omit='*/kernels/simd/*' -p \
 		--data-file=.cache/coverage/kernels -m pytest -q -p plain_simd -m "not compiled" \
 		$(addprefix tests/kernels/,convolution dense elementwise optim)
 	@$(BIN)/coverage combine -q --data-file=.cache/coverage/kernels
