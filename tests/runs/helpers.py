@@ -9,9 +9,7 @@ from ensync.core.signals import StopRequest
 from ensync.mpi.world import on_root
 from ensync.report.console import make_console
 from ensync.runs import lifecycle, start, state
-from ensync.runs.context import RunContext
-from ensync.runs.data import open_loaders
-from ensync.runs.launch import take_directory
+from ensync.runs.planned import PlannedRun
 from ensync.storage.sources.digits import read_digits
 from ensync.storage.writing import write_dataset
 
@@ -62,11 +60,12 @@ def job_maker(dataset, tmp_path, **defaults):
 
 
 def context(comm, job, stop_request=None):
-    return RunContext(comm, job, open_loaders(comm, job), SILENT, stop_request or StopRequest())
+    planned = PlannedRun(job, comm)
+    return planned.context(planned.open(comm), SILENT, stop_request or StopRequest())
 
 
 def begin(comm, job, stop_request=None):
-    take_directory(comm, job, SILENT)
+    PlannedRun(job, comm).take_directory(comm, SILENT)
     return start.start(context(comm, job, stop_request))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ensync.core.config.job import plain_settings
 from ensync.core.config.schema import Job
 from ensync.nn.models import zoo
 from ensync.runs import compiling
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.timeout(400)  # run alone, the first tests compile
 JOB = Job.model_validate(
     {"data": {"path": "-"}, "output": {"directory": "-"}, "network": {"hidden": [5]}}
 )
+SETTINGS = plain_settings(JOB)
 
 
 @pytest.fixture
@@ -39,27 +41,25 @@ def wait_for(condition, seconds=60.0):
 
 
 def test_the_second_process_leaves_compiled_kernels_for_the_first(cache):
-    with compiling.compile_in_parallel(JOB, (2, 3, 1), 4, cores=2, patience=0.0):
+    with compiling.compile_in_parallel(SETTINGS, (2, 3, 1), 4, cores=2, patience=0.0):
         assert wait_for(lambda: any("product" in name for name in kernels(cache)))
 
 
 def test_it_is_not_started_where_all_is_loaded_in_time_or_there_is_one_core(cache, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
-    with compiling.compile_in_parallel(JOB, (2, 3, 1), 4, cores=2, patience=30.0):
+    with compiling.compile_in_parallel(SETTINGS, (2, 3, 1), 4, cores=2, patience=30.0):
         pass
-    with compiling.compile_in_parallel(JOB, (2, 3, 1), 4, cores=1, patience=0.0):
+    with compiling.compile_in_parallel(SETTINGS, (2, 3, 1), 4, cores=1, patience=0.0):
         time.sleep(0.1)
 
 
 def test_it_ends_with_the_process_that_started_it(cache):
     program = (
         "import sys, time\nfrom ensync.runs import compiling\n"
-        "from ensync.core.config.schema import Job\n"
-        f"job = Job.model_validate_json({JOB.model_dump_json(exclude_none=True)!r})\n"
         "popen = compiling.subprocess.Popen\n"
         "def note(*a, **k):\n    p = popen(*a, **k)\n    print(p.pid, flush=True)\n    return p\n"
         "compiling.subprocess.Popen = note\n"
-        "with compiling.compile_in_parallel(job, (2, 3, 1), 4, cores=2, patience=0.0):\n"
+        f"with compiling.compile_in_parallel({SETTINGS!r}, (2, 3, 1), 4, cores=2, patience=0.0):\n"
         "    time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

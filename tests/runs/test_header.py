@@ -9,6 +9,7 @@ from training.test_training_features import epochs, make_trainee
 from ensync.core.sharding import member_rows
 from ensync.runs import header
 from ensync.runs.header import start_kept
+from ensync.strategies import strategy_of
 
 LAYERS = [
     {"kind": "convolution", "filters": 2},
@@ -88,7 +89,9 @@ def test_members_that_never_see_a_class_are_told_of(data, rows, told):
         loaders=SimpleNamespace(train=SimpleNamespace(labels=np.arange(rows) % 10))
     )
     session = SimpleNamespace(
-        job=trainer.job, comm=SimpleNamespace(rank=0), mesh=SimpleNamespace(members=4)
+        context=SimpleNamespace(strategy=strategy_of(trainer.job)),
+        comm=SimpleNamespace(rank=0),
+        mesh=SimpleNamespace(members=4),
     )
     header._warn_of_classes(SimpleNamespace(warn=said.append), place, session)
     assert len(said) == told

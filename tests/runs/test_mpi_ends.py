@@ -17,8 +17,8 @@ from ensync.mpi.world import on_root
 from ensync.report.history import read_history
 from ensync.runs import lifecycle, results, start, state
 from ensync.runs.compare import compare
-from ensync.runs.context import RunContext
 from ensync.runs.options import RunOptions
+from ensync.runs.planned import PlannedRun
 from ensync.runs.train import resume, train
 
 pytestmark = pytest.mark.mpi
@@ -229,7 +229,7 @@ def test_a_member_that_diverges_is_kept_from_before(make_job, where, monkeypatch
     assert finite and [p["epoch"] for p in positions] == [3, 1, 3]
     monkeypatch.undo()
     resumed = start.resume(
-        RunContext(COMM, job, trained.loaders, SILENT, StopRequest()),
+        PlannedRun(job, COMM).context(trained.loaders, SILENT, StopRequest()),
         state.load_newest(COMM, Path(job.output.directory)),
     )
     arrays, reached = gathered(lifecycle.train(resumed))

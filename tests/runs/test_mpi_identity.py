@@ -21,7 +21,7 @@ from ensync.runs import describe as describing
 from ensync.runs import evaluate as evaluating
 from ensync.runs import state
 from ensync.runs import train as training
-from ensync.runs.data import open_loaders
+from ensync.runs.planned import PlannedRun
 from ensync.runs.predict import predict
 from ensync.storage.checkpoint import load_checkpoint, save_checkpoint
 from ensync.storage.dataset import open_dataset
@@ -142,7 +142,8 @@ def test_predict_says_the_same_whatever_became_of_the_dataset(job, capfd):
 
 
 def test_votes_are_weighted_as_the_validation_images_said_which_the_run_remembers(job):
-    loaders, loaded = open_loaders(COMM, job), state.load_newest(COMM, Path(job.output.directory))
+    loaders = PlannedRun(job, COMM).open(COMM)
+    loaded = state.load_newest(COMM, Path(job.output.directory))
     from ensync.runs import results
 
     evaluator = results.evaluator_of_files(COMM, loaded, job, loaders)
@@ -207,12 +208,12 @@ def test_evaluate_on_another_file_says_so_and_keeps_the_runs_normalisation(job, 
     other = str(Path(job.data.path).with_name("other.h5"))
     write_digits(other, 200, seed=3)
     loaded = state.load_newest(COMM, Path(job.output.directory))
-    loaders = evaluating.loaders_to_test(COMM, loaded, job, loaded.identity, other)
+    loaders = evaluating.loaders_to_test(PlannedRun(job, COMM), loaded, loaded.identity, other)
     with open_dataset(other) as dataset:
         assert np.array_equal(loaders.test.labels, dataset.labels("test")) and not np.array_equal(
             loaded.identity.mean, dataset.mean
         )
-    own = open_loaders(COMM, job)
+    own = PlannedRun(job, COMM).open(COMM)
     assert np.array_equal(loaders.test.mean, own.test.mean) and np.array_equal(
         loaders.test.inverse_std, own.test.inverse_std
     )
@@ -332,4 +333,4 @@ def test_nodes_with_different_files_are_refused(job):
     write_digits(other, ROWS, seed=2)
     path = other if COMM.rank == 1 else job.data.path
     here = job.model_copy(update={"data": job.data.model_copy(update={"path": path})})
-    refused("finds another dataset at .* than rank 0", open_loaders, COMM, here)
+    refused("finds another dataset at .* than rank 0", PlannedRun(here, COMM).open, COMM)

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from mpi4py import MPI
@@ -14,30 +13,29 @@ COMM = MPI.COMM_WORLD
 pytestmark = [pytest.mark.mpi(min_size=2), pytest.mark.timeout(60)]
 
 
-def spans(monkeypatch, where: Topology) -> list[tuple[float, float]]:
+def spans(where: Topology) -> list[tuple[float, float]]:
     """Return when each rank began and ended what compiles, on the clock that processes of a
     machine share.
     """
     span = []
 
-    def try_step(job, loaders, cores):
+    def try_step():
         span.append(time.monotonic())
         time.sleep(0.1)
         span.append(time.monotonic())
 
-    monkeypatch.setattr(warm_up, "_try_step", try_step)
-    warm_up.compile_on_nodes(COMM, where.local_rank, SimpleNamespace(), SimpleNamespace(), 1)
+    warm_up.compile_on_nodes(COMM, where.local_rank, try_step)
     return COMM.allgather(tuple(span))
 
 
-def test_the_first_rank_of_a_node_compiles_and_the_others_then_load(monkeypatch):
-    (_, compiled), *others = spans(monkeypatch, topology(COMM))
+def test_the_first_rank_of_a_node_compiles_and_the_others_then_load():
+    (_, compiled), *others = spans(topology(COMM))
     assert all(compiled <= begin for begin, _ in others)
 
 
 def test_each_node_compiles_on_its_own(monkeypatch):
     """Even and odd ranks seen as two nodes: the others of each wait for its first."""
     monkeypatch.setattr(warm_up.platform, "node", lambda: f"node{COMM.rank % 2}")
-    found = spans(monkeypatch, replace(topology(COMM), local_rank=COMM.rank // 2))
+    found = spans(replace(topology(COMM), local_rank=COMM.rank // 2))
     for (_, compiled), *others in (found[::2], found[1::2]):
         assert all(compiled <= begin for begin, _ in others)

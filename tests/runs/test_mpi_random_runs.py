@@ -15,8 +15,8 @@ from runs.helpers import COMM, begin, common_digits, gathered, job_maker
 from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import on_root
 from ensync.runs import lifecycle, results
+from ensync.runs.networks import rows_together
 from ensync.strategies import strategy_of
-from ensync.training import evaluation
 
 pytestmark = [
     pytest.mark.mpi,
@@ -222,7 +222,7 @@ def compare(trained, start, found, positions, ended, fused):
     }
 
     def once_more(member, noise=0.0):
-        rows = strategy_of(job).rows(job, loaders.train.labels, members, member)
+        rows = strategy_of(job).rows(loaders.train.labels, members, member)
         begin = member_of(start, member)
         begin["parameters"] = begin["parameters"] * (
             1 + noise * np.random.default_rng(member).standard_normal(len(begin["parameters"]))
@@ -234,7 +234,7 @@ def compare(trained, start, found, positions, ended, fused):
             splits,
             rows,
             member,
-            evaluation._rows_together(network, job, len(rows)),
+            rows_together(job, network, len(rows)),
         ).train()
 
     try:

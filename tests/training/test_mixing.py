@@ -66,7 +66,7 @@ def test_gradients_equal_pytorchs(settings, training):
     runner, rows = MiniBatchRunner(trainee), np.random.default_rng(1).permutation(50)[:20]
     for step in range(4):
         trainee.optimizer.steps = step
-        mixing = mixing_of(trainee.job, 0, SHAPE, 0, step)
+        mixing = mixing_of(trainee.job.augmentation, trainee.job.training.seed, 0, SHAPE, 0, step)
         runner._compute(rows, 0, trainee.network, Part(1, 0))
         loss, gradient, correct = torch_gradient(trainee, rows, mixing)
         assert trainee.network.metrics[0] == pytest.approx(loss, rel=1e-9)
@@ -99,14 +99,20 @@ def test_mixing_ends_with_the_other_changes():
         epochs(make_trainee(augmentation=BOTH), 1).network.parameters,
     )
     job = make_job(augmentation=BOTH | {"epochs": 1})
-    assert mixing_of(job, 0, SHAPE, 0, 9) and mixing_of(job, 0, SHAPE, 1, 9) is None
+    assert (
+        mixing_of(job.augmentation, job.training.seed, 0, SHAPE, 0, 9)
+        and mixing_of(job.augmentation, job.training.seed, 0, SHAPE, 1, 9) is None
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_shares_follow_the_beta_distribution(alpha):
     """Mean 1/2, variance 1 / (4 (2 alpha + 1)); both kinds are drawn evenly."""
     job = make_job(augmentation={"mixup": alpha, "cutmix": 1.0})
-    drawn = [mixing_of(job, 0, (32, 32, 3), 0, step) for step in range(2000)]
+    drawn = [
+        mixing_of(job.augmentation, job.training.seed, 0, (32, 32, 3), 0, step)
+        for step in range(2000)
+    ]
     shares = np.array([each.share for each in drawn if each.box is None])
     assert 900 < len(shares) < 1100
     assert abs(shares.mean() - 0.5) < 0.05
@@ -115,4 +121,4 @@ def test_shares_follow_the_beta_distribution(alpha):
     assert boxes.min() == 0 and boxes.max() == 32
     areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / 1024
     assert np.array_equal(areas, [each.share for each in drawn if each.box is not None])
-    assert mixing_of(job, 1, SHAPE, 0, 0).share != drawn[0].share
+    assert mixing_of(job.augmentation, job.training.seed, 1, SHAPE, 0, 0).share != drawn[0].share

@@ -56,7 +56,10 @@ def test_batches_beyond_what_float32_counts_are_refused():
 
 
 def augmenter(trainer):
-    return augmenter_of(trainer.job, trainer.member, trainer.network.shape, trainer.position.epoch)
+    job, p = trainer.job, trainer.position
+    return augmenter_of(
+        job.augmentation, job.training.seed, trainer.member, trainer.network.shape, p.epoch
+    )
 
 
 def epochs(trainer, count):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from training.test_training_features import make_job, make_trainee
+from training.test_training_features import make_trainee
 
 from ensync.training.evaluation import evaluate_block
 from ensync.training.views import views_of
@@ -52,7 +52,7 @@ def test_outputs_are_averaged_over_the_views(augmentation, loss, pad):
     trainee = make_trainee(
         rows=150, evaluation={"augmentation": augmentation}, training={"loss": loss}
     )
-    views = views_of(trainee.job, SHAPE)
+    views = views_of(trainee.job.evaluation.augmentation, SHAPE)
     found = evaluate_block(trainee.network, trainee.loader, 1, 0, False, views)
     outputs = mean_outputs(trainee, augmentation, pad)
     if loss == "cross_entropy":
@@ -68,7 +68,7 @@ def test_outputs_are_averaged_over_the_views(augmentation, loss, pad):
 
 @pytest.mark.parametrize("name,count", [("none", 0), ("mirror", 2), ("mirror_shift", 6)])
 def test_shares_add_up_to_one_and_the_image_is_first(name, count):
-    views = views_of(make_job(evaluation={"augmentation": name}), SHAPE)
+    views = views_of(name, SHAPE)
     assert len(views) == len(set(views)) == count
     assert sum(view.share for view in views) == (1 if count else 0)
     assert not views or (views[0].moved, views[0].mirrored) == (0, False)
@@ -76,7 +76,7 @@ def test_shares_add_up_to_one_and_the_image_is_first(name, count):
 
 def test_views_do_not_depend_on_the_number_of_ranks():
     trainee = make_trainee(rows=300, evaluation={"augmentation": "mirror_shift"})
-    views = views_of(trainee.job, SHAPE)
+    views = views_of(trainee.job.evaluation.augmentation, SHAPE)
     whole = evaluate_block(trainee.network, trainee.loader, 1, 0, True, views)
     parts = [evaluate_block(trainee.network, trainee.loader, 3, r, True, views) for r in range(3)]
     assert np.array_equal(np.concatenate([part.scores for part in parts]), whole.scores)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.core.config.job import Job
+from ensync.core.config.job import Job, plain_settings
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.core.signals import StopRequest
@@ -79,9 +79,11 @@ def _job_of(contestant: Contestant, job: Job) -> Job:
     )
 
 
-def page_files(job: Job) -> list[Path]:
-    """Return the files that a comparison writes beside the runs of its contestants."""
-    return [Path(job.output.directory) / f"comparison.{kind}" for kind in ("json", "csv", "html")]
+def page_files(directory: Path) -> list[Path]:
+    """Return the files that a comparison writes into a directory, beside the runs of its
+    contestants.
+    """
+    return [directory / f"comparison.{kind}" for kind in ("json", "csv", "html")]
 
 
 def compare(
@@ -96,24 +98,25 @@ def compare(
     console.line("preparing: dataset, kernels of both strategies")
     study = Study(comm, console, stop_request, resume)
     runs = {
-        who: PlannedRun(study, each, alone() if who is Contestant.ONE_RANK else comm)
+        who: PlannedRun(each, alone() if who is Contestant.ONE_RANK else comm)
         for who, each in contestants(job, comm.size).items()
     }
     check_memory(comm, list(runs.values()))
-    place = PlannedRun(study, job, comm).prepare()
-    _check_test(place, job)
+    whole = PlannedRun(job, comm)
+    place = whole.prepare(comm, lambda: whole.open(comm))
+    _check_test(place)
     show_place(console, place)
-    continued = {who for who, run in runs.items() if run.is_continued()}
+    continued = {who for who, run in runs.items() if run.is_continued(study)}
     # before any of them is trained: all ranks hear of a disk that refuses
     for who, run in runs.items():
         if who not in continued:
-            run.take_directory(page_files(job))
+            run.take_directory(comm, console, page_files(whole.directory))
 
     def train_and_test(who: Contestant) -> Outcome | None:
         size = runs[who].ranks.size
         console.line()
         console.line(f"{who}: {size} rank{'s' * (size > 1)}", "bold")
-        session = runs[who].begin(place, who in continued)
+        session = runs[who].begin(study, place.loaders, who in continued)
         show_run(console, place, session)
         return _outcome(who, session, who in continued)
 
@@ -145,10 +148,10 @@ def _in_turn(
     return outcome
 
 
-def _check_test(place: launch.Prepared, job: Job) -> None:
+def _check_test(place: launch.Prepared) -> None:
     if not len(place.loaders.test):
         raise EnsyncError(
-            f"a comparison on {job.data.path}, which has no test images",
+            f"a comparison on {place.loaders.dataset.path}, which has no test images",
             "a test split to compare by",
             "prepare the dataset with a test split (`ensync data prepare --help`), or `ensync "
             "train` each strategy and look at the validation accuracy",
@@ -260,7 +263,7 @@ def _comparison(
     dataset, where = place.loaders.dataset, place.topology
     rows = [row for outcome in outcomes for row in outcome.rows]
     return Comparison(
-        job=job.model_dump(mode="json", exclude_none=True),
+        job=plain_settings(job),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=launch.versions() | {"MPI": mpi_description()},
         machine=Machine(launch.cpu_name(), where.nodes, where.size, place.threads),

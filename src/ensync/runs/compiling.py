@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -25,15 +25,19 @@ PATIENCE = 3.0  # seconds until the second process starts: from the cache, kerne
 
 @contextmanager
 def compile_in_parallel(
-    job: Job, shape: tuple[int, ...], classes: int, cores: int, patience: float = PATIENCE
+    settings: Mapping[str, object],
+    shape: tuple[int, ...],
+    classes: int,
+    cores: int,
+    patience: float = PATIENCE,
 ) -> Iterator[None]:
     """Compile from the other end meanwhile, where the block takes longer than `patience` seconds
     and there is a second core.
+
+    settings: the job, as plain values.
     """
     started: list[subprocess.Popen] = []
-    given = json.dumps(
-        {"job": job.model_dump(mode="json", exclude_none=True), "shape": shape, "classes": classes}
-    )
+    given = json.dumps({"job": settings, "shape": shape, "classes": classes})
 
     def start() -> None:
         with suppress(OSError):  # without it, it merely takes longer

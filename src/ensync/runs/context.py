@@ -8,17 +8,24 @@ from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm
 from ensync.report.console import Console
 from ensync.runs.data import SplitLoaders
+from ensync.strategies import strategy_of
+from ensync.strategies.strategy import Strategy
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """The surroundings of a run on this rank."""
+    """The surroundings of a run on this rank; the job with its number of members."""
 
     comm: Comm
     job: Job
     loaders: SplitLoaders
     console: Console
     stop_request: StopRequest
+
+    @property
+    def strategy(self) -> Strategy:
+        """How the ranks are used."""
+        return strategy_of(self.job)
 
     @property
     def directory(self) -> Path:

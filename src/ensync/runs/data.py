@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ensync.core.activity import Doing, doing, tick
-from ensync.core.config.schema import Job
+from ensync.core.config import schema
 from ensync.core.errors import EnsyncError
 from ensync.mpi.shared_memory import node_shared, release
 from ensync.mpi.world import Comm, agree_any, node_of, on_root, patient_barrier, share
@@ -129,31 +129,36 @@ class SplitLoaders:
 
 
 def open_loaders(
-    comm: Comm, job: Job, accept: Callable[[Dataset], Identity] = Identity.of
+    comm: Comm,
+    data: schema.Data,
+    dtype: str,
+    accept: Callable[[Dataset], Identity] = Identity.of,
 ) -> SplitLoaders:
-    """Open the job's dataset on every rank, its images as they were written. Collective.
+    """Open a job's dataset on every rank, its images as they were written. Collective.
 
-    accept(dataset): return the identity that the run goes by, or raise EnsyncError because it is
-    another's dataset.
+    dtype: of the normalised images. accept(dataset): return the identity that the run goes by, or
+    raise EnsyncError because it is another's dataset.
     """
-    return _open(comm, job, job.data.path, accept, SPLITS)
+    return _open(comm, data, dtype, accept, SPLITS)
 
 
 def open_other(
-    comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity]
+    comm: Comm, data: schema.Data, dtype: str, accept: Callable[[Dataset], Identity]
 ) -> SplitLoaders:
-    """Open another dataset for its test images only, which are normalised as the run's own.
-    Collective.
+    """Open another dataset, which is at data.path, for its test images only, which are normalised
+    as the run's own. Collective.
     """
-    loaders = _open(comm, job, path, accept, ("test",))
+    loaders = _open(comm, data, dtype, accept, ("test",))
     return replace(loaders, other=Identity.of(loaders.dataset))
 
 
-def only_pictures(identity: Identity, job: Job, images: np.ndarray) -> SplitLoaders:
+def only_pictures(
+    identity: Identity, data: schema.Data, dtype: str, images: np.ndarray
+) -> SplitLoaders:
     """Return loaders of nothing but pictures uint8 (n, height, width, channels) to be classified,
     without labels and without a file.
     """
-    none = _nothing(identity, job)
+    none = _nothing(identity, data, dtype)
     return SplitLoaders(identity, none, none, pictures(none, images))
 
 
@@ -169,19 +174,21 @@ def pictures(like: BatchLoader, images: np.ndarray) -> BatchLoader:
     )
 
 
-def _nothing(identity: Identity, job: Job) -> BatchLoader:
-    shift = normalization(
-        job.data.normalization, identity.mean, identity.std, np.dtype(job.training.dtype)
-    )
+def _nothing(identity: Identity, data: schema.Data, dtype: str) -> BatchLoader:
+    shift = normalization(data.normalization, identity.mean, identity.std, np.dtype(dtype))
     return BatchLoader(np.zeros((0, identity.features), np.uint8), np.zeros(0, np.int64), *shift)
 
 
 def _open(
-    comm: Comm, job: Job, path: str, accept: Callable[[Dataset], Identity], splits: Sequence[str]
+    comm: Comm,
+    data: schema.Data,
+    dtype: str,
+    accept: Callable[[Dataset], Identity],
+    splits: Sequence[str],
 ) -> SplitLoaders:
-    dataset, identity = _open_everywhere(comm, path, accept)
-    streamed = on_root(comm, lambda: is_streamed(job, dataset))
-    none = _nothing(identity, job)
+    dataset, identity = _open_everywhere(comm, data.path, accept)
+    streamed = on_root(comm, lambda: is_streamed(data.placement, dataset))
+    none = _nothing(identity, data, dtype)
 
     def loader(split: str) -> BatchLoader:
         if split not in splits:

@@ -3,15 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ensync.core.config.job import Job
 from ensync.core.fusion import OF_ONE
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.runs import launch, results, state
 from ensync.runs.data import SplitLoaders, open_loaders, open_other
 from ensync.runs.identity import Identity, alike
+from ensync.runs.memory import need_of
 from ensync.runs.opening import find_run, identity_of, open_run
 from ensync.runs.outcome import show_scores, write_json
+from ensync.runs.planned import PlannedRun
 
 
 def fuse(
@@ -25,7 +26,7 @@ def fuse(
     training; fusion_on_FILE.json for another dataset.
     """
     run = find_run(comm, directory)
-    with launch.holding(comm, [run], "fuse", make_console(comm.rank)):
+    with launch.holding(comm, [Path(run)], "fuse", make_console(comm.rank)):
         evaluate(
             comm,
             directory,
@@ -51,11 +52,12 @@ def evaluate(
     """
     console = make_console(comm.rank)
     loaded, job = open_run(comm, directory, overrides)
-    trained_on = identity_of(comm, loaded, job, console)
-    launch.check_memory(comm, [(job, comm.size)], trained_on)
-    place = launch.prepare(comm, job, lambda: loaders_to_test(comm, loaded, job, trained_on, data))
+    trained_on = identity_of(comm, loaded, job.data.path, console)
+    launch.check_memory(comm, lambda: [need_of(job, trained_on, comm.size, trains=False)])
+    planned = PlannedRun(job, comm)
+    place = planned.prepare(comm, lambda: loaders_to_test(planned, loaded, trained_on, data))
     own = job.fusion.method if loaded.state.members > 1 else OF_ONE
-    _say_unfinished(console, loaded, job, directory)
+    _say_unfinished(console, loaded, job.training.epochs, directory)
     if place.loaders.streamed and not place.loaders.dataset.digests:
         console.warn(
             f"{place.loaders.dataset.path} is streamed and has no digests, so that its content is "
@@ -84,26 +86,26 @@ def evaluate(
 
 
 def loaders_to_test(
-    comm: Comm, loaded: state.Loaded, job: Job, trained_on: Identity, data: str | None
+    planned: PlannedRun, loaded: state.Loaded, trained_on: Identity, data: str | None
 ) -> SplitLoaders:
     """Open the run's own dataset, or another for its test images. Collective."""
+    comm, job = planned.ranks, planned.job
     if data is None:
-        return open_loaders(comm, job, loaded.accept)
-    loaders = open_other(comm, job, data, lambda dataset: alike(loaded.path, trained_on, dataset))
+        return planned.open(comm, loaded.accept)
+    there, dtype = job.data.model_copy(update={"path": data}), job.training.dtype
+    loaders = open_other(
+        comm, there, dtype, lambda dataset: alike(loaded.path, trained_on, dataset)
+    )
     if loaders.other and loaders.other.fingerprint == trained_on.fingerprint:
         loaders.close()
-        return open_loaders(
-            comm,
-            job.model_copy(update={"data": job.data.model_copy(update={"path": data})}),
-            loaded.accept,
-        )
+        return open_loaders(comm, there, dtype, loaded.accept)
     return loaders
 
 
-def _say_unfinished(console: Console, loaded: state.Loaded, job: Job, directory: str) -> None:
+def _say_unfinished(console: Console, loaded: state.Loaded, epochs: int, directory: str) -> None:
     done = [p["epoch"] for p in loaded.attributes["positions"] if not p["finished"]]
-    if done and min(done) < job.training.epochs:
+    if done and min(done) < epochs:
         console.warn(
-            f"this is the state after {min(done)} of {job.training.epochs} epochs; `ensync "
+            f"this is the state after {min(done)} of {epochs} epochs; `ensync "
             f"resume {directory}` goes on"
         )

@@ -6,7 +6,6 @@ It is deleted only on request, and reported.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
@@ -16,12 +15,12 @@ from ensync.storage.checkpoint import checkpoints
 RESULTS = ("result.json", "fusion.json", "fusion_on_*.json")
 
 
-def refuse_earlier(comm: Comm, jobs: Iterable[Job], files: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to train jobs where runs or `files` are already, unless they may be overwritten.
-
-    Collective.
+def refuse_earlier(
+    comm: Comm, directories: Iterable[Path], files: Sequence[Path], overwrite: bool
+) -> None:
+    """Refuse to train into directories where runs or `files` are already, unless they may be
+    overwritten. Collective.
     """
-    directories = [Path(job.output.directory) for job in jobs]
 
     def look() -> None:
         found = [directory for directory in directories if holds_run(directory)]
@@ -48,12 +47,13 @@ def _results(directory: Path) -> list[Path]:
     return [path for pattern in RESULTS for path in sorted(directory.glob(pattern))]
 
 
-def remove_earlier(comm: Comm, job: Job, console: Console, files: Sequence[Path] = ()) -> None:
+def remove_earlier(
+    comm: Comm, directory: Path, console: Console, files: Sequence[Path] = ()
+) -> None:
     """Make the run's directory, and delete what an earlier run left in it, and `files`.
 
     Say what that was. Collective.
     """
-    directory = Path(job.output.directory)
 
     def remove() -> str:
         try:

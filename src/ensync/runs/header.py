@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 
-from ensync.core.config.schema import Job
 from ensync.kernels.simd.bf16_gain import bf16_gain
 from ensync.mpi.world import mpi_description
 from ensync.nn.layers.base import walk
@@ -17,7 +16,7 @@ from ensync.report.console import Console
 from ensync.report.text import plural
 from ensync.runs.launch import Prepared, versions
 from ensync.runs.session import Session
-from ensync.strategies import strategy_of
+from ensync.strategies.strategy import Strategy
 from ensync.training.trainer import Trainer
 
 LOOKED_AT = 64  # members whose rows are looked at for a warning
@@ -69,7 +68,7 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
 def _warn_of_classes(console: Console, place: Prepared, session: Session) -> None:
     """Say on rank 0 which members of an ensemble never see some of the classes."""
     if session.comm.rank or not (
-        found := lacking(session.job, place.loaders.train.labels, session.mesh.members)
+        found := lacking(session.context.strategy, place.loaders.train.labels, session.mesh.members)
     ):
         return
     listed = ", ".join(
@@ -84,17 +83,17 @@ def _warn_of_classes(console: Console, place: Prepared, session: Session) -> Non
     )
 
 
-def lacking(job: Job, labels: np.ndarray, members: int) -> dict[int, int]:
+def lacking(strategy: Strategy, labels: np.ndarray, members: int) -> dict[int, int]:
     """Return {member: number of classes of which it has no training row}, where the data is meant
     to be spread evenly.
 
     Of many members only the first LOOKED_AT are looked at.
     """
-    if members < 2 or job.ensemble.data not in ("shards", "bootstrap"):
+    if members < 2 or strategy.ensemble.data not in ("shards", "bootstrap"):
         return {}
-    there, rows_of = np.bincount(labels) > 0, strategy_of(job).rows
+    there, rows_of = np.bincount(labels) > 0, strategy.rows
     found = {
-        m: int(there.sum() - (np.bincount(labels[rows_of(job, labels, members, m)]) > 0).sum())
+        m: int(there.sum() - (np.bincount(labels[rows_of(labels, members, m)]) > 0).sum())
         for m in range(min(members, LOOKED_AT))
     }
     return {member: count for member, count in found.items() if count}

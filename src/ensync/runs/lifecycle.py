@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from ensync.core.config.schema import Job
 from ensync.core.signals import ask_to_stop
 from ensync.mpi.mesh import make_mesh
 from ensync.mpi.survivors import Loss, is_loss, possible, survivors
@@ -22,7 +21,7 @@ from ensync.runs.members import build_trainers
 from ensync.runs.records import complete_records
 from ensync.runs.session import Session
 from ensync.storage.lock import hold
-from ensync.strategies import strategy_of
+from ensync.strategies.strategy import Strategy
 from ensync.training.position import LOST, Position
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ def split(session: Session) -> Session:
     """
     old = next(iter(session.trainers.values()))
     old.reducer.gather_state(old.optimizer)
-    phases = strategy_of(session.job).phases(session.job)
+    phases = session.context.strategy.phases(session.comm.size)
     members = phases[phases.index(session.phase) + 1].members
     mesh = make_mesh(session.comm, members)
     trainers = build_trainers(session.context, mesh)
@@ -75,13 +74,12 @@ def close(session: Session) -> None:
     session.mesh.free()
 
 
-def can_lose(job: Job, ranks: int) -> bool:
-    """Whether the run can go on without a rank: the MPI can, and no two ranks ever train a
-    network together.
+def can_lose(strategy: Strategy, ranks: int) -> bool:
+    """Whether a run on so many ranks can go on without one: the MPI can, and no two ranks ever
+    train a network together.
     """
-    strategy = strategy_of(job)
-    phases = strategy.phases(strategy.settle(job, ranks))
-    return possible() and strategy.independent and all(phase.members >= ranks for phase in phases)
+    together = any(phase.members < ranks for phase in strategy.phases(ranks))
+    return possible() and strategy.independent and not together
 
 
 def retry(session: Session, work: Callable[[], T]) -> T:
@@ -95,7 +93,7 @@ def retry(session: Session, work: Callable[[], T]) -> T:
                 _leave_out(session, loss)
             return work()
         except Exception as error:
-            if not (is_loss(error) and can_lose(session.job, session.comm.size)):
+            if not (is_loss(error) and can_lose(session.context.strategy, session.comm.size)):
                 raise
             loss = survivors(session.comm)
 

@@ -5,7 +5,7 @@ gradients.
 from functools import partial
 
 from ensync.core.activity import tick
-from ensync.core.config.schema import Job
+from ensync.core.config.schema import Training
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import groups
 from ensync.mpi.mesh import Mesh
@@ -13,7 +13,6 @@ from ensync.nn.memory import Workspace
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.context import RunContext
 from ensync.runs.networks import build_network
-from ensync.strategies import strategy_of
 from ensync.training.batches import first_images
 from ensync.training.trainer import Trainer
 
@@ -29,15 +28,15 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
         done = sum(t.steps_done for t in trainers.values())
         context.console.step(done, p.loss_sum / max(p.samples, 1))
 
-    check_virtual_shards(job, mesh.comm.size, mesh.members)
-    strategy, workspace = strategy_of(job), Workspace()
+    check_virtual_shards(job.training, mesh.comm.size, mesh.members)
+    strategy, workspace = context.strategy, Workspace()
     for member in mesh.mine:
         network = build_network(job, loaders.identity, mesh.data.size, workspace)
         optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
         shards = job.training.virtual_shards
         build_replica = partial(build_network, job, loaders.identity, shards, workspace)
-        reducer = strategy.reducer(job, mesh.data, network, optimizer, build_replica)
-        rows = strategy.rows(job, loaders.train.labels, mesh.members, member)
+        reducer = strategy.reducer(mesh.data, network, optimizer, build_replica)
+        rows = strategy.rows(loaders.train.labels, mesh.members, member)
         trainers[member] = Trainer(
             job,
             member,
@@ -48,7 +47,7 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
             rows,
             context.stop_request,
             progress,
-            start_values=strategy.start_values(job, member),
+            start_values=strategy.start_values(member),
             start_images=partial(first_images, loaders.train, loaders.identity.shape),
         )
         trainers[member].restart()
@@ -56,15 +55,15 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
     return trainers
 
 
-def check_virtual_shards(job: Job, ranks: int, members: int) -> None:
+def check_virtual_shards(training: Training, ranks: int, members: int) -> None:
     """Refuse more ranks for one network than a deterministic run has virtual shards of each
     batch.
     """
     most, shards = (
         max(len(team.ranks) for team in groups(ranks, members)),
-        job.training.virtual_shards,
+        training.virtual_shards,
     )
-    if job.training.deterministic and most > shards:
+    if training.deterministic and most > shards:
         raise EnsyncError(
             f"training.deterministic = true with training.virtual_shards = {shards} and {most} "
             "ranks for one network",

@@ -64,12 +64,12 @@ def having() -> Having:
     return Having(platform.node(), node_memory(), process_memory())
 
 
-def is_streamed(job: Job, dataset: Data) -> bool:
-    """Return whether images are read in blocks while training, as the job says or memory asks
-    for.
+def is_streamed(placement: str, dataset: Data) -> bool:
+    """Return whether images are read in blocks while training, as data.placement says or memory
+    asks for.
     """
-    if job.data.placement != "auto":
-        return job.data.placement == "stream"
+    if placement != "auto":
+        return placement == "stream"
     return sum(dataset.sizes.values()) * dataset.features > SHARE_OF_MEMORY * node_memory().bytes
 
 
@@ -81,7 +81,7 @@ def need_of(
 
     splits: whose images are read.
     """
-    teams = groups(ranks, strategy_of(job).members(job, ranks)) if trains else groups(1, 1)
+    teams = groups(ranks, strategy_of(job).members(ranks)) if trains else groups(1, 1)
     mine, together = (
         max(len(team.members) for team in teams),
         min(len(team.ranks) for team in teams) if trains else ranks,
@@ -90,7 +90,7 @@ def need_of(
         weights, batches = _of_network(job, dataset, together, trains)
     except MemoryError:
         weights, batches = 1 << 62, 0
-    streamed, labels = is_streamed(job, dataset), 8 * sum(dataset.sizes.values())
+    streamed, labels = is_streamed(job.data.placement, dataset), 8 * sum(dataset.sizes.values())
     blocks = (
         sum(min(BLOCK.rows * (BLOCK.blocks + 1), dataset.sizes[split]) for split in splits)
         * dataset.features

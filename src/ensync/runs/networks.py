@@ -41,6 +41,15 @@ def rows_at_once(job: Job, train_rows: int, ranks: int) -> int:
     return -(-largest // (job.training.virtual_shards if job.training.deterministic else ranks))
 
 
+def rows_together(job: Job, network: Network, rows: int) -> int:
+    """Return how many of a member's rows batch normalisation takes together: those of a slice of
+    its batch, or so many as a network has room for on each of any ranks.
+    """
+    if job.training.deterministic:  # on one rank by itself; its buffers are for a virtual shard
+        return network.rows
+    return max(min(job.training.slice, largest_batch(job), rows), network.at_once)
+
+
 def build_network(
     job: Job, dataset: Data, ranks: int, workspace: Workspace | None = None
 ) -> Network:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ensync.core.config.effects import refuse_without_effect
-from ensync.core.config.job import Job, job_from_dict, override
+from ensync.core.config.job import Job, job_from_dict, override, plain_settings
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
@@ -38,20 +38,20 @@ TESTED_WITH = (
 )
 
 
-def identity_of(comm: Comm, loaded: state.Loaded, job: Job, console: Console) -> Identity:
-    """Return what a run was trained on, from its checkpoint, or from data.path where that is of
-    an older version. Collective.
+def identity_of(comm: Comm, loaded: state.Loaded, path: str, console: Console) -> Identity:
+    """Return what a run was trained on, from its checkpoint, or from data.path, `path`, where
+    that is of an older version. Collective.
     """
     if loaded.identity:
         return loaded.identity
 
     def look() -> Identity:
-        with open_dataset(job.data.path) as dataset:
+        with open_dataset(path) as dataset:
             return loaded.accept(dataset)
 
     console.line(
         f"{loaded.path} is of an older version and does not describe its dataset; "
-        f"{job.data.path} is trusted as far as its fingerprint goes"
+        f"{path} is trusted as far as its fingerprint goes"
     )
     return on_root(comm, look)
 
@@ -114,9 +114,7 @@ def with_overrides(comm: Comm, job: Job, overrides: tuple[str, ...]) -> Job:
     """
 
     def change() -> Job:
-        changed = job_from_dict(
-            override(job.model_dump(mode="json", exclude_none=True), overrides), "the run's job"
-        )
+        changed = job_from_dict(override({**plain_settings(job)}, overrides), "the run's job")
         for name in TRAINED_WITH:
             section, key = name.split(".")
             before, after = (getattr(getattr(one, section), key) for one in (job, changed))

@@ -13,7 +13,6 @@ from ensync.report.results import Refused, RunResult, to_json
 from ensync.runs import lifecycle, results, session
 from ensync.storage.atomic import write_atomically
 from ensync.storage.lock import confirm
-from ensync.strategies import strategy_of
 from ensync.training.position import ends_of
 
 
@@ -31,7 +30,7 @@ def _finish(run: session.Session) -> None:
     evaluator = results.evaluator_of_session(run)
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
-    method = strategy_of(run.job).fusion(run.job)
+    method = run.context.strategy.fusion_method
     result = results.result_of(evaluator, [method], run.elapsed)
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
     with doing(Doing.WRITING):

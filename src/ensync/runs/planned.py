@@ -1,19 +1,35 @@
-"""The runs of a comparison or a sweep: each started, or continued from its newest checkpoint."""
+"""A job before its training: what it needs, its ranks and dataset made ready, its directory taken,
+and its session started, or continued from the newest checkpoint.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ensync.core.config.effects import without_effect
+from ensync.core.config.job import dump_job, flat_settings
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
+from ensync.core.fusion import FUSIONS
 from ensync.core.signals import StopRequest
+from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
-from ensync.runs import launch, state
+from ensync.runs import launch, lifecycle, state
 from ensync.runs.context import RunContext
+from ensync.runs.data import SplitLoaders, open_loaders
+from ensync.runs.existing import remove_earlier
+from ensync.runs.identity import Identity
+from ensync.runs.memory import Need, need_of
 from ensync.runs.session import Session
 from ensync.runs.start import resume, start
-from ensync.strategies import strategy_of
+from ensync.runs.warm_up import try_step
+from ensync.storage.atomic import write_atomically
+from ensync.storage.dataset import Dataset, open_dataset
+from ensync.strategies import settled, strategy_of
+from ensync.strategies.strategy import Strategy
 
 # What may differ when a run is continued: it does not change what is trained.
 FREE = ("output", "checkpoint", "data.path", "training.threads", "training.watchdog")
@@ -33,9 +49,8 @@ class Study:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a study: its job, and the ranks that train it."""
+    """A job, and the ranks that train it, or test what it has trained."""
 
-    study: Study
     job: Job
     ranks: Comm
 
@@ -44,69 +59,121 @@ class PlannedRun:
         """Its output directory."""
         return Path(self.job.output.directory)
 
-    def prepare(self) -> launch.Prepared:
-        """Prepare the ranks of the study and the run's dataset. Collective over the study."""
-        return launch.prepare(self.study.comm, self.job)
+    @property
+    def strategy(self) -> Strategy:
+        """How it uses its ranks."""
+        return strategy_of(self.job)
 
-    def is_continued(self) -> bool:
-        """Return whether the run goes on from a checkpoint. Collective over the study."""
-        return self.study.resume and on_root(
-            self.study.comm, lambda: state.has_checkpoint(self.directory)
-        )
+    def need(self) -> Need:
+        """Return what its training needs of memory."""
+        with open_dataset(self.job.data.path) as dataset:
+            return need_of(self.job, dataset, self.ranks.size)
 
-    def take_directory(self, files: Sequence[Path]) -> None:
-        """Make its directory, without what an earlier run left there, and without `files`.
-        Collective over the study.
+    def open(self, comm: Comm, accept: Callable[[Dataset], Identity] = Identity.of) -> SplitLoaders:
+        """Open its dataset (see runs.data.open_loaders). Collective over `comm`."""
+        return open_loaders(comm, self.job.data, self.job.training.dtype, accept)
+
+    def prepare(self, comm: Comm, opened: Callable[[], SplitLoaders]) -> launch.Prepared:
+        """Prepare ranks and kernels, and the dataset that `opened` opens. Collective over
+        `comm`.
         """
-        launch.take_directory(self.study.comm, self.job, self.study.console, files)
 
-    def begin(self, place: launch.Prepared, continued: bool) -> Session:
+        def checked() -> SplitLoaders:
+            loaders = opened()
+            self._check_validation(loaders.identity.sizes["validation"])
+            return loaders
+
+        return launch.prepare(comm, self.job.training.threads, checked, partial(try_step, self.job))
+
+    def _check_validation(self, rows: int) -> None:
+        """Refuse settings that decide by validation images where there are none."""
+        job, weighted = self.job, FUSIONS[self.strategy.fusion_method].needs_validation
+        asked = {
+            f"training.early_stopping = {job.training.early_stopping}": job.training.early_stopping,
+            "training.best_weights = true": job.training.best_weights,
+            f"plateau.patience = {job.plateau.patience}": job.plateau.patience,
+            f"fusion.method = '{job.fusion.method}'": weighted,
+        }
+        for given, wanted in asked.items():
+            if wanted and not rows:
+                raise EnsyncError(
+                    f"{given} with {job.data.path}, which has no validation images",
+                    "a validation split to decide by",
+                    "prepare the dataset with --validation 0.1, or leave the setting out",
+                )
+
+    @contextmanager
+    def watched(self, console: Console) -> Iterator[None]:
+        """Have the ranks watched over while the block runs. Collective."""
+        comm = self.ranks
+        can_lose = lifecycle.can_lose(self.strategy, comm.size)
+        with watch(
+            comm, self.job.training.watchdog, self.job.output.directory, can_lose
+        ) as obstacle:
+            if obstacle:
+                console.warn(obstacle)
+            yield
+
+    def say_without_effect(self, console: Console) -> None:
+        """Say which of its settings do nothing."""
+        for line in without_effect(self.job):
+            console.line(line)
+
+    def take_directory(self, comm: Comm, console: Console, files: Sequence[Path] = ()) -> None:
+        """Make its directory, remove what an earlier run left there, and `files`, and write
+        job.toml into it. Collective over `comm`.
+        """
+        remove_earlier(comm, self.directory, console, files)
+        self.write_job(comm)
+
+    def write_job(self, comm: Comm) -> None:
+        """Write job.toml as the run goes on by it from now on. Collective over `comm`."""
+        path, text = self.directory / "job.toml", dump_job(self.job)
+        on_root(comm, lambda: write_atomically(path, [text.encode()]))
+
+    def context(
+        self, loaders: SplitLoaders, console: Console, stop_request: StopRequest
+    ) -> RunContext:
+        """Return the surroundings of its session. EnsyncError for too many members."""
+        job = settled(self.job, self.ranks.size)
+        return RunContext(self.ranks, job, loaders, console, stop_request)
+
+    def is_continued(self, study: Study) -> bool:
+        """Return whether the run goes on from a checkpoint. Collective over the study."""
+        return study.resume and on_root(study.comm, lambda: state.has_checkpoint(self.directory))
+
+    def begin(self, study: Study, loaders: SplitLoaders, continued: bool) -> Session:
         """Return its session, from its start or from its newest checkpoint. Collective over its
         ranks. EnsyncError where it was started with another job.
         """
-        console, job = self.study.console, strategy_of(self.job).settle(self.job, self.ranks.size)
-        context = RunContext(self.ranks, job, place.loaders, console, self.study.stop_request)
+        context = self.context(loaders, study.console, study.stop_request)
         if not continued:
             return start(context)
         loaded = state.load_newest(self.ranks, self.directory)
         for path, why in loaded.rejected:
-            console.warn(f"{path} is left aside: {why}")
-        _check_same(self.directory, loaded.state.job, job)
+            study.console.warn(f"{path} is left aside: {why}")
+        _check_same(self.directory, flat_settings(loaded.state.job), flat_settings(context.job))
         session = resume(context, loaded)
-        console.line(f"continuing from {loaded.path}")
+        study.console.line(f"continuing from {loaded.path}")
         return session
 
 
 def check_memory(comm: Comm, runs: Sequence[PlannedRun]) -> None:
     """Refuse runs, one after the other, for which memory does not suffice. Collective."""
-    launch.check_memory(comm, [(run.job, run.ranks.size) for run in runs])
+    launch.check_memory(comm, lambda: [run.need() for run in runs])
 
 
-def _check_same(directory: Path, started: Job, job: Job) -> None:
-    """Refuse to continue a run that another job has started.
-
-    Its figures would stand beside those of this one.
+def _check_same(directory: Path, started: dict[str, object], now: dict[str, object]) -> None:
+    """Refuse to continue a run that was started with other settings: its figures would stand
+    beside those of this job.
     """
-    old, new = _settings(started), _settings(job)
-    for name in sorted(old | new):
-        if old.get(name) != new.get(name):
+    for name in sorted(started | now):
+        free = name in FREE or name.partition(".")[0] in FREE
+        if not free and started.get(name) != now.get(name):
             raise EnsyncError(
-                f"'{directory}' was trained with {name} = {old.get(name)!r}, and this job has "
-                f"{new.get(name)!r}",
+                f"'{directory}' was trained with {name} = {started.get(name)!r}, and this job has "
+                f"{now.get(name)!r}",
                 "the job that it was started with",
                 "keep it by giving --set output.directory=DIR, or delete it and start afresh "
                 "with --overwrite",
             )
-
-
-def _settings(job: Job) -> dict[str, object]:
-    flat = {
-        f"{section}.{key}": value
-        for section, values in job.model_dump(mode="json").items()
-        for key, value in values.items()
-    }
-    return {
-        name: value
-        for name, value in flat.items()
-        if name not in FREE and name.partition(".")[0] not in FREE
-    }

@@ -8,8 +8,10 @@ from ensync.core.fusion import FUSIONS, OF_ONE, shares
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.runs import launch, results
-from ensync.runs.data import only_pictures, open_loaders
+from ensync.runs.data import only_pictures
+from ensync.runs.memory import need_of
 from ensync.runs.opening import identity_of, open_run
+from ensync.runs.planned import PlannedRun
 
 
 def predict(
@@ -24,18 +26,21 @@ def predict(
 
     console = make_console(comm.rank)
     loaded, job = open_run(comm, directory, overrides)
-    trained_on = identity_of(comm, loaded, job, console)
+    trained_on = identity_of(comm, loaded, job.data.path, console)
     pixels, names, notes = on_root(
         comm, lambda: read_pictures(images, trained_on.shape, trained_on.preparation)
     )
     method = method or (job.fusion.method if loaded.state.members > 1 else OF_ONE)
-    launch.check_memory(comm, [(job, comm.size)], trained_on, ())
-    loaders = only_pictures(trained_on, job, pixels)
+    launch.check_memory(comm, lambda: [need_of(job, trained_on, comm.size, False, ())])
+    planned, loaders = (
+        PlannedRun(job, comm),
+        only_pictures(trained_on, job.data, job.training.dtype, pixels),
+    )
     if (
         FUSIONS[method].of_parameters and loaded.state.members > 1 and loaded.normalizes(comm)
     ):  # whose statistics are taken from the training images
-        loaders = replace(open_loaders(comm, job, loaded.accept), test=loaders.test)
-    launch.prepare(comm, job, lambda: loaders)
+        loaders = replace(planned.open(comm, loaded.accept), test=loaders.test)
+    planned.prepare(comm, lambda: loaders)
     votes = results.predict(comm, loaded, job, loaders, method)
     if votes is not None:
         for note in notes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ensync.core.activity import Doing, doing
-from ensync.core.config.schema import Job
+from ensync.core.config.job import Job, plain_settings
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS, OF_ONE, Fusion, winners
 from ensync.mpi.allreduce import Allreduce
@@ -17,12 +17,12 @@ from ensync.nn.network import Network
 from ensync.report.results import FusionFigures, Refused, RunResult
 from ensync.runs.data import SplitLoaders
 from ensync.runs.identity import Identity
-from ensync.runs.networks import build_network
+from ensync.runs.networks import build_network, rows_together
 from ensync.runs.scores import OnRoot, SplitScores, average, figures, voting_weights
 from ensync.runs.session import Session
 from ensync.runs.state import Loaded
 from ensync.training.callbacks import TESTED, first_kept
-from ensync.training.evaluation import estimate_statistics
+from ensync.training.evaluation import Estimate, estimate_statistics
 from ensync.training.position import UNUSABLE, Position
 from ensync.training.reducers import WHOLE, Part
 from ensync.training.views import views_of
@@ -142,11 +142,11 @@ class EnsembleEvaluator:
         if len(self.test.present) > 1:
             rows = np.arange(len(self.loaders.train), dtype=np.int64)
             alone = deterministic or self.comm.size == 1
+            together = rows_together(self.job, self.network, len(rows))
             estimate_statistics(
                 self.network,
                 self.loaders.train,
-                rows,
-                self.job,
+                Estimate(rows, together, self.job.training.seed),
                 WHOLE if alone else Part(self.comm.size, self.comm.rank, Allreduce(self.comm)),
             )
         scores = SplitScores(self.test.loader, 1, self.test.classes, deterministic, self.test.views)
@@ -194,7 +194,7 @@ def gather_evaluator(
     test, validation = (
         SplitScores(loader, members, loaders.identity.classes, job.training.deterministic, views)
         for loader, views in (
-            (loaders.test, views_of(job, spare.shape)),
+            (loaders.test, views_of(job.evaluation.augmentation, spare.shape)),
             (loaders.validation, ()),
         )
     )
@@ -290,7 +290,7 @@ def result_of(
     if evaluator.comm.rank:
         return None
     return RunResult(
-        job=evaluator.job.model_dump(mode="json", exclude_none=True),
+        job=plain_settings(evaluator.job),
         seconds=seconds,
         test={method: figures for method, figures in fused.items() if figures is not None},
         members=evaluator.member_accuracies,

@@ -28,7 +28,6 @@ from ensync.runs.state import save as save_run
 from ensync.runs.stopped import Stopped
 from ensync.runs.validation import check_replicas, estimate_average_statistics, validate
 from ensync.storage.lock import confirm
-from ensync.strategies import strategy_of
 from ensync.strategies.strategy import Phase
 from ensync.training.position import DIVERGED, UNUSABLE
 from ensync.training.trainer import Trainer
@@ -124,7 +123,7 @@ class Session:
     @property
     def phase(self) -> Phase:
         """The phase of the training that this session is."""
-        phases = strategy_of(self.job).phases(self.job)
+        phases = self.context.strategy.phases(self.comm.size)
         return next((each for each in phases if each.members == self.mesh.members), phases[-1])
 
     @property

@@ -1,10 +1,10 @@
 """The beginning of a session: at epoch 0, or where a checkpoint stands, on any number of ranks."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
 
+from ensync.core.config.job import flat_settings
 from ensync.core.config.schedules import SCHEDULES
-from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.mpi.mesh import make_mesh
 from ensync.mpi.world import on_root
@@ -13,22 +13,21 @@ from ensync.runs.context import RunContext
 from ensync.runs.members import build_trainers
 from ensync.runs.session import Session
 from ensync.runs.state import Loaded, RunState
-from ensync.strategies import strategy_of
 
 
 def start(context: RunContext) -> Session:
     """Return a session at epoch 0. Collective."""
-    strategy = strategy_of(context.job)
-    job = strategy.settle(context.job, context.comm.size)
-    context, identity = replace(context, job=job), context.loaders.identity
-    mesh = make_mesh(context.comm, strategy.phases(job)[0].members)
-    state = RunState(job, mesh.members, identity.fingerprint, identity)
+    identity, phases = context.loaders.identity, context.strategy.phases(context.comm.size)
+    mesh = make_mesh(context.comm, phases[0].members)
+    state = RunState(context.job, mesh.members, identity.fingerprint, identity)
     return Session(context, state, mesh, build_trainers(context, mesh))
 
 
-def _check_same(started: Job, job: Job, within_epoch: bool) -> None:
-    """Refuse what would make a resumed run another one: strategy, members, seed, shards; within
-    an epoch the batch, which counts its steps.
+def _check_same(
+    started: Mapping[str, object], now: Mapping[str, object], within_epoch: bool
+) -> None:
+    """Refuse settings that would make a resumed run another one: strategy, members, seed, shards;
+    within an epoch the batch, which counts its steps.
     """
     fixed = [
         "training.strategy",
@@ -36,12 +35,11 @@ def _check_same(started: Job, job: Job, within_epoch: bool) -> None:
         "network.initializer",
         "training.deterministic",
         "training.virtual_shards",
-        *(f"ensemble.{key}" for key in type(job.ensemble).model_fields),
+        *(name for name in now if name.startswith("ensemble.")),
         *["training.batch"] * within_epoch,
     ]
     for name in fixed:
-        section, key = name.split(".")
-        old, new = (getattr(getattr(j, section), key) for j in (started, job))
+        old, new = started[name], now[name]
         if old != new:
             raise EnsyncError(
                 f"{name} = {new!r} for a run that was started with {old!r}",
@@ -54,7 +52,8 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
     """Return a session that continues from a checkpoint, on any number of ranks. Collective."""
     state, job = loaded.state, context.job
     state.identity = loaded.accept(context.loaders.dataset)
-    _check_same(state.job, job, any(p["step"] for p in loaded.attributes["positions"]))
+    within_epoch = any(p["step"] for p in loaded.attributes["positions"])
+    _check_same(flat_settings(state.job), flat_settings(job), within_epoch)
     before, state.job = state.job, job
     mesh = make_mesh(context.comm, state.members)
     trainers = build_trainers(context, mesh)
@@ -65,7 +64,11 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
             trainers[member].resume()
     session = Session(context, state, mesh, trainers)
     _cut_history(session, loaded)
-    _say_rate(session, before)
+    trainer = next(iter(trainers.values()))
+    name, over = job.schedule.name, ""
+    if name == before.schedule.name and SCHEDULES[name].over_run:
+        over = f": {name} over {job.training.epochs} epochs, before over {before.training.epochs}"
+    _say_rate(session, trainer.rate_of(before), trainer.rate_of(before, 1), over)
     return session
 
 
@@ -85,17 +88,12 @@ def _cut_history(session: Session, loaded: Loaded) -> None:
     on_root(session.comm, lambda: rebuild(path, state.history))
 
 
-def _say_rate(session: Session, before: Job) -> None:
-    """Say how the learning rate goes on where other settings than before change it."""
-    job, trainer = session.job, next(iter(session.trainers.values()))
-    now = trainer.learning_rate
-    if not math.isclose(now, trainer.rate_of(before)):
-        name = job.schedule.name
-        over = (
-            f": {name} over {job.training.epochs} epochs, before over {before.training.epochs}"
-            * (name == before.schedule.name and SCHEDULES[name].over_run)
-        )
+def _say_rate(session: Session, due: float, last: float, over: str) -> None:
+    """Say how the learning rate goes on where other settings than before change it: then `due`,
+    after `last` in the step before; `over`: by which schedule.
+    """
+    now = next(iter(session.trainers.values())).learning_rate
+    if not math.isclose(now, due):
         session.console.line(
-            f"the learning rate goes on at {now:.3g}, after {trainer.rate_of(before, 1):.3g} in "
-            f"the last step{over}"
+            f"the learning rate goes on at {now:.3g}, after {last:.3g} in the last step{over}"
         )

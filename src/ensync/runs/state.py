@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from ensync import __version__
-from ensync.core.config.job import Job, job_from_dict
+from ensync.core.config.job import Job, job_from_dict, plain_settings
 from ensync.core.errors import EnsyncError
 from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.exchange import arrays_from_root, arrays_to_root
@@ -58,7 +58,7 @@ class RunState:
             "kind": "run",
             "version": VERSION,
             "creator": f"ensync {__version__}",
-            "job": self.job.model_dump(mode="json", exclude_none=True),
+            "job": {**plain_settings(self.job)},
             "members": self.members,
             "fingerprint": self.fingerprint,
             "dataset": self.identity.as_dict() if self.identity else None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ensync.core.activity import Doing, doing
+from ensync.core.config.effects import without_effect
 from ensync.core.config.job import load_job
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
@@ -17,10 +18,10 @@ from ensync.runs.compare import compare as run_comparison
 from ensync.runs.compare import contestants, page_files
 from ensync.runs.existing import refuse_earlier
 from ensync.runs.options import RunOptions
+from ensync.runs.planned import PlannedRun
 from ensync.runs.sweep import sweep as run_sweep
 from ensync.runs.sweep import sweep_files
 from ensync.runs.sweeping import swept
-from ensync.runs.train import say_without_effect, watched
 from ensync.storage.lock import confirm
 
 
@@ -30,24 +31,21 @@ def compare(comm: Comm, path: str, options: RunOptions) -> None:
 
     job = on_root(comm, lambda: load_job(path, options.overrides))
     console = make_console(comm.rank, options.verbose)
-    jobs = contestants(job, comm.size).values()
-    directories = [job.output.directory, *(each.output.directory for each in jobs)]
+    parts = contestants(job, comm.size).values()
+    directories = [Path(each.output.directory) for each in (job, *parts)]
     with (
         launch.holding(comm, directories, "compare", console),
-        watched(comm, job, console),
+        PlannedRun(job, comm).watched(console),
         stop_on_signals() as stop_request,
     ):
-        refuse_earlier(comm, jobs, page_files(job), options.overwrite or options.resume)
+        again = options.overwrite or options.resume
+        refuse_earlier(comm, directories[1:], page_files(directories[0]), again)
         comparison = run_comparison(comm, job, console, stop_request, options.resume)
         with doing(Doing.WRITING):
-            files = on_root(
-                comm, lambda: _while_held(job.output.directory, write_comparison, comparison)
-            )
+            files = on_root(comm, lambda: _while_held(directories[0], write_comparison, comparison))
     if comparison is not None:
         console.comparison(comparison)
-        console.files(
-            _named(files) | {"checkpoints": Path(job.output.directory) / "*" / "checkpoints"}
-        )
+        console.files(_named(files) | {"checkpoints": directories[0] / "*" / "checkpoints"})
 
 
 def sweep(comm: Comm, path: str, over: str, options: RunOptions) -> None:
@@ -60,29 +58,29 @@ def sweep(comm: Comm, path: str, over: str, options: RunOptions) -> None:
     ]
     console = make_console(comm.rank, options.verbose)
     runs = [job for _, job in jobs]
-    say_without_effect(console, *runs)
-    directories = [
-        str(Path(runs[0].output.directory).parent),
-        *(job.output.directory for job in runs),
-    ]
+    for line in dict.fromkeys(line for job in runs for line in without_effect(job)):
+        console.line(line)
+    directories = [Path(job.output.directory) for job in runs]
+    whole = directories[0].parent
     with (
-        launch.holding(comm, directories, "sweep", console),
-        watched(comm, runs[0], console),
+        launch.holding(comm, [whole, *directories], "sweep", console),
+        PlannedRun(runs[0], comm).watched(console),
         stop_on_signals() as stop_request,
     ):
-        refuse_earlier(comm, runs, sweep_files(runs[0]), options.overwrite or options.resume)
+        again = options.overwrite or options.resume
+        refuse_earlier(comm, directories, sweep_files(whole), again)
         found = run_sweep(comm, jobs, key, console, stop_request, options.resume)
         with doing(Doing.WRITING):
-            files = on_root(comm, lambda: _while_held(directories[0], write_sweep, found))
+            files = on_root(comm, lambda: _while_held(whole, write_sweep, found))
     if found is not None:
         console.sweep(found)
         console.files(_named(files))
 
 
-def _while_held(directory: str, write: Callable[[Path, Any], Any], found: object) -> Any:
+def _while_held(directory: Path, write: Callable[[Path, Any], Any], found: object) -> Any:
     """Return write(directory, found), unless another process has taken the directory over."""
-    confirm(Path(directory))
-    return write(Path(directory), found)
+    confirm(directory)
+    return write(directory, found)
 
 
 def _named(files: Any) -> dict[str, object]:

@@ -1,11 +1,12 @@
 """One job for each value of a setting, one after the other."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ensync.core.config.job import Job
+from ensync.core.config.job import Job, plain_settings
 from ensync.core.fusion import OF_ONE
 from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm
@@ -19,12 +20,9 @@ from ensync.runs.stopped import Stopped
 from ensync.training.position import ends_of
 
 
-def sweep_files(job: Job) -> list[Path]:
-    """Return the files that a sweep writes beside its runs, of which this job is one."""
-    return [
-        Path(job.output.directory).parent / f"sweep.{kind}"
-        for kind in ("json", "csv", "html", "png")
-    ]
+def sweep_files(directory: Path) -> list[Path]:
+    """Return the files that a sweep writes into a directory, beside those of its runs."""
+    return [directory / f"sweep.{kind}" for kind in ("json", "csv", "html", "png")]
 
 
 def sweep(
@@ -40,16 +38,19 @@ def sweep(
     resume: values that were begun before are continued, and those that are finished only tested.
     """
     study = Study(comm, console, stop_request, resume)
-    runs = [PlannedRun(study, job, comm) for _, job in jobs]
+    runs = [PlannedRun(job, comm) for _, job in jobs]
     check_memory(comm, runs)
     rows = []
     for number, (value, _) in enumerate(jobs):
         console.line()
         console.line(f"{key} = {value}", "bold")
-        place, continued = runs[number].prepare(), runs[number].is_continued()
+        run = runs[number]
+        place = run.prepare(comm, partial(run.open, comm))
+        continued = run.is_continued(study)
         if not continued:
-            runs[number].take_directory([] if number else sweep_files(jobs[0][1]))
-        session = runs[number].begin(place, continued)
+            files = [] if number else sweep_files(run.directory.parent)
+            run.take_directory(comm, console, files)
+        session = run.begin(study, place.loaders, continued)
         if number == 0:
             show_place(console, place)
         show_run(console, place, session)
@@ -61,7 +62,7 @@ def sweep(
         place.loaders.close()
     if comm.rank:
         return None
-    settings = jobs[0][1].model_dump(mode="json", exclude_none=True)
+    settings = plain_settings(jobs[0][1])
     return Sweep(key=key, rows=rows, job=settings)
 
 

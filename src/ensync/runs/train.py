@@ -4,58 +4,49 @@ Collective throughout.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ensync.core.config.effects import without_effect
-from ensync.core.config.job import Job, load_job
+from ensync.core.config.job import flat_settings, load_job
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
-from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
-from ensync.runs import launch, lifecycle, session, start, state
-from ensync.runs.context import RunContext
-from ensync.runs.data import open_loaders
+from ensync.runs import launch, session, start, state
 from ensync.runs.header import show_place, show_run
 from ensync.runs.opening import find_run, identity_of, load, with_overrides
 from ensync.runs.options import RunOptions
 from ensync.runs.outcome import complete
+from ensync.runs.planned import PlannedRun, check_memory
 from ensync.training.position import EARLY, ends_of
 
 
 def train(comm: Comm, path: str, options: RunOptions) -> None:
     """Train a job from its start, or continue its run where one exists and `options` say so."""
     job = on_root(comm, lambda: load_job(path, options.overrides))
-    console = make_console(comm.rank, options.verbose)
-    with launch.holding(comm, [job.output.directory], "train", console):
-        if launch.continues(comm, job, options.resume, options.overwrite):
-            console.line(f"resuming {job.output.directory}")
-            _resume(comm, job.output.directory, options.overrides, console, job)
+    console, planned = make_console(comm.rank, options.verbose), PlannedRun(job, comm)
+    with launch.holding(comm, [planned.directory], "train", console):
+        if launch.continues(comm, planned.directory, options.resume, options.overwrite):
+            console.line(f"resuming {planned.directory}")
+            _resume(comm, str(planned.directory), options.overrides, console, flat_settings(job))
             return
-        with watched(comm, job, console):
-            launch.check_memory(comm, [(job, comm.size)])
-            place = launch.prepare(comm, job)
+        with planned.watched(console):
+            check_memory(comm, [planned])
+            place = planned.prepare(comm, lambda: planned.open(comm))
             with stop_on_signals() as stop_request:
-                run = start.start(RunContext(comm, job, place.loaders, console, stop_request))
-                launch.take_directory(comm, job, console)
+                run = start.start(planned.context(place.loaders, console, stop_request))
+                planned.take_directory(comm, console)
                 show_place(console, place)
                 show_run(console, place, run)
-                say_without_effect(console, job)
+                planned.say_without_effect(console)
                 complete(run)
-
-
-def say_without_effect(console: Console, *jobs: Job) -> None:
-    """Say which settings of the jobs do nothing there."""
-    for line in dict.fromkeys(line for job in jobs for line in without_effect(job)):
-        console.line(line)
 
 
 def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
     """Continue a run from its newest valid checkpoint, on any number of ranks."""
     console = make_console(comm.rank, verbose)
-    with launch.holding(comm, [find_run(comm, directory)], "resume", console):
+    with launch.holding(comm, [Path(find_run(comm, directory))], "resume", console):
         _resume(comm, directory, overrides, console)
 
 
@@ -64,9 +55,11 @@ def _resume(
     directory: str,
     overrides: tuple[str, ...],
     console: Console,
-    asked: Job | None = None,
+    asked: Mapping[str, object] | None = None,
 ) -> None:
-    """Continue a run whose lock is held; `asked`: the job file that this was called with."""
+    """Continue a run whose lock is held; `asked`: the settings of the job file that this was
+    called with.
+    """
     loaded = load(comm, directory)
     for path, why in loaded.rejected:
         console.warn(f"{path} is left aside: {why}")
@@ -79,18 +72,20 @@ def _resume(
         ),
         overrides,
     )
-    _check_epochs(loaded, job)
-    with watched(comm, job, console):
-        identity_of(comm, loaded, job, console)
-        launch.check_memory(comm, [(job, comm.size)])
-        place = launch.prepare(comm, job, lambda: open_loaders(comm, job, loaded.accept))
+    _check_epochs(loaded, job.training.epochs)
+    planned = PlannedRun(job, comm)
+    with planned.watched(console):
+        identity_of(comm, loaded, job.data.path, console)
+        check_memory(comm, [planned])
+        place = planned.prepare(comm, lambda: planned.open(comm, loaded.accept))
         with stop_on_signals() as stop_request:
-            run = start.resume(RunContext(comm, job, place.loaders, console, stop_request), loaded)
-            launch.write_job(comm, job)
-            _say_differences(console, saved, job, asked or job)
+            run = start.resume(planned.context(place.loaders, console, stop_request), loaded)
+            planned.write_job(comm)
+            taken = flat_settings(job)
+            _say_differences(console, flat_settings(saved), taken, asked or taken)
             show_place(console, place)
             show_run(console, place, run)
-            say_without_effect(console, job)
+            planned.say_without_effect(console)
             console.line(f"continuing from {loaded.path}")
             _say_idle(console, run)
             complete(run)
@@ -116,22 +111,27 @@ def _say_idle(console: Console, run: session.Session) -> None:
         )
 
 
-def _check_epochs(loaded: state.Loaded, job: Job) -> None:
+def _check_epochs(loaded: state.Loaded, epochs: int) -> None:
     """Refuse an end that is behind the run already."""
     done = max(p["epoch"] for p in loaded.attributes["positions"])
-    if done > job.training.epochs:
+    if done > epochs:
         raise EnsyncError(
-            f"training.epochs = {job.training.epochs} for a run that has {done} epochs behind it",
+            f"training.epochs = {epochs} for a run that has {done} epochs behind it",
             f"at least {done}",
             f"give more, or look at what it has reached with `ensync evaluate {loaded.path}`",
         )
 
 
-def _say_differences(console: Console, saved: Job, job: Job, asked: Job) -> None:
+def _say_differences(
+    console: Console,
+    saved: Mapping[str, object],
+    now: Mapping[str, object],
+    asked: Mapping[str, object],
+) -> None:
     """Say which settings of the resumed run differ from before, and which of the job file are
     not taken.
     """
-    before, taken, wanted = (_flat(each) for each in (saved, job, asked))
+    before, taken, wanted = (_compared(each) for each in (saved, now, asked))
     if changed := [
         f"{name} = {_brief(value)} (was {_brief(before.get(name))})"
         for name, value in taken.items()
@@ -149,32 +149,16 @@ def _say_differences(console: Console, saved: Job, job: Job, asked: Job) -> None
         )
 
 
-def _flat(job: Job) -> dict[str, Any]:
-    """Return the settings by their whole names, but for where the run stands and members left to
-    the number of ranks.
+def _compared(settings: Mapping[str, object]) -> dict[str, object]:
+    """Return the settings but for where the run stands and members left to the number of
+    ranks.
     """
-    flat = {
-        f"{section}.{key}": value
-        for section, settings in job.model_dump(mode="json").items()
-        for key, value in settings.items()
-    }
-    left_out = (
-        {"output.directory"} if job.ensemble.members else {"output.directory", "ensemble.members"}
-    )
-    return {name: value for name, value in flat.items() if name not in left_out}
+    left_out = {"output.directory"}
+    if not settings["ensemble.members"]:
+        left_out.add("ensemble.members")
+    return {name: value for name, value in settings.items() if name not in left_out}
 
 
 def _brief(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-@contextmanager
-def watched(comm: Comm, job: Job, console: Console) -> Iterator[None]:
-    """Have the ranks watched over while the block runs. Collective."""
-    with watch(
-        comm, job.training.watchdog, job.output.directory, lifecycle.can_lose(job, comm.size)
-    ) as obstacle:
-        if obstacle:
-            console.warn(obstacle)
-        yield

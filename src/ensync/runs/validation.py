@@ -5,9 +5,10 @@ import math
 from ensync.core.errors import EnsyncError
 from ensync.mpi.allreduce import replicas_equal
 from ensync.mpi.world import Comm, share
+from ensync.runs.networks import rows_together
 from ensync.training.batches import BatchLoader
 from ensync.training.callbacks import VALIDATED
-from ensync.training.evaluation import estimate_statistics, evaluate_block
+from ensync.training.evaluation import Estimate, estimate_statistics, evaluate_block
 from ensync.training.trainer import Trainer
 
 
@@ -17,9 +18,10 @@ def estimate_average_statistics(trainer: Trainer) -> None:
     """
     if trainer.average.vectors and len(trainer.network.statistics):
         with trainer.using(VALIDATED) as network:
-            estimate_statistics(
-                network, trainer.loader, trainer.rows, trainer.job, trainer.reducer.part
-            )
+            job, rows = trainer.job, trainer.rows
+            together = rows_together(job, network, len(rows))
+            estimate = Estimate(rows, together, job.training.seed)
+            estimate_statistics(network, trainer.loader, estimate, trainer.reducer.part)
             trainer.average.vectors["statistics"][:] = network.statistics
 
 

@@ -2,10 +2,12 @@
 
 import platform
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from ensync.core.activity import Doing, doing
+from ensync.core.config.job import plain_settings
 from ensync.core.config.schema import Job
 from ensync.mpi.world import Comm, patient_barrier, share, split
 from ensync.nn.layers.base import Step
@@ -20,31 +22,29 @@ from ensync.training.trainer import Trainer
 from ensync.training.views import views_of
 
 
-def compile_on_nodes(
-    comm: Comm, local_rank: int, job: Job, loaders: SplitLoaders, cores: int
-) -> float:
-    """Compile on the first rank of each node while the others sleep; they then load its cache.
-    Return the seconds. Collective.
-
-    cores: those that this process may use.
+def compile_on_nodes(comm: Comm, local_rank: int, try_step: Callable[[], None]) -> float:
+    """Compile, by a step, on the first rank of each node while the others sleep; they then load
+    its cache. Return the seconds. Collective.
     """
     start = time.perf_counter()
     node = split(comm, share(comm, platform.node()).index(platform.node()), comm.rank)
     if local_rank == 0:
         with doing(Doing.COMPILING):
-            _try_step(job, loaders, cores)
+            try_step()
     patient_barrier(node)
     if local_rank != 0:
         with doing(Doing.COMPILING):
-            _try_step(job, loaders, cores)
+            try_step()
     patient_barrier(comm)
     node.Free()
     return time.perf_counter() - start
 
 
-def _try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
+def try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
     """Train a small replica of the network for a step on blank images, so that every kernel
     exists before the clock starts.
+
+    cores: those that this process may use.
     """
     dataset = loaders.identity
     network = zoo.build(job, dataset.shape, dataset.classes, 2)
@@ -52,7 +52,7 @@ def _try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
 
     reducer = SerialReducer(network)
     replica = Trainer(job, 0, network, optimizer, reducer, _blank(loaders), np.arange(2))
-    with compile_in_parallel(job, dataset.shape, dataset.classes, cores):
+    with compile_in_parallel(plain_settings(job), dataset.shape, dataset.classes, cores):
         replica.train(1)
         network.backward(
             np.zeros((2, dataset.features), network.dtype),
@@ -61,7 +61,14 @@ def _try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
             Step(training=True),
         )
         optimizer.step(network.parameters, network.gradient)
-        evaluate_block(network, _blank(loaders), 1, 0, False, views_of(job, network.shape))
+        evaluate_block(
+            network,
+            _blank(loaders),
+            1,
+            0,
+            False,
+            views_of(job.evaluation.augmentation, network.shape),
+        )
 
 
 def _blank(loaders: SplitLoaders) -> BatchLoader:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ensync.core.config.schema import Job
+from ensync.core.config.schema import Training
 from ensync.mpi.allreduce import Allreduce, SummedVector
 from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.shared_update import SharedUpdate
@@ -16,7 +16,7 @@ from ensync.training.virtual_shards import DeterministicReducer
 
 
 def choose(
-    job: Job,
+    training: Training,
     comm: Comm,
     network: Network,
     optimizer: Optimizer,
@@ -28,8 +28,8 @@ def choose(
     shared memory is free. build_replica: makes a like-built network, where a deterministic run
     needs one for each virtual shard.
     """
-    if job.training.deterministic:
-        total = ShardSum(comm, job.training.virtual_shards)
+    if training.deterministic:
+        total = ShardSum(comm, training.virtual_shards)
         more = total.mine[1:] if network.synchronizes_statistics else ()
         return DeterministicReducer([network, *(build_replica() for _ in more)], total)
     if comm.size == 1:

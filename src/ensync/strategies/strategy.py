@@ -6,11 +6,12 @@ A checkpoint holds the vectors of each member as its owner has them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from ensync.core.config.schema import Job
+from ensync.core.config.schema import Ensemble, Fusion, Training
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
@@ -25,49 +26,54 @@ class Phase(NamedTuple):
     last_epoch: int
 
 
+@dataclass(frozen=True)
 class Strategy(ABC):
-    """One way to use the ranks. Its methods are pure functions of the job, the same on all ranks,
-    but for `reducer`.
+    """One way to use the ranks, with the sections of a job that it goes by. Its methods are pure
+    functions, the same on all ranks, but for `reducer`.
     """
 
     name: ClassVar[str]
     independent: ClassVar[bool] = False  # whether a member trains on where ranks of another die
 
+    training: Training
+    ensemble: Ensemble
+    fusion: Fusion
+
     @abstractmethod
-    def members(self, job: Job, ranks: int) -> int:
+    def members(self, ranks: int) -> int:
         """Return how many networks come out of a training on so many ranks."""
 
     @abstractmethod
-    def settle(self, job: Job, ranks: int) -> Job:
-        """Return the job with the number of members that it leaves to the number of ranks, so
-        that a resumed run keeps it.
+    def settled(self, ranks: int) -> Ensemble:
+        """Return the section [ensemble] with the number of members that it leaves to the number
+        of ranks.
         """
 
     @abstractmethod
-    def phases(self, job: Job) -> list[Phase]:
-        """Return the phases of a settled job in order. They differ in the number of members, and
-        each network of a phase starts from the first of the phase before.
+    def phases(self, ranks: int) -> list[Phase]:
+        """Return the phases of a training on so many ranks in order. They differ in the number
+        of members, and each network of a phase starts from the first of the phase before.
         """
 
     @abstractmethod
-    def rows(self, job: Job, labels: np.ndarray, members: int, member: int) -> np.ndarray:
+    def rows(self, labels: np.ndarray, members: int, member: int) -> np.ndarray:
         """Return the training rows int64, ascending, of one of so many members, given the labels
         int64 (rows,) of all of them.
         """
 
     @abstractmethod
-    def start_values(self, job: Job, member: int) -> int:
+    def start_values(self, member: int) -> int:
         """Return the number of the random stream of a member's start values; members with the
         same number start from the same parameters.
         """
 
+    @property
     @abstractmethod
-    def fusion(self, job: Job) -> str:
-        """Return the fusion that makes the result (a name in core.fusion.FUSIONS)."""
+    def fusion_method(self) -> str:
+        """The fusion that makes the result (a name in core.fusion.FUSIONS)."""
 
     def reducer(
         self,
-        job: Job,
         data: Comm,
         network: Network,
         optimizer: Optimizer,
@@ -77,4 +83,4 @@ class Strategy(ABC):
         strategies.reducers.choose). It sums their gradients in every step, which keeps the
         replicas equal by the bit. Collective over `data`.
         """
-        return choose(job, data, network, optimizer, build_replica)
+        return choose(self.training, data, network, optimizer, build_replica)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ensync.core.config.schema import Job
+from ensync.core.config.schema import Ensemble
 from ensync.core.fusion import OF_ONE
 from ensync.strategies.strategy import Phase, Strategy
 
@@ -16,26 +16,27 @@ class Synchronous(Strategy):
 
     name: ClassVar[str] = "synchronous"
 
-    def members(self, job: Job, ranks: int) -> int:
+    def members(self, ranks: int) -> int:
         """One."""
         return 1
 
-    def settle(self, job: Job, ranks: int) -> Job:
-        """Return the job as it is."""
-        return job
+    def settled(self, ranks: int) -> Ensemble:
+        """Return the section as it is."""
+        return self.ensemble
 
-    def phases(self, job: Job) -> list[Phase]:
+    def phases(self, ranks: int) -> list[Phase]:
         """One phase."""
-        return [Phase(1, job.training.epochs)]
+        return [Phase(1, self.training.epochs)]
 
-    def rows(self, job: Job, labels: np.ndarray, members: int, member: int) -> np.ndarray:
+    def rows(self, labels: np.ndarray, members: int, member: int) -> np.ndarray:
         """Return all rows."""
         return np.arange(len(labels), dtype=np.int64)
 
-    def start_values(self, job: Job, member: int) -> int:
+    def start_values(self, member: int) -> int:
         """Return the only stream."""
         return 0
 
-    def fusion(self, job: Job) -> str:
-        """Return the fusion that leaves one network as it is."""
+    @property
+    def fusion_method(self) -> str:
+        """The fusion that leaves one network as it is."""
         return OF_ONE

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ensync.core.activity import tick
-from ensync.core.config.schema import Augmentation, Job
+from ensync.core.config.schema import Augmentation
 from ensync.core.sharding import Purpose, Window, key64
 from ensync.kernels.elementwise import augmentation, inputs
 from ensync.nn.whitening import IMAGES, Images
@@ -90,14 +90,16 @@ class Augmenter:
 UNCHANGED = Augmentation()
 
 
-def augmenter_of(job: Job, member: int, shape: tuple[int, ...], epoch: int) -> Augmenter | None:
+def augmenter_of(
+    given: Augmentation, seed: int, member: int, shape: tuple[int, ...], epoch: int
+) -> Augmenter | None:
     """Return the random changes of a member's images of shape (height, width, channels) in an
     epoch, None where the job wants none.
     """
-    settings = job.augmentation.of_epoch(epoch).of_one()
+    settings = given.of_epoch(epoch).of_one()
     if settings == UNCHANGED:
         return None
-    key_of = partial(key64, job.training.seed, Purpose.AUGMENTATION, member)
+    key_of = partial(key64, seed, Purpose.AUGMENTATION, member)
     return Augmenter(settings, shape, epoch, key_of)
 
 

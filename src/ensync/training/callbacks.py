@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ensync.core.config.schema import Job
+from ensync.core.config import schema
+from ensync.core.config.schema import Training
 from ensync.kernels.optim import updates
 from ensync.nn.network import Network
 from ensync.training.position import DIVERGED, EARLY, Position
@@ -39,8 +40,8 @@ class WeightAverage:
     vectors: the average, and the statistics that belong to it; empty where the job wants none.
     """
 
-    def __init__(self, job: Job, network: Network) -> None:
-        self.decay, self.network = job.training.weight_average, network
+    def __init__(self, settings: Training, network: Network) -> None:
+        self.decay, self.network = settings.weight_average, network
         self.vectors: dict[str, np.ndarray] = {}
         self.restart()
 
@@ -67,8 +68,8 @@ class BestWeights:
     vectors: these, as they were validated; empty before the first, and where the job wants none.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.wanted = job.training.best_weights
+    def __init__(self, settings: Training) -> None:
+        self.wanted = settings.best_weights
         self.vectors: dict[str, np.ndarray] = {}
 
     def after_validation(
@@ -98,8 +99,8 @@ class EarlyStopping:
     (training.early_stopping).
     """
 
-    def __init__(self, job: Job) -> None:
-        self.patience, self.epochs = job.training.early_stopping, job.training.epochs
+    def __init__(self, settings: Training) -> None:
+        self.patience, self.epochs = settings.early_stopping, settings.epochs
 
     def check(self, position: Position) -> None:
         """Finish where the patience is over."""
@@ -115,9 +116,9 @@ class Plateau:
     Keras' ReduceLROnPlateau).
     """
 
-    def __init__(self, job: Job) -> None:
-        self.settings = job.plateau
-        self.least = min(1.0, job.plateau.minimum / job.optimizer.learning_rate)
+    def __init__(self, settings: schema.Plateau, learning_rate: float) -> None:
+        self.settings = settings
+        self.least = min(1.0, settings.minimum / learning_rate)
 
     def after_validation(self, position: Position, loss: float) -> None:
         """Count the epoch, and lower the position's rate factor where there were enough."""

@@ -7,23 +7,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ensync.core.config.schema import Job
 from ensync.core.sharding import Purpose, block, key64
 from ensync.nn.layers.base import Step
 from ensync.nn.network import Network
 from ensync.training.batches import BatchLoader
-from ensync.training.learning_rate import largest_batch
 from ensync.training.reducers import Part
 from ensync.training.views import View
 
 ESTIMATED = 2048  # training rows that moving statistics are estimated from
 
 
+class Estimate(NamedTuple):
+    """The dataset rows int64 that moving statistics are estimated from, the first ESTIMATED of
+    them, how many are normalised together, and the seed of the dropout meanwhile.
+    """
+
+    rows: np.ndarray
+    together: int
+    seed: int
+
+
 def estimate_statistics(
-    network: Network, loader: BatchLoader, rows: np.ndarray, job: Job, part: Part
+    network: Network, loader: BatchLoader, estimate: Estimate, part: Part
 ) -> None:
-    """Set the moving statistics of batch normalisation to their means over the first ESTIMATED of
-    `rows`. Collective over the ranks that compute the parts.
+    """Set the moving statistics of batch normalisation to their means over rows. Collective over
+    the ranks that compute the parts.
 
     For parameters that no step has led to, such as an average of several, statistics that followed
     steps are wrong. Dropout stays as in training; the algorithm of torch.optim.swa_utils.update_bn,
@@ -31,14 +39,14 @@ def estimate_statistics(
     """
     if not len(network.statistics):
         return
-    done, together = 0, _rows_together(network, job, len(rows))
+    done, (rows, together, seed) = 0, estimate
     network.statistics[:] = 0
     for first in range(0, min(len(rows), ESTIMATED), together):
         batch = rows[first : min(first + together, ESTIMATED)]
         start, stop = block(len(batch), part.count, part.index)
         inputs, labels = loader.load(batch[start:stop], network.inputs)
         done += len(batch)
-        key = int(key64(job.training.seed, Purpose.DROPOUT, first))
+        key = int(key64(seed, Purpose.DROPOUT, first))
         step = Step(
             training=True,
             key=key,
@@ -48,15 +56,6 @@ def estimate_statistics(
         )
         if len(labels) or step.allreduce is not None:
             network.forward(inputs, step)
-
-
-def _rows_together(network: Network, job: Job, rows: int) -> int:
-    """Return how many rows are normalised together: those of a training batch, or so many as a
-    network has room for on each of any ranks.
-    """
-    if job.training.deterministic:  # on one rank by itself; its buffers are for a virtual shard
-        return network.rows
-    return max(min(job.training.slice, largest_batch(job), rows), network.at_once)
 
 
 class Evaluated(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensync.core.config.schema import Job
+from ensync.core.config.schema import Augmentation
 from ensync.core.sharding import Purpose, generator
 from ensync.kernels.elementwise import mixing as kernels
 from ensync.nn.network import Partners
@@ -61,17 +61,22 @@ class Mixing:
 
 
 def mixing_of(
-    job: Job, member: int, shape: tuple[int, ...], epoch: int, step: int
+    given: Augmentation,
+    seed: int,
+    member: int,
+    shape: tuple[int, ...],
+    epoch: int,
+    step: int,
 ) -> Mixing | None:
     """Return how a member's images of shape (height, width, channels) are mixed in an epoch, in
     this step of the whole run; None where they are not.
 
     One draw for all images of the step, as the authors' programs do.
     """
-    settings = job.augmentation.of_epoch(epoch)
+    settings = given.of_epoch(epoch)
     if not (settings.mixup or settings.cutmix):
         return None
-    random = generator(job.training.seed, Purpose.MIXING, member, step)
+    random = generator(seed, Purpose.MIXING, member, step)
     cuts = random.random() < 0.5 if settings.mixup and settings.cutmix else settings.cutmix > 0
     alpha = settings.cutmix if cuts else settings.mixup
     share = random.beta(alpha, alpha)

@@ -85,8 +85,17 @@ class MiniBatchRunner:
         is large.
         """
         r, total, own = self.replica, None, 0
-        augmenter = augmenter_of(r.job, r.member, network.shape, epoch)
-        mixing = mixing_of(r.job, r.member, network.shape, epoch, r.optimizer.steps)
+        augmenter = augmenter_of(
+            r.job.augmentation, r.job.training.seed, r.member, network.shape, epoch
+        )
+        mixing = mixing_of(
+            r.job.augmentation,
+            r.job.training.seed,
+            r.member,
+            network.shape,
+            epoch,
+            r.optimizer.steps,
+        )
         allreduce = part.allreduce if network.synchronizes_statistics else None
         step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
         for first in range(0, len(batch), r.job.training.slice):

@@ -51,10 +51,10 @@ class Trainer(Replica):
                 "'float64'",
             )
         self.plan = EpochPlan(self.job, len(self.rows))
-        self.average = WeightAverage(self.job, self.network)
-        self.best = BestWeights(self.job)
-        self.early_stopping = EarlyStopping(self.job)
-        self.plateau = Plateau(self.job)
+        self.average = WeightAverage(self.job.training, self.network)
+        self.best = BestWeights(self.job.training)
+        self.early_stopping = EarlyStopping(self.job.training)
+        self.plateau = Plateau(self.job.plateau, self.job.optimizer.learning_rate)
 
     def restart(self) -> None:
         """Take the start values."""

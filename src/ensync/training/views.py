@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensync.core.config.schema import Job
 from ensync.kernels.elementwise import augmentation
 from ensync.training.batches import BatchLoader
 
@@ -43,9 +42,9 @@ class View:
         )
 
 
-def views_of(job: Job, shape: tuple[int, ...]) -> tuple[View, ...]:
-    """Return the views that a job tests images of shape (height, width, channels) with, the image
-    itself first; none where it tests with that alone.
+def views_of(method: str, shape: tuple[int, ...]) -> tuple[View, ...]:
+    """Return the views of evaluation.augmentation = `method` for images of shape (height, width,
+    channels), the image itself first; none where a test is with that alone.
 
     The six views and their shares are those of K. Jordan, arXiv 2404.00498.
     """
@@ -58,4 +57,4 @@ def views_of(job: Job, shape: tuple[int, ...]) -> tuple[View, ...]:
             *((1 / 8, moved, side) for moved in (-1, 1) for side in sides),
         ],
     }
-    return tuple(View(shape, *view) for view in views[job.evaluation.augmentation])
+    return tuple(View(shape, *view) for view in views[method])

@@ -21,7 +21,16 @@ DEEPEST = 40  # sections, lists and layers within each other
 Tables = dict[str, object]  # sections as TOML and JSON give them, not checked yet
 LONGEST = 120  # characters of a value or name that an error shows
 
-__all__ = ["Job", "dump_job", "explain_settings", "job_from_dict", "load_job", "override"]
+__all__ = [
+    "Job",
+    "dump_job",
+    "explain_settings",
+    "flat_settings",
+    "job_from_dict",
+    "load_job",
+    "override",
+    "plain_settings",
+]
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
@@ -260,7 +269,23 @@ def _section(name: str) -> type[BaseModel]:
 
 def dump_job(job: Job) -> str:
     """Return the whole job, defaults included, as TOML that load_job reads back to the same job."""
-    return tomli_w.dumps(job.model_dump(mode="json", exclude_none=True))
+    return tomli_w.dumps(plain_settings(job))
+
+
+def plain_settings(job: Job) -> dict[str, dict[str, object]]:
+    """Return the whole job as plain values by section and key, which job_from_dict reads back to
+    the same job.
+    """
+    return job.model_dump(mode="json", exclude_none=True)
+
+
+def flat_settings(job: Job) -> dict[str, object]:
+    """Return all settings as plain values by their whole names, "section.key"."""
+    return {
+        f"{section}.{key}": value
+        for section, values in job.model_dump(mode="json").items()
+        for key, value in values.items()
+    }
 
 
 def explain_settings() -> str:
