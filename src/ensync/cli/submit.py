@@ -4,7 +4,7 @@ import click
 
 from ensync.cli.options import bundle, settings
 from ensync.cli.ranks import say
-from ensync.runs.slurm import Request
+from ensync.runs.options import Request
 
 
 @click.command(short_help="Hand a job file to Slurm.")

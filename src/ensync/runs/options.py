@@ -15,3 +15,16 @@ class RunOptions:
     resume: bool = False
     overwrite: bool = False
     verbose: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `ensync submit` asks Slurm for. time: as sbatch takes it; partition: "" for the default
+    one.
+    """
+
+    nodes: int
+    ranks_per_node: int
+    cores_per_rank: int
+    time: str
+    partition: str = ""

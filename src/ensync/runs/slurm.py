@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ensync.core.errors import EnsyncError, nearest, printable
 from ensync.core.launching import started
+from ensync.runs.options import Request
 
 if TYPE_CHECKING:
     from ensync.core.config.job import Job
@@ -33,17 +34,6 @@ class Partition:
     minutes: float | None
     nodes: int
     cores: int
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a job asks for. time: as sbatch takes it; partition: "" for the default one."""
-
-    nodes: int
-    ranks_per_node: int
-    cores_per_rank: int
-    time: str
-    partition: str = ""
 
 
 def minutes(time: str) -> float:
