@@ -24,8 +24,8 @@ _TOGETHER = 32  # nodes asked at the same time
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a rank answers, and what is known of it anyway."""
+class Peer:
+    """A rank: where it answers, and what is known of it anyway."""
 
     rank: int
     node: str
@@ -51,20 +51,18 @@ class Inquiry:
             self._server = _listen()
             threading.Thread(target=self._serve, daemon=True, name="watchdog answers").start()
         port = self._server.getsockname()[1] if self._server else 0
-        places = comm.allgather(
-            Place(comm.rank, node, process, first, _addresses() if several else [], port)
+        peers = comm.allgather(
+            Peer(comm.rank, node, process, first, _addresses() if several else [], port)
         )
-        for leader in dict.fromkeys(place.first for place in places if place.first != first):
-            self._others.append([place for place in places if place.first == leader])
+        for leader in dict.fromkeys(peer.first for peer in peers if peer.first != first):
+            self._others.append([peer for peer in peers if peer.first == leader])
         self.works = all(comm.allgather(self._reaches_next() if comm.rank == first else True))
 
     def _reaches_next(self) -> bool:
         """Return whether the node after this one answers."""
         if not self._others:
             return True
-        after = min(
-            self._others, key=lambda places: (places[0].first < self._first, places[0].first)
-        )
+        after = min(self._others, key=lambda peers: (peers[0].first < self._first, peers[0].first))
         return all(note.state != SILENT for note in self._ask(after))
 
     def ask(self) -> list[Note]:
@@ -74,13 +72,13 @@ class Inquiry:
         with ThreadPoolExecutor(min(_TOGETHER, len(self._others))) as pool:
             return [note for notes in pool.map(self._ask, self._others) for note in notes]
 
-    def _ask(self, places: list[Place]) -> list[Note]:
+    def _ask(self, peers: list[Peer]) -> list[Note]:
         """Return the notes of one node, made up as SILENT when none of its first ranks answers."""
-        for place in places[:_TRIED]:
-            for address in place.addresses:
+        for peer in peers[:_TRIED]:
+            for address in peer.addresses:
                 with (
                     suppress(OSError, ValueError, TypeError),
-                    socket.create_connection((address, place.port), _PATIENCE) as connection,
+                    socket.create_connection((address, peer.port), _PATIENCE) as connection,
                 ):
                     connection.settimeout(_PATIENCE)
                     connection.sendall(self._token.encode() + b"\n")
@@ -88,10 +86,10 @@ class Inquiry:
                         Note(**values) for values in json.loads(b"".join(_received(connection)))
                     ]
                     if {note.rank for note in notes} == {
-                        other.rank for other in places
+                        other.rank for other in peers
                     }:  # another node may have the same address
                         return notes
-        return [Note(place.rank, place.node, place.process, 0, 0, 0.0, SILENT) for place in places]
+        return [Note(peer.rank, peer.node, peer.process, 0, 0, 0.0, SILENT) for peer in peers]
 
     def _serve(self) -> None:
         assert self._server is not None

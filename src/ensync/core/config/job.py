@@ -165,26 +165,26 @@ def _refusal(errors: list[Any], origin: str) -> EnsyncError:
     if first["type"] == "value_error" and message.count("|") == 2:
         given, expected, action = message.split("|")
         return EnsyncError(f"{given} in {origin}{more}", expected, action)
-    place = _locate(first["loc"])
-    place.name = _shown(place.name)
+    location = _locate(first["loc"])
+    location.name = _shown(location.name)
     if first["type"] == "extra_forbidden":
-        kind = "section" if place.section is Job else "setting"
-        allowed = [name for name in place.section.model_fields if name != "kind"]
+        kind = "section" if location.section is Job else "setting"
+        allowed = [name for name in location.section.model_fields if name != "kind"]
         return EnsyncError(
-            f"unknown {kind} '{place.name}' in {origin}{nearest(place.key, allowed)}{more}",
+            f"unknown {kind} '{location.name}' in {origin}{nearest(location.key, allowed)}{more}",
             "one of " + ", ".join(allowed),
             "correct or remove it",
         )
     if first["type"] == "missing":
         return EnsyncError(
-            f"no '{place.name}' in {origin}{more}",
-            place.meaning,
-            f"add it{place.remedy(', or give ')}",
+            f"no '{location.name}' in {origin}{more}",
+            location.meaning,
+            f"add it{location.remedy(', or give ')}",
         )
     if first["type"].startswith("union_tag"):
         given = _shown(first["input"].get("kind", "")) if isinstance(first["input"], dict) else ""
         return EnsyncError(
-            f"{place.name} of {origin} has "
+            f"{location.name} of {origin} has "
             f"{f'kind = {given!r}' if given else 'no kind'}{nearest(str(given), KINDS)}{more}",
             "one of " + ", ".join(KINDS),
             "correct it",
@@ -196,14 +196,14 @@ def _refusal(errors: list[Any], origin: str) -> EnsyncError:
         else ""
     )
     return EnsyncError(
-        f"{place.name} = {value} in {origin}{near}{more}",
-        f"{what} ({place.meaning})",
-        f"change it there{place.remedy(' or with ')}",
+        f"{location.name} = {value} in {origin}{near}{more}",
+        f"{what} ({location.meaning})",
+        f"change it there{location.remedy(' or with ')}",
     )
 
 
 @dataclass
-class Place:
+class Location:
     """Where a mistake is: its full name, the section, and the key in that section ("" for the
     section itself).
     """
@@ -232,31 +232,31 @@ class Place:
         return f"{before}--set {self.name if self.key else f'{self.name}.{first}'}=VALUE"
 
 
-def _locate(location: tuple[Any, ...]) -> Place:
-    """Follow an error's location down the sections; layers in a list count from 1 and are told
+def _locate(path: tuple[Any, ...]) -> Location:
+    """Follow an error's location down the sections; layers in a list count from 1 and are named
     with their kind.
     """
-    place = Place("", Job)
-    for part in location:
-        if isinstance(part, int) and place.key == GROUPS:
-            place = Place(f"{place.name} {part + 1}", Group, "", True)
-        elif isinstance(part, int) and place.key in LISTS:
-            place = Place(f"{place.name} {part + 1}", place.section, place.key, True)
-        elif place.key in LISTS and part in KINDS:
-            place = Place(f"{place.name} ({part})", KINDS[part], "", True)
-        elif not place.key and isinstance(part, str):
+    location = Location("", Job)
+    for part in path:
+        if isinstance(part, int) and location.key == GROUPS:
+            location = Location(f"{location.name} {part + 1}", Group, "", True)
+        elif isinstance(part, int) and location.key in LISTS:
+            location = Location(f"{location.name} {part + 1}", location.section, location.key, True)
+        elif location.key in LISTS and part in KINDS:
+            location = Location(f"{location.name} ({part})", KINDS[part], "", True)
+        elif not location.key and isinstance(part, str):
             name = (
                 part
-                if place.section is Job
-                else f"{place.name}{', ' if place.nested else '.'}{part}"
+                if location.section is Job
+                else f"{location.name}{', ' if location.nested else '.'}{part}"
             )
-            is_section = place.section is Job and part in Job.model_fields
-            place = (
-                Place(name, _section(part))
+            is_section = location.section is Job and part in Job.model_fields
+            location = (
+                Location(name, _section(part))
                 if is_section
-                else Place(name, place.section, part, place.nested)
+                else Location(name, location.section, part, location.nested)
             )
-    return place
+    return location
 
 
 GROUPS = "groups"  # the setting that holds optimizer.groups
