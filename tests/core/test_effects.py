@@ -108,6 +108,10 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         for key in ("factor", "threshold", "minimum")
     ],
     *[
+        ({"lookahead": {key: 0.8}}, f"lookahead.{key}", {"lookahead": {"every_steps": 5}})
+        for key in ("share", "power")
+    ],
+    *[
         (
             {"growth": {key: 3}},
             f"growth.{key}",

@@ -134,6 +134,7 @@ FEATURES = {
     },
     "optimizer": {"name": "adam", "preset": "keras", "clip_norm": 0.5},
     "plateau": {"patience": 1, "threshold": 0.05},
+    "lookahead": {"every_steps": 3, "share": 0.8, "power": 1.0},
     "growth": {"every_epochs": 1, "largest_batch": 30, "learning_rate": 1.4},
     "schedule": {"name": "cosine", "warmup_epochs": 0.4},
     "augmentation": {

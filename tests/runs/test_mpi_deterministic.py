@@ -33,6 +33,7 @@ EVERYTHING = {
     },
     "optimizer": {"name": "adam", "clip_norm": 0.5},
     "plateau": {"patience": 1, "threshold": 0.05},
+    "lookahead": {"every_steps": 3, "share": 0.8, "power": 1.0},
     "growth": {"every_epochs": 1, "largest_batch": 30},
     "augmentation": {
         "flip": "alternating",

@@ -40,6 +40,8 @@ def test_the_one_sample_runner_takes_what_it_supports(sections):
         {"training": {"batch": 2}},
         {"training": {"label_smoothing": 0.1}},
         {"training": {"weight_average": 0.9}},
+        {"lookahead": {"every_steps": 5}},
+        {"optimizer": {"groups": [{"parameters": "*.bias", "factor": 2.0}]}},
         {"training": {"deterministic": True}},
         {"optimizer": {"name": "momentum"}},
         {"optimizer": {"weight_decay": 0.1}},

@@ -133,7 +133,8 @@ def _copies(job: Job) -> int:
     """
     t = job.training
     sliced = min(t.slice, largest_batch(job)) < largest_batch(job)
-    return 2 + 3 + 2 * bool(t.weight_average) + bool(t.best_weights) + sliced
+    slow = bool(job.lookahead.every_steps)
+    return 2 + 3 + 2 * bool(t.weight_average) + slow + bool(t.best_weights) + sliced
 
 
 def shortage(needs: Sequence[Need], all_ranks: Sequence[Having]) -> EnsyncError | None:

@@ -23,6 +23,7 @@ from ensync.training.callbacks import (
     first_kept,
 )
 from ensync.training.learning_rate import EpochPlan, LearningRate, largest_batch
+from ensync.training.lookahead import Lookahead
 from ensync.training.position import DIVERGED, Position
 from ensync.training.runners import Replica, Runner, runner_of
 
@@ -51,6 +52,7 @@ class Trainer(Replica):
                 "'float64'",
             )
         self.plan = EpochPlan(self.job, len(self.rows))
+        self.lookahead = Lookahead(self.job.lookahead, self.network)
         self.average = WeightAverage(self.job.training, self.network)
         self.best = BestWeights(self.job.training)
         self.early_stopping = EarlyStopping(self.job.training)
@@ -63,6 +65,7 @@ class Trainer(Replica):
             for slot in self.optimizer.slots.values():
                 slot[:] = 0
         self.optimizer.steps, self.position, self.best.vectors = 0, Position(), {}
+        self.lookahead.restart()
         self.average.restart()
 
     def resume(self) -> None:
@@ -76,12 +79,13 @@ class Trainer(Replica):
 
     @property
     def vectors(self) -> dict[str, np.ndarray]:
-        """Every vector by name, as views: parameters, statistics, those of the average and of
-        the best epoch, slots of the optimiser.
+        """Every vector by name, as views: parameters, statistics, those of the average, of
+        lookahead and of the best epoch, slots of the optimiser.
         """
         named = {"parameters": self.network.parameters, "statistics": self.network.statistics}
         for prefix, group in (
             ("average/", self.average.vectors),
+            ("lookahead/", self.lookahead.vectors),
             ("optimizer/", self.optimizer.slots),
             ("best/", self.best.vectors),
         ):
@@ -148,6 +152,7 @@ class Trainer(Replica):
                 steps = f"{p.step + 1}" + f"..{p.step + count}" * (runner.steps > 1)
                 self._note_divergence(steps, metrics.loss_sum)
                 return metrics.stop
+            self.lookahead.after_step(self.steps_done + count, self.starts[-1])
             self.average.after_step(self.optimizer.steps)
             if self.tuner is not None and end - first == runner.steps * batch:
                 self.tuner.note(time.perf_counter() - self.reducer.seconds - start)

@@ -160,6 +160,12 @@ DEPENDENCES = (
         "a plateau.patience above 0",
     ),
     Dependence(
+        ("lookahead.share", "lookahead.power"),
+        ("lookahead.every_steps",),
+        lambda job: job.lookahead.every_steps > 0,
+        "lookahead.every_steps above 0",
+    ),
+    Dependence(
         ("growth.batch", "growth.largest_batch", "growth.learning_rate"),
         ("growth.every_epochs",),
         lambda job: job.growth.every_epochs > 0,

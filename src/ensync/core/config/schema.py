@@ -327,6 +327,24 @@ class Schedule(Section):
     )
 
 
+class Lookahead(Section):
+    """Slow weights that the trained ones meet now and then (Zhang et al. 2019)."""
+
+    every_steps: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="steps from one meeting to the next, after which both are the mean of slow and "
+        "trained weights, statistics of batch normalisation included; after the last step of the "
+        "run the slow ones are taken; 0: never",
+    )
+    share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="share of the slow weights in that mean"
+    )
+    power: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="the share is multiplied by this power of the share of the run that is over",
+    )
+
+
 class Plateau(Section):
     """A learning rate that falls when the validation loss does not (Keras' ReduceLROnPlateau)."""
 
@@ -498,6 +516,7 @@ class Job(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     plateau: Plateau = Plateau()
+    lookahead: Lookahead = Lookahead()
     growth: Growth = Growth()
     evaluation: Evaluation = Evaluation()
     ensemble: Ensemble = Ensemble()
