@@ -139,6 +139,9 @@ def test_views_are_averaged_before_members_are_fused(make_job):
         assert plain.member_accuracies == evaluator.accuracies_alone
         assert plain.accuracies_alone == [] and answers(comm, plain) != found[0]
         assert plain.validation_accuracies == evaluator.validation_accuracies
+        short = results.evaluator_of_files(comm, loaded, job, trained.loaders.without_validation())
+        assert answers(comm, short) == found[0] and short.validated[1] == again.validated[1]
+        assert np.array_equal(short.validated[0], again.validated[0]), "from the checkpoint"
         averaged = [each.fuse("weight_averaging") for each in (again, plain)]
         assert comm.rank or averaged[0].loss != averaged[1].loss
 

@@ -57,6 +57,14 @@ class SplitLoaders:
         tested = self.other or self.identity
         return TestedOn(str(self.dataset.path), tested.name, tested.fingerprint, self.other is None)
 
+    def without_validation(self) -> "SplitLoaders":
+        """Return these splits with no validation images, for a test that needs none."""
+        v = self.validation
+        none = BatchLoader(
+            np.zeros((0, self.identity.features), np.uint8), v.labels[:0], v.mean, v.inverse_std
+        )
+        return replace(self, validation=none)
+
     @property
     def checks(self) -> str:
         """Say whether the images are compared with their digests."""

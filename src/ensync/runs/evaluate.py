@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ensync.core.fusion import OF_ONE
+from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.runs import launch, results, state
@@ -73,7 +73,10 @@ def evaluate(
                 f"both are '{trained_on.name}': if the same images were cut by another seed, the "
                 "run was trained on some of those that test it here"
             )
-    evaluator = results.evaluator_of_files(comm, loaded, job, place.loaders)
+    loaders = place.loaders
+    if target is None and not any(FUSIONS[method].needs_validation for method in methods or (own,)):
+        loaders = loaders.without_validation()  # of which nothing would be shown
+    evaluator = results.evaluator_of_files(comm, loaded, job, loaders)
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
     result = results.result_of(evaluator, methods or (own,), loaded.state.elapsed)
