@@ -50,7 +50,7 @@ def make_trainee(
     )
     network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
     update = Optimizer(job.optimizer, network.layout, network.dtype)
-    reducer = choose(job, comm, network, update, lambda: network)
+    reducer = choose(job.training, comm, network, update, lambda: network)
     network.initialize(1)
     return Trainer(job, 0, network, update, reducer, loader, np.arange(SAMPLES))
 

@@ -125,7 +125,7 @@ def make_trainee(
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
     update = Optimizer(job.optimizer, network.layout, network.dtype)
-    reducer = choose(job, comm, network, update, lambda: network)
+    reducer = choose(job.training, comm, network, update, lambda: network)
     network.initialize(1)
     return Trainer(
         job,

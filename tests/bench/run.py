@@ -12,6 +12,7 @@ SCRIPTS = [
     "online_steps.py",
     "dense_steps.py",
     "zoo_steps.py",
+    "evaluation.py",
     "ranks_against_ddp.py",
     "busy_cores.py",
     "startup.py",
