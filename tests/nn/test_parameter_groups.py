@@ -178,10 +178,15 @@ def test_a_wrong_group_is_refused_in_one_sentence(group, message):
 
 
 def test_groups_are_explained_written_and_described():
-    given = job(name="sgd", learning_rate=0.5, groups=[{"parameters": "*.bias", "factor": 2.0}])
+    groups = [
+        {"parameters": "*.bias", "factor": 2.0, "epochs": 1},
+        {"parameters": "0.weights", "epochs": 0},
+    ]
+    given = job(name="sgd", learning_rate=0.5, groups=groups)
     assert job_from_dict(tomllib.loads(dump_job(given))) == given
     assert "[[optimizer.groups]]" in explain_settings()
-    assert layer_table(given, (2, 2, 1), 3)[-2:] == [
-        "in no group (sgd 0.5): 0.weights, 1.weights",
-        "optimizer.groups 1 (sgd 1): 0.bias, 1.bias",
+    assert layer_table(given, (2, 2, 1), 3)[-3:] == [
+        "in no group (sgd 0.5): 1.weights",
+        "optimizer.groups 1 (sgd 1 for 1 epoch): 0.bias, 1.bias",
+        "optimizer.groups 2 (not trained): 0.weights",
     ]

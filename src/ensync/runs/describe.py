@@ -8,6 +8,7 @@ import numpy as np
 
 from ensync.core.config.effects import without_effect
 from ensync.core.config.job import Job, dump_job, job_from_dict, load_job, override
+from ensync.core.config.schema import Group, Optimizer
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest, printable
 from ensync.report import text
 
@@ -111,14 +112,24 @@ def _group_lines(job: Job, network: Any) -> list[str]:
     names: list[list[str]] = [[] for _ in job.optimizer.of_groups]
     for stretch in stretches_of(job.optimizer, network.layout):
         names[stretch.group] += [name for name, _ in stretch.layout]
+    groups = [None, *job.optimizer.groups]
     return [
         f"{f'optimizer.groups {number}' if number else 'in no group'} "
-        f"({settings.name} {settings.learning_rate:g}): {', '.join(inside) or 'nothing'}"
-        for number, (settings, inside) in enumerate(
-            zip(job.optimizer.of_groups, names, strict=True)
+        f"({_how_trained(settings, group)}): {', '.join(inside) or 'nothing'}"
+        for number, (settings, group, inside) in enumerate(
+            zip(job.optimizer.of_groups, groups, names, strict=True)
         )
         if job.optimizer.groups
     ]
+
+
+def _how_trained(settings: Optimizer, group: Group | None) -> str:
+    """Return the optimiser, its learning rate, and for how long, of parameters in a group."""
+    epochs = None if group is None else group.epochs
+    if epochs == 0:
+        return "not trained"
+    limit = "" if epochs is None else f" for {epochs:g} epoch{'s' * (epochs != 1)}"
+    return f"{settings.name} {settings.learning_rate:g}{limit}"
 
 
 def _layer_rows(

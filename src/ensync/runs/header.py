@@ -54,7 +54,7 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
                     "network": _network(job.network.name, trainer.network),
                     "shards": _shards(place, session),
                     "strategy": f"{job.training.strategy}, batch {trainer.batch:,}, "
-                    f"{job.training.epochs} epochs, {job.optimizer.name} "
+                    f"{plural(job.training.epochs, 'epoch')}, {job.optimizer.name} "
                     f"{job.optimizer.learning_rate:g}",
                 }
             ),
