@@ -5,6 +5,7 @@ without dropout, which neither side needs.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ensync.mpi.world import Comm
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.strategies.reducers import choose
-from ensync.training.batches import BatchLoader
+from ensync.training.batches import BatchLoader, first_images
 from ensync.training.trainer import Trainer
 
 ROOM = 64 << 20  # bytes of images
@@ -88,6 +89,7 @@ ZOO = [
     *CASES,
     Case("minixception-plain", {"name": "minixception-plain"}, (32, 32, 3)),
     Case("vgg-16", {"name": "vgg", "depth": 16}, (32, 32, 3), torch_options={"depth": 16}),
+    Case("airbench", {"name": "airbench"}, (32, 32, 3)),
 ]
 
 
@@ -126,16 +128,9 @@ def make_trainee(
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
     update = Optimizer(job.optimizer, network.layout, network.dtype)
     reducer = choose(job.training, comm, network, update, lambda: network)
-    network.initialize(1)
-    return Trainer(
-        job,
-        0,
-        network,
-        update,
-        reducer,
-        BatchLoader(images, labels, 127.5 * channels, channels / 74),
-        np.arange(len(labels)),
-    )
+    loader = BatchLoader(images, labels, 127.5 * channels, channels / 74)
+    network.initialize(1, images=partial(first_images, loader, case.shape))
+    return Trainer(job, 0, network, update, reducer, loader, np.arange(len(labels)))
 
 
 def make_torch_network(case: Case):

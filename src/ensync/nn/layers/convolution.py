@@ -103,7 +103,7 @@ class Convolution(Layer):
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         scratch, code = self.workspace.of(self.weights.dtype), self.activation.code
-        if code or not self.form.is_product:
+        if code or (self.use_bias and not self.form.is_product):
             conv2d.close_activation(code, self.kept, gradient, scratch, self.bias_gradient)
         conv2d.weight_gradient(
             self.form, self.inputs, gradient, scratch, self.weights_gradient, self.bias_gradient
