@@ -51,6 +51,26 @@ def passes(inputs, weights, bias, gradient, code=0):
     return out, slope, weights_gradient, bias_gradient
 
 
+@pytest.mark.skipif(threads.thread_limit() < 2, reason="a second thread")
+@pytest.mark.compiled
+def test_threads_that_came_after_the_scratch_stay_within_it():
+    (n, k, m), before = (128, 2048, 100), threads.get_threads()
+    inputs, weights, bias, gradient = layer(n, k, m, np.float32)
+    out, slope, weights_gradient = np.empty((n, m), "f4"), np.empty((n, k), "f4"), weights.copy()
+    threads.set_threads(1)
+    size = matmul.packing_size(n, k, m)
+    room = np.full(4 * size, 7, np.float32)
+    threads.set_threads(2)
+    matmul.dense_forward(inputs, weights, bias, 0, out, room[:size])
+    matmul.dense_input_gradient(gradient, weights, slope, room[:size])
+    matmul.dense_weight_gradient(inputs, gradient, weights_gradient, bias.copy(), room[:size])
+    threads.set_threads(before)
+    np.testing.assert_array_equal(room[size:], 7)
+    close(out, inputs.astype(float) @ weights + bias, np.float32)
+    close(slope, gradient.astype(float) @ weights.T, np.float32)
+    close(weights_gradient, inputs.T.astype(float) @ gradient, np.float32)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_three_passes(shape, dtype):

@@ -36,16 +36,27 @@ FEW_ROWS_FROM = 1 << 21  # elements of B from which that pays: smaller ones stay
 STRETCH, PANELS = 32, 32  # terms and panels of B laid out together: 96 to 192 KiB
 
 
-def packing_size(n: int, inputs: int, outputs: int) -> int:
-    """Return how many elements of scratch the three passes of a dense layer need for n samples,
-    on the threads of this rank.
-    """
+def _share(n: int, inputs: int, outputs: int) -> int:
+    """Return how many elements of scratch one part of a pass needs."""
     lane_count, samples = lanes_of(4), min(n, SAMPLES)  # float32 has the most lanes
     share = (max(samples, inputs, outputs) * VECTORS + 1) * lane_count
     if n >= PACK_A_FROM:
         share += samples * (min(BLOCK // samples, inputs) + 2 * lane_count)
-    share = max(share, STRETCH * PANELS * VECTORS * lane_count)
-    return thread_limit() * share + lane_count
+    return max(share, STRETCH * PANELS * VECTORS * lane_count)
+
+
+def packing_size(n: int, inputs: int, outputs: int) -> int:
+    """Return how many elements of scratch the three passes of a dense layer need for n samples,
+    on the threads of this rank. Should it get more later, the passes use no more than now.
+    """
+    return thread_limit() * _share(n, inputs, outputs) + lanes_of(4)
+
+
+def _parts(scratch: np.ndarray, shape: tuple[int, int, int]) -> int:
+    """Return into how many parts a pass of a layer (samples, inputs, outputs) is cut: one for each
+    thread for which there is scratch.
+    """
+    return max(1, min(get_threads(), (scratch.size - lanes_of(4)) // _share(*shape)))
 
 
 @numba.njit(**KERNEL)
@@ -133,13 +144,15 @@ def _few_rows_stretch(a, b, c, bias, scratch, code, start, span):
                 fetch(ahead, term * columns + column - first + width - 1)
 
 
-def _run_product(a, b, c, bias, scratch, form, code, work) -> None:
-    """Compute a product of `work` multiply-adds, alone when starting threads would take longer."""
-    parts = get_threads()
-    if work < SERIAL_BELOW or parts == 1:
+def _run_product(a, b, c, bias, scratch, form, code, shape) -> None:
+    """Compute a product of a layer (samples, inputs, outputs), alone when starting threads would
+    take longer.
+    """
+    samples, inputs, outputs = shape
+    if samples * inputs * outputs < SERIAL_BELOW or get_threads() == 1:
         _product(a, b, c, bias, scratch, form, code, 0, 1)
     else:
-        _product_by_threads(a, b, c, bias, scratch, form, code, parts)
+        _product_by_threads(a, b, c, bias, scratch, form, code, _parts(scratch, shape))
 
 
 def dense_forward(
@@ -155,10 +168,11 @@ def dense_forward(
     inputs: (n, k), weights: (k, m), bias: (m,), out: (n, m), scratch: at least packing_size(n, k,
     m) elements; C-contiguous, one type. n may be 0.
     """
+    shape = (*inputs.shape, bias.size)
     if 0 < len(inputs) <= FEW_ROWS and weights.size >= FEW_ROWS_FROM:
-        _few_rows_forward(inputs, weights, out, bias, scratch, code, get_threads())
+        _few_rows_forward(inputs, weights, out, bias, scratch, code, _parts(scratch, shape))
     else:
-        _run_product(inputs, weights, out, bias, scratch, PLAIN, code, inputs.size * bias.size)
+        _run_product(inputs, weights, out, bias, scratch, PLAIN, code, shape)
 
 
 def dense_input_gradient(
@@ -169,9 +183,8 @@ def dense_input_gradient(
     gradient: (n, m), weights: (k, m), out: (n, k), scratch: at least packing_size(n, k, m)
     elements; C-contiguous, one type. n may be 0.
     """
-    _run_product(
-        gradient, weights, out, scratch, scratch, B_TRANSPOSED, IDENTITY, weights.size * len(out)
-    )
+    shape = (len(out), *weights.shape)
+    _run_product(gradient, weights, out, scratch, scratch, B_TRANSPOSED, IDENTITY, shape)
 
 
 def dense_weight_gradient(
@@ -196,7 +209,7 @@ def dense_weight_gradient(
             scratch,
             A_TRANSPOSED,
             IDENTITY,
-            inputs.size * bias_gradient.size,
+            (*inputs.shape, bias_gradient.size),
         )
     else:
         weights_gradient[:] = 0
