@@ -17,7 +17,7 @@ from ensync.kernels.dense.products import (
     quotient,
     strip,
 )
-from ensync.kernels.elementwise.activations import IDENTITY
+from ensync.kernels.elementwise.activations import GELU, IDENTITY
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import SIMD, VECTOR_BYTES, lanes_of
 from ensync.kernels.simd.intrinsics import flush_tiny_numbers, lanes, pointer, restore
@@ -163,11 +163,13 @@ def dense_forward(
     out: np.ndarray,
     scratch: np.ndarray,
 ) -> None:
-    """Write out = f(inputs @ weights + bias), f the activation `code`.
+    """Write out = f(inputs @ weights + bias), f the activation `code`: any but GELU, whose gradient
+    needs the sums.
 
     inputs: (n, k), weights: (k, m), bias: (m,), out: (n, m), scratch: at least packing_size(n, k,
     m) elements; C-contiguous, one type. n may be 0.
     """
+    assert code != GELU
     shape = (*inputs.shape, bias.size)
     if 0 < len(inputs) <= FEW_ROWS and weights.size >= FEW_ROWS_FROM:
         _few_rows_forward(inputs, weights, out, bias, scratch, code, _parts(scratch, shape))
