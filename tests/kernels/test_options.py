@@ -20,12 +20,36 @@ def is_compiled(node, name="njit"):
     )
 
 
-def plain_nodes(tree):
-    """The nodes outside compiled functions."""
+def overloaded(tree):
+    """The functions that have another form in compiled code (@overload)."""
+    names = {
+        decorator.args[0].id
+        for node in tree.body
+        if is_compiled(node, "overload")
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call)  # typing.overload has none
+    }
+    return [node for node in tree.body if getattr(node, "name", "") in names]
+
+
+def plain_nodes(tree, other=()):
+    """The nodes outside compiled functions, and of those that numba makes or replaces."""
     for node in ast.iter_child_nodes(tree):
-        if not is_compiled(node):
+        if not (is_compiled(node) or is_compiled(node, "overload") or node in other):
             yield node
-            yield from plain_nodes(node)
+            yield from plain_nodes(node, other)
+
+
+def inner_functions(path):
+    """The names of the functions of a file that cannot be called from Python, and of those that
+    are overloaded and call one of these.
+    """
+    tree = ast.parse(path.read_text())
+    inner = {node.name for node in ast.walk(tree) if is_compiled(node, "INNER")}
+    for node in overloaded(tree):
+        if inner & {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}:
+            inner.add(node.name)
+    return inner
 
 
 def names_used(path):
@@ -47,7 +71,7 @@ def names_used(path):
                     modules[name] = alias.name
                 elif node.module in MODULES:
                     functions[name] = (node.module.split(".")[-1], alias.name)
-    for node in plain_nodes(tree):
+    for node in plain_nodes(tree, overloaded(tree)):
         if isinstance(node, ast.Name) and node.id in functions:
             yield functions[node.id]
         elif (
@@ -59,12 +83,7 @@ def names_used(path):
 
 
 def test_python_calls_no_inner_function():
-    inner = {
-        (path.stem, node.name)
-        for path in KERNELS.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if is_compiled(node, "INNER")
-    }
+    inner = {(path.stem, name) for path in KERNELS.rglob("*.py") for name in inner_functions(path)}
     used = {
         (*name, str(path.relative_to(PROJECT)))
         for folder in ("src", "tests")
