@@ -2,6 +2,8 @@
 to a signal, and what it left.
 """
 
+from functools import partial
+
 from mpi4py import MPI
 
 from ensync.core.config.job import job_from_dict
@@ -59,14 +61,30 @@ def job_maker(dataset, tmp_path, **defaults):
     return make
 
 
+HELD = []  # what gives back the images and the communicators of runs, the oldest first
+
+
+def give_back():
+    """Give back what the runs of a test hold of MPI, which has some hundreds of it. Collective."""
+    while HELD:
+        HELD.pop()()
+
+
 def context(comm, job, stop_request=None):
     planned = PlannedRun(job, comm)
-    return planned.context(planned.open(comm), SILENT, stop_request or StopRequest())
+    loaders = planned.open(comm)
+    HELD.append(loaders.close)
+    return planned.context(loaders, SILENT, stop_request or StopRequest())
+
+
+def _held(session):
+    HELD.append(partial(lifecycle.close, session))
+    return session
 
 
 def begin(comm, job, stop_request=None):
     PlannedRun(job, comm).take_directory(comm, SILENT)
-    return start.start(context(comm, job, stop_request))
+    return _held(start.start(context(comm, job, stop_request)))
 
 
 def run(comm, job, stop_request=None):
@@ -74,7 +92,7 @@ def run(comm, job, stop_request=None):
 
 
 def resume(comm, loaded, job):
-    return lifecycle.train(start.resume(context(comm, job), loaded))
+    return lifecycle.train(_held(start.resume(context(comm, job), loaded)))
 
 
 def gathered(trained):
