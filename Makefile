@@ -6,7 +6,7 @@ FIT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c '$(FIT)' 2>/dev/null && echo $$p && break; done)
 MPI ?= mpich
-RANKS ?= 1 2 3 4
+RANKS ?= 1 2
 MINUTES ?= 60
 VENV ?= .venv$(if $(filter-out mpich,$(MPI)),-$(MPI))
 BIN := $(VENV)/bin
