@@ -5,9 +5,11 @@ import json
 import pytest
 
 from ensync.report.results import (
+    CellResult,
     Comparison,
     ComparisonRow,
     Contestant,
+    DatasetFacts,
     FusionFigures,
     Refused,
     RunResult,
@@ -67,3 +69,22 @@ def test_speedup_is_over_one_rank_or_the_fewest():
     assert (four.speedup, four.efficiency) == (3.2, 0.8)
     untimed = ComparisonRow(name="ensemble", strategy="ensemble", ranks=2)
     assert with_speedup([untimed], untimed) == [untimed]
+
+
+def test_a_cell_is_read_back():
+    cell = CellResult(
+        contestant="ensemble_shards",
+        ranks=2,
+        seed=3,
+        trial=1,
+        job={"training": {"epochs": 2}},
+        seconds=1.5,
+        members=2,
+        excluded={"1": "diverged"},
+        ended=["all 2 epochs", "diverged"],
+        validation_accuracy=0.5,
+        dataset=DatasetFacts("digits", "data/digits.h5", {"test": 3}, [8, 8, 1], "sha256:0"),
+    )
+    assert from_json(CellResult, json.loads(to_json(cell))) == cell
+    assert not cell.failed
+    assert from_json(CellResult, json.loads(to_json(cell)) | {"members": 1}).failed

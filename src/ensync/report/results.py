@@ -1,4 +1,4 @@
-"""What a run, a comparison, a sweep and a scaling found: the schema of their JSON files.
+"""What a run, a comparison, a cell, a sweep and a scaling found: the schema of their JSON files.
 
 `to_json` and `from_json` are the way there and back. A figure that is missing is None. What a file
 of an older version lacks takes its default, what it has besides is left out.
@@ -212,6 +212,55 @@ class Scaling:
     format: str = "ensync-scaling"
     version: int = 1
     rows: list[ScalingRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """cell.json: what one run of a study came to; outputs.h5 beside it has what its networks
+    answered.
+
+    seed: as training.seed; trial: the number of a trial of learning rates, None for a run whose
+    test counts; learning_rate_factor: times the learning rate of the job; code: sha256 of the
+    package's sources; seconds: of training and validation; threads: of a rank; packed: whether
+    others ran beside it; samples: trained on by all networks together; steps, parameters: of one
+    network; bytes_sent: by all ranks, None where an earlier start sent more; fusion: the method
+    that makes the result; validation_accuracy: fused; seconds_to_target: until it reached the
+    study's target; ended: why each member's training ended; excluded: why by member.
+    """
+
+    format: str = "ensync-cell"
+    version: int = 1
+    contestant: str
+    label: str = ""
+    ranks: int
+    seed: int
+    trial: int | None = None
+    learning_rate_factor: float = 1.0
+    job: Settings
+    code: str = ""
+    dataset: DatasetFacts = field(default_factory=DatasetFacts)
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: Machine = field(default_factory=Machine)
+    created: str = ""
+    seconds: float
+    threads: int = 1
+    packed: bool = False
+    samples: int = 0
+    steps: int = 0
+    members: int = 1
+    parameters: int = 0
+    bytes_sent: int | None = None
+    fusion: str = ""
+    validation_accuracy: float | None = None
+    seconds_to_target: float | None = None
+    ended: list[str] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether no network of it is usable, so that it has no outputs."""
+        return len(self.excluded) >= self.members
 
 
 Timed = TypeVar("Timed", ComparisonRow, ScalingRow)
