@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ensync.core.config.job import Job, dump_job, explain_settings, job_from_dict, load_job
+from ensync.core.config.study import Study
 from ensync.core.errors import EnsyncError
 
 SMALLEST = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
@@ -165,6 +166,9 @@ def test_settings_of_other_networks_are_refused(network, word):
 def test_settings_are_explained():
     text = explain_settings()
     assert '[[network.layers]] kind = "convolution"' in text and "(list of list of layer)" in text
-    for section, field in Job.model_fields.items():
-        for key, setting in field.annotation.model_fields.items():
+    sections = {name: field.annotation for name, field in Job.model_fields.items()} | {
+        "study": Study
+    }
+    for section, kind in sections.items():
+        for key, setting in kind.model_fields.items():
             assert setting.description and f"  {key} = " in text, (section, key)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ensync.core.activity import Doing, doing
 from ensync.core.config.effects import without_effect
-from ensync.core.config.job import load_job
+from ensync.core.config.job import STUDY_IS_FOR_COMPARE, load_job, without_study
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import make_console
@@ -53,10 +53,11 @@ def sweep(comm: Comm, path: str, over: str, options: RunOptions) -> None:
     from ensync.report.export import write_sweep
 
     key = over.partition("=")[0].strip()
-    jobs = [
-        (one.value, one.job) for one in on_root(comm, lambda: swept(path, over, options.overrides))
-    ]
+    found_jobs = on_root(comm, lambda: swept(path, over, options.overrides))
+    jobs = [(one.value, without_study(one.job)) for one in found_jobs]
     console = make_console(comm.rank, options.verbose)
+    if found_jobs[0].job.study:
+        console.line(STUDY_IS_FOR_COMPARE)
     runs = [job for _, job in jobs]
     for line in dict.fromkeys(line for job in runs for line in without_effect(job)):
         console.line(line)

@@ -52,6 +52,12 @@ def swept(path: str, over: str, overrides: Sequence[str] = ()) -> list[Swept]:
             "a setting of the training",
             "each value has a directory of its own below output.directory already",
         )
+    if section == "study":
+        raise EnsyncError(
+            f"--over {key.strip()}, which no run has",
+            "a setting of the training",
+            "give it to `ensync compare`, which runs a study",
+        )
     base = load_job(path, overrides).output.directory
     found: list[Swept] = []
     for text in values:

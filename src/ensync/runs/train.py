@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensync.core.config.job import flat_settings, load_job
+from ensync.core.config.job import (
+    STUDY_IS_FOR_COMPARE,
+    flat_settings,
+    load_job,
+    without_study,
+)
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
@@ -25,7 +30,10 @@ from ensync.training.position import EARLY, ends_of
 def train(comm: Comm, path: str, options: RunOptions) -> None:
     """Train a job from its start, or continue its run where one exists and `options` say so."""
     job = on_root(comm, lambda: load_job(path, options.overrides))
-    console, planned = make_console(comm.rank, options.verbose), PlannedRun(job, comm)
+    console = make_console(comm.rank, options.verbose)
+    if job.study:
+        console.line(STUDY_IS_FOR_COMPARE)
+    planned = PlannedRun(without_study(job), comm)
     with launch.holding(comm, [planned.directory], "train", console):
         if launch.continues(comm, planned.directory, options.resume, options.overwrite):
             console.line(f"resuming {planned.directory}")

@@ -158,6 +158,7 @@ class OneSampleRunner:
         "fusion": {"*"},
         "checkpoint": {"*"},
         "output": {"*"},
+        "study": {"*"},
     }
 
     def __init__(self, replica: Replica) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ensync.core.config.effects import refuse_without_effect
 from ensync.core.config.layers import KINDS
 from ensync.core.config.schema import Group, Job
+from ensync.core.config.study import Own
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
 
 DEEPEST = 40  # sections, lists and layers within each other
@@ -22,6 +23,7 @@ Tables = dict[str, object]  # sections as TOML and JSON give them, not checked y
 LONGEST = 120  # characters of a value or name that an error shows
 
 __all__ = [
+    "STUDY_IS_FOR_COMPARE",
     "Job",
     "dump_job",
     "explain_settings",
@@ -30,6 +32,7 @@ __all__ = [
     "load_job",
     "override",
     "plain_settings",
+    "without_study",
 ]
 
 
@@ -238,7 +241,9 @@ def _locate(path: tuple[Any, ...]) -> Location:
     """
     location = Location("", Job)
     for part in path:
-        if isinstance(part, int) and location.key == GROUPS:
+        if location.section is not Job and location.key == OWN:
+            location = Location(f"{location.name}.{part}", Own, "", True)
+        elif isinstance(part, int) and location.key == GROUPS:
             location = Location(f"{location.name} {part + 1}", Group, "", True)
         elif isinstance(part, int) and location.key in LISTS:
             location = Location(f"{location.name} {part + 1}", location.section, location.key, True)
@@ -260,11 +265,15 @@ def _locate(path: tuple[Any, ...]) -> Location:
 
 
 GROUPS = "groups"  # the setting that holds optimizer.groups
+OWN = "own"  # the setting that holds study.own
 LISTS = ("layers", "shortcut", "branches")  # settings that hold layers
 
 
 def _section(name: str) -> type[BaseModel]:
-    return Job.model_fields[name].annotation  # type: ignore[return-value]
+    """Return the settings of a section, which a job may be without."""
+    annotation = Job.model_fields[name].annotation
+    kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if isinstance(kind, type)]
+    return next(kind for kind in kinds if issubclass(kind, BaseModel))
 
 
 def dump_job(job: Job) -> str:
@@ -279,11 +288,20 @@ def plain_settings(job: Job) -> dict[str, dict[str, object]]:
     return job.model_dump(mode="json", exclude_none=True)
 
 
+# What a verb says that trains runs by themselves.
+STUDY_IS_FOR_COMPARE = "the section [study] has no effect here; `ensync compare` goes by it"
+
+
+def without_study(job: Job) -> Job:
+    """Return the job of one run, which no section [study] belongs to."""
+    return job.model_copy(update={"study": None})
+
+
 def flat_settings(job: Job) -> dict[str, object]:
-    """Return all settings as plain values by their whole names, "section.key"."""
+    """Return all settings of a run as plain values by their whole names, "section.key"."""
     return {
         f"{section}.{key}": value
-        for section, values in job.model_dump(mode="json").items()
+        for section, values in job.model_dump(mode="json", exclude={"study"}).items()
         for key, value in values.items()
     }
 
@@ -295,6 +313,8 @@ def explain_settings() -> str:
         lines += _explain(f"[{name}]", _section(name))
         if name == "optimizer":
             lines += _explain(f"[[{name}.{GROUPS}]]", Group)
+        if name == "study":
+            lines += _explain(f"[{name}.{OWN}.NAME]", Own)
     for kind, section in KINDS.items():
         lines += _explain(f'[[network.layers]] kind = "{kind}"', section)
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from ensync.core.config.network import NetworkSettings
 from ensync.core.config.optimizers import OPTIMIZERS, decay_help, epsilon_help
 from ensync.core.config.schedules import SCHEDULES
 from ensync.core.config.strategies import STRATEGIES
+from ensync.core.config.study import Study
 from ensync.core.config.tables import Spec, having
 from ensync.core.fusion import FUSIONS
 
@@ -523,6 +524,7 @@ class Job(Section):
     fusion: Fusion = Fusion()
     checkpoint: Checkpoint = Checkpoint()
     output: Output
+    study: Study | None = None
 
     @model_validator(mode="after")
     def _together(self) -> "Job":

@@ -1,0 +1,111 @@
+"""The cells of a study: what is trained, in which order, and what is left out for which reason.
+
+Everything here is a pure function: the plan of a study that was interrupted is the same one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ensync.core.config.schema import Job
+
+Place = tuple[str, int]  # the name of a contestant, and its ranks
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan must know of the dataset: the images of each split, their shape (height, width,
+    channels), the number of classes.
+    """
+
+    train: int
+    validation: int
+    test: int
+    shape: tuple[int, ...]
+    classes: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a contestant trains, as its calibration found.
+
+    step: seconds of a step; epoch_end: of the validation after an epoch; threads: of a rank.
+    """
+
+    step: float
+    epoch_end: float = 0.0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier cells have told: the pace, and the factor of the best learning rate, by
+    contestant and rank count.
+    """
+
+    pace: Mapping[Place, Pace] = field(default_factory=dict)
+    learning_rate_factor: Mapping[Place, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    seed: as training.seed; trial: the number, from 0, of a trial of learning rates, None for
+    another run; learning_rate_factor: times the learning rate of the contestant; calibration:
+    whether it only measures the pace; job: with all this, and its own output.directory.
+    """
+
+    contestant: str
+    label: str
+    ranks: int
+    seed: int
+    trial: int | None
+    learning_rate_factor: float
+    job: Job
+    calibration: bool = False
+
+    @property
+    def place(self) -> Place:
+        """Its contestant and rank count."""
+        return self.contestant, self.ranks
+
+    @property
+    def name(self) -> str:
+        """Its directory below that of the cells: "synchronous/ranks_2/seed_1"."""
+        last = (
+            "calibration"
+            if self.calibration
+            else f"seed_{self.seed}"
+            if self.trial is None
+            else f"trial_{self.trial}"
+        )
+        return f"{self.contestant}/ranks_{self.ranks}/{last}"
+
+    @property
+    def directory(self) -> Path:
+        """Its output directory."""
+        return Path(self.job.output.directory)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study trains.
+
+    cells: calibrations, then trials, then seed by seed; pending: names of the cells that cannot be
+    planned until those before them are done; left_out: a sentence for each contestant and rank
+    count that is not trained.
+    """
+
+    cells: list[Cell]
+    pending: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def plan(job: Job, launched: int, facts: Facts, known: Known) -> Plan:
+    """Return what the study of a job trains on so many launched ranks, as far as `known` says.
+
+    Errors: EnsyncError for ranks beyond those launched, a contestant that is described wrongly, or
+    a budget too small for one step.
+    """
+    raise NotImplementedError

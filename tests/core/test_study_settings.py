@@ -1,0 +1,95 @@
+"""The section [study]: what is accepted, what is refused and with which words."""
+
+import tomllib
+
+import pytest
+
+from ensync.core.config.job import (
+    dump_job,
+    explain_settings,
+    flat_settings,
+    job_from_dict,
+    load_job,
+    without_study,
+)
+from ensync.core.config.study import BUDGETS, CONTESTANTS
+from ensync.core.errors import EnsyncError
+
+SMALLEST = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
+OWN = {"wide": {"base": "synchronous", "set": ["network.hidden=[512,256]"]}}
+
+
+def study(**settings):
+    return job_from_dict({**SMALLEST, "study": settings}, "job.toml").study
+
+
+def test_a_job_has_none_unless_it_says_so():
+    job = job_from_dict(SMALLEST)
+    assert job.study is None and "study" not in dump_job(job)
+    assert "budget" in dump_job(job_from_dict({**SMALLEST, "study": {}}))
+
+
+def test_a_study_is_dumped_and_read_back():
+    job = job_from_dict({**SMALLEST, "study": {"ranks": [1, 4], "own": OWN}})
+    assert job_from_dict(tomllib.loads(dump_job(job))) == job
+    assert without_study(job) == job_from_dict(SMALLEST)
+    assert flat_settings(job) == flat_settings(without_study(job))
+
+
+def test_options_make_a_study(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('[data]\npath = "d.h5"\n[output]\ndirectory = "r"\n')
+    found = load_job(path, ["study.seeds=3", "study.ranks=[1,2]", "study.budget=samples"]).study
+    assert (found.seeds, found.ranks) == (3, [1, 2])
+
+
+def test_own_contestants_come_in_any_case():
+    found = study(contestants=["one_rank"], own=OWN | {"a": OWN["wide"] | {"label": "A"}})
+    assert found.names == ["one_rank", "wide", "a"]
+    assert [found.label(name) for name in found.names] == ["one rank", "wide", "A"]
+    assert study(contestants=["wide", "one_rank"], own=OWN).names == ["wide", "one_rank"]
+
+
+REFUSED = [
+    ({"seeds": 0}, ["study.seeds = 0", "greater than or equal to 1", "--set study.seeds="]),
+    ({"trials": 0}, ["study.trials = 0"]),
+    ({"seds": 3}, ["study.seds", "did you mean 'seeds'"]),
+    ({"budget": "sample"}, ["'sample'", "did you mean 'samples'"]),
+    ({"ranks": [1, 0]}, ["study.ranks = [1, 0]", "at least 1"]),
+    ({"ranks": [2, 2]}, ["study.ranks = [2, 2]", "each once"]),
+    ({"amount": 3.0}, ["study.amount = 3", "no effect", "'wall_clock'"]),
+    ({"budget": "wall_clock"}, ["study.amount = 0", "seconds"]),
+    ({"budget": "target", "amount": 94}, ["study.amount = 94", "above 0 and below 1"]),
+    ({"contestants": []}, ["study.contestants = []"]),
+    (
+        {"contestants": ["ensemble_shard"]},
+        ["'ensemble_shard'", "did you mean 'ensemble_shards'", "[study.own.ensemble_shard]"],
+    ),
+    ({"contestants": ["one_rank", "one_rank"]}, ["'one_rank' twice"]),
+    (
+        {"own": {"a": {"base": "synchronos", "set": ["a.b=1"]}}},
+        ["study.own.a, base", "synchronous"],
+    ),
+    ({"own": {"a": {"base": "synchronous"}}}, ["study.own.a, set"]),
+    ({"own": {"a": OWN["wide"] | {"sett": 1}}}, ["study.own.a, sett", "did you mean 'set'"]),
+    ({"own": {"one_rank": OWN["wide"]}}, ["[study.own.one_rank] that is another contestant"]),
+    *[
+        ({"own": {name: OWN["wide"]}}, ["a name of letters, digits"])
+        for name in ("a/b", "..", "", "a b", "-a", "a" * 65, "ä")
+    ],
+]
+
+
+@pytest.mark.parametrize("settings,words", REFUSED, ids=lambda x: str(x)[:40])
+def test_refusals_name_key_value_and_remedy(settings, words):
+    with pytest.raises(EnsyncError) as caught:
+        study(**settings)
+    for word in [*words, "job.toml"]:
+        assert word in str(caught.value)
+
+
+def test_everything_is_explained():
+    text = explain_settings()
+    assert "[study]" in text and "[study.own.NAME]" in text
+    for name, spec in [*BUDGETS.items(), *CONTESTANTS.items()]:
+        assert f"{name}: {spec.help}" in text
