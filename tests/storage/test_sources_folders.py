@@ -12,7 +12,7 @@ from samples import pictures, prepare, write_pictures
 from ensync.core.errors import EnsyncError
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources.images import read_images
-from ensync.storage.sources.source import told
+from ensync.storage.sources.source import named_errors
 from ensync.storage.sources.to_predict import read_pictures
 
 
@@ -292,7 +292,7 @@ def test_a_path_through_a_file_or_in_another_unicode_form_is_told_so(tmp_path):
         read_images(tmp_path / "file.png", 8)
     with (
         pytest.raises(EnsyncError, match=r"file.png/x cannot be read because .*file.png is a file"),
-        told(tmp_path / "file.png" / "x"),
+        named_errors(tmp_path / "file.png" / "x"),
     ):
         os.stat(tmp_path / "file.png" / "x")
     (tmp_path / unicodedata.normalize("NFD", "Café")).mkdir()

@@ -25,8 +25,8 @@ WRITE_PIECE = 1 << 24  # bytes per write call, so that a signal is never deferre
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-(?P<pid>\d+)-(?P<start>\d+)\.[0-9a-f]{8}\.tmp")
 
 
-def write_atomically(path: str | os.PathLike[str], pieces: Iterable[bytes | memoryview]) -> None:
-    """Write the pieces as one file that replaces `path` at once, safe against a crash at any
+def write_atomically(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
+    """Write the parts as one file that replaces `path` at once, safe against a crash at any
     moment.
 
     Errors: EnsyncError when the operating system refuses any step; then `path` is as it was before
@@ -34,7 +34,7 @@ def write_atomically(path: str | os.PathLike[str], pieces: Iterable[bytes | memo
     """
     path = Path(path)
     try:
-        _write_and_rename(path, _temporary_name(path), pieces)
+        _write_and_rename(path, _temporary_name(path), parts)
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -100,12 +100,12 @@ def _cannot_write(path: Path, error: OSError) -> EnsyncError:
     )
 
 
-def _write_and_rename(path: Path, temporary: Path, pieces: Iterable[bytes | memoryview]) -> None:
+def _write_and_rename(path: Path, temporary: Path, parts: Iterable[bytes | memoryview]) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            for piece in pieces:
-                _write_all(descriptor, memoryview(piece).cast("B"))
+            for part in parts:
+                _write_all(descriptor, memoryview(part).cast("B"))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)  # NFS reports a full disk only here

@@ -84,11 +84,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Blank:
-    """A file before its arrays are written: pieces {address: bytes} of HDF5's own tables, size
+    """A file before its arrays are written: HDF5's own tables {address: bytes}, size
     in bytes, addresses of the arrays.
     """
 
-    pieces: dict[int, bytes]
+    tables: dict[int, bytes]
     size: int
     offsets: dict[str, int | None]
 

@@ -325,7 +325,7 @@ def _fill(
         target = _Target(file.fileno(), plan)
         for split, part in parts.items():
             target.begin(split, source.labels[part.origin][part.rows])
-            for done, piece in _pieces(source.images[part.origin], part.rows):
+            for done, piece in _batches(source.images[part.origin], part.rows):
                 target.add_images(split, piece)
                 progress(f"writing {split} images", done, len(part.rows))
             target.end(split)
@@ -349,8 +349,8 @@ class _Target:
         self._counts = np.zeros(
             (plan.shape[2], 256), np.int64
         )  # of each pixel value in each channel of train
-        for offset, piece in blank.pieces.items():
-            _write(descriptor, offset, np.frombuffer(piece, np.uint8))
+        for offset, table in blank.tables.items():
+            _write(descriptor, offset, np.frombuffer(table, np.uint8))
         os.ftruncate(descriptor, blank.size)
 
     def begin(self, split: str, labels: np.ndarray) -> None:
@@ -399,7 +399,7 @@ class _Target:
         self._next[name] += array.nbytes
 
 
-def _pieces(images: Images, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _batches(images: Images, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (how many so far, the next images) of `rows` in their order, about PIECE bytes at a
     time.
     """

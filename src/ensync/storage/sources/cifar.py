@@ -17,7 +17,7 @@ import numpy as np
 from ensync.core.errors import EnsyncError
 from ensync.storage.published import CIFAR10_BATCHES, PUBLISHED
 from ensync.storage.sources.plain_pickle import read_plain_pickle
-from ensync.storage.sources.source import Source, checksum, regular_file, told
+from ensync.storage.sources.source import Source, checksum, named_errors, regular_file
 
 ROWS, PIXELS, CLASSES = 10_000, 3072, 10
 LARGEST_BATCH = 40 << 20  # bytes; the published python batches are 31 MB
@@ -54,7 +54,7 @@ def read_cifar10(path: str | Path, rows: int = ROWS) -> Source:
 
 def _collect(path: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
     """Return ({batch: its file or its bytes}, {file: checksum})."""
-    with told(path):
+    with named_errors(path):
         is_directory = path.is_dir()
     if not is_directory:
         return _from_archive(regular_file(path))
@@ -90,7 +90,7 @@ def _from_files(
 def _bytes(batch: Path | bytes) -> bytes:
     if isinstance(batch, bytes):
         return batch
-    with told(batch), batch.open("rb") as stream:
+    with named_errors(batch), batch.open("rb") as stream:
         return stream.read(LARGEST_BATCH + 1)
 
 
@@ -100,7 +100,7 @@ def _from_archive(path: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
     found: dict[str, Path | bytes] = {}
     try:
         with (
-            told(path),
+            named_errors(path),
             gzip.open(path) as stream,
             # Reading in one pass, tarfile calls nothing but `read`.
             tarfile.open(fileobj=cast(IO[bytes], _Bounded(stream)), mode="r|") as archive,

@@ -18,7 +18,7 @@ from ensync.storage.sources.folders import (
     note_rest,
 )
 from ensync.storage.sources.names import alike, replicas, shown
-from ensync.storage.sources.source import first_few, told
+from ensync.storage.sources.source import first_few, named_errors
 from ensync.storage.sources.tally import Tally
 
 SPLIT_NAMES = {
@@ -95,7 +95,7 @@ def _split_folders(directory: Path, validation: Path | None, tally: Tally) -> di
 
 
 def _same(one: Path, other: Path) -> bool:
-    with told(other):
+    with named_errors(other):
         return one.samefile(other)
 
 

@@ -18,8 +18,8 @@ from ensync.storage.sources.source import (
     checksum,
     first_few,
     identities,
+    named_errors,
     regular_file,
-    told,
 )
 
 NAMES = {
@@ -90,7 +90,7 @@ def _read(paths: dict[str, Path], columns: dict[str, Columns], scale: Scale) -> 
 
 
 def _find(path: Path) -> dict[str, Path]:
-    with told(path):
+    with named_errors(path):
         if not path.is_dir():
             return {"train": regular_file(path)}
         every = _tables(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.sources.source import told
+from ensync.storage.sources.source import named_errors
 
 PIECE = 8 << 20  # bytes read at a time
 LONGEST_LINE = 32 << 20  # bytes
@@ -35,7 +35,7 @@ DELIMITERS = {
 }
 
 
-def pieces(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+def blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """Yield (number of the first line, lines in UTF-8) for about PIECE bytes at a time."""
     number, rest = 1, b""
     for data in _decoded(path):
@@ -55,7 +55,7 @@ def pieces(path: Path) -> Iterator[tuple[int, list[bytes]]]:
 
 def _decoded(path: Path) -> Iterator[bytes]:
     """Yield the content as UTF-8 without its mark. Errors: EnsyncError when it is no text."""
-    with told(path), path.open("rb") as file:
+    with named_errors(path), path.open("rb") as file:
         data = file.read(PIECE)
         _check_text(path, data)
         if not data.startswith(WIDE_MARKS):

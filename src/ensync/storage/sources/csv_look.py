@@ -56,7 +56,7 @@ class Look:
 
 
 def look_at(path: Path, options: TableOptions) -> Look:
-    every = (line for _start, lines in csv_lines.pieces(path) for line in lines if line.strip())
+    every = (line for _start, lines in csv_lines.blocks(path) for line in lines if line.strip())
     lines = list(islice(every, SAMPLE + 1))
     if not lines:
         raise EnsyncError(

@@ -81,7 +81,7 @@ def read_rows(path: Path, columns: Columns, scale: Scale) -> Rows:
     labels: list[np.ndarray] = []
     pixels: list[np.ndarray] = []
     header, undecided = columns.names is not None, 0
-    for start, lines in csv_lines.pieces(path):
+    for start, lines in csv_lines.blocks(path):
         numbered = [(n, columns.trim(line)) for n, line in enumerate(lines, start) if line.strip()]
         if numbered and header:
             header, numbered = False, numbered[1:]

@@ -101,7 +101,7 @@ def _column(look: Look, place: int) -> Iterator[bytes]:
     """
     seen: set[bytes] = set()
     header = look.names is not None
-    for _start, lines in csv_lines.pieces(look.path):
+    for _start, lines in csv_lines.blocks(look.path):
         for line in lines:
             if not line.strip():
                 continue

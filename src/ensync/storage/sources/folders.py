@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.sources.names import replicas, shown
-from ensync.storage.sources.source import first_few, told
+from ensync.storage.sources.source import first_few, named_errors
 from ensync.storage.sources.tally import Tally
 
 SUFFIXES = frozenset(
@@ -51,7 +51,7 @@ class Folder:
 def look(path: Path, name: str, tally: Tally) -> Folder:
     """Return what is in a directory, sorted; what is hidden or the system's is left out."""
     folder = Folder(path, name)
-    with told(path):
+    with named_errors(path):
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.startswith("."):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.published import PUBLISHED, other_owner
-from ensync.storage.sources.source import Source, checksum, regular_file, told
+from ensync.storage.sources.source import Source, checksum, named_errors, regular_file
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -57,7 +57,7 @@ def read_idx(directory: str | Path, name: str) -> Source:
 
 
 def _find(directory: Path, name: str) -> Path:
-    with told(directory):
+    with named_errors(directory):
         present = {path.name for path in directory.iterdir()}
     for candidate in (f"{name}.gz", name):
         if candidate in present:
@@ -91,7 +91,7 @@ def _read_array(path: Path, dimensions: int) -> np.ndarray:
     compressed = path.suffix == ".gz"
     size = path.stat().st_size
     try:
-        with told(path), gzip.open(path) if compressed else path.open("rb") as file:
+        with named_errors(path), gzip.open(path) if compressed else path.open("rb") as file:
             shape = _read_shape(path, file, dimensions, size * GZIP_RATIO if compressed else size)
             return _read_exactly(path, file, shape)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

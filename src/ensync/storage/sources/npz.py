@@ -27,8 +27,8 @@ from ensync.storage.sources.source import (
     checksum,
     first_few,
     identities,
+    named_errors,
     regular_file,
-    told,
 )
 
 SPLITS = {
@@ -63,7 +63,7 @@ def read_npz(path: str | Path, values: Values | None = None) -> Source:
     """
     path = _find(Path(path))
     try:
-        with told(path), zipfile.ZipFile(path) as archive:
+        with named_errors(path), zipfile.ZipFile(path) as archive:
             return _read(path, archive, values)
     except EnsyncError:
         raise
@@ -74,7 +74,7 @@ def read_npz(path: str | Path, values: Values | None = None) -> Source:
 
 
 def _find(path: Path) -> Path:
-    with told(path):
+    with named_errors(path):
         if not path.is_dir():
             return regular_file(path)
         found = sorted(file for file in path.iterdir() if file.suffix.lower() == ".npz")

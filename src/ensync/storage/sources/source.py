@@ -57,7 +57,7 @@ def regular_file(path: Path) -> Path:
     """Return `path` when it is a file (a pipe or a device could stop or flood us). Errors:
     EnsyncError.
     """
-    with told(path):
+    with named_errors(path):
         mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise EnsyncError(
@@ -69,7 +69,7 @@ def regular_file(path: Path) -> Path:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
     """Turn an OSError about `path` into the sentence that says so."""
     try:
         yield
@@ -112,7 +112,7 @@ def checksum(path: Path, algorithm: str = "md5") -> str:
     """Return "md5:..." of a file; MD5 because that is what the publishers of these datasets
     give.
     """
-    with told(path), path.open("rb") as file:
+    with named_errors(path), path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 

@@ -13,7 +13,7 @@ from ensync.storage.sources.depth import check_depths
 from ensync.storage.sources.folders import pictures_in
 from ensync.storage.sources.names import shown
 from ensync.storage.sources.picture_rows import in_parallel, note_picture, parts
-from ensync.storage.sources.source import LISTED, first_few, told
+from ensync.storage.sources.source import LISTED, first_few, named_errors
 from ensync.storage.sources.tally import Tally
 
 
@@ -68,7 +68,7 @@ def _named(paths: Sequence[str | Path], tally: Tally) -> list[Path]:
     """Return the files that are named, and the pictures in the directories that are."""
     files: list[Path] = []
     for path in map(Path, paths):
-        with told(path):
+        with named_errors(path):
             is_directory = stat.S_ISDIR(path.stat().st_mode)
         files += pictures_in(path, tally) if is_directory else [path]
     if not files:
