@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.text import Text
 
+    from ensync.report.study_results import StudyResult
+
 NEVER = float("inf")
 LOG_SECONDS = 30.0  # between two progress lines of a log
 LOG_EPOCHS = (
@@ -161,6 +163,12 @@ class Console:
         """Write the table of a comparison, its notes and the verdict."""
         self.lines(["", *tables.comparison_lines(comparison)])
 
+    def study(self, study: StudyResult) -> None:
+        """Write the table of a study, its pairs and the verdict."""
+        from ensync.report.study_tables import study_lines
+
+        self.lines(["", *study_lines(study)])
+
     def sweep(self, sweep: Sweep) -> None:
         """Write the table of a sweep."""
         self.lines(["", *tables.sweep_lines(sweep)])
@@ -184,9 +192,8 @@ class SilentConsole(Console):
     def _nothing(self, *args: object, **kwargs: object) -> None:
         """Print nothing."""
 
-    lines = line = check = warn = advise = step = epoch = test = comparison = sweep = files = (
-        _nothing
-    )
+    lines = line = check = warn = advise = step = epoch = test = _nothing
+    comparison = study = sweep = files = _nothing
 
 
 def _styled(lines: str, style: str) -> Text:
