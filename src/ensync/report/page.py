@@ -32,7 +32,8 @@ def comparison_page(comparison: Comparison) -> str:
     """Return the page of a comparison."""
     comparison = from_json(Comparison, finite(comparison))  # as it will be read from its file
     heads, rows = _comparison_table(comparison)
-    return _render(
+    return render(
+        "page.html",
         title=f"Ensync comparison: {_subject(comparison)}",
         heading=f"Together or apart? {_subject(comparison)}",
         under=_under(comparison),
@@ -43,7 +44,7 @@ def comparison_page(comparison: Comparison) -> str:
         sections=_comparison_sections(comparison),
         method=_method(comparison),
         facts=_facts(comparison),
-        job=_toml(comparison.job),
+        job=toml_of(comparison.job),
         version=f" {comparison.versions['ensync']}" if "ensync" in comparison.versions else "",
         beside="comparison.json and comparison.csv",
     )
@@ -61,7 +62,8 @@ def sweep_page(sweep: Sweep) -> str:
             3: [_reversed(row.seconds) for row in rows],
         },
     )
-    return _render(
+    return render(
+        "page.html",
         title=f"Ensync sweep: {key}",
         heading=f"What {key} does",
         under="",
@@ -76,14 +78,14 @@ def sweep_page(sweep: Sweep) -> str:
             "take no part in the choice.",
         ],
         facts=[],
-        job=_toml(sweep.job),
+        job=toml_of(sweep.job),
         version="",
         beside="sweep.json, sweep.csv and sweep.png",
     )
 
 
-def _render(**parts: object) -> str:
-    """Return the template filled in, every text escaped."""
+def render(template: str, **parts: object) -> str:
+    """Return a template of this package filled in, every text escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -96,7 +98,7 @@ def _render(**parts: object) -> str:
     environment.filters["unbroken"] = lambda line: re.sub(
         r"(?<=\d) (?=(%|s|points)\b|%)", "\N{NO-BREAK SPACE}", line
     )
-    return environment.get_template("page.html").render(**parts)
+    return environment.get_template(template).render(**parts)
 
 
 def _clean(value: object) -> object:
@@ -223,7 +225,7 @@ def _facts(comparison: Comparison) -> list[list[tuple[str, str]]]:
     """Return tables of names and values: data and machine, then versions."""
     names = {"name": "dataset", "threads_per_rank": "threads per rank"}
     first = [
-        (names.get(key, key), _phrase(value))
+        (names.get(key, key), phrase(value))
         for key, value in {**finite(comparison.dataset), **finite(comparison.machine)}.items()
         if value not in (None, "", [], {})
     ]
@@ -231,16 +233,16 @@ def _facts(comparison: Comparison) -> list[list[tuple[str, str]]]:
     return [part for part in (first, second) if part]
 
 
-def _phrase(value: object) -> str:
+def phrase(value: object) -> str:
     """Return a value in words: {"train": 10} as "train 10", lists with commas."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_phrase(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {phrase(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_phrase, value))
+        return ", ".join(map(phrase, value))
     return text.count(value) if isinstance(value, int) else str(value)
 
 
-def _toml(job: Settings) -> str:
+def toml_of(job: Settings) -> str:
     """Return the job as the TOML of a job file; settings without a value are left out."""
     import tomli_w
 

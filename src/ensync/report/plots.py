@@ -51,7 +51,8 @@ def draw_interval(
     return Markup(drawing).format(words, *x)
 
 
-def _figure(figure: Figure, name: str, label: str, caption: str = "") -> Drawing:
+def draw(figure: Figure, name: str, label: str, caption: str = "") -> Drawing:
+    """Return a figure as the page takes it; name and label as in `style.to_svg`."""
     from markupsafe import Markup
 
     from ensync.report import style
@@ -78,8 +79,8 @@ def learning_curves(comparison: Comparison) -> list[Drawing]:
     )
     stars = "Stars: test accuracy of the result, for the ensemble that of the best fusion."
     return [
-        _figure(curves.accuracy_by_epoch(histories), "epochs", "accuracy against epochs", same),
-        _figure(
+        draw(curves.accuracy_by_epoch(histories), "epochs", "accuracy against epochs", same),
+        draw(
             curves.accuracy_by_seconds(histories, results),
             "seconds",
             "accuracy against seconds",
@@ -96,7 +97,7 @@ def member_plots(comparison: Comparison) -> list[Drawing]:
     fusions = {k: v for k, v in comparison.accuracy_by_members.items() if len(v) > 1}
     if fusions:
         found.append(
-            _figure(
+            draw(
                 figures.accuracy_by_members(fusions),
                 "members",
                 "test accuracy against the number of members fused",
@@ -111,7 +112,7 @@ def member_plots(comparison: Comparison) -> list[Drawing]:
             [last.get(member) for member in range(max(last) + 1)],
             title="Validation accuracy of each member, last epoch",
         )
-        found.append(_figure(plot, "each-member", "validation accuracy of each member"))
+        found.append(draw(plot, "each-member", "validation accuracy of each member"))
     return found
 
 
@@ -120,7 +121,7 @@ def confusion_plots(comparison: Comparison) -> list[Drawing]:
     from ensync.report.confusion import confusion_matrix
 
     return [
-        _figure(
+        draw(
             confusion_matrix(counts, comparison.class_names, name),
             f"confusion-{place}",
             f"confusion matrix of {name}",
@@ -135,4 +136,4 @@ def sweep_plot(sweep: Sweep) -> Drawing:
     from ensync.report import figures
 
     label = f"accuracy and training time against {sweep.key}"
-    return _figure(figures.sweep(sweep.key, sweep.rows), "sweep", label)
+    return draw(figures.sweep(sweep.key, sweep.rows), "sweep", label)

@@ -1,0 +1,251 @@
+"""A study as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+from ensync.report import text
+from ensync.report.files import finite
+from ensync.report.page import phrase, render, toml_of
+from ensync.report.plots import Drawing, draw
+from ensync.report.results import from_json
+from ensync.report.study_files import made_on, subject
+from ensync.report.study_results import ContestantResult, StudyResult
+from ensync.report.study_tables import Table, study_tables
+from ensync.report.study_verdict import poles, study_verdict, untimed_reason
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OPEN = {"accuracy", "left_out"}  # tables that are not folded
+MEANING = (
+    "Of each contestant a bar shows 95 %: thick on these test images, thin on new images, too."
+)
+
+
+class Section(TypedDict):
+    """Figures under a heading; folded: others, shown on demand."""
+
+    heading: str
+    figures: list[Drawing]
+    folded: list[Drawing]
+    fold: str
+
+
+def study_page(study: StudyResult) -> str:
+    """Return the page of a study."""
+    study = from_json(StudyResult, finite(study))  # as it will be read from its file
+    tables = study_tables(study)
+    return render(
+        "study.html",
+        title=f"Ensync study: {subject(study)}",
+        heading=f"Together or apart? {subject(study)}",
+        under=_under(study),
+        verdict=study_verdict(study),
+        budget=(study.budget.name.replace("_", " "), study.budget.sentence),
+        sections=[section for section in _sections(study) if section["figures"]],
+        tables=[_shown(table) for table in tables],
+        method=_method(study),
+        facts=_facts(study),
+        job=toml_of(study.job),
+        version=f" {study.versions['ensync']}" if "ensync" in study.versions else "",
+        beside="study.json, study.csv, study_pairs.csv, study.md and study.tex",
+    )
+
+
+def _shown(table: Table) -> dict[str, object]:
+    return {
+        "title": table.title,
+        "heads": table.heads,
+        "rows": table.rows,
+        "left": table.left,
+        "notes": table.notes,
+        "open": table.name in OPEN,
+    }
+
+
+def _under(study: StudyResult) -> str:
+    """Return the line below the heading: when, where, how much."""
+    seeds = max((len(each.seeds) for each in study.contestants), default=0)
+    names = len({each.name for each in study.contestants})
+    ranks = ", ".join(map(str, study.ranks))
+    much = [
+        text.plural(names, "contestant"),
+        text.plural(seeds, "seed"),
+        f"{ranks} {'rank' if ranks == '1' else 'ranks'}",
+        f"{text.plural(study.cells_done, 'cell')} done",
+    ]
+    return "; ".join(filter(None, [", ".join(much), made_on(study)]))
+
+
+def _sections(study: StudyResult) -> list[Section]:
+    """Return the page's figures under their headings."""
+    if not study.contestants:
+        return []
+    return [
+        {"heading": "At a glance", "figures": _glance(study), "folded": [], "fold": ""},
+        {"heading": "What the members give", "figures": _members(study), "folded": [], "fold": ""},
+        _differences(study),
+        {"heading": "How sure they are", "figures": _reliability(study), "folded": [], "fold": ""},
+        _confusions(study),
+    ]
+
+
+def _glance(study: StudyResult) -> list[Drawing]:
+    from ensync.report import study_figures
+
+    cost, places = study_figures.cost_of(study)
+    timed = all(each.cost.timed for each in study.contestants)
+    why = "" if timed else f"{_upper(untimed_reason(*study.contestants))}: samples instead. "
+    found = []
+    if places:
+        caption = f"{why}The number beside a mark is that of the ranks. {MEANING}"
+        found.append(_draw(study_figures.headline(study), "headline", f"accuracy, {cost}", caption))
+    if len(study.ranks) > 1:
+        ranks = study_figures.accuracy_by_ranks(study)
+        found.append(_draw(ranks, "ranks", "accuracy against ranks", MEANING))
+    return found
+
+
+def _upper(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _draw(figure: Figure, name: str, label: str, caption: str = "") -> Drawing:
+    return draw(figure, f"study-{name}", label, caption)
+
+
+def _members(study: StudyResult) -> list[Drawing]:
+    from ensync.report import study_figures
+
+    grown = study_figures.grown(study)
+    if not grown:
+        return []
+    subsets = "Mean and standard deviation over subsets of the members, mean over seeds."
+    found = [
+        _draw(study_figures.accuracy_by_size(study), "members", "accuracy by members", subsets)
+    ]
+    known = [size.log_likelihood for each in grown for size in _sizes(each)]
+    if any(value is not None for value in known):
+        fitted = sorted({size for each in grown for size in _fitted(each)})
+        law = f" Lines: c + b k^a, fitted on {phrase(fitted)} members." if fitted else ""
+        found.append(
+            _draw(
+                study_figures.likelihood_by_size(study),
+                "likelihood",
+                "log-likelihood by members",
+                f"Higher is better, after one temperature each.{law}",
+            )
+        )
+    return found
+
+
+def _sizes(each: ContestantResult) -> Sequence:
+    return each.member_figures.by_size if each.member_figures else []
+
+
+def _fitted(each: ContestantResult) -> list[int]:
+    return each.member_figures.fitted_on if each.member_figures else []
+
+
+def _differences(study: StudyResult) -> Section:
+    from ensync.report import study_figures
+
+    counts = sorted({pair.ranks for pair in study.pairs}, reverse=True)
+    drawn = [
+        _draw(
+            study_figures.differences(study, ranks),
+            f"pairs-{ranks}",
+            f"paired differences on {ranks} ranks",
+            "Blue and +: the row is better. Bold: told apart; = practically equal; ? not enough "
+            "seeds to tell.",
+        )
+        for ranks in counts
+    ]
+    fold = "On fewer ranks"
+    return {"heading": "Every pair", "figures": drawn[:1], "folded": drawn[1:], "fold": fold}
+
+
+def _reliability(study: StudyResult) -> list[Drawing]:
+    from ensync.report import study_figures
+
+    most = study.ranks[-1]
+    shown = [each for each in study.contestants if each.ranks in (1, most) and each.reliability]
+    shown = shown[: study_figures.DIAGRAMS]
+    if not shown:
+        return []
+    marks = study_figures.marks_of(study)
+    figure = study_figures.reliability(shown, [marks[each.name] for each in shown])
+    caption = (
+        f"On {text.plural(most, 'rank')}; one rank beside. A point is a fifteenth of the test "
+        "images of all seeds; below the dotted line the network is too sure of itself."
+    )
+    return [_draw(figure, "reliability", "reliability diagrams", caption)]
+
+
+def _confusions(study: StudyResult) -> Section:
+    """Return the confusion matrices of the verdict's two; those of the others folded."""
+    found = poles(study)
+    keys = [found.first.key, found.second.key] if found else []
+    first = [study.by_key(key) for key in keys]
+    rest = [each for each in study.contestants if each.key not in keys]
+    return {
+        "heading": "What is taken for what",
+        "figures": [_confusion(study, each) for each in first if each.confusion],
+        "folded": [_confusion(study, each) for each in rest if each.confusion],
+        "fold": "The others",
+    }
+
+
+def _confusion(study: StudyResult, each: ContestantResult) -> Drawing:
+    from ensync.report.confusion import confusion_matrix
+
+    label = f"{each.label}, {text.plural(each.ranks, 'rank')}"
+    names = study.class_names or [str(place) for place in range(len(each.confusion))]
+    seeds = f"Counts of {text.plural(len(each.seeds), 'seed')} together."
+    name = f"confusion-{study.contestants.index(each)}"
+    figure = confusion_matrix(each.confusion, names, label)
+    return _draw(figure, name, f"confusion matrix of {label}", seeds)
+
+
+def _method(study: StudyResult) -> list[str]:
+    """Return how the figures came about, sentence by sentence."""
+    split = (
+        "The validation split is drawn anew for each seed, so that intervals know the luck of the "
+        "split; Nadeau and Bengio's correction allows for training images in common."
+        if study.redraw_validation
+        else "All seeds have the same validation split."
+    )
+    rates = (
+        f"Every contestant was given {study.trials} learning rates, tried on the first seed and "
+        "judged on the validation images."
+        if study.trials > 1
+        else "Learning rates are those of the job; none was tuned for a contestant."
+    )
+    return [
+        "Seeds are paired: a seed gives every contestant the same split, order and start where "
+        "that makes sense.",
+        split,
+        rates,
+        "The verdict takes the best contestant that trains together and the best that trains "
+        "apart on the most ranks, by validation accuracy; the test images decide nothing.",
+        "On these test images: Student's t over seeds, blind to which images were drawn. On new "
+        "images: with the variance of the images, of the seeds and of both together.",
+        "Two contestants are told apart where both the adjusted test over seeds and the interval "
+        "on new images say so; within "
+        f"{study.practically_equal:g} points they are practically equal.",
+    ]
+
+
+def _facts(study: StudyResult) -> list[list[tuple[str, str]]]:
+    """Return tables of names and values: data and machine, then versions."""
+    names = {"name": "dataset", "threads_per_rank": "threads per rank"}
+    first = [
+        (names.get(key, key), phrase(value))
+        for key, value in {**finite(study.dataset), **finite(study.machine)}.items()
+        if value not in (None, "", [], {})
+    ]
+    second = [(name, str(version)) for name, version in study.versions.items()]
+    second += [("code", study.code)] * bool(study.code)
+    return [part for part in (first, second) if part]
