@@ -67,6 +67,12 @@ class Training(Section):
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10, description="passes over the training rows of a network"
     )
+    max_steps: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="end the training of each network after so many steps, those before members "
+        "part included, in place of epochs: the schedule spans these steps, and the last epoch may "
+        "be part of one; 0: train all epochs",
+    )
     batch: Positive | Literal["full"] = Field(
         64,
         description="samples behind one step of one network, over all its ranks; 1: a step per "
