@@ -46,3 +46,16 @@ def answers(
         for ability in abilities
     )
     return first, second
+
+
+def members(count: int, rows: int, classes: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities float32 (count, rows, classes) of overconfident members that share half
+    of their errors, the first the best, and labels int64 (rows,).
+    """
+    generator = np.random.default_rng(key)
+    labels = generator.integers(classes, size=rows)
+    noise = generator.normal(0, 1.5, (count + 1, rows, classes))
+    signal = 5 * (np.arange(classes) == labels[:, None])
+    better = np.linspace(1.2, 0.8, count)[:, None, None]
+    raised = np.exp(2 * (better * signal + noise[:-1] + noise[-1]))
+    return (raised / raised.sum(axis=2, keepdims=True)).astype(np.float32), labels

@@ -71,3 +71,10 @@ def test_among_equal_probabilities_the_smaller_label_comes_first():
     flat = np.full((3, 3), 1 / 3)
     assert [metrics.top_k_correct(flat, np.arange(3), k) for k in (1, 2, 3)] == [1, 2, 3]
     assert np.isfinite(metrics.cross_entropy_sum(np.array([[0.0, 1.0]]), np.array([0])))
+
+
+def test_the_worst_class_has_the_lowest_recall_of_those_with_rows():
+    counts = np.array([[8, 2, 0, 0], [3, 5, 2, 0], [1, 1, 8, 0], [0, 0, 0, 0]])
+    assert metrics.worst_class(counts) == (1, 0.5)
+    assert metrics.worst_class(np.array([[1, 1], [1, 1]])) == (0, 0.5)
+    assert metrics.worst_class(np.zeros((3, 3), np.int64)) == (0, 0.0)

@@ -76,3 +76,12 @@ def macro_f1(counts: np.ndarray) -> float:
 def weighted_f1(counts: np.ndarray) -> float:
     """Return the mean of F1 over classes, each counted by its number of rows."""
     return float(_ratio(f1(counts) @ counts.sum(axis=1), counts.sum()))
+
+
+def worst_class(counts: np.ndarray) -> tuple[int, float]:
+    """Return the class with the lowest recall, and that recall, among those that have rows; of
+    equal ones the smallest. (0, 0.0) of no rows.
+    """
+    found = np.where(counts.sum(axis=1) > 0, recall(counts), np.inf)
+    worst = int(np.argmin(found))
+    return (worst, float(found[worst])) if np.isfinite(found[worst]) else (0, 0.0)
