@@ -272,9 +272,10 @@ def accuracy_by_size(study: StudyResult) -> Figure:
     marks = marks_of(study)
     for each in grown(study):
         assert each.member_figures is not None
-        sizes, mark = each.member_figures.by_size, marks[each.name]
+        sizes = [one for one in each.member_figures.by_size if one.accuracy is not None]
+        mark = marks[each.name]
         xs = [size.members for size in sizes]
-        means = np.array([size.accuracy for size in sizes])
+        means = np.array([size.accuracy or 0.0 for size in sizes])
         sds = np.array([size.sd or 0.0 for size in sizes])
         axes.fill_between(xs, means - sds, means + sds, color=mark.color, alpha=0.18, linewidth=0)
         axes.plot(

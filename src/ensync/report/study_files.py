@@ -132,6 +132,7 @@ def pair_row(pair: PairResult) -> dict[str, object]:
         **_ends("on_new_images", pair.on_new_images),
         "better": pair.better,
         **_ends("better", pair.better_interval),
+        "p_these": pair.p_these,
         "p_value": pair.p_value,
         "p_holm": pair.p_holm,
         **_ends("corrected", pair.corrected),

@@ -77,14 +77,16 @@ class FusionOutcome:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeFigures:
     """Soft voting of so many of the members: mean and standard deviation over subsets, averaged
-    over seeds.
+    over seeds; of more than there are, only what the power law predicts.
+
+    log_likelihood: calibrated; predicted: the same by the power law.
     """
 
     members: int
-    accuracy: float
+    accuracy: float | None = None
     sd: float | None = None
     log_likelihood: float | None = None
-    predicted: float | None = None  # log-likelihood by the power law
+    predicted: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,9 +218,11 @@ class PairResult:
     """Two contestants over the seeds that both have; differences are first - second in test
     accuracy.
 
-    better: P(first > second) over seeds, ties half; p_value of the t test over seeds, p_holm:
-    adjusted for all pairs of the study; corrected: Nadeau and Bengio's interval, where splits are
-    redrawn; verdict: "first", "second", "equal" or "unknown"; seeds_needed: in all, to tell.
+    better: P(first > second) over seeds, ties half; p_these, p_value: of no difference on these
+    test images, on new images; p_holm: the latter adjusted for all pairs of the study; corrected:
+    Nadeau and Bengio's interval of the difference in validation accuracy, where the validation
+    images are redrawn for each seed; verdict: "first", "second", "equal" or "unknown", for this
+    pair alone; seeds_needed: seeds in all that would tell, None where no number of them would.
     """
 
     first: str
@@ -231,6 +235,7 @@ class PairResult:
     on_new_images: Range | None = None
     better: float | None = None
     better_interval: Range | None = None
+    p_these: float | None = None
     p_value: float | None = None
     p_holm: float | None = None
     corrected: Range | None = None
@@ -245,6 +250,24 @@ class LeftOut:
 
     what: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPlan:
+    """plan.json in the directory of a study: what was asked for, of which cells tell nothing.
+
+    job: with its section [study]; cores: that all ranks together may use, None where it is not
+    known; cells: the names of all cells that make results; left_out: a sentence for each contestant
+    and rank count that is not trained.
+    """
+
+    format: str = "ensync-study-plan"
+    version: int = 1
+    job: Settings
+    class_names: list[str] = field(default_factory=list)
+    cores: int | None = None
+    cells: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -247,8 +247,12 @@ def said(study: StudyResult, pair: PairResult) -> str:
         better = pair.first if pair.verdict == "first" else pair.second
         return f"{study.by_key(better).label} better"
     words = VERDICTS.get(pair.verdict, pair.verdict)
-    more = (pair.seeds_needed or 0) - len(pair.seeds)
-    return f"{words}: about {more} more" if pair.verdict == "unknown" and more > 0 else words
+    if pair.verdict != "unknown" or len(pair.seeds) < 2:
+        return words
+    if pair.seeds_needed is None:
+        return "not enough test images"
+    more = pair.seeds_needed - len(pair.seeds)
+    return f"{words}: about {more:,} more" if more > 0 else words
 
 
 def fusions_table(study: StudyResult) -> Table:

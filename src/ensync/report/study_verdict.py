@@ -144,7 +144,7 @@ def _sureness(study: StudyResult, found: Poles) -> str:
         f"{span(pair.on_new_images)} on new images"
     ]
     if pair.better is not None:
-        parts.append(f"{_called(found.first)} is better with probability {pair.better:.2f}")
+        parts.append(f"{_called(found.first)} comes out ahead with probability {pair.better:.2f}")
     if pair.p_holm is not None:
         compared = text.plural(len(study.pairs), "pair")
         parts.append(f"p {chance(pair.p_holm)} after Holm's correction for {compared}")
@@ -160,8 +160,11 @@ def chance(p_value: float | None) -> str:
 
 def _seeds_needed(pair: PairResult) -> str:
     """Return how many more seeds would tell, where more are needed."""
-    if pair.verdict != "unknown" or pair.seeds_needed is None:
+    if pair.verdict != "unknown":
         return ""
+    if pair.seeds_needed is None:
+        few = "More seeds alone would not tell: the test images are too few. "
+        return few if len(pair.seeds) > 1 else ""
     more = pair.seeds_needed - len(pair.seeds)
     return f"About {text.plural(more, 'more seed')} would tell. " if more > 0 else ""
 
