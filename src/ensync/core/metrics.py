@@ -2,6 +2,8 @@
 
 import numpy as np
 
+TOP_K = 5  # of so many likeliest classes a report tells how often the label is among them
+
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     """Return counts int64 (classes, classes): row = true label, column = predicted label, both

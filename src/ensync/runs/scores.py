@@ -31,7 +31,6 @@ from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
 from ensync.training.views import View
 
-TOP_K = 5
 GATHERED_BYTES = 32 << 20  # of all members' scores on rank 0 at once
 
 
@@ -258,7 +257,7 @@ def figures(votes: np.ndarray, labels: np.ndarray, is_probability: bool) -> Fusi
     """
     classes = votes.shape[1]
     counts = metrics.confusion(labels, winners(votes), classes)
-    k = min(TOP_K, classes)
+    k = min(metrics.TOP_K, classes)
     rows = max(len(labels), 1)
     return FusionFigures(
         rows=len(labels),
