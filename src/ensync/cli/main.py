@@ -12,6 +12,7 @@ from ensync.cli.doctor import doctor
 from ensync.cli.evaluate import evaluate, fuse, predict
 from ensync.cli.options import Verbs
 from ensync.cli.ranks import speaks
+from ensync.cli.report import report
 from ensync.cli.submit import submit
 from ensync.cli.train import resume, train
 from ensync.core import streams
@@ -51,6 +52,7 @@ for verb in (
     compare,
     sweep,
     collect,
+    report,
     evaluate,
     fuse,
     predict,

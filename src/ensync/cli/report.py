@@ -1,0 +1,32 @@
+"""`ensync report`."""
+
+import click
+
+from ensync.cli.ranks import speaks
+
+
+@click.command(short_help="Draw the page of a study anew.")
+@click.argument("study", metavar="STUDY")
+def report(study: str) -> None:
+    """Write the tables and the page of a study anew from its files, and tell what it found. One
+    process; nothing is trained.
+
+    \b
+      ensync report runs/fashion_mnist/mlp_study
+
+    STUDY is the output.directory of `ensync compare`. A study that is not finished is shown as far
+    as it is, with what is missing. Where its cells are no longer there, study.json is enough.
+    """
+    from pathlib import Path
+
+    from ensync.report.console import make_console
+    from ensync.report.study_files import write_study
+    from ensync.runs.study.analysis import found_in
+
+    if not speaks():
+        return
+    directory, console = Path(study), make_console(0)
+    found = found_in(directory)
+    files = write_study(found, directory)
+    console.study(found)
+    console.files(dict(files))
