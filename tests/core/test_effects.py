@@ -33,6 +33,11 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         {"network": {"output_activation": "auto"}},
     ),
     (
+        {"training": {"epochs": 3, "max_steps": 40}},
+        "training.epochs",
+        {"training": {"max_steps": 0}},
+    ),
+    (
         {"training": {"virtual_shards": 4}},
         "training.virtual_shards",
         {"training": {"deterministic": True}},

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from ensync.core.config.schema import Growth, Schedule
 
+Epochs = float | Fraction
+
 
 def learning_rate_factor(
-    schedule: Schedule, step: int, steps_per_epoch: int, epochs: float
+    schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs
 ) -> float:
     """Return the factor of the step taken when `step` steps are over, in a run of so many epochs of
     so many steps.
@@ -32,14 +34,14 @@ def learning_rate_factor(
     return SHAPES[schedule.name](schedule, step, steps_per_epoch, epochs)
 
 
-def _step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+def _step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
     length = decimal(schedule.step_epochs)
     return float(
         schedule.factor ** (step * length.denominator // (steps_per_epoch * length.numerator))
     )
 
 
-def _cosine(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+def _cosine(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
     start = schedule.warmup_epochs * steps_per_epoch
     done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
     return schedule.minimum + (1.0 - schedule.minimum) * _half_cosine(done)
@@ -66,7 +68,7 @@ class _Place(NamedTuple):
 
 
 def _place(
-    schedule: Schedule, step: int, steps_per_epoch: int, epochs: float, ends: bool = True
+    schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs, ends: bool = True
 ) -> _Place:
     """Return the place after the warm-up, of at least one step in all; with `ends`, no more steps
     done than these. All that `peak` and `restart_epochs` name are whole units.
@@ -80,13 +82,13 @@ def _place(
     return _Place(scale * (min(done, whole) if ends else done), scale * whole, scale * unit)
 
 
-def _polynomial(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+def _polynomial(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
     power = schedule.power if schedule.name == "polynomial" else 1.0
     done, whole, _ = _place(schedule, step, steps_per_epoch, epochs)
     return _between(1.0, schedule.minimum, ((whole - done) / whole) ** power)
 
 
-def _triangular(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+def _triangular(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
     (done, whole, _), peak = (
         _place(schedule, step, steps_per_epoch, epochs),
         decimal(schedule.peak),
@@ -97,7 +99,7 @@ def _triangular(schedule: Schedule, step: int, steps_per_epoch: int, epochs: flo
     return _between(1.0, schedule.minimum, (whole - done) / (whole - top))
 
 
-def _one_cycle(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+def _one_cycle(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
     """PyTorch's OneCycleLR: the first of n steps is the start, step peak * n - 1 the top, and the
     last step the end.
     """
@@ -112,7 +114,7 @@ def _one_cycle(schedule: Schedule, step: int, steps_per_epoch: int, epochs: floa
     return _between(1.0, schedule.minimum, _half_cosine(share))
 
 
-def _cosine_restarts(schedule: Schedule, step: int, steps_per_epoch: int, epochs: float) -> float:
+def _cosine_restarts(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
     (done, _, unit), first = (
         _place(schedule, step, steps_per_epoch, epochs, ends=False),
         decimal(schedule.restart_epochs),
@@ -126,7 +128,7 @@ def _cosine_restarts(schedule: Schedule, step: int, steps_per_epoch: int, epochs
 
 
 # What follows the warm-up, given (schedule, step, steps_per_epoch, epochs) as above.
-SHAPES: dict[str, Callable[[Schedule, int, int, float], float]] = {
+SHAPES: dict[str, Callable[[Schedule, int, int, Epochs], float]] = {
     "constant": lambda schedule, step, steps_per_epoch, epochs: 1.0,
     "step": _step,
     "cosine": _cosine,
@@ -139,8 +141,12 @@ SHAPES: dict[str, Callable[[Schedule, int, int, float], float]] = {
 
 
 @functools.lru_cache(maxsize=16)
-def decimal(value: float) -> Fraction:
-    """Return the number that was written in decimals, of which a float is the nearest."""
+def decimal(value: Epochs) -> Fraction:
+    """Return the number that was written in decimals, of which a float is the nearest; a fraction
+    as it is.
+    """
+    if isinstance(value, Fraction):
+        return value
     return Fraction(repr(float(value)))
 
 

@@ -192,10 +192,12 @@ def _comparison_sections(comparison: Comparison) -> list[dict[str, object]]:
 
 def _method(comparison: Comparison) -> list[str]:
     """Return how the figures came about, sentence by sentence."""
-    epochs = comparison.job.get("training", {}).get("epochs")
+    training = comparison.job.get("training", {})
+    what = "step" if training.get("max_steps") else "epoch"
+    length = training.get("max_steps") or training.get("epochs")
     budget = (
-        f"All rows trained for {text.plural(epochs, 'epoch')} on the same rows with the same seed."
-        if isinstance(epochs, int)
+        f"All rows trained for {text.plural(length, what)} on the same rows with the same seed."
+        if isinstance(length, int)
         else ""
     )
     _, _, apart = rows_to_compare(comparison)

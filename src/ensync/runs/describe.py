@@ -63,10 +63,34 @@ def describe_job(job: Job) -> str:
 
     dataset = open_dataset(job.data.path)
     try:
-        table = [*layer_table(job, dataset.shape, dataset.classes), *_memory(job, dataset)]
+        table = [
+            *layer_table(job, dataset.shape, dataset.classes),
+            *_length(job, dataset.labels("train")),
+            *_memory(job, dataset),
+        ]
     finally:
         dataset.close()
     return "\n".join([*table, *without_effect(job), "", dump_job(job)])
+
+
+def _length(job: Job, labels: np.ndarray) -> list[str]:
+    """Return a line about the steps of a run on one rank."""
+    from ensync.runs.length import parts_of, with_epochs
+    from ensync.strategies import settled, strategy_of
+    from ensync.training.learning_rate import EpochPlan
+
+    job = with_epochs(settled(job, 1), 1, labels)
+    strategy = strategy_of(job)
+    members = strategy.members(1)
+    rows = len(strategy.rows(labels, members, 0))
+    plan = EpochPlan(job, rows, parts_of(strategy, 1, labels, 0))
+    steps = job.training.max_steps or plan.updates(job.training.epochs)
+    epochs = f"{float(plan.length):.4g} epoch{'s' * (plan.length != 1)}"
+    network = f"each of {members} networks" if members > 1 else "the network"
+    return [
+        f"{text.plural(steps, 'step')} of {network} on one rank: {epochs} of "
+        f"{text.plural(rows, 'training row')}"
+    ]
 
 
 def _memory(job: Job, dataset: Any) -> list[str]:
@@ -199,12 +223,17 @@ def describe_run(path: Path, overrides: tuple[str, ...] = ()) -> Iterator[str]:
     for member, p in enumerate(attributes["positions"]):
         lines.append(
             f"member {member:<4} epoch {p['epoch']} of {job.training.epochs}, step {p['step']}, "
-            f"{p['updates']:,} updates" + (f", {p['finished']}" if p["finished"] else "")
+            f"{p['updates']:,} {_of_steps(job)}updates"
+            + (f", {p['finished']}" if p["finished"] else "")
         )
     lines += _last_record(attributes["history"])
     yield "\n".join([*map(printable, lines), "", dump_job(job)])
     if trouble:
         raise trouble
+
+
+def _of_steps(job: Job) -> str:
+    return f"of {job.training.max_steps:,} " if job.training.max_steps else ""
 
 
 def _trained_on(

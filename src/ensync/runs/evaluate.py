@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ensync.core.config.schema import Training
 from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
@@ -57,7 +58,7 @@ def evaluate(
     planned = PlannedRun(job, comm)
     place = planned.prepare(comm, lambda: loaders_to_test(planned, loaded, trained_on, data))
     own = job.fusion.method if loaded.state.members > 1 else OF_ONE
-    _say_unfinished(console, loaded, job.training.epochs, directory)
+    _say_unfinished(console, loaded, job.training, directory)
     if place.loaders.streamed and not place.loaders.dataset.digests:
         console.warn(
             f"{place.loaders.dataset.path} is streamed and has no digests, so that its content is "
@@ -105,10 +106,15 @@ def loaders_to_test(
     return loaders
 
 
-def _say_unfinished(console: Console, loaded: state.Loaded, epochs: int, directory: str) -> None:
-    done = [p["epoch"] for p in loaded.attributes["positions"] if not p["finished"]]
-    if done and min(done) < epochs:
+def _say_unfinished(
+    console: Console, loaded: state.Loaded, training: Training, directory: str
+) -> None:
+    by_steps = training.max_steps > 0
+    end, what = (training.max_steps, "steps") if by_steps else (training.epochs, "epochs")
+    positions = [p for p in loaded.attributes["positions"] if not p["finished"]]
+    done = [p["updates"] if by_steps else p["epoch"] for p in positions]
+    if done and min(done) < end:
         console.warn(
-            f"this is the state after {min(done)} of {epochs} epochs; `ensync "
+            f"this is the state after {min(done):,} of {end:,} {what}; `ensync "
             f"resume {directory}` goes on"
         )

@@ -54,7 +54,7 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
                     "network": _network(job.network.name, trainer.network),
                     "shards": _shards(place, session),
                     "strategy": f"{job.training.strategy}, batch {trainer.batch:,}, "
-                    f"{plural(job.training.epochs, 'epoch')}, {job.optimizer.name} "
+                    f"{_length(trainer)}, {job.optimizer.name} "
                     f"{job.optimizer.learning_rate:g}",
                 }
             ),
@@ -63,6 +63,15 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
     )
     _advise(console, place, session)
     _warn_of_classes(console, place, session)
+
+
+def _length(trainer: Trainer) -> str:
+    """Return "20 epochs", or "900 steps (2.5 epochs)" where the job counts them."""
+    training, length = trainer.job.training, trainer.plan.length
+    if not training.max_steps:
+        return plural(training.epochs, "epoch")
+    epochs = f"{float(length):.4g} epoch{'s' * (length != 1)}"
+    return f"{plural(training.max_steps, 'step')} ({epochs})"
 
 
 def _warn_of_classes(console: Console, place: Prepared, session: Session) -> None:

@@ -12,6 +12,7 @@ from ensync.mpi.mesh import Mesh
 from ensync.nn.memory import Workspace
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.context import RunContext
+from ensync.runs.length import parts_of
 from ensync.runs.networks import build_network
 from ensync.training.batches import first_images
 from ensync.training.trainer import Trainer
@@ -49,6 +50,7 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
             progress,
             start_values=strategy.start_values(member),
             start_images=partial(first_images, loaders.train, loaders.identity.shape),
+            parts=parts_of(strategy, context.comm.size, loaders.train.labels, member),
         )
         trainers[member].restart()
     loaders.check_shards(mesh.comm)

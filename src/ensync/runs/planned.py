@@ -22,6 +22,7 @@ from ensync.runs.context import RunContext
 from ensync.runs.data import SplitLoaders, open_loaders
 from ensync.runs.existing import remove_earlier
 from ensync.runs.identity import Identity
+from ensync.runs.length import with_epochs
 from ensync.runs.memory import Need, need_of
 from ensync.runs.session import Session
 from ensync.runs.start import resume, start
@@ -134,8 +135,11 @@ class PlannedRun:
     def context(
         self, loaders: SplitLoaders, console: Console, stop_request: StopRequest
     ) -> RunContext:
-        """Return the surroundings of its session. EnsyncError for too many members."""
+        """Return the surroundings of its session. EnsyncError for too many members, or steps
+        that do not go with their epochs.
+        """
         job = settled(self.job, self.ranks.size)
+        job = with_epochs(job, self.ranks.size, loaders.train.labels)
         return RunContext(self.ranks, job, loaders, console, stop_request)
 
     def is_continued(self, study: Study) -> bool:

@@ -17,7 +17,6 @@ def epoch_record(
     trainer: Trainer, epoch: int, figures: Mapping[str, float], elapsed: float
 ) -> EpochRecord:
     """Return what the history says of an epoch of a member, whose figures are given by name."""
-    position, epochs = trainer.position, trainer.job.training.epochs
     record: dict[str, object] = {
         "event": "epoch",
         "member": trainer.member,
@@ -28,8 +27,8 @@ def epoch_record(
     }
     record |= {name: value if math.isfinite(value) else None for name, value in figures.items()}
     record["elapsed"] = elapsed
-    if position.finished or position.epoch >= epochs:
-        record["ended"] = position.ended(epochs)
+    if trainer.done:
+        record["ended"] = trainer.ended
     return cast(EpochRecord, record)
 
 

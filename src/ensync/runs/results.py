@@ -242,7 +242,7 @@ def evaluator_of_files(
     """
     state = loaded.state
     ended = {
-        m: Position(p["epoch"], finished=p["finished"]).ended(job.training.epochs)
+        m: Position(p["epoch"], finished=p["finished"]).ended(job.training, p["updates"])
         for m, p in enumerate(loaded.attributes["positions"])
     }
     failed = {m: why for m, why in ended.items() if why.startswith(UNUSABLE)}

@@ -118,7 +118,7 @@ class Session:
         return epoch, (step // every + 1) * every if every else 1 << 62
 
     def _done(self, trainer: Trainer) -> bool:
-        return bool(trainer.position.finished) or trainer.position.epoch >= self.last_epoch
+        return trainer.done or trainer.position.epoch >= self.last_epoch
 
     @property
     def phase(self) -> Phase:
@@ -291,7 +291,7 @@ class Session:
 
     def ended(self) -> dict[int, str]:
         """Return why each member's training ended, or how far it is, on every rank. Collective."""
-        mine = {m: t.position.ended(self.job.training.epochs) for m, t in self.trainers.items()}
+        mine = {m: t.ended for m, t in self.trainers.items()}
         return dict(sorted((m, why) for part in share(self.comm, mine) for m, why in part.items()))
 
     @property

@@ -5,14 +5,17 @@ from collections.abc import Mapping
 
 from ensync.core.config.job import flat_settings
 from ensync.core.config.schedules import SCHEDULES
+from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.mpi.mesh import make_mesh
-from ensync.mpi.world import on_root
+from ensync.mpi.world import agree_any, on_root, share
 from ensync.report.history import rebuild
+from ensync.report.text import plural
 from ensync.runs.context import RunContext
 from ensync.runs.members import build_trainers
 from ensync.runs.session import Session
 from ensync.runs.state import Loaded, RunState
+from ensync.training.trainer import Trainer
 
 
 def start(context: RunContext) -> Session:
@@ -24,10 +27,10 @@ def start(context: RunContext) -> Session:
 
 
 def _check_same(
-    started: Mapping[str, object], now: Mapping[str, object], within_epoch: bool
+    started: Mapping[str, object], now: Mapping[str, object], counts_steps: bool
 ) -> None:
     """Refuse settings that would make a resumed run another one: strategy, members, seed, shards;
-    within an epoch the batch, which counts its steps.
+    where an epoch or training.max_steps counts steps, the batch.
     """
     fixed = [
         "training.strategy",
@@ -36,7 +39,8 @@ def _check_same(
         "training.deterministic",
         "training.virtual_shards",
         *(name for name in now if name.startswith("ensemble.")),
-        *["training.batch"] * within_epoch,
+        *["training.batch"] * counts_steps,
+        *[name for name in now if name.startswith("growth.")] * bool(now["training.max_steps"]),
     ]
     for name in fixed:
         old, new = started[name], now[name]
@@ -52,8 +56,9 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
     """Return a session that continues from a checkpoint, on any number of ranks. Collective."""
     state, job = loaded.state, context.job
     state.identity = loaded.accept(context.loaders.dataset)
+    by_steps = state.job.training.max_steps or job.training.max_steps
     within_epoch = any(p["step"] for p in loaded.attributes["positions"])
-    _check_same(flat_settings(state.job), flat_settings(job), within_epoch)
+    _check_same(flat_settings(state.job), flat_settings(job), bool(by_steps or within_epoch))
     before, state.job = state.job, job
     mesh = make_mesh(context.comm, state.members)
     trainers = build_trainers(context, mesh)
@@ -62,24 +67,53 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
         if member in trainers:
             loaded.restore(trainers[member], found)
             trainers[member].resume()
+            trainers[member].reopen(before)
     session = Session(context, state, mesh, trainers)
-    _cut_history(session, loaded)
+    _check_steps(session)
+    _cut_history(session)
     trainer = next(iter(trainers.values()))
     name, over = job.schedule.name, ""
     if name == before.schedule.name and SCHEDULES[name].over_run:
-        over = f": {name} over {job.training.epochs} epochs, before over {before.training.epochs}"
+        now, earlier = _length(job), _length(before)
+        over = f": {name} over {now}, before over {earlier}"
     _say_rate(session, trainer.rate_of(before), trainer.rate_of(before, 1), over)
     return session
 
 
-def _cut_history(session: Session, loaded: Loaded) -> None:
+def _check_steps(session: Session) -> None:
+    """Refuse training.max_steps where the steps so far are not those of the epochs so far, since
+    the batch was changed in between. Collective.
+    """
+    if session.job.training.max_steps and agree_any(
+        session.comm, any(map(_miscounted, session.trainers.values()))
+    ):
+        raise EnsyncError(
+            f"training.max_steps = {session.job.training.max_steps:,} for a run whose batch was "
+            "changed since its start",
+            "epochs of as many steps throughout",
+            "give training.epochs, or train afresh with --set output.directory=DIR",
+        )
+
+
+def _miscounted(trainer: Trainer) -> bool:
+    p = trainer.position
+    return not trainer.done and trainer.optimizer.steps != trainer.plan.updates(p.epoch) + p.step
+
+
+def _length(job: Job) -> str:
+    steps, epochs = job.training.max_steps, job.training.epochs
+    return plural(steps, "step") if steps else plural(epochs, "epoch")
+
+
+def _cut_history(session: Session) -> None:
     """Forget the records of epochs that are trained again, and why members that go on had ended.
     Collective.
     """
     path, state, ended = session.directory / "history.jsonl", session.state, session.ended()
     if trouble := on_root(session.comm, lambda: rebuild(path, state.history)):
         session.console.warn(trouble)
-    reached = [p["epoch"] for p in loaded.attributes["positions"]]
+    mine = {member: trainer.position.epoch for member, trainer in session.trainers.items()}
+    reached = {m: epoch for part in share(session.comm, mine) for m, epoch in part.items()}
     kept = [r.copy() for r in state.history if r["epoch"] <= reached[r["member"]]]
     for record in kept:
         if record.get("ended") != ended[record["member"]]:

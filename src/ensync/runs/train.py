@@ -14,12 +14,14 @@ from ensync.core.config.job import (
     load_job,
     without_study,
 )
+from ensync.core.config.schema import Training
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.runs import launch, session, start, state
 from ensync.runs.header import show_place, show_run
+from ensync.runs.length import without_epochs
 from ensync.runs.opening import find_run, identity_of, load, with_overrides
 from ensync.runs.options import RunOptions
 from ensync.runs.outcome import complete
@@ -80,7 +82,8 @@ def _resume(
         ),
         overrides,
     )
-    _check_epochs(loaded, job.training.epochs)
+    job = without_epochs(job)
+    _check_length(loaded, job.training)
     planned = PlannedRun(job, comm)
     with planned.watched(console):
         identity_of(comm, loaded, job.data.path, console)
@@ -102,29 +105,33 @@ def _resume(
 def _say_idle(console: Console, run: session.Session) -> None:
     """Say where a resume has nothing to train, and what would have it train on. Collective."""
     ended, idle = run.ended(), run.idle()
+    name = "max_steps" if run.job.training.max_steps else "epochs"
     if idle:
         patience = (
             "training.early_stopping=0, or more patience"
             if any(why.startswith(EARLY) for why in ended.values())
-            else "training.epochs=N"
+            else f"training.{name}=N"
         )
-        more = (
-            f"more than {run.job.training.epochs}"
-            if patience.endswith("N")
-            else f"with training.epochs at {run.job.training.epochs}"
-        )
+        end = getattr(run.job.training, name)
+        more = f"more than {end}" if patience.endswith("N") else f"with training.{name} at {end}"
         console.warn(
             f"nothing is left to train ({ends_of(ended)}), so this only tests it again; to train "
             f"on, give --set {patience} ({more})"
         )
 
 
-def _check_epochs(loaded: state.Loaded, epochs: int) -> None:
+def _check_length(loaded: state.Loaded, training: Training) -> None:
     """Refuse an end that is behind the run already."""
-    done = max(p["epoch"] for p in loaded.attributes["positions"])
-    if done > epochs:
+    positions = loaded.attributes["positions"]
+    if training.max_steps:
+        name, what, end = "max_steps", "steps", training.max_steps
+        done = max(p["updates"] for p in positions)
+    else:
+        name, what, end = "epochs", "epochs", training.epochs
+        done = max(p["epoch"] for p in positions)
+    if done > end:
         raise EnsyncError(
-            f"training.epochs = {epochs} for a run that has {done} epochs behind it",
+            f"training.{name} = {end} for a run that has {done} {what} behind it",
             f"at least {done}",
             f"give more, or look at what it has reached with `ensync evaluate {loaded.path}`",
         )
@@ -158,12 +165,14 @@ def _say_differences(
 
 
 def _compared(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return the settings but for where the run stands and members left to the number of
-    ranks.
+    """Return the settings but for where the run stands, members left to the number of ranks and
+    epochs left to that of steps.
     """
     left_out = {"output.directory"}
     if not settings["ensemble.members"]:
         left_out.add("ensemble.members")
+    if settings["training.max_steps"]:
+        left_out.add("training.epochs")
     return {name: value for name, value in settings.items() if name not in left_out}
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ensync.core.config.schema import Training
+
 EARLY, DIVERGED, LOST = (
     "early stopping",
     "diverged",
@@ -32,15 +34,23 @@ class Position:
         ""  # why it stopped before the last epoch: "early stopping ...", "diverged ...", "lost ..."
     )
 
-    def ended(self, epochs: int) -> str:
-        """Say why training ended, or how far it is, in a run of so many epochs."""
+    def over(self, training: Training, updates: int) -> bool:
+        """Whether training ended, by these settings, after so many steps of the network."""
+        end = training.max_steps
+        return bool(self.finished) or (updates >= end if end else self.epoch >= training.epochs)
+
+    def ended(self, training: Training, updates: int) -> str:
+        """Say why training ended, or how far it is, by these settings, after so many steps of the
+        network.
+        """
         if self.finished:
             return self.finished
-        return (
-            f"all {epochs} epochs"
-            if self.epoch >= epochs
-            else f"not yet, after epoch {self.epoch} of {epochs}"
-        )
+        epochs, steps = training.epochs, training.max_steps
+        if self.over(training, updates):
+            return f"all {steps:,} steps" if steps else f"all {epochs} epochs"
+        if steps:
+            return f"not yet, after step {updates:,} of {steps:,}"
+        return f"not yet, after epoch {self.epoch} of {epochs}"
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for a checkpoint's attributes; JSON knows no infinity."""

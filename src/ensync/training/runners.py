@@ -144,7 +144,7 @@ class OneSampleRunner:
         "training": {
             *("strategy", "epochs", "batch", "seed", "loss", "targets", "slice", "precision"),
             *("threads", "early_stopping", "best_weights", "virtual_shards", "watchdog"),
-            "check_replicas",
+            *("check_replicas", "max_steps"),
         },
         "optimizer": {
             *("name", "learning_rate"),

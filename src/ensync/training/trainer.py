@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ensync.training.callbacks import (
     check_parameters,
     first_kept,
 )
-from ensync.training.learning_rate import EpochPlan, LearningRate, largest_batch
+from ensync.training.learning_rate import EpochPlan, LearningRate, Part, largest_batch
 from ensync.training.lookahead import Lookahead
 from ensync.training.position import DIVERGED, Position
 from ensync.training.runners import Replica, Runner, runner_of
@@ -40,6 +40,7 @@ class Trainer(Replica):
     start_values: int = 0  # number of the random stream of its first parameters
     start_images: Callable[[], Images] | None = None  # of which its first filters may be made
     tuner: ThreadTuner | None = None  # where the number of threads is left to the program
+    parts: Sequence[Part] = ()  # of its training, where it has other rows first or later
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Trainer(Replica):
                 "lower training.batch or growth.largest_batch, or set training.precision = "
                 "'float64'",
             )
-        self.plan = EpochPlan(self.job, len(self.rows))
+        self.plan = EpochPlan(self.job, len(self.rows), self.parts)
         self.lookahead = Lookahead(self.job.lookahead, self.network)
         self.average = WeightAverage(self.job.training, self.network)
         self.best = BestWeights(self.job.training)
@@ -67,6 +68,15 @@ class Trainer(Replica):
         self.optimizer.steps, self.position, self.best.vectors = 0, Position(), {}
         self.lookahead.restart()
         self.average.restart()
+
+    def reopen(self, before: Job) -> None:
+        """Go back into the last epoch where training.max_steps of the job `before` had ended it
+        too early for the job as it is now.
+        """
+        p, plan = self.position, replace(self.plan, job=before)
+        length = plan.length if before.training.max_steps else p.epoch
+        if not p.step and p.epoch - 1 < length < p.epoch and not self.done:
+            p.epoch, p.step = p.epoch - 1, plan.end(p.epoch - 1)
 
     def resume(self) -> None:
         """Train on from a checkpoint, unless the patience with the validation loss is over or the
@@ -99,8 +109,8 @@ class Trainer(Replica):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Updates in the current epoch."""
-        return self.plan.steps(self.position.epoch)
+        """Updates in the current epoch, of which the last may be a part."""
+        return self.plan.end(self.position.epoch)
 
     @property
     def starts(self) -> list[int]:
@@ -115,8 +125,18 @@ class Trainer(Replica):
         return self.starts[self.position.epoch] + self.position.step
 
     @property
+    def done(self) -> bool:
+        """Whether training has ended."""
+        return self.position.over(self.job.training, self.optimizer.steps)
+
+    @property
+    def ended(self) -> str:
+        """Why training has ended, or how far it is."""
+        return self.position.ended(self.job.training, self.optimizer.steps)
+
+    @property
     def epoch_done(self) -> bool:
-        """Whether every row of the current epoch was used."""
+        """Whether every row of the current epoch was used, or every step of the run done."""
         return self.position.step >= self.steps_per_epoch
 
     @property

@@ -108,6 +108,12 @@ DEPENDENCES = (
         "one of the two",
     ),
     Dependence(
+        ("training.epochs",),
+        ("training.max_steps",),
+        lambda job: not job.training.max_steps,
+        "training.max_steps = 0",
+    ),
+    Dependence(
         ("training.virtual_shards",),
         ("training.deterministic",),
         lambda job: job.training.deterministic,
