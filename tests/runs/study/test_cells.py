@@ -177,6 +177,7 @@ REFUSED = [
         ["ensemble_full on 4 ranks", "less than half a step"],
     ),
     ({"contestants": ["larger_network"]}, {"network": {"name": "vgg"}}, ["nothing is left"]),
+    ({}, {"training": {"max_steps": 9}}, ["training.max_steps = 9", "training.epochs"]),
     (
         {"budget": "wall_clock", "amount": 9},
         {"growth": {"every_epochs": 1}},

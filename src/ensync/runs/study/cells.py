@@ -101,6 +101,12 @@ def plan(job: Job, launched: int, facts: Facts, known: Known) -> Plan:
     study = job.study or Study()
     counts = study.ranks or [launched]
     _check(study, counts, launched, facts)
+    if job.training.max_steps:
+        raise EnsyncError(
+            f"training.max_steps = {job.training.max_steps} in a job that is studied",
+            "training.epochs, from which the budget makes the length of each contestant",
+            "give training.epochs in its place",
+        )
     return _Planner(job, study, facts, known).plan(counts)
 
 
