@@ -296,3 +296,20 @@ def test_a_target_is_told_with_how_many_reached_it(study):
     assert "2 of 5 seeds reached the target, after 12.0 s on average" in " ".join(
         study_tables.cost_table(made).notes
     )
+
+
+def test_one_larger_network_is_no_pole_but_has_its_sentence():
+    larger = ("larger_network", "one larger network", 4, True, 1, 0.95, 20.0)
+    made = make_study((*PLACES, larger))
+    found = poles(made)
+    assert (found.first.key, found.second.key) == ("ensemble_full@4", "synchronous@4")
+    assert "One larger network (1.00x the parameters of one) reached 9" in study_verdict(made)[-1]
+    alone = make_study((larger, PLACES[8]))
+    assert {each.name for each in poles(alone)[:2]} == {"larger_network", "ensemble_full"}
+
+
+def test_what_is_told_apart_alone_but_not_on_the_page_is_marked():
+    made = of_one_pair("first", p_holm=0.2)
+    assert study_tables.pairs_table(made).rows[0][-1] == "synchronous better, not after Holm"
+    made = of_one_pair("first", p_holm=0.01)
+    assert study_tables.pairs_table(made).rows[0][-1] == "synchronous better"

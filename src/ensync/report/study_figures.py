@@ -1,20 +1,18 @@
-"""The plots of a study, each a function from its result to a matplotlib Figure.
+"""The main plots of a study, each a function from its result to a matplotlib Figure.
 
 A contestant has the same colour and the same mark in every plot, so that none rests on colour.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ensync.report import text
-from ensync.report.axes import SPREAD, Lettering, new_figure, percent_axis, short, whole_axis
+from ensync.report.axes import SPREAD, new_figure, percent_axis, short
 from ensync.report.study_results import ContestantResult, Range, StudyResult
-from ensync.report.study_verdict import points
 from ensync.report.style import (
     BLUE,
     GREEN,
@@ -23,10 +21,8 @@ from ensync.report.style import (
     MARKS,
     ORANGE,
     PURPLE,
-    RIGHT,
     SERIES,
     SKY,
-    WRONG,
     styled,
 )
 
@@ -40,10 +36,11 @@ KNOWN = {
     "synchronous_grown": (SKY, "s"),
     "ensemble_shards": (ORANGE, "^"),
     "ensemble_full": (PURPLE, "D"),
+    "ensemble_bootstrap": (ORANGE, "<"),
     "shared_start": (GREEN, "v"),
+    "larger_network": (INK, "X"),
 }
 LINES = ("-", "--", "-.", ":")
-DIAGRAMS = 6  # reliability diagrams on the page at most
 
 
 class Mark(NamedTuple):
@@ -101,20 +98,39 @@ def headline(study: StudyResult) -> Figure:
     number of ranks, and the Pareto front.
     """
     label, places = cost_of(study)
-    figure = new_figure(6.4, 4.6)
+    figure = new_figure(5.6, 4.3)
     axes = figure.add_subplot(title="Accuracy against cost", xlabel=label, ylabel="test accuracy")
     marks, shown = marks_of(study), [each for each in study.contestants if each.key in places]
     _front(axes, [(places[each.key], each.accuracy.mean) for each in shown])
-    for each, x in zip(shown, _dodged([places[each.key] for each in shown]), strict=True):
+    xs = _dodged([places[each.key] for each in shown])
+    for each, x in zip(shown, xs, strict=True):
         _point(axes, each, x, marks[each.name])
-        annotation = f"{each.ranks}"
-        axes.annotate(
-            annotation, (x, each.accuracy.mean), (6, 4), textcoords="offset points", fontsize=8
-        )
     _cost_axis(axes, [places[each.key] for each in shown])
     percent_axis(axes)
+    figure.draw_without_rendering()  # so that places on the paper are known
+    _label(axes, [(x, each.accuracy.mean) for each, x in zip(shown, xs, strict=True)], shown)
     _legend(figure, axes, study)
     return figure
+
+
+BESIDE = ((6, 4), (-12, 4), (6, -11), (-12, -11), (9, -3), (-15, -3))  # in points, of a label
+MIDDLE = (2.5, 3.0)  # of a label, from its lower left corner
+NEAR = 9.0  # points; labels and marks nearer than this to each other hide each other
+
+
+def _label(
+    axes: Axes, places: Sequence[tuple[float, float]], contestants: Sequence[ContestantResult]
+) -> None:
+    """Write the number of ranks beside each mark, where it is farthest from marks and labels."""
+    on_paper = axes.transData.transform(places) * 72 / axes.figure.dpi
+    taken = [*on_paper]
+    for each, place, point in zip(contestants, places, on_paper, strict=True):
+        others = np.array([one for one in taken if one is not point] or [[np.inf, np.inf]])
+        middles = [point + offset + MIDDLE for offset in BESIDE]
+        room = [min(np.hypot(*(others - middle).T).min(), NEAR) for middle in middles]
+        best = int(np.argmax(room))
+        taken.append(middles[best])
+        axes.annotate(str(each.ranks), place, BESIDE[best], textcoords="offset points", fontsize=8)
 
 
 def _dodged(places: Sequence[float]) -> list[float]:
@@ -210,7 +226,7 @@ def _legend(figure: Figure, axes: Axes, study: StudyResult, front: bool = True) 
 @styled
 def accuracy_by_ranks(study: StudyResult) -> Figure:
     """Return test accuracy with both intervals against ranks, a line for each contestant."""
-    figure = new_figure(6.4, 4.6)
+    figure = new_figure(5.6, 4.3)
     axes = figure.add_subplot(
         title="Accuracy against ranks", xlabel="ranks", ylabel="test accuracy"
     )
@@ -248,171 +264,3 @@ def _beside_each_other(study: StudyResult) -> dict[str, float]:
         step = min(0.12, 0.6 / len(keys))
         places |= {key: place + step * (i - (len(keys) - 1) / 2) for i, key in enumerate(keys)}
     return places
-
-
-def grown(study: StudyResult) -> list[ContestantResult]:
-    """Return of each contestant of several networks the one with most of them."""
-    most: dict[str, ContestantResult] = {}
-    for each in study.contestants:
-        found = each.member_figures
-        if found is None or len(found.by_size) < 2:
-            continue
-        if each.name not in most or each.members > most[each.name].members:
-            most[each.name] = each
-    return list(most.values())
-
-
-@styled
-def accuracy_by_size(study: StudyResult) -> Figure:
-    """Return test accuracy against the number of members fused, mean and spread over subsets."""
-    figure = new_figure(6.4, 4.0)
-    axes = figure.add_subplot(
-        title="Accuracy against members fused", xlabel="members fused", ylabel="test accuracy"
-    )
-    marks = marks_of(study)
-    for each in grown(study):
-        assert each.member_figures is not None
-        sizes = [one for one in each.member_figures.by_size if one.accuracy is not None]
-        mark = marks[each.name]
-        xs = [size.members for size in sizes]
-        means = np.array([size.accuracy or 0.0 for size in sizes])
-        sds = np.array([size.sd or 0.0 for size in sizes])
-        axes.fill_between(xs, means - sds, means + sds, color=mark.color, alpha=0.18, linewidth=0)
-        axes.plot(
-            xs,
-            means,
-            color=mark.color,
-            marker=mark.marker,
-            linestyle=mark.line,
-            label=_called(each),
-        )
-    percent_axis(axes)
-    whole_axis(axes)
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
-@styled
-def likelihood_by_size(study: StudyResult) -> Figure:
-    """Return calibrated log-likelihood against the number of members fused, and the power law."""
-    figure = new_figure(6.4, 4.0)
-    axes = figure.add_subplot(
-        title="Calibrated log-likelihood against members fused",
-        xlabel="members fused",
-        ylabel="log-likelihood (nats)",
-    )
-    marks, lawful = marks_of(study), False
-    for each in grown(study):
-        assert each.member_figures is not None
-        mark = marks[each.name]
-        known = [one for one in each.member_figures.by_size if one.log_likelihood is not None]
-        axes.plot(
-            [one.members for one in known],
-            [one.log_likelihood or 0.0 for one in known],
-            color=mark.color,
-            marker=mark.marker,
-            linestyle="none",
-            label=_called(each),
-        )
-        law = [one for one in each.member_figures.by_size if one.predicted is not None]
-        axes.plot(
-            [one.members for one in law],
-            [one.predicted or 0.0 for one in law],
-            color=mark.color,
-            linewidth=1.2,
-            label=None if lawful or not law else "power law, fitted on few",
-        )
-        lawful = lawful or bool(law)
-    whole_axis(axes)
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
-def _called(each: ContestantResult) -> str:
-    return short(f"{each.label}, {text.plural(each.ranks, 'rank')}", 44)
-
-
-@styled
-def reliability(contestants: Sequence[ContestantResult], marks: Sequence[Mark]) -> Figure:
-    """Return a reliability diagram for each contestant: accuracy against confidence in bins of
-    equal mass, before and after calibration.
-    """
-    columns = min(3, len(contestants))
-    rows = math.ceil(len(contestants) / columns)
-    figure = new_figure(max(2.9 * columns, 4.2), 2.9 * rows + 0.5)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, each, mark in zip(grid.flat, contestants, marks):
-        axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1, label="perfect")
-        for bins, line, marker, label in (
-            (each.reliability, "-", mark.marker, "as trained"),
-            (each.reliability_calibrated, "--", "", "after temperature"),
-        ):
-            axes.plot(
-                [one.confidence for one in bins],
-                [one.accuracy for one in bins],
-                color=mark.color if marker else INK,
-                linestyle=line,
-                marker=marker,
-                markersize=3.5,
-                linewidth=1.2,
-                label=label,
-            )
-        axes.set_title(short(each.label, 26), fontsize=9)
-        axes.set(aspect="equal", xlim=(0, 1.02), ylim=(0, 1.02))
-    for axes in list(grid.flat)[len(contestants) :]:
-        axes.set_visible(False)
-    for axes in grid[-1]:
-        axes.set_xlabel("confidence")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("accuracy")
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    return figure
-
-
-@styled
-def differences(study: StudyResult, ranks: int) -> Figure:
-    """Return the matrix of paired differences on a number of ranks: row - column in points of
-    accuracy, blue where the row is better, orange where it is worse; bold: told apart.
-    """
-    from matplotlib.patches import Rectangle
-
-    pairs = [pair for pair in study.pairs if pair.ranks == ranks]
-    keys = list(dict.fromkeys(key for pair in pairs for key in (pair.first, pair.second)))
-    keys.sort(key=lambda key: -study.by_key(key).accuracy.mean)
-    side = 1.9 + 0.72 * len(keys)
-    figure = new_figure(side + 0.6, side)
-    axes = figure.add_subplot(
-        title=f"Row less column, in points, {text.plural(ranks, 'rank')}", aspect="equal"
-    )
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    most = max((abs(pair.difference) for pair in pairs), default=0.0) or 1.0
-    for i, row in enumerate(keys):
-        for j, column in enumerate(keys):
-            pair = study.pair(row, column)
-            centred: Lettering = {"ha": "center", "va": "center", "fontsize": 8}
-            if pair is None:
-                axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **centred)
-                continue
-            shade = 0.06 + 0.34 * abs(pair.difference) / most
-            color = RIGHT if pair.difference > 0 else WRONG
-            axes.add_patch(
-                Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=color, alpha=shade, linewidth=0)
-            )
-            told = pair.verdict in ("first", "second")
-            mark = {"equal": "\n=", "unknown": "\n?"}.get(pair.verdict, "")
-            axes.text(
-                j,
-                i,
-                points(pair.difference, sign=True) + mark,
-                color=INK,
-                weight="bold" if told else "normal",
-                **centred,
-            )
-    names = [short(study.by_key(key).label, 22) for key in keys]
-    axes.set(xlim=(-0.5, len(keys) - 0.5), ylim=(len(keys) - 0.5, -0.5))
-    axes.set_xticks(range(len(keys)), names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(keys)), names)
-    axes.tick_params(length=0)
-    return figure

@@ -15,7 +15,8 @@ from ensync.core.errors import printable
 from ensync.report.files import finite, refuse_write, write_whole
 from ensync.report.results import to_json
 from ensync.report.study_results import ContestantResult, PairResult, Range, Spread, StudyResult
-from ensync.report.study_tables import PLUS_MINUS, Table, study_tables
+from ensync.report.study_tables import Table, study_tables
+from ensync.report.study_text import PLUS_MINUS
 from ensync.report.study_verdict import study_verdict
 
 LATEX = {

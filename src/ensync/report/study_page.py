@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-from ensync.report import text
+from ensync.report import study_details, study_figures, text
 from ensync.report.files import finite
 from ensync.report.page import phrase, render, toml_of
 from ensync.report.plots import Drawing, draw
@@ -93,8 +93,6 @@ def _sections(study: StudyResult) -> list[Section]:
 
 
 def _glance(study: StudyResult) -> list[Drawing]:
-    from ensync.report import study_figures
-
     cost, places = study_figures.cost_of(study)
     timed = all(each.cost.timed for each in study.contestants)
     why = "" if timed else f"{_upper(untimed_reason(*study.contestants))}: samples instead. "
@@ -117,14 +115,13 @@ def _draw(figure: Figure, name: str, label: str, caption: str = "") -> Drawing:
 
 
 def _members(study: StudyResult) -> list[Drawing]:
-    from ensync.report import study_figures
 
-    grown = study_figures.grown(study)
+    grown = study_details.grown(study)
     if not grown:
         return []
     subsets = "Mean and standard deviation over subsets of the members, mean over seeds."
     found = [
-        _draw(study_figures.accuracy_by_size(study), "members", "accuracy by members", subsets)
+        _draw(study_details.accuracy_by_size(study), "members", "accuracy by members", subsets)
     ]
     known = [size.log_likelihood for each in grown for size in _sizes(each)]
     if any(value is not None for value in known):
@@ -132,7 +129,7 @@ def _members(study: StudyResult) -> list[Drawing]:
         law = f" Lines: c + b k^a, fitted on {phrase(fitted)} members." if fitted else ""
         found.append(
             _draw(
-                study_figures.likelihood_by_size(study),
+                study_details.likelihood_by_size(study),
                 "likelihood",
                 "log-likelihood by members",
                 f"Higher is better, after one temperature each.{law}",
@@ -150,16 +147,15 @@ def _fitted(each: ContestantResult) -> list[int]:
 
 
 def _differences(study: StudyResult) -> Section:
-    from ensync.report import study_figures
 
     counts = sorted({pair.ranks for pair in study.pairs}, reverse=True)
     drawn = [
         _draw(
-            study_figures.differences(study, ranks),
+            study_details.differences(study, ranks),
             f"pairs-{ranks}",
             f"paired differences on {ranks} ranks",
-            "Blue and +: the row is better. Bold: told apart; = practically equal; ? not enough "
-            "seeds to tell.",
+            "Blue and +: the row is better. Bold: told apart, also when corrected for all pairs "
+            "(Holm); = practically equal; ? not enough seeds to tell.",
         )
         for ranks in counts
     ]
@@ -168,15 +164,13 @@ def _differences(study: StudyResult) -> Section:
 
 
 def _reliability(study: StudyResult) -> list[Drawing]:
-    from ensync.report import study_figures
-
     most = study.ranks[-1]
     shown = [each for each in study.contestants if each.ranks in (1, most) and each.reliability]
-    shown = shown[: study_figures.DIAGRAMS]
+    shown = shown[: study_details.DIAGRAMS]
     if not shown:
         return []
     marks = study_figures.marks_of(study)
-    figure = study_figures.reliability(shown, [marks[each.name] for each in shown])
+    figure = study_details.reliability(shown, [marks[each.name] for each in shown])
     caption = (
         f"On {text.plural(most, 'rank')}; one rank beside. A point is a fifteenth of the test "
         "images of all seeds; below the dotted line the network is too sure of itself."
@@ -232,9 +226,12 @@ def _method(study: StudyResult) -> list[str]:
         "apart on the most ranks, by validation accuracy; the test images decide nothing.",
         "On these test images: Student's t over seeds, blind to which images were drawn. On new "
         "images: with the variance of the images, of the seeds and of both together.",
-        "Two contestants are told apart where both the adjusted test over seeds and the interval "
-        "on new images say so; within "
-        f"{study.practically_equal:g} points they are practically equal.",
+        "Two contestants are told apart where the interval on new images excludes 0, and the "
+        "better one is ahead with a probability above 0.75 whose interval excludes 0.5 "
+        "(Bouthillier et al. 2021). They are practically equal where that interval lies within "
+        f"{study.practically_equal:g} points of 0.",
+        "The verdict's two were chosen before the test images were looked at, so that it needs no "
+        "correction for the number of pairs; who picks another pair from the table does (Holm).",
     ]
 
 

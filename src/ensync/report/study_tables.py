@@ -8,19 +8,17 @@ from dataclasses import dataclass, field
 
 from ensync.report import text
 from ensync.report.study_results import (
-    Accuracy,
     ContestantResult,
     PairResult,
-    Range,
     Scores,
     Spread,
     StudyResult,
 )
-from ensync.report.study_verdict import chance, points, poles, span, study_verdict
+from ensync.report.study_text import between, chance, figures, named, points, shares, span
+from ensync.report.study_verdict import poles, study_verdict, told_on_a_page
 from ensync.report.verdict import LIKELY
 
 VERDICTS = {"equal": "practically equal", "unknown": "not enough seeds"}
-PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +47,6 @@ def study_tables(study: StudyResult) -> list[Table]:
         left_out_table(study),
     )
     return [table for table in made if table.rows]
-
-
-def named(study: StudyResult, key: str) -> str:
-    """Return a contestant of a pair as tables show it: "synchronous, 4 ranks"."""
-    contestant = study.by_key(key)
-    if contestant.name == "one_rank":
-        return contestant.label
-    return f"{contestant.label}, {text.plural(contestant.ranks, 'rank')}"
-
-
-def shares(spread: Spread | Accuracy | None) -> str:
-    """Return a share with its standard deviation over seeds, in percent: "90.03 +- 0.12"."""
-    if spread is None or text.missing(spread.mean):
-        return text.DASH
-    mean = f"{100 * spread.mean:.2f}"
-    return mean if text.missing(spread.sd) else f"{mean} {PLUS_MINUS} {100 * spread.sd:.2f}"
-
-
-def figures(spread: Spread | None, digits: int = 4) -> str:
-    """Return a figure with its standard deviation over seeds: "-0.3012 +- 0.0041"."""
-    if spread is None or text.missing(spread.mean):
-        return text.DASH
-    mean = f"{spread.mean:.{digits}f}"
-    return mean if text.missing(spread.sd) else f"{mean} {PLUS_MINUS} {spread.sd:.{digits}f}"
-
-
-def between(found: Range | None) -> str:
-    """Return an interval of shares in percent: "89.80 to 90.21"."""
-    if found is None or text.missing(found.low) or text.missing(found.high):
-        return text.DASH
-    return f"{100 * found.low:.2f} to {100 * found.high:.2f}"
 
 
 def accuracy_table(study: StudyResult) -> Table:
@@ -209,9 +176,9 @@ def pairs_table(study: StudyResult) -> Table:
             row.insert(6, span(pair.corrected, sign=True))
     notes = [
         "Differences are first - second in points of test accuracy over paired seeds, with 95 % "
-        "intervals. P: of a seed on which the first is better, ties half. p: t test over seeds, "
-        f"adjusted for all {len(study.pairs)} pairs (Holm 1979). McNemar's test looks at one seed "
-        "and is blind to the others.",
+        "intervals. P: of a seed on which the first is better, ties half. p: of no difference on "
+        f"new images, adjusted for all {len(study.pairs)} pairs (Holm 1979). McNemar's test looks "
+        "at one seed and is blind to the others.",
         f"Practically equal: surely within {study.practically_equal:g} points.",
     ]
     return Table("pairs", "Pairs", [*heads, *more], rows, left=2, notes=notes)
@@ -245,7 +212,8 @@ def said(study: StudyResult, pair: PairResult) -> str:
     """Return the verdict on a pair in a few words."""
     if pair.verdict in ("first", "second"):
         better = pair.first if pair.verdict == "first" else pair.second
-        return f"{study.by_key(better).label} better"
+        alone = "" if told_on_a_page(pair) else ", not after Holm"
+        return f"{study.by_key(better).label} better{alone}"
     words = VERDICTS.get(pair.verdict, pair.verdict)
     if pair.verdict != "unknown" or len(pair.seeds) < 2:
         return words
@@ -261,17 +229,17 @@ def fusions_table(study: StudyResult) -> Table:
     """
     several = [each for each in study.contestants if each.members > 1]
     labels = {one.name: one.label for each in several for one in each.fusions}
-    rows, notes = [], []
+    rows: list[list[str]] = []
+    whys: dict[tuple[str, str], list[str]] = {}
     for each in several:
         known = {one.name: one for one in each.fusions}
         cells = [shares(known[name].accuracy) if name in known else text.DASH for name in labels]
         rows.append([*_start(each), *cells])
-        said_of = [(one.label, one.refused or one.note) for one in each.fusions]
-        notes += [
-            f"{each.label}, {text.plural(each.ranks, 'rank')}, {label}: {why}"
-            for label, why in said_of
-            if why
-        ]
+        for one in each.fusions:
+            if why := one.refused or one.note:
+                where = f"{each.label} on {text.plural(each.ranks, 'rank')}"
+                whys.setdefault((one.label, why), []).append(where)
+    notes = [f"{label}, {'; '.join(where)}: {why}" for (label, why), where in whys.items()]
     first = "The contestant's result is by the fusion of its job; the others were not chosen from."
     heads = ["contestant", "ranks", *labels.values()]
     return Table("fusions", "Fusions, test accuracy in %", heads, rows, notes=[first, *notes])

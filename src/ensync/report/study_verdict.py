@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ensync.report import text
-from ensync.report.study_results import ContestantResult, PairResult, Range, StudyResult
+from ensync.report.study_results import ContestantResult, PairResult, StudyResult
+from ensync.report.study_text import chance, points, span
+from ensync.report.verdict import LIKELY
 
+LARGER = "larger_network"  # a control, more than the job's network trained together
 ALIKE = 1.05  # costs within this factor of each other are equal
 
 
@@ -21,33 +24,25 @@ class Poles(NamedTuple):
     pair: PairResult
 
 
-def points(difference: float | None, sign: bool = False) -> str:
-    """Return a difference of shares as points of a percent: "0.39"; "-" when missing."""
-    if text.missing(difference):
-        return text.DASH
-    return f"{100 * difference:{'+' if sign else ''}.2f}"
-
-
-def span(found: Range | None, sign: bool = False) -> str:
-    """Return an interval of differences in points: "0.25 to 0.53"; "-" when missing."""
-    if found is None or text.missing(found.low) or text.missing(found.high):
-        return text.DASH
-    return f"{points(found.low, sign)} to {points(found.high, sign)}"
-
-
 def poles(study: StudyResult) -> Poles | None:
     """Return the two contestants that matter: on the most ranks on which any two were compared,
     the best that trains together and the best that trains apart, or the best two where there is
     only one kind. None when no two were compared.
 
-    Best by validation accuracy, so that the test images decide nothing.
+    Best by validation accuracy, so that the test images decide nothing. One larger network is no
+    pole as long as there are others: it answers another question than together or apart.
     """
     for ranks in sorted({pair.ranks for pair in study.pairs}, reverse=True):
         pairs = [pair for pair in study.pairs if pair.ranks == ranks]
         keys = {key for pair in pairs for key in (pair.first, pair.second)}
         ranked = sorted((study.by_key(key) for key in sorted(keys)), key=_chosen_by, reverse=True)
+        if any(each.together and each.name != LARGER for each in ranked):
+            ranked = [each for each in ranked if each.name != LARGER] or ranked
         kinds = [_first_of(ranked, together, ranks) for together in (True, False)]
-        first, second = (one for one in kinds if one) if all(kinds) else ranked[:2]
+        best = [one for one in kinds if one] if all(kinds) else ranked[:2]
+        if len(best) < 2:
+            continue
+        first, second = best
         if first.accuracy.mean < second.accuracy.mean:
             first, second = second, first
         if (pair := study.pair(first.key, second.key)) is not None:
@@ -83,6 +78,7 @@ def study_verdict(study: StudyResult) -> list[str]:
         _sureness(study, found),
         _cost(found),
         *_alone(study, found),
+        *_larger(study, found),
         *_missing(study),
     ]
 
@@ -147,15 +143,17 @@ def _sureness(study: StudyResult, found: Poles) -> str:
         parts.append(f"{_called(found.first)} comes out ahead with probability {pair.better:.2f}")
     if pair.p_holm is not None:
         compared = text.plural(len(study.pairs), "pair")
-        parts.append(f"p {chance(pair.p_holm)} after Holm's correction for {compared}")
+        adjusted = chance(pair.p_holm).removeprefix("= ")
+        parts.append(
+            f"p {chance(pair.p_value)}, and {adjusted} corrected for all {compared} (Holm)"
+        )
     return "; ".join(parts) + "."
 
 
-def chance(p_value: float | None) -> str:
-    """Return a p-value as "= 0.012" or "< 0.001"."""
-    if text.missing(p_value):
-        return f"= {text.DASH}"
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
+def told_on_a_page(pair: PairResult) -> bool:
+    """Return whether two contestants are told apart, also when all pairs are looked at."""
+    sure = pair.p_holm is not None and pair.p_holm < LIKELY
+    return sure and pair.verdict in ("first", "second")
 
 
 def _seeds_needed(pair: PairResult) -> str:
@@ -246,4 +244,21 @@ def _alone(study: StudyResult, found: Poles) -> list[str]:
                 pair.verdict, "no less as far as these seeds tell"
             )
             return [f"One rank alone reached {text.percent(each.accuracy.mean)}, {kind}."]
+    return []
+
+
+def _larger(study: StudyResult, found: Poles) -> list[str]:
+    """Return the sentence on one larger network on the same ranks."""
+    better = found.second if found.pair.verdict == "second" else found.first
+    for each in study.contestants:
+        pair = study.pair(each.key, better.key) if each.name == LARGER else None
+        if pair is None or pair.ranks != found.pair.ranks:
+            continue
+        words = {"first": "better than", "second": "worse than", "equal": "practically equal to"}
+        said = words.get(pair.verdict, "by these seeds not told apart from")
+        times = text.factor(each.parameters / better.parameters) if better.parameters else text.DASH
+        return [
+            f"{_upper(each.label)} ({times} the parameters of one) reached "
+            f"{text.percent(each.accuracy.mean)}, {said} {_called(better)}."
+        ]
     return []
