@@ -2,29 +2,52 @@
 
 import click
 
-from ensync.cli.options import run_options
+from ensync.cli.options import bundle, run_options
 from ensync.cli.ranks import on_ranks
-from ensync.runs.options import RunOptions
+from ensync.runs.options import RunOptions, StudyOptions
 
 
 @click.command(short_help="One rank, synchronous, ensemble: tell which is better.")
 @click.argument("job", metavar="JOB.toml")
 @run_options(
-    resume="Continue an unfinished comparison of this job; parts that are finished are only "
-    "tested.",
+    resume="Continue an unfinished comparison of this job; what is finished is kept, or only "
+    "tested. A study then also takes more seeds, ranks and contestants than before.",
     overwrite="Delete earlier results of this comparison and start afresh.",
 )
-def compare(job: str, options: RunOptions) -> None:
+@click.option("--seeds", metavar="N", help="Runs of each contestant, with seeds of their own.")
+@click.option("--ranks", metavar="N,N,...", help="Rank counts, of those that are launched.")
+@click.option("--budget", metavar="NAME", help="What contestants have alike, such as samples.")
+@click.option("--amount", metavar="X", help="Of the budget, where it has one: seconds, accuracy.")
+@click.option("--contestants", metavar="NAME,NAME,...", help="What is compared.")
+@click.option("--trials", metavar="K", help="Learning rates tried for each contestant.")
+@click.option("--pack", is_flag=True, help="Run cells beside each other where ranks are free.")
+@click.option("--cell", type=int, metavar="K", help="Run only these cells: see --list-cells.")
+@click.option("--list-cells", is_flag=True, help="Name the cells, those of each --cell on a line.")
+@click.option("--gather", is_flag=True, help="Train nothing: write what the cells found so far.")
+@bundle(StudyOptions, "study")
+def compare(job: str, options: RunOptions, study: StudyOptions) -> None:
     """Run one job on one rank, synchronously and as an ensemble, and tell which is better.
 
     \b
       mpirun -n 2 ensync compare jobs/quickstart.toml
 
     Ends with a table, and writes comparison.json, .csv and .html into output.directory.
+
+    With a section [study] in the job, or one of --seeds, --ranks, --budget, --amount,
+    --contestants and --trials, it is a study: each contestant is trained on each rank count with
+    each seed, under the same budget, so that luck is told from difference.
+
+    \b
+      mpirun -n 4 ensync compare JOB.toml --seeds 5 --ranks 1,2,4
+      mpirun -n 4 ensync compare JOB.toml --seeds 8 --resume      adds three seeds
+      mpirun -n 4 ensync compare JOB.toml --contestants one_rank,ensemble_full --pack
+
+    Each run is a cell with a directory of its own, below output.directory/cells; it can be killed
+    at any moment and goes on with --resume. `ensync settings` explains the section [study].
     """
     from ensync.runs import studies
 
-    on_ranks(lambda comm: studies.compare(comm, job, options))
+    on_ranks(lambda comm: studies.compare(comm, job, options, study))
 
 
 @click.command(short_help="Train once for each value of a setting, and plot.")

@@ -97,17 +97,24 @@ def share(comm: Comm, item: T) -> list[T]:
         return comm.allgather(item)
 
 
-def patient_barrier(comm: Comm, longest_sleep: float = 0.02) -> None:
+def patient_barrier(
+    comm: Comm, longest_sleep: float = 0.02, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     """Wait for all ranks, asleep between looks: a barrier's spinning would take the cores of the
     ranks that still work. Collective.
+
+    meanwhile: called after each look.
     """
     with doing(Doing.MEETING):
-        _sleep_until_all_come(comm, longest_sleep)
+        _sleep_until_all_come(comm, longest_sleep, meanwhile)
 
 
-def _sleep_until_all_come(comm: Comm, longest_sleep: float = 0.02) -> None:
+def _sleep_until_all_come(
+    comm: Comm, longest_sleep: float = 0.02, meanwhile: Callable[[], None] = lambda: None
+) -> None:
     request, pause = comm.Ibarrier(), 1e-5
     while not request.Test():
+        meanwhile()
         time.sleep(pause)
         pause = min(2 * pause, longest_sleep)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ensync.core.errors import EnsyncError, printable
 from ensync.report import tables
+from ensync.report.board import Board, Shown
 from ensync.report.progress import BarProgress, LogProgress, Pace
 from ensync.report.results import Comparison, Sweep, TopK
 from ensync.report.terminal import Output, Terminal, find_terminal
@@ -148,6 +149,10 @@ class Console:
             self._members_shown = len(records)
         self.line(tables.epoch_line(records, epochs))
 
+    def board(self, cells: list[Shown]) -> Board:
+        """Return the board of a study's cells, which writes here; it is to be closed."""
+        return Board(cells, self.line, self._rich, self._clock, self._log_seconds)
+
     def test(
         self,
         name: str,
@@ -188,6 +193,10 @@ class SilentConsole(Console):
     def training(self, *args: object, **kwargs: object) -> Iterator[None]:
         """Show nothing."""
         yield
+
+    def board(self, cells: list[Shown]) -> Board:
+        """Return a board that shows nothing."""
+        return Board(cells, self.line)
 
     def _nothing(self, *args: object, **kwargs: object) -> None:
         """Print nothing."""

@@ -163,7 +163,7 @@ def _outcome(contestant: Contestant, session: Session, resumed: bool) -> Outcome
     what it reached. Collective over its ranks.
     """
     trained = lifecycle.train(session)
-    sent = _bytes_sent(trained)
+    sent = bytes_sent(trained)
     common = _common_row(contestant, trained, None if resumed else sent)
     evaluator = results.evaluator_of_session(trained)
     trained.console.line(f"training ended: {ends_of(evaluator.ended)}")
@@ -205,10 +205,9 @@ def _common_row(contestant: Contestant, trained: Session, sent: int | None) -> C
     )
 
 
-def _bytes_sent(trained: Session) -> int:
+def bytes_sent(trained: Session) -> int:
     """Return the bytes that all ranks handed to the sums of the training. Collective."""
-    sent = sum(trainer.reducer.bytes for trainer in trained.trainers.values())
-    return int(sum_counts(trained.comm, np.array([sent]))[0])
+    return int(sum_counts(trained.comm, np.array([trained.sent]))[0])
 
 
 def _row(

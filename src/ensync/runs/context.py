@@ -1,7 +1,11 @@
 """What all parts of a run need: ranks, job, data, console, and the request to stop."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensync.core.config.schema import Job
 from ensync.core.signals import StopRequest
@@ -11,16 +15,26 @@ from ensync.runs.data import SplitLoaders
 from ensync.strategies import strategy_of
 from ensync.strategies.strategy import Strategy
 
+if TYPE_CHECKING:
+    from ensync.runs.session import Session
+
+    Judge = Callable[[Session], float | None]
+
 
 @dataclass(frozen=True)
 class RunContext:
-    """The surroundings of a run on this rank; the job with its number of members."""
+    """The surroundings of a run on this rank; the job with its number of members.
+
+    judge: called, collectively, after each epoch; returns the validation accuracy of all members
+    fused, which the history then has. None: nobody asks for it.
+    """
 
     comm: Comm
     job: Job
     loaders: SplitLoaders
     console: Console
     stop_request: StopRequest
+    judge: Judge | None = None
 
     @property
     def strategy(self) -> Strategy:

@@ -61,7 +61,14 @@ def split(session: Session) -> Session:
         )
     close(session)
     session.state.members = members
-    following = Session(session.context, session.state, mesh, trainers, session.started)
+    following = Session(
+        session.context,
+        session.state,
+        mesh,
+        trainers,
+        session.started,
+        sent_before=session.sent,
+    )
     following.save()  # what a member that diverges in its first epoch is set back to
     return following
 

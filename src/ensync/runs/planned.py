@@ -2,11 +2,14 @@
 and its session started, or continued from the newest checkpoint.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensync.core.config.effects import without_effect
 from ensync.core.config.job import dump_job, flat_settings
@@ -32,6 +35,9 @@ from ensync.storage.dataset import Dataset, open_dataset
 from ensync.strategies import settled, strategy_of
 from ensync.strategies.strategy import Strategy
 
+if TYPE_CHECKING:
+    from ensync.runs.context import Judge
+
 # What may differ when a run is continued: it does not change what is trained.
 FREE = ("output", "checkpoint", "data.path", "training.threads", "training.watchdog")
 
@@ -39,13 +45,14 @@ FREE = ("output", "checkpoint", "data.path", "training.threads", "training.watch
 @dataclass(frozen=True)
 class Study:
     """What the runs of a comparison or a sweep share; resume: whether those that an earlier start
-    has started are continued.
+    has started are continued; judge: as of RunContext.
     """
 
     comm: Comm
     console: Console
     stop_request: StopRequest
     resume: bool
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,12 @@ class PlannedRun:
 
         def checked() -> SplitLoaders:
             loaders = opened()
-            self._check_validation(loaders.identity.sizes["validation"])
+            self.check_validation(loaders.identity.sizes["validation"])
             return loaders
 
         return launch.prepare(comm, self.job.training.threads, checked, partial(try_step, self.job))
 
-    def _check_validation(self, rows: int) -> None:
+    def check_validation(self, rows: int) -> None:
         """Refuse settings that decide by validation images where there are none."""
         job, weighted = self.job, FUSIONS[self.strategy.fusion_method].needs_validation
         asked = {
@@ -150,7 +157,9 @@ class PlannedRun:
         """Return its session, from its start or from its newest checkpoint. Collective over its
         ranks. EnsyncError where it was started with another job.
         """
-        context = self.context(loaders, study.console, study.stop_request)
+        context = replace(
+            self.context(loaders, study.console, study.stop_request), judge=study.judge
+        )
         if not continued:
             return start(context)
         loaded = state.load_newest(self.ranks, self.directory)

@@ -12,7 +12,7 @@ from ensync.core.config.job import Job, plain_settings
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS, OF_ONE, Fusion, winners
 from ensync.mpi.allreduce import Allreduce
-from ensync.mpi.world import Comm, on_root
+from ensync.mpi.world import Comm, on_root, share
 from ensync.nn.network import Network
 from ensync.report.results import FusionFigures, Refused, RunResult
 from ensync.runs.data import SplitLoaders
@@ -137,9 +137,16 @@ class EnsembleEvaluator:
         """Return the scores of the network with the mean of the members' parameters, and the bytes
         sent for that mean. Collective.
         """
+        sent = self.average(weights)
+        return self.scores_of_network(self.test), sent
+
+    def average(self, weights: np.ndarray) -> int:
+        """Give `network` the mean of the members' parameters by these weights float64
+        `(members,)`, on every rank, and return the bytes sent for it. Collective.
+        """
         deterministic = self.job.training.deterministic
         sent = average(self.comm, self.vectors, weights, self.network, deterministic)
-        if len(self.test.present) > 1:
+        if np.count_nonzero(weights) > 1:
             rows = np.arange(len(self.loaders.train), dtype=np.int64)
             alone = deterministic or self.comm.size == 1
             together = rows_together(self.job, self.network, len(rows))
@@ -149,9 +156,15 @@ class EnsembleEvaluator:
                 Estimate(rows, together, self.job.training.seed),
                 WHOLE if alone else Part(self.comm.size, self.comm.rank, Allreduce(self.comm)),
             )
-        scores = SplitScores(self.test.loader, 1, self.test.classes, deterministic, self.test.views)
+        return sent
+
+    def scores_of_network(self, like: SplitScores) -> SplitScores:
+        """Return the scores of `network` for the images of `like`, each rank's block of them.
+        Collective.
+        """
+        scores = SplitScores(like.loader, 1, like.classes, like.deterministic, like.views)
         scores.evaluate(0, self.network, self.comm.size, self.comm.rank)
-        return scores, sent
+        return scores
 
     @property
     def member_accuracies(self) -> list[float | None]:
@@ -232,6 +245,29 @@ def evaluator_of_session(session: Session) -> EnsembleEvaluator:
     return gather_evaluator(
         session.comm, session.job, session.loaders, session.ended(), members(), session.failed
     )
+
+
+def fused_on_validation(session: Session) -> float | None:
+    """Return the validation accuracy of the members fused as the job says, as they are now, on
+    every rank; None where they cannot be fused or there are no validation images. Collective.
+    """
+    images, group = session.loaders.validation, session.mesh.data
+    deterministic, members = session.job.training.deterministic, session.mesh.members
+    scores = SplitScores(images, members, session.loaders.identity.classes, deterministic)
+    vectors = []
+    for member, trainer in session.trainers.items():
+        with trainer.using(TESTED) as network:
+            scores.evaluate(member, network, group.size, group.rank)
+            if session.mesh.owns(member):
+                vectors.append((member, network.parameters.copy(), network.statistics.copy()))
+    scores.reduce(session.comm, session.failed)
+    spare = build_network(session.job, session.loaders.identity, session.comm.size)
+    evaluator = EnsembleEvaluator(
+        session.comm, session.job, session.loaders, scores, scores, vectors, spare, session.ended()
+    )
+    found = evaluator.fuse(session.context.strategy.fusion_method if members > 1 else OF_ONE)
+    accuracy = found.accuracy if isinstance(found, FusionFigures) else None
+    return share(session.comm, accuracy)[0]
 
 
 def evaluator_of_files(

@@ -41,6 +41,7 @@ class EpochRecord(TypedDict):
     number. Records of older versions lack some.
 
     seconds: of its training; elapsed: of the run up to its end. ended: why it was the last one.
+    fused_validation_accuracy: of all members fused, where a study looks for a target.
     """
 
     event: NotRequired[str]
@@ -56,6 +57,7 @@ class EpochRecord(TypedDict):
     learning_rate: NotRequired[float]
     elapsed: NotRequired[float]
     ended: NotRequired[str]
+    fused_validation_accuracy: NotRequired[float]
 
 
 class RunAttributes(TypedDict):

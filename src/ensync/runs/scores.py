@@ -121,6 +121,19 @@ class SplitScores:
                 votes[first : first + block.values.shape[1]] = combine(block.values)
         return OnRoot(votes if comm.rank == 0 else None, sent)
 
+    def gathered(self, comm: Comm) -> np.ndarray | None:
+        """Return on rank 0 the scores float32 `(present members, rows, classes)`, gathered in
+        blocks of GATHERED_BYTES at most, and None elsewhere. Collective.
+        """
+        fused, rows = self.present, len(self.loader)
+        whole = None
+        if comm.rank == 0:
+            whole = np.empty((len(fused), rows, self.classes), np.float32)
+        for first, block in self._gathered(comm, fused) if fused else ():
+            if whole is not None and block.values is not None:
+                whole[:, first : first + block.values.shape[1]] = block.values
+        return whole
+
     def _gathered(self, comm: Comm, fused: Sequence[int]) -> Iterator[tuple[int, OnRoot]]:
         """Yield the first row and, on rank 0, the scores float64 `(members, rows, classes)` of
         blocks of rows, of GATHERED_BYTES at most. Collective.

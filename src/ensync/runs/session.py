@@ -38,7 +38,8 @@ class Session:
     """A phase of a run on this rank. Made by `start` or `resume` (runs.start); then `run`, and
     test (runs.results).
 
-    pending: this rank's records on their way to the others.
+    pending: this rank's records on their way to the others. sent_before: bytes that this rank
+    handed to the sums of the phases before.
     """
 
     context: RunContext
@@ -47,6 +48,7 @@ class Session:
     trainers: dict[int, Trainer]
     started: float = field(default_factory=time.perf_counter)
     pending: list[EpochRecord] = field(default_factory=list)
+    sent_before: int = 0
 
     @property
     def comm(self) -> Comm:
@@ -79,6 +81,11 @@ class Session:
         writing of checkpoints.
         """
         return self.state.elapsed + time.perf_counter() - self.started
+
+    @property
+    def sent(self) -> int:
+        """Bytes that this rank has handed to the sums of the training since the program started."""
+        return self.sent_before + sum(t.reducer.bytes for t in self.trainers.values())
 
     def run(self) -> None:
         """Train until every member is done. Collective. Raises Stopped after a checkpoint when
@@ -144,6 +151,7 @@ class Session:
                 with doing(Doing.TRAINING):
                     stop |= trainer.train(step - trainer.position.step)
             records += self._records_of(trainer)
+        self._judge(records)
         gathered = self._note_records(records)
         self.loaders.check_unchanged(self.comm, self.console)
         diverged = {
@@ -186,6 +194,21 @@ class Session:
         if every and trainer.position.epoch % every == 0:
             check_replicas(trainer, self.mesh.data, f"after epoch {trainer.position.epoch}")
         return epoch_record(trainer, trainer.position.epoch, figures | found, self.elapsed)
+
+    def _judge(self, records: list[EpochRecord]) -> None:
+        """Note in the records of epochs how the members do together, where the context asks for
+        it; that takes none of the run's seconds. Collective.
+        """
+        judge = self.context.judge
+        if judge is None or not agree_any(self.comm, bool(records)):
+            return
+        start = time.perf_counter()
+        with doing(Doing.EVALUATING):
+            accuracy = judge(self)
+        if accuracy is not None:
+            for record in records:
+                record["fused_validation_accuracy"] = accuracy
+        self.started += time.perf_counter() - start
 
     def _note_records(self, records: list[EpochRecord]) -> list[EpochRecord]:
         """Collect the members' records on rank 0, show and append them; return them on every

@@ -10,6 +10,8 @@ from typing import Any
 from ensync.core.activity import Doing, doing
 from ensync.core.config.effects import without_effect
 from ensync.core.config.job import STUDY_IS_FOR_COMPARE, load_job, without_study
+from ensync.core.config.schema import Job
+from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import make_console
@@ -17,19 +19,33 @@ from ensync.runs import launch
 from ensync.runs.compare import compare as run_comparison
 from ensync.runs.compare import contestants, page_files
 from ensync.runs.existing import refuse_earlier
-from ensync.runs.options import RunOptions
+from ensync.runs.options import RunOptions, StudyOptions
 from ensync.runs.planned import PlannedRun
 from ensync.runs.sweep import sweep as run_sweep
 from ensync.runs.sweep import sweep_files
 from ensync.runs.sweeping import swept
 from ensync.storage.lock import confirm
 
+NO_STUDY = StudyOptions()
 
-def compare(comm: Comm, path: str, options: RunOptions) -> None:
-    """Run both strategies and the baseline; write and show the comparison."""
+
+def compare(comm: Comm, path: str, options: RunOptions, wanted: StudyOptions = NO_STUDY) -> None:
+    """Run both strategies and the baseline; write and show the comparison. A job with a section
+    [study] is run as a study.
+    """
     from ensync.report.export import write_comparison
 
-    job = on_root(comm, lambda: load_job(path, options.overrides))
+    overrides = (*options.overrides, *wanted.overrides)
+    job = on_root(comm, lambda: load_job(path, overrides))
+    if job.study is not None:
+        study(comm, job, options, wanted)
+        return
+    if wanted.actions:
+        raise EnsyncError(
+            f"{wanted.actions[0]} with {path}, which has no section [study]",
+            "a study",
+            "describe one in the job file, or give --seeds, --ranks, --budget or --contestants",
+        )
     console = make_console(comm.rank, options.verbose)
     parts = contestants(job, comm.size).values()
     directories = [Path(each.output.directory) for each in (job, *parts)]
@@ -46,6 +62,36 @@ def compare(comm: Comm, path: str, options: RunOptions) -> None:
     if comparison is not None:
         console.comparison(comparison)
         console.files(_named(files) | {"checkpoints": directories[0] / "*" / "checkpoints"})
+
+
+def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> None:
+    """Run the cells of a study that are missing; write and show what it found."""
+    from ensync.runs.study import execution, gathering
+
+    console = make_console(comm.rank, options.verbose)
+    directory = Path(job.output.directory)
+    facts = on_root(comm, lambda: execution.facts_of_file(job.data.path))
+    if wanted.list_cells:
+        for number, names in enumerate(execution.units_of(job, comm.size, facts.facts)):
+            console.line(f"{number}  {', '.join(names)}")
+        return
+    again = execution.Again(options.resume, options.overwrite, wanted.pack, wanted.cell)
+    held = [] if wanted.cell is not None else [directory]
+    with (
+        launch.holding(comm, held, "compare", console),
+        PlannedRun(without_study(job), comm).watched(console),
+        stop_on_signals() as stop_request,
+    ):
+        run = execution.Execution(comm, job, console, stop_request, again, facts)
+        if not wanted.gather:
+            run.clear()
+        if wanted.cell is None:
+            gathering.note_plan(comm, run)
+        if not wanted.gather:
+            run.prepare()
+            run.run()
+        if wanted.cell is None:
+            gathering.gather(comm, directory, console)
 
 
 def sweep(comm: Comm, path: str, over: str, options: RunOptions) -> None:

@@ -58,10 +58,12 @@ def _read(path: Path) -> _Found | None:
 
 
 class Lock:
-    """A held lock. `lost` is why it is not held any more, "" as long as it is."""
+    """A held lock. `lost` is why it is not held any more, "" as long as it is; `released`: it was
+    given back.
+    """
 
     def __init__(self, path: Path, own: Holder) -> None:
-        self.path, self.own, self.lost = path, own, ""
+        self.path, self.own, self.lost, self.released = path, own, "", False
 
     def confirm(self) -> None:
         """Raise EnsyncError when another process has taken the lock over.
@@ -85,7 +87,11 @@ class Lock:
         """
         limit = time.monotonic() + _PATIENCE
         while (found := _read(self.path)) is None and time.monotonic() < limit:
+            if self.released:
+                return
             time.sleep(_PAUSE)
+        if self.released:
+            return  # by the other thread, meanwhile
         if found is None:
             self.lost = f"the lock {self.path} of this run has been removed"
         elif found.holder.token != self.own.token:
@@ -95,11 +101,12 @@ class Lock:
         """Give a sign of life, and see whether the lock is still held."""
         with suppress(EnsyncError, OSError):  # a file system may answer at the next beat
             self._look()
-            if not self.lost:
+            if not (self.lost or self.released):
                 os.utime(self.path)
 
     def release(self) -> None:
         """Remove the lock file, unless it is another's by now."""
+        self.released = True
         with suppress(EnsyncError, OSError):
             found = _read(self.path)
             if found is not None and found.holder.token == self.own.token:
@@ -276,6 +283,12 @@ def hold(
         _done.clear()
         _beating.append(threading.Thread(target=_beat, args=(on_loss,), daemon=True, name="lock"))
         _beating[0].start()
+
+
+def let_go_of(directory: Path) -> None:
+    """Release one directory, if this process holds it; what was made for it stays."""
+    if lock := _locks.pop(directory.resolve(), None):
+        lock.release()
 
 
 def let_go() -> None:

@@ -95,14 +95,19 @@ def read_outputs(path: str | os.PathLike[str]) -> Outputs:
     if wrong := _difference(arrays):
         raise EnsyncError(f"{path} has {wrong}", _EXPECTED, _ACTION)
     return Outputs(
-        members=arrays["members"],
-        soup_members=arrays["soup_members"],
-        **{
-            split: SplitOutputs(
-                **{each.name: arrays.get(f"{split}/{each.name}") for each in fields(SplitOutputs)}  # type: ignore[arg-type]
-            )
-            for split in SPLITS
-        },
+        arrays["members"],
+        _split(arrays, "test"),
+        _split(arrays, "validation"),
+        arrays["soup_members"],
+    )
+
+
+def _split(arrays: Mapping[str, np.ndarray], split: str) -> SplitOutputs:
+    return SplitOutputs(
+        arrays[f"{split}/labels"],
+        arrays[f"{split}/probabilities"],
+        arrays.get(f"{split}/averaged"),
+        arrays.get(f"{split}/greedy_soup"),
     )
 
 

@@ -1,0 +1,116 @@
+"""How fast a contestant trains on its ranks: some steps, timed before any cell counts.
+
+The figure is kept in pace.json, so that a study that is resumed plans the same steps.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from ensync.core.activity import Doing, doing
+from ensync.core.errors import EnsyncError
+from ensync.mpi.world import Comm, on_root, share
+from ensync.report.results import from_json, to_json
+from ensync.runs import lifecycle
+from ensync.runs.planned import PlannedRun
+from ensync.runs.session import Session
+from ensync.runs.start import start
+from ensync.runs.study.cells import Cell, Pace
+from ensync.runs.study.origin import write_origin
+from ensync.runs.study.running import Around, holding
+from ensync.runs.validation import validate
+from ensync.storage.atomic import write_atomically
+from ensync.training.trainer import Trainer
+
+NAME = "pace.json"
+WARM_UP = 3  # steps that are not timed
+SECONDS = 1.0  # that are timed at least
+MOST = 4096  # steps that are timed at most
+
+
+def read_pace(directory: Path) -> Pace | None:
+    """Return the pace that a calibration found, None where there was none. Errors: EnsyncError
+    where the file is damaged.
+    """
+    path = directory / NAME
+    try:
+        return from_json(Pace, json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise EnsyncError(
+            f"{path} is damaged",
+            "the pace of a contestant, as Ensync writes it",
+            "delete all cells with --overwrite: cells of another pace have other steps",
+        ) from error
+
+
+def calibrate(cell: Cell, around: Around) -> None:
+    """Time steps of a cell and write its pace, unless that is known. Collective over its ranks."""
+    study = around.study
+    comm = study.comm
+    with holding(comm, cell):
+        if on_root(comm, lambda: read_pace(cell.directory)) is not None:
+            return
+        run = PlannedRun(cell.job, comm)
+        session = start(run.context(around.loaders, study.console, study.stop_request))
+        with doing(Doing.TRAINING):
+            pace = pace_of(session, around.threads)
+        lifecycle.close(session)
+
+        def write() -> None:
+            write_origin(cell.directory, around.origin)
+            write_atomically(cell.directory / NAME, [to_json(pace).encode()])
+
+        on_root(comm, write)
+
+
+def pace_of(session: Session, threads: int) -> Pace:
+    """Return how long a step of all networks of this session takes, and their validation: of the
+    slowest rank, the members of a rank one after the other. Collective.
+    """
+    comm, trainers = session.comm, list(session.trainers.values())
+    _time(comm, trainers, WARM_UP)
+    steps, seconds = 4, 0.0
+    while seconds < SECONDS and steps < MOST:
+        steps = min(MOST, steps * 2)
+        seconds = _time(comm, trainers, steps)
+    validation = 0.0
+    if len(session.loaders.validation):
+        comm.Barrier()
+        begun = time.perf_counter()
+        for trainer in trainers:
+            validate(trainer, session.loaders.validation, session.mesh.data)
+        validation = max(share(comm, time.perf_counter() - begun))
+    return Pace(seconds / steps, validation, threads)
+
+
+def _time(comm: Comm, trainers: list[Trainer], steps: int) -> float:
+    """Return the seconds of so many steps of each of these networks on the slowest rank.
+    Collective.
+    """
+    comm.Barrier()
+    begun = time.perf_counter()
+    for trainer in trainers:
+        _advance(trainer, steps)
+    return max(share(comm, time.perf_counter() - begun))
+
+
+def _advance(trainer: Trainer, steps: int) -> None:
+    """Train for so many steps, from the start again where the training is over."""
+    while steps > 0:
+        before = trainer.position.step
+        trainer.train(steps)
+        done = trainer.position.step - before
+        if trainer.position.finished or not done:
+            raise EnsyncError(
+                f"the calibration of {trainer.job.output.directory} "
+                f"{trainer.position.finished or 'found no step to train'}",
+                "some steps to time",
+                "lower optimizer.learning_rate",
+            )
+        steps -= done
+        if trainer.epoch_done:
+            trainer.close_epoch()
+            if trainer.position.epoch >= trainer.job.training.epochs:
+                trainer.restart()

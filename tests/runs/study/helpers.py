@@ -1,0 +1,76 @@
+"""A small study on the digits, in this process."""
+
+import json
+from pathlib import Path
+
+from runs.helpers import COMM, job_maker
+
+from ensync.mpi.world import on_root
+from ensync.runs import studies
+from ensync.runs.options import RunOptions, StudyOptions
+from ensync.storage.outputs import read_outputs
+
+SECONDS = ("seconds", "created", "machine", "seconds_to_target", "note", "bytes_sent", "packed")
+
+
+def study_maker(dataset, tmp_path, **sections):
+    """Return a function from the settings of [study] and others to a job."""
+    defaults = {
+        "network": {"hidden": [8]},
+        "training": {"epochs": 2, "batch": 20, "threads": 1},
+        "optimizer": {"name": "momentum", "learning_rate": 0.05},
+        **sections,
+    }
+    make = job_maker(dataset, tmp_path, **defaults)
+
+    def job(name="study", own=None, **study):
+        settings = {"seeds": 2, **study} | ({"own": own} if own else {})
+        return make(name, study=settings)
+
+    return job
+
+
+def run(job, resume=False, overwrite=False, **options):
+    """Run a study; return its directory. Collective."""
+    studies.study(COMM, job, RunOptions((), resume, overwrite), StudyOptions(**options))
+    return Path(job.output.directory)
+
+
+def cells(directory):
+    """Return the results of all cells by name, without what a clock tells. Collective."""
+
+    def read():
+        found = {}
+        for path in sorted((directory / "cells").glob("*/ranks_*/*/cell.json")):
+            values = json.loads(path.read_bytes())
+            values["job"].pop("output")
+            name = str(path.parent.relative_to(directory / "cells"))
+            found[name] = {k: v for k, v in values.items() if k not in SECONDS}
+        return found
+
+    return on_root(COMM, read)
+
+
+def outputs(directory, name):
+    """Return what the networks of a cell answered. Collective."""
+    return on_root(COMM, lambda: read_outputs(directory / "cells" / name / "outputs.h5"))
+
+
+def whole(directory):
+    """Return all numbers of a study: results, and bytes of the outputs. Collective."""
+    bytes_of = on_root(
+        COMM,
+        lambda: {
+            str(path.relative_to(directory)): path.read_bytes()
+            for path in sorted(directory.glob("cells/*/*/*/outputs.h5"))
+        },
+    )
+    return cells(directory), bytes_of
+
+
+def times(directory):
+    """Return when the result of each cell was written. Collective."""
+    return on_root(
+        COMM,
+        lambda: {str(p): p.stat().st_mtime_ns for p in directory.glob("cells/*/*/*/cell.json")},
+    )

@@ -1,0 +1,79 @@
+"""Which trial wins, and what cells must have alike."""
+
+from dataclasses import replace
+
+import pytest
+
+from ensync.core.config.job import job_from_dict
+from ensync.core.errors import EnsyncError
+from ensync.runs.study.cells import Cell
+from ensync.runs.study.existing import best_factor
+from ensync.runs.study.origin import (
+    check_origin,
+    code_sha256,
+    differences,
+    origin_of,
+    read_origin,
+    write_origin,
+)
+
+
+@pytest.mark.parametrize(
+    "trials, factor",
+    [
+        ([(1.0, 0.8), (0.5, 0.9), (2.0, 0.7)], 0.5),
+        ([(2.0, 0.9), (1.0, 0.9), (0.5, 0.9)], 1.0),
+        ([(2.0, 0.9), (1.0, 0.8), (0.5, 0.9)], 0.5),
+        ([(4.0, 0.9), (2.0, 0.9)], 2.0),
+        ([(1.0, -1.0), (0.5, -1.0)], 1.0),
+    ],
+)
+def test_the_best_trial_wins_and_of_equal_ones_the_nearest_to_the_job(trials, factor):
+    assert best_factor(trials) == factor
+
+
+def cell(**sections):
+    tables = {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}}
+    job = job_from_dict(tables | sections)
+    return Cell("synchronous", "synchronous", 2, 1, None, 1.0, job)
+
+
+STUDY = job_from_dict(
+    {"data": {"path": "d.h5"}, "output": {"directory": "runs/x"}, "study": {"seeds": 2}}
+)
+
+
+def test_an_origin_is_read_back_and_names_what_differs(tmp_path):
+    now = origin_of(cell(), STUDY, "sha256:1")
+    write_origin(tmp_path, now)
+    assert read_origin(tmp_path) == now and differences(now, now) == []
+    check_origin(tmp_path, now, now)
+    for other, words in (
+        (origin_of(cell(training={"batch": 3}), STUDY, "sha256:1"), "training.batch = 64, .* 3"),
+        (replace(now, dataset="sha256:2"), "another dataset"),
+        (replace(now, code="0"), "other sources of Ensync"),
+        (None, "nobody knows"),
+    ):
+        with pytest.raises(EnsyncError, match=words):
+            check_origin(tmp_path, *((now, other) if other is not None else (None, now)))
+
+
+def test_settings_that_change_no_cell_may_differ():
+    first = origin_of(cell(), STUDY, "sha256:1")
+    other = cell(output={"directory": "runs/y"}, training={"threads": 3})
+    more = STUDY.model_copy(update={"study": STUDY.study.model_copy(update={"seeds": 9})})
+    assert origin_of(other, more, "sha256:1") == first
+    redrawn = STUDY.study.model_copy(update={"redraw_validation": True})
+    changed = origin_of(cell(), STUDY.model_copy(update={"study": redrawn}), "sha256:1")
+    assert differences(first, changed) == ["study.redraw_validation = False, and this one has True"]
+
+
+def test_damaged_origins_and_absent_ones(tmp_path):
+    assert read_origin(tmp_path) is None
+    (tmp_path / "started.json").write_text("{")
+    with pytest.raises(EnsyncError, match="started.json cannot be read .it is damaged"):
+        read_origin(tmp_path)
+
+
+def test_the_code_is_named_by_all_its_sources():
+    assert len(code_sha256()) == 64 == len(set(code_sha256()) | set("0123456789abcdef")) + 48
