@@ -173,16 +173,15 @@ def test_the_two_level_bootstrap_draws_seeds_and_images():
 
 
 def test_the_probability_of_better_is_the_bootstrap_of_all_draws():
-    first, second = [3, 1, 5, 5, 2], [1, 1, 4, 6, 0]
-    outcome = np.array([1, 0.5, 1, 0, 1])  # a tie counts half
-    draws = np.sort([np.mean(drawn) for drawn in itertools.product(outcome, repeat=5)])
-    expected = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
-    found = pairs.probability_of_better(first, second)
-    assert found == pytest.approx((0.7, *expected)) and 0 < found.low < found.high == 1
-    assert pairs.probability_of_better(second, first) == pytest.approx(
-        (0.3, 1 - expected[1], 1 - expected[0])
-    )
-    assert pairs.probability_of_better([1, 2], [0, 0]) == (1, 1, 1)
+    for seeds in (1, 3, 5):
+        for ahead in itertools.combinations_with_replacement((0, 0.5, 1), seeds):
+            draws = [np.mean(drawn) for drawn in itertools.product(ahead, repeat=seeds)]
+            expected = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
+            found = pairs.probability_of_better(ahead, [0.5] * seeds)
+            assert found == pytest.approx((np.mean(ahead), *expected))  # a tie counts half
+            low, high = pairs.probability_of_better([0.5] * seeds, ahead)[1:]
+            assert (low, high) == pytest.approx((1 - found.high, 1 - found.low))
+    assert pairs.probability_of_better([2, 3], [1, 1]) == (1, 1, 1)
 
 
 def test_splits_drawn_anew_widen_the_interval():
@@ -228,6 +227,8 @@ def test_the_seeds_needed_are_the_fewest_that_reach_the_power():
         assert reached(seeds, effect) >= 0.8 > reached(seeds - 1, effect)
         assert pairs.seeds_needed(0.25, 0.25 * effect) == seeds
         assert pairs.seeds_needed(1, effect, power=0.99) > seeds
+    seeds = pairs.seeds_needed(1, 0.05, power=0.06)  # of which the wrong side has a part
+    assert reached(seeds, 0.05) >= 0.06 > reached(seeds - 1, 0.05)
     assert pairs.seeds_needed(1, 100) == pairs.seeds_needed(0, 0.1) == 2
     assert pairs.seeds_needed(1, 1e-4) is None and pairs.seeds_needed(1, 0) is None
 
