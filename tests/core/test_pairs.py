@@ -258,6 +258,7 @@ def test_few_images_are_not_made_up_for_by_seeds():
     found = pairs.difference(*answers(5, 100))._replace(sigma_image=0.3)
     assert pairs.seeds_to_tell(found, 0.05) is None  # 0.3 / sqrt(100) hides it
     assert pairs.seeds_to_tell(found._replace(images=100_000), 0.05) is not None
+    assert pairs.seeds_to_tell(found, 10) == pairs.LEAST_SEEDS
     assert pairs.seeds_to_tell(pairs.difference(*answers(1, 100)), 0.05) is None
 
 
