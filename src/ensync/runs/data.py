@@ -3,7 +3,7 @@ as they were written.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from ensync.runs.memory import is_streamed
 from ensync.storage.blocks import BlockReader
 from ensync.storage.dataset import Change, Dataset, open_dataset
 from ensync.storage.layout import SPLITS
+from ensync.storage.redraw import Redraw, redraw
 from ensync.storage.verification import check
 from ensync.training.batches import BLOCK, BatchLoader, normalization
 
@@ -197,11 +198,14 @@ def _open(
     dataset, identity = _open_everywhere(comm, data.path, accept)
     streamed = on_root(comm, lambda: is_streamed(data.placement, dataset))
     none = _nothing(identity, data, dtype)
+    redrawn = _redrawn(data, dataset, streamed) if "validation" in splits else None
+    moved = redrawn.labels(dataset) if redrawn else {}
 
     def loader(split: str) -> BatchLoader:
         if split not in splits:
             return none
-        rows, labels = dataset.sizes[split], dataset.labels(split)
+        rows = dataset.sizes[split]
+        labels = moved[split] if split in moved else dataset.labels(split)
         if streamed:
             return BatchLoader(
                 BlockReader(dataset, split, BLOCK.rows, BLOCK.blocks, labels=labels),
@@ -213,7 +217,9 @@ def _open(
             comm,
             (rows, dataset.features),
             np.uint8,
-            lambda out: dataset.read_into(split, 0, rows, out),
+            redrawn.fill(dataset, split)
+            if redrawn and split in moved
+            else lambda out: dataset.read_into(split, 0, rows, out),
         )
         return BatchLoader(images, labels, none.mean, none.inverse_std)
 
@@ -224,8 +230,21 @@ def _open(
         identity, loader("train"), loader("validation"), loader("test"), streamed, dataset, watches
     )
     if not streamed:
-        _check_content(comm, loaders, splits)
+        _check_content(comm, loaders, splits, moved)
     return loaders
+
+
+def _redrawn(data: schema.Data, dataset: Dataset, streamed: bool) -> Redraw | None:
+    """Return which images change places by data.validation_seed, None where it is not set."""
+    if not data.validation_seed:
+        return None
+    if streamed:
+        raise EnsyncError(
+            f"data.validation_seed = {data.validation_seed} with {dataset.path}, which is streamed",
+            "images in memory",
+            "set data.placement = 'memory', or leave data.validation_seed out",
+        )
+    return redraw(dataset, data.validation_seed)
 
 
 def _open_everywhere(
@@ -259,11 +278,15 @@ def _accepted(path: str | os.PathLike[str], accept: Callable[[Dataset], Identity
         accept(dataset)
 
 
-def _check_content(comm: Comm, loaders: SplitLoaders, splits: Sequence[str]) -> None:
+def _check_content(
+    comm: Comm, loaders: SplitLoaders, splits: Sequence[str], moved: Collection[str] = ()
+) -> None:
     """Refuse images and labels that are not as they were written; one rank of each node looks.
     Collective.
+
+    moved: splits whose images in memory are not those of the file, which is read again.
     """
-    images = {split: getattr(loaders, split).images for split in splits}
+    images = {split: getattr(loaders, split).images for split in splits if split not in moved}
     held = {split: array for split, array in images.items() if isinstance(array, np.ndarray)}
     failure = None
     if loaders.watches:

@@ -99,6 +99,7 @@ class PlannedRun:
         asked = {
             f"training.early_stopping = {job.training.early_stopping}": job.training.early_stopping,
             "training.best_weights = true": job.training.best_weights,
+            f"data.validation_seed = {job.data.validation_seed}": job.data.validation_seed,
             f"plateau.patience = {job.plateau.patience}": job.plateau.patience,
             f"fusion.method = '{job.fusion.method}'": weighted,
         }

@@ -35,6 +35,7 @@ def _check_same(
     fixed = [
         "training.strategy",
         "training.seed",
+        "data.validation_seed",
         "network.initializer",
         "training.deterministic",
         "training.virtual_shards",

@@ -100,6 +100,14 @@ def test_cells_come_seed_by_seed_each_in_a_directory_of_its_own():
     assert more.cells[:4] == found.cells
 
 
+def test_each_seed_may_have_its_own_validation_images():
+    study = {"seeds": 2, "contestants": ["one_rank", "ensemble_full"], "redraw_validation": True}
+    found = planned(study, training={"seed": 7})
+    assert [cell.job.data.validation_seed for cell in found.cells] == [7, 7, 8, 8]
+    plain = planned({**study, "redraw_validation": False})
+    assert {cell.job.data.validation_seed for cell in plain.cells} == {0}
+
+
 def test_what_is_the_same_or_cannot_work_is_named():
     found = planned({"ranks": [1], "contestants": ALL})
     assert found.left_out == [

@@ -55,6 +55,12 @@ class Data(Section):
         description="memory: one uint8 copy per node, shared by its ranks; stream: read block by "
         "block in a windowed shuffle; auto: memory where it fits",
     )
+    validation_seed: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="draw the validation images anew, from them and the training images together, "
+        "as many and with the classes in proportion; means and deviations stay those of the "
+        "training images as prepared; 0: the split as prepared",
+    )
 
 
 class Training(Section):

@@ -156,8 +156,8 @@ class Study(Section):
     )
     redraw_validation: bool = Field(
         False,
-        description="draw the validation images anew for each seed, from those and the training "
-        "images together, as many of each class",
+        description="data.validation_seed is the seed of each run, so that each has other "
+        "validation images",
     )
     own: dict[str, Own] = Field(
         {}, description="[study.own.NAME]: contestants of one's own, by name"

@@ -309,6 +309,7 @@ class _Planner:
         given = updated(
             with_rate(job, factor),
             training={"seed": seed},
+            data={"validation_seed": seed if self.study.redraw_validation else 0},
             output={"directory": str(directory)},
         )
         return replace(cell, job=without_study(given))
