@@ -139,6 +139,19 @@ def test_intervals_cover_the_true_difference(seeds, spread):
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_coverage_is_right_for_any_share_of_the_variances(seeds):
+    """Exact but for the quadrature: parts of a normal difference, the images' of known size."""
+    found = stats.chi2.ppf((np.arange(300) + 0.5) / 300, seeds - 1) / (seeds - 1)
+    for of_seeds, of_images in [(1, 0), (10, 1), (3, 1), (1, 1), (1, 3), (1, 10), (0, 1)]:
+        halves = [
+            variances.MeanVariance(of_seeds * each, of_images, seeds, 1_000_000).half(0.05)
+            for each in found
+        ]
+        covered = stats.norm.cdf(halves / np.sqrt(of_seeds + of_images)) * 2 - 1
+        assert 0.94 <= covered.mean() <= 0.96, (of_seeds, of_images)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_of_equal_contestants_hardly_any_is_better(seeds):
     drawn = simulated.answers((2.0, 2.0), SEEDS, (1000, seeds, 250), seeds)
     verdicts = [
