@@ -9,7 +9,10 @@ from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker
 
 from ensync.core.errors import EnsyncError
 from ensync.mpi.world import alone
+from ensync.runs import evaluate as evaluating
 from ensync.runs import lifecycle, results, state
+from ensync.runs import train as training
+from ensync.runs.describe import describe
 from ensync.runs.length import with_epochs
 from ensync.runs.stopped import Stopped
 from ensync.strategies import settled
@@ -217,3 +220,32 @@ def test_what_does_not_go_together_is_refused(make_job):
     job = make_job(training={"max_steps": 10**7, "batch": "full"})
     with pytest.raises(EnsyncError, match="10,000,000 epochs; expected at most 1,000,000"):
         with_epochs(settled(job, 3), 3, labels)
+
+
+def test_verbs_speak_of_steps(make_job, capfd):
+    """Trained, evaluated before its end, continued, given a later end, then one that is behind."""
+    job = make_job(training={"max_steps": 9})
+    with pytest.raises(Stopped):
+        lifecycle.train(begin(COMM, job, StopAt(4)))
+    directory = job.output.directory
+    evaluating.evaluate(COMM, directory, (), ())
+    _said(capfd, "this is the state after 4 of 9 steps")
+    training.resume(COMM, directory, (), False)
+    _said(capfd, "9 steps (1.5 epochs)", "training ended: all 9 steps", "  2/2 ")
+    training.resume(COMM, directory, (), False)
+    _said(capfd, "nothing is left to train (all 9 steps)", "max_steps=N (more than 9)")
+    training.resume(COMM, directory, ("training.max_steps=13",), False)
+    _said(capfd, "13 steps (2.167 epochs)", "max_steps = 13 (was 9)", "cosine over 13 steps")
+    with pytest.raises(EnsyncError, match="max_steps = 5 for a run that has 13 steps behind it"):
+        training.resume(COMM, directory, ("training.max_steps=5",), False)
+    with pytest.raises(EnsyncError, match=r"training.epochs = 4 with training.max_steps = 13"):
+        training.resume(COMM, directory, ("training.epochs=4",), False)
+    lines = "\n".join(describe(directory))
+    assert "epoch 3 of 3, step 0, 13 of 13 updates" in lines
+
+
+def _said(capfd, *words):
+    """Look for words in what rank 0 has written."""
+    written = "".join(COMM.allgather("".join(capfd.readouterr())))
+    for word in words:
+        assert word in written, (word, written)

@@ -10,6 +10,7 @@ from ensync.core.config.study import BUDGETS, CONTESTANTS
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import steps_per_epoch
 from ensync.runs.study.cells import FACTORS, Facts, Known, Pace, plan
+from ensync.runs.study.widths import parameters
 from ensync.strategies import strategy_of
 
 FACTS = Facts(1437, 180, 180, (8, 8, 1), 10)
@@ -158,6 +159,33 @@ def test_the_grown_batch_has_grown_rates():
 def test_members_need_not_be_as_many_as_ranks():
     found = planned({"contestants": ["ensemble_full"]}, 1, ensemble={"members": 5})
     assert strategy_of(found.cells[0].job).members(1) == 5
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_sizes_are_those_of_the_budget(ranks):
+    """As many parameters as an ensemble has, or ensembles of as many as one network."""
+    network = {"hidden": [60, 40]}
+    for budget in ("samples", "inference"):
+        study = {"contestants": ALL, "budget": budget, "seeds": 1}
+        found = planned(study, ranks, network=network)
+        sizes = {cell.contestant: parameters(cell.job, FACTS) for cell in found.cells}
+        one = sizes["one_rank"]
+        if budget == "samples":
+            assert sizes.pop("larger_network") == pytest.approx(ranks * one, rel=0.02)
+            assert set(sizes.values()) == {one}
+            continue
+        assert "larger_network" not in sizes and "excludes" in found.left_out[-1]
+        for name in ("ensemble_shards", "ensemble_full", "ensemble_bootstrap", "shared_start"):
+            assert ranks * sizes.pop(name) == pytest.approx(one, rel=0.05)
+        assert set(sizes.values()) == {one}
+
+
+def test_an_ensemble_that_cannot_be_smaller_is_left_out():
+    found = planned({"budget": "inference"}, network={"name": "resnet"})
+    assert {cell.contestant for cell in found.cells} == {
+        *("one_rank", "synchronous", "synchronous_grown")
+    }
+    assert sum("'resnet' has no setting" in line for line in found.left_out) == 3
 
 
 def test_own_contestants_differ_as_they_say():

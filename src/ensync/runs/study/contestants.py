@@ -104,7 +104,8 @@ def _refusal(job: Job, ranks: int, facts: Facts) -> str:
             return "one network is no ensemble"
         if job.ensemble.data in ("shards", "label_skew") and count > facts.train:
             return f"{count} members cannot share {facts.train:,} training rows"
-    together = -(-ranks // count)
+    starts_as_one = count > 1 and job.ensemble.start == "synchronous"
+    together = ranks if starts_as_one else -(-ranks // count)
     if training.deterministic and together > training.virtual_shards:
         return (
             f"{together} ranks for one network are more than the {training.virtual_shards} "
