@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.nn.layers.base import Parameter
 from ensync.nn.optimizers import Optimizer
 

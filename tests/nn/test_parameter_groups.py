@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ensync.core.config.job import dump_job, explain_settings, job_from_dict
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Parameter
 from ensync.nn.optimizers import Optimizer

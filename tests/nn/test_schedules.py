@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ensync.core.config.schema import Schedule
+from ensync.core.config.schedules import Schedule
 from ensync.nn.schedules import learning_rate_factor
 
 

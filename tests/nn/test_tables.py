@@ -7,9 +7,9 @@ import pytest
 from ensync.core.config.layers import INITIALIZERS, KINDS, Activation
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS
-from ensync.core.config.optimizers import OPTIMIZERS
-from ensync.core.config.schedules import SCHEDULES
-from ensync.core.config.schema import Optimizer, Schedule, Training
+from ensync.core.config.optimizers import OPTIMIZERS, Optimizer
+from ensync.core.config.schedules import SCHEDULES, Schedule
+from ensync.core.config.schema import Training
 from ensync.kernels.elementwise.activations import ACTIVATIONS
 from ensync.nn import initializers
 from ensync.nn.layers.table import LAYERS, build_layers

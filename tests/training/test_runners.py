@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from training.test_training_features import make_trainee
 
-from ensync.core.config.schema import Job, Optimizer, Training
+from ensync.core.config.optimizers import Optimizer
+from ensync.core.config.schema import Job, Training
 from ensync.training.runners import MiniBatchRunner, OneSampleRunner, runner_of
 
 ONE_SAMPLE = {

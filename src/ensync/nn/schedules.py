@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
-from ensync.core.config.schema import Growth, Schedule
+from ensync.core.config.schedules import Growth, Schedule
 
 Epochs = float | Fraction
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensync.core.config.effects import without_effect
 from ensync.core.config.job import Job, dump_job, job_from_dict, load_job, override
-from ensync.core.config.schema import Group, Optimizer
+from ensync.core.config.optimizers import Group, Optimizer
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest, printable
 from ensync.report import text
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ensync.core.config import schema
+from ensync.core.config import schedules
 from ensync.core.config.schema import Training
 from ensync.kernels.optim import updates
 from ensync.nn.network import Network
@@ -116,7 +116,7 @@ class Plateau:
     Keras' ReduceLROnPlateau).
     """
 
-    def __init__(self, settings: schema.Plateau, learning_rate: float) -> None:
+    def __init__(self, settings: schedules.Plateau, learning_rate: float) -> None:
         self.settings = settings
         self.least = min(1.0, settings.minimum / learning_rate)
 

@@ -10,7 +10,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
-from ensync.core.config.schema import Group, Job
+from ensync.core.config.optimizers import Group
+from ensync.core.config.schema import Job
 from ensync.core.sharding import steps_per_epoch
 from ensync.nn.schedules import decimal, growths, learning_rate_factor
 from ensync.training.position import Position

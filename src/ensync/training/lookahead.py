@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ensync.core.config.schema import Lookahead as Settings
+from ensync.core.config.schedules import Lookahead as Settings
 from ensync.kernels.optim import updates
 from ensync.nn.network import Network
 

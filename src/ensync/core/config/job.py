@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from ensync.core.config.effects import refuse_without_effect
 from ensync.core.config.layers import KINDS
-from ensync.core.config.schema import Group, Job
+from ensync.core.config.optimizers import Group
+from ensync.core.config.schema import Job
 from ensync.core.config.study import Own
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
 

@@ -2,7 +2,6 @@
 and the dump come from here.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,33 +9,21 @@ from pydantic import Field, model_validator
 from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NetworkSettings
-from ensync.core.config.optimizers import OPTIMIZERS, decay_help, epsilon_help
-from ensync.core.config.schedules import SCHEDULES
+from ensync.core.config.optimizers import Optimizer
+from ensync.core.config.schedules import Growth, Lookahead, Plateau, Schedule
 from ensync.core.config.strategies import STRATEGIES
 from ensync.core.config.study import Study
-from ensync.core.config.tables import Spec, having
+from ensync.core.config.tables import only
 from ensync.core.fusion import FUSIONS
 
 if TYPE_CHECKING:
     FusionName = str
     LossName = str
-    OptimizerName = str
-    ScheduleName = str
     StrategyName = str
 else:
     FusionName = Literal[tuple(FUSIONS)]
     LossName = Literal[tuple(LOSSES)]
-    OptimizerName = Literal[tuple(OPTIMIZERS)]
-    ScheduleName = Literal[tuple(SCHEDULES)]
     StrategyName = Literal[tuple(STRATEGIES)]
-
-
-Pattern = Annotated[str, Field(min_length=1)]
-
-
-def _only(table: Mapping[str, Spec], setting: str) -> str:
-    """Return the names that the help of a setting begins with, since only these have it."""
-    return ", ".join(having(table, setting))
 
 
 class Data(Section):
@@ -93,11 +80,11 @@ class Training(Section):
     )
     targets: tuple[float, float] = Field(
         (0.0, 1.0),
-        description=f"{_only(LOSSES, 'targets')}: targets of the wrong and of the right output",
+        description=f"{only(LOSSES, 'targets')}: targets of the wrong and of the right output",
     )
     label_smoothing: Rate = Field(
         0.0,
-        description=f"{_only(LOSSES, 'label_smoothing')}: share of the target spread over "
+        description=f"{only(LOSSES, 'label_smoothing')}: share of the target spread over "
         "all classes",
     )
     slice: Positive = Field(
@@ -162,232 +149,6 @@ class Training(Section):
     def dtype(self) -> str:
         """The type of parameters and values, as numpy names it."""
         return "float32" if self.precision == "bf16" else self.precision
-
-
-class Group(Section):
-    """Parameters with settings of their own; what a group leaves out is as in [optimizer]."""
-
-    parameters: Pattern | Annotated[list[Pattern], Field(min_length=1)] = Field(
-        description="names, such as '3.weights': the number of a layer, counted as by `ensync "
-        "describe`, and its array; * stands for any text, and a list is for several patterns. "
-        "Each must match, and a parameter may be in one group only"
-    )
-    name: OptimizerName | None = Field(
-        None, description="another optimiser, with all its other settings from [optimizer]"
-    )
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="before the schedule's factor"
-    )
-    factor: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="on optimizer.learning_rate, in place of a rate of its own"
-    )
-    momentum: Rate | None = Field(None, description="as optimizer.momentum")
-    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="as optimizer.weight_decay"
-    )
-    epochs: Annotated[float, Field(ge=0)] | None = Field(
-        None,
-        description="the group is trained for so many epochs, also parts of one, and then left as "
-        "it is; 0: from the start",
-    )
-    anneal: bool = Field(
-        False, description="the whole schedule runs within the epochs of the group"
-    )
-
-    @property
-    def patterns(self) -> list[str]:
-        """The patterns of `parameters`."""
-        return [self.parameters] if isinstance(self.parameters, str) else self.parameters
-
-
-class Optimizer(Section):
-    """How a gradient becomes a step."""
-
-    name: OptimizerName = Field(
-        "adam",
-        description="; ".join(f"{name}: {spec.help}" for name, spec in OPTIMIZERS.items()),
-    )
-    preset: Literal["pytorch", "keras"] = Field(
-        "pytorch",
-        description=f"{_only(OPTIMIZERS, 'preset')}: keras adds epsilon before the second moment's "
-        "correction of its start, and its default is 1e-7",
-    )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(
-        1e-3, description="before the schedule's factor"
-    )
-    momentum: Rate = Field(
-        0.9, description=f"{_only(OPTIMIZERS, 'momentum')}: share of the velocity kept"
-    )
-    beta1: Rate = Field(0.9, description=f"{_only(OPTIMIZERS, 'beta1')}: decay of the first moment")
-    beta2: Rate = Field(
-        0.999, description=f"{_only(OPTIMIZERS, 'beta2')}: decay of the second moment"
-    )
-    alpha: Rate = Field(
-        0.99, description=f"{_only(OPTIMIZERS, 'alpha')}: decay of the mean of squares"
-    )
-    epsilon: Annotated[float, Field(gt=0)] | None = Field(None, description=epsilon_help())
-    trust_coefficient: Annotated[float, Field(gt=0)] = Field(
-        1e-3,
-        description=f"{_only(OPTIMIZERS, 'trust_coefficient')}: step of a layer relative to "
-        "the norm of its weights, at a learning rate of 1",
-    )
-    newton_schulz: Annotated[int, Field(ge=1, le=100)] = Field(
-        5,
-        description=f"{_only(OPTIMIZERS, 'newton_schulz')}: steps of Newton and Schulz's iteration",
-    )
-    rescale: bool = Field(
-        False,
-        description=f"{_only(OPTIMIZERS, 'rescale')}: before each step every matrix gets the norm "
-        "of an orthogonal one, the root of its outputs",
-    )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description=decay_help())
-    decoupled: bool = Field(
-        False,
-        description=f"{_only(OPTIMIZERS, 'decoupled')}: weights shrink by weight_decay times the "
-        "learning rate before each step, beside the momentum",
-    )
-    clip_norm: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="longest gradient; a longer one keeps its direction; 0: any"
-    )
-    groups: list[Group] = Field(
-        [], description="[[optimizer.groups]]: parameters with settings of their own"
-    )
-
-    @property
-    def of_groups(self) -> list["Optimizer"]:
-        """The settings of the parameters in no group, then of each group."""
-        return [self, *map(self.of_group, self.groups)]
-
-    def of_group(self, group: Group) -> "Optimizer":
-        """Return the settings of a group."""
-        own = ("name", "learning_rate", "momentum", "weight_decay")
-        given = {key: value for key in own if (value := getattr(group, key)) is not None}
-        if group.factor is not None:
-            given["learning_rate"] = self.learning_rate * group.factor
-        return self.model_copy(update=given | {"groups": []})
-
-    @model_validator(mode="after")
-    def _groups_differ(self) -> "Optimizer":
-        """Refuse settings of a group without effect, or against each other."""
-        for number, group in enumerate(self.groups, 1):
-            if refusal := _refused(group, self.of_group(group)):
-                raise ValueError(f"optimizer.groups {number} {refusal}")
-        return self
-
-
-def _refused(group: Group, settings: Optimizer) -> str:
-    """Return what is wrong with a group, in three parts divided by "|", or ""."""
-    having_momentum = having(OPTIMIZERS, "momentum")
-    own = (value for key, value in group if key != "parameters")
-    if all(value is None or value is False for value in own):
-        return "has no settings of its own|at least one beside parameters|give one, or remove it"
-    if group.learning_rate is not None and group.factor is not None:
-        return "has a learning_rate and a factor|one of the two|remove the other"
-    if group.momentum is not None and settings.name not in having_momentum:
-        return (
-            f"has momentum = {group.momentum} with the optimiser '{settings.name}'|one that has "
-            f"it: {', '.join(having_momentum)}|remove it, or give the group such a name"
-        )
-    if group.anneal and not group.epochs:
-        return "has anneal without epochs|epochs above 0|give them, or remove anneal"
-    return ""
-
-
-class Schedule(Section):
-    """The factor on the learning rate, a function of the step."""
-
-    name: ScheduleName = Field(
-        "constant",
-        description="shape after the warm-up; "
-        + "; ".join(f"{name}: {spec.help}" for name, spec in SCHEDULES.items()),
-    )
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="the factor rises linearly to 1 over so many epochs"
-    )
-    step_epochs: Annotated[float, Field(gt=0)] = Field(
-        10.0,
-        description=f"{_only(SCHEDULES, 'step_epochs')}: epochs between two reductions, also "
-        "parts of one; each falls on the first step after them",
-    )
-    factor: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.1,
-        description=f"{_only(SCHEDULES, 'factor')}: what each reduction multiplies by",
-    )
-    minimum: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0,
-        description=f"{_only(SCHEDULES, 'minimum')}: the factor at the end, or of a cycle's",
-    )
-    power: Annotated[float, Field(gt=0)] = Field(
-        2.0, description=f"{_only(SCHEDULES, 'power')}: 1 is a line"
-    )
-    start: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.04, description=f"{_only(SCHEDULES, 'start')}: the factor of the first step"
-    )
-    peak: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.3,
-        description=f"{_only(SCHEDULES, 'peak')}: share of the run, after the warm-up, at which "
-        "the factor is 1",
-    )
-    restart_epochs: Annotated[float, Field(gt=0)] = Field(
-        10.0,
-        description=f"{_only(SCHEDULES, 'restart_epochs')}: epochs of the first cycle, also parts "
-        "of one",
-    )
-    restart_growth: Positive = Field(
-        1,
-        description=f"{_only(SCHEDULES, 'restart_growth')}: what the length of a cycle is "
-        "multiplied by for the next",
-    )
-
-
-class Lookahead(Section):
-    """Slow weights that the trained ones meet now and then (Zhang et al. 2019)."""
-
-    every_steps: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="steps from one meeting to the next, after which both are the mean of slow and "
-        "trained weights, statistics of batch normalisation included; after the last step of the "
-        "run the slow ones are taken; 0: never",
-    )
-    share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.5, description="share of the slow weights in that mean"
-    )
-    power: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="the share is multiplied by this power of the share of the run that is over",
-    )
-
-
-class Plateau(Section):
-    """A learning rate that falls when the validation loss does not (Keras' ReduceLROnPlateau)."""
-
-    patience: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="epochs without a better validation loss before each reduction; 0: never "
-        "reduced",
-    )
-    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="what each reduction multiplies the rate by"
-    )
-    threshold: Annotated[float, Field(ge=0)] = Field(
-        1e-4, description="by how much a loss must be lower to be better"
-    )
-    minimum: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="rate below which it is not reduced"
-    )
-
-
-class Growth(Section):
-    """A batch and a learning rate that grow at run time (Lee et al. 2019)."""
-
-    every_epochs: Annotated[int, Field(ge=0)] = Field(
-        0, description="epochs between two growths; 0: none"
-    )
-    batch: Positive = Field(2, description="what each growth multiplies the batch by")
-    largest_batch: Positive = Field(4096, description="batch beyond which neither grows")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="what each growth multiplies the learning rate by"
-    )
 
 
 class Augmentation(Section):

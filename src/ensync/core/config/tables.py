@@ -16,3 +16,8 @@ class Spec(Protocol):
 def having(table: Mapping[str, Spec], setting: str) -> list[str]:
     """Return the names of the rows that have a setting."""
     return [name for name, spec in table.items() if setting in spec.settings]
+
+
+def only(table: Mapping[str, Spec], setting: str) -> str:
+    """Return the names that the help of a setting begins with, since only these have it."""
+    return ", ".join(having(table, setting))

@@ -3,7 +3,7 @@
 import math
 
 from ensync.core.config.optimizers import KERAS_EPSILON
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.kernels.optim import updates
 from ensync.nn.optimizers.update import Update, epsilon_of
 

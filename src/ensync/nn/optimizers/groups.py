@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ensync.core.config.optimizers import OPTIMIZERS
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.core.errors import EnsyncError, nearest
 from ensync.nn.optimizers.update import Layout
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.kernels.optim import updates
 from ensync.nn.optimizers.update import Update, epsilon_of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ensync.core.config.optimizers import OPTIMIZERS
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.kernels.optim import updates
 from ensync.nn.memory import zeros
 from ensync.nn.optimizers.adam import adam

@@ -1,6 +1,6 @@
 """RMSprop and Adagrad; PyTorch's formulas."""
 
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.kernels.optim.scaled import Squares, scaled
 from ensync.nn.optimizers.update import Update, epsilon_of
 

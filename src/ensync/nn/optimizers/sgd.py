@@ -1,6 +1,6 @@
 """Gradient descent, plain and with momentum; PyTorch's formulas."""
 
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.kernels.optim import updates
 from ensync.nn.optimizers.update import Update, coupled_decay
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensync.core.config.optimizers import OPTIMIZERS, TAKEN_OFF
-from ensync.core.config.schema import Optimizer as Settings
+from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.nn.layers.base import Parameter
 
 Layout = Sequence[tuple[str, Parameter]]
