@@ -237,6 +237,31 @@ MISTAKES = {
         ["compare", "job.toml", "--set", "output.directory=job.toml"],
         ["cannot be made"],
     ),
+    "study without a seed": (["compare", "job.toml", "--seeds", "0"], ["study.seeds = 0"]),
+    "study on ranks that are not there": (
+        ["compare", "job.toml", "--ranks", "1,3"],
+        ["study.ranks = [1, 3] with 2 ranks launched", "mpirun -n 3"],
+    ),
+    "study of the unknown": (
+        ["compare", "job.toml", "--contestants", "one_rank,synchronus"],
+        ["'synchronus'", "did you mean 'synchronous'?"],
+    ),
+    "study without a rank for its contestant": (
+        ["compare", "job.toml", "--ranks", "1", "--contestants", "ensemble_full"],
+        ["nothing is left", "one network is no ensemble"],
+    ),
+    "study without its budget": (
+        ["compare", "job.toml", "--budget", "target"],
+        ["study.amount = 0 with study.budget = 'target'"],
+    ),
+    "cell that is not there": (
+        ["compare", "job.toml", "--seeds", "1", "--contestants", "one_rank", "--cell", "1"],
+        ["--cell 1", "a number from 0 to 0"],
+    ),
+    "packing without a study": (
+        ["compare", "job.toml", "--pack"],
+        ["--pack with job.toml, which has no section [study]"],
+    ),
 }
 
 # Told by click, or by verbs of one process: a sentence, and rank 0's alone.

@@ -1,16 +1,14 @@
 """A small study on the digits, in this process."""
 
-import json
 from pathlib import Path
 
 from runs.helpers import COMM, job_maker
+from runs.study.files import cells_in, results_in
 
 from ensync.mpi.world import on_root
 from ensync.runs import studies
 from ensync.runs.options import RunOptions, StudyOptions
 from ensync.storage.outputs import read_outputs
-
-SECONDS = ("seconds", "created", "machine", "seconds_to_target", "note", "bytes_sent", "packed")
 
 
 def study_maker(dataset, tmp_path, **sections):
@@ -38,17 +36,7 @@ def run(job, resume=False, overwrite=False, **options):
 
 def cells(directory):
     """Return the results of all cells by name, without what a clock tells. Collective."""
-
-    def read():
-        found = {}
-        for path in sorted((directory / "cells").glob("*/ranks_*/*/cell.json")):
-            values = json.loads(path.read_bytes())
-            values["job"].pop("output")
-            name = str(path.parent.relative_to(directory / "cells"))
-            found[name] = {k: v for k, v in values.items() if k not in SECONDS}
-        return found
-
-    return on_root(COMM, read)
+    return on_root(COMM, lambda: cells_in(directory))
 
 
 def outputs(directory, name):
@@ -58,14 +46,7 @@ def outputs(directory, name):
 
 def whole(directory):
     """Return all numbers of a study: results, and bytes of the outputs. Collective."""
-    bytes_of = on_root(
-        COMM,
-        lambda: {
-            str(path.relative_to(directory)): path.read_bytes()
-            for path in sorted(directory.glob("cells/*/*/*/outputs.h5"))
-        },
-    )
-    return cells(directory), bytes_of
+    return on_root(COMM, lambda: results_in(directory))
 
 
 def times(directory):
