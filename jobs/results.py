@@ -1,35 +1,48 @@
-"""Make RESULTS.md and the picture beside it from the comparisons in results/, or keep one there.
+"""Make RESULTS.md and the picture beside it from what is kept in results/, or keep more there.
 
     mpirun -n 2 ensync compare jobs/quickstart.toml
     python jobs/results.py keep jobs/quickstart.toml runs/quickstart
     python jobs/results.py
 
-The first copies the run's comparison.json in short. The second writes RESULTS.md, and the picture
-for light and dark pages; `make results` calls it.
+`keep` copies in short what the directory holds: study.json of a study, comparison.json of a
+comparison, or result.json of a single training, of which there may be one for each seed. Without
+it RESULTS.md is written, and the picture for light and dark pages; `make results` calls that.
 
-A kept comparison names the commit that made it. No figure of RESULTS.md is typed.
+What is kept names the commit that made it. No figure of RESULTS.md is typed.
 """
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from ensync.core.config.job import load_job
+from ensync.core.statistics import mean_interval
 from ensync.report import curves, style, tables, text
-from ensync.report.results import Comparison, Contestant, from_json
+from ensync.report.history import read_history
+from ensync.report.results import Comparison, Contestant, FusionFigures, RunResult, from_json
+from ensync.report.study_files import markdown_table
+from ensync.report.study_results import StudyResult
+from ensync.report.study_tables import Table, accuracy_table, cost_table
+from ensync.report.study_verdict import study_verdict
 from ensync.report.verdict import notes_of, rows_to_compare, verdict
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+PLACE = HERE / "results"
 PICTURED = "fashion_mnist-mlp_ensemble"
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
 FONTS = "DejaVu Sans, Verdana, sans-serif"
 DROPPED = ("measured", "accuracy_by_members")
+DROPPED_OF_CONTESTANTS = ("confusion", "reliability", "reliability_calibrated")
+DROPPED_OF_FUSIONS = ("precision", "recall", "f1", "confusion")
+OF_RUNS = ("training.seed", "training.threads", "training.precision")  # may differ from the job
 LIGHT = {
     "ink": "#1a1a1b",
     "faint": "#d9d9d8",
@@ -46,29 +59,91 @@ DARK = {
 }
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is kept by the name of its job; single trainings of one job in a list."""
+
+    comparisons: Mapping[str, Mapping] = field(default_factory=dict)
+    studies: Mapping[str, Mapping] = field(default_factory=dict)
+    runs: Mapping[str, Sequence[Mapping]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all jobs of which something is kept."""
+        return {*self.comparisons, *self.studies, *self.runs}
+
+
 def keep(job: Path, directory: Path) -> Path:
-    """Copy the comparison of a run into results/ without what RESULTS.md needs not; return where.
+    """Copy what a directory holds into results/ without what RESULTS.md needs not; return where.
 
     Only of that job, and from a checkout whose source is the commit that is named.
     """
-    comparison = json.loads((directory / "comparison.json").read_text())
-    if others := differences(job, comparison):
-        sys.exit(f"{directory} is no comparison of {job}: {', '.join(others)}")
+    for name, kind in (("study", _study), ("comparison", _comparison), ("result", _run)):
+        if (directory / f"{name}.json").exists():
+            found = json.loads((directory / f"{name}.json").read_text())
+            path, kept = kind(job, directory, found)
+            kept["commit"] = _commit(directory, kept["created"])
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text(_compact(kept))
+            return path
+    sys.exit(f"{directory} holds no study.json, comparison.json or result.json")
+
+
+def _commit(directory: Path, created: str) -> str:
+    """Return the newest commit of src, which must be that of what was made then."""
     if changed := _git("status", "--porcelain", "--", "src"):
         sys.exit(f"src has changes that no commit names:\n{changed}")
-    made = datetime.fromisoformat(comparison["created"]).timestamp()
+    if not created:
+        sys.exit(f"{directory} does not say when it was made; run it again")
+    made = datetime.fromisoformat(created).timestamp()
     if made < float(_git("log", "-1", "--format=%ct", "--", "src")):
         sys.exit(f"{directory} was made before the newest commit of src; run it again")
-    kept = {key: value for key, value in comparison.items() if key not in DROPPED}
-    kept["commit"] = _git("log", "-1", "--format=%h", "--", "src")
+    return _git("log", "-1", "--format=%h", "--", "src")
+
+
+def _refuse_other(job: Path, directory: Path, what: str, found: Mapping, free: tuple = ()) -> None:
+    if others := [name for name in differences(job, found) if name not in free]:
+        sys.exit(f"{directory} is no {what} of {job}: {', '.join(others)}")
+
+
+def _comparison(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
+    """Return where a comparison is kept, and what of it."""
+    _refuse_other(job, directory, "comparison", found)
+    kept = {key: value for key, value in found.items() if key not in DROPPED}
     kept["histories"] = {
         name: [{key: record[key] for key in HISTORY if key in record} for record in records]
-        for name, records in comparison["histories"].items()
+        for name, records in found["histories"].items()
     }
-    path = HERE / "results" / f"{name_of(job)}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(_compact(kept))
-    return path
+    return PLACE / f"{name_of(job)}.json", kept
+
+
+def _study(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
+    """Return where a study is kept, and what of it."""
+    _refuse_other(job, directory, "study", found)
+    if found["cells_left"]:
+        sys.exit(f"{directory} is not finished: {found['cells_left']} cells are missing")
+    kept = dict(found)
+    kept["contestants"] = [
+        {key: value for key, value in each.items() if key not in DROPPED_OF_CONTESTANTS}
+        for each in found["contestants"]
+    ]
+    return PLACE / "studies" / f"{name_of(job)}.json", kept
+
+
+def _run(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
+    """Return where a single training is kept, and what of it, with its last training accuracy."""
+    _refuse_other(job, directory, "training", found, OF_RUNS)
+    last = {record["member"]: record for record in read_history(directory / "history.jsonl")}
+    kept = dict(found) | {
+        "train_accuracy": [record.get("train_accuracy") for _, record in sorted(last.items())]
+    }
+    kept["test"] = {
+        method: {key: value for key, value in each.items() if key not in DROPPED_OF_FUSIONS}
+        for method, each in found["test"].items()
+    }
+    training = found["job"]["training"]
+    name = f"{name_of(job)}.{training.get('precision', 'float32')}.seed_{training['seed']}.json"
+    return PLACE / "runs" / name, kept
 
 
 def _git(*words: str) -> str:
@@ -82,6 +157,10 @@ def _compact(kept: Mapping) -> str:
     dense = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
     lines = []
     for key, value in kept.items():
+        if isinstance(value, list) and key in ("contestants", "pairs"):
+            inner = ",\n".join(map(dense.encode, value))
+            lines.append(f"{dense.encode(key)}:[\n{inner}]")
+            continue
         parts = value.items() if isinstance(value, dict) and key == "histories" else None
         if parts is None:
             lines.append(f"{dense.encode(key)}:{dense.encode(value)}")
@@ -118,13 +197,19 @@ def jobs() -> list[Path]:
     return sorted(HERE.rglob("*.toml"), key=lambda path: (len(path.parts), path))
 
 
-def kept_comparisons() -> dict[str, dict]:
-    """Return the kept comparisons by name."""
-    paths = sorted((HERE / "results").glob("*.json"))
-    return {path.stem: json.loads(path.read_text()) for path in paths}
+def kept(directory: Path = PLACE) -> Kept:
+    """Return what is kept."""
+    runs: dict[str, list[dict]] = {}
+    for path in sorted((directory / "runs").glob("*.json")):
+        runs.setdefault(path.name.partition(".")[0], []).append(json.loads(path.read_text()))
+    return Kept(_read(directory), _read(directory / "studies"), runs)
 
 
-def results(kept: Mapping[str, Mapping]) -> str:
+def _read(directory: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
+
+
+def results(found: Kept) -> str:
     """Return RESULTS.md."""
     lines = [
         "# Results",
@@ -133,17 +218,176 @@ def results(kept: Mapping[str, Mapping]) -> str:
         "Accuracy is that of the test split with its 95 % interval. Seconds are of one run.",
         "Every job says in its first lines how to run it.",
     ]
-    found = {}
-    for job in jobs():
-        if name_of(job) in kept:
-            found[name_of(job)] = job
-            lines += ["", *_section(job, kept[name_of(job)])]
-    left = [job for job in jobs() if job not in found.values()]
-    if unknown := sorted(set(kept) - set(found)):
+    here = {name_of(job): job for job in jobs()}
+    if unknown := sorted(found.names - set(here)):
         sys.exit(f"no job file for {', '.join(unknown)} of results/")
+    if found.runs:
+        lines += ["", *_runs({here[name]: runs for name, runs in found.runs.items()})]
+    for name, job in here.items():
+        if name in found.studies:
+            lines += ["", *_study_section(job, found.studies[name])]
+        if name in found.comparisons:
+            lines += ["", *_section(job, found.comparisons[name])]
     lines += ["", "## Not run with this version", ""]
-    lines += [f"- `{job.relative_to(ROOT)}`" for job in left]
+    lines += [
+        f"- `{job.relative_to(ROOT)}`" for name, job in here.items() if name not in found.names
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _runs(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
+    """Return the table of single trainings, a row for each job, precision and place, and below it
+    where each was made and what its source says.
+    """
+    lines = ["## Single trainings", ""]
+    lines += _wrapped(
+        "Means over seeds. Accuracy in %, the test's with its standard deviation over seeds; "
+        "training and validation: after the last epoch, of several members the mean of theirs."
+    )
+    for folder in dict.fromkeys(job.parent for job in found):
+        here = {job: runs for job, runs in found.items() if job.parent == folder}
+        rows, notes = [], []
+        for job, runs in here.items():
+            for group in _alike(runs):
+                rows.append(_run_row(job, group))
+            notes += _run_notes(job, runs)
+        heads = ["job", "ranks x threads", "epochs", "seeds", "seconds", "train", "val.", "test"]
+        table = Table("runs", str(folder.relative_to(HERE)), heads, rows)
+        lines += ["", f"### {table.title}", "", *_narrow(table), "", *notes]
+    return lines
+
+
+def _narrow(table: Table) -> list[str]:
+    """Return a table as Markdown without blanks, since lines are of 100 characters at most."""
+    return [line.replace(" | ", "|").replace("| ", "|", 1) for line in markdown_table(table)]
+
+
+def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Sequence]]]:
+    """Return the runs of one job in groups that differ in their seed alone, each with the training
+    accuracies of its members.
+    """
+    groups: dict[tuple, list[tuple[RunResult, Sequence]]] = {}
+    for each in runs:
+        run, extra = from_json(RunResult, each), each["train_accuracy"]
+        key = (_place(run), run.job["training"].get("precision", "float32"))
+        groups.setdefault(key, []).append((run, extra))
+    return list(groups.values())
+
+
+def _place(run: RunResult) -> str:
+    machine = run.machine
+    return f"{machine.ranks} x {machine.threads_per_rank}" if machine else text.DASH
+
+
+def _run_row(job: Path, group: Sequence[tuple[RunResult, Sequence]]) -> list[str]:
+    """Return the cells of runs that differ in their seed alone."""
+    runs = [run for run, _ in group]
+    training = runs[0].job["training"]
+    precision = training.get("precision", "float32")
+    name = job.stem + (f" ({precision})" if precision != "float32" else "")
+    steps = training.get("max_steps")
+    train = _mean([_mean(accuracies) for _, accuracies in group])
+    validation = _mean([_mean(run.validation_accuracy) for run in runs])
+    seconds = sum(run.seconds for run in runs) / len(runs)
+    return [
+        name,
+        _place(runs[0]),
+        f"{steps} steps" if steps else str(training["epochs"]),
+        str(len(runs)),
+        text.seconds(seconds),
+        *[text.percent(value).removesuffix(" %") for value in (train, validation)],
+        _over_seeds([_tested(run) for run in runs]),
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _tested(run: RunResult) -> float | None:
+    """Return the test accuracy of a run, of its own fusion."""
+    figures = next(iter(run.test.values()), None)
+    return figures.accuracy if isinstance(figures, FusionFigures) else None
+
+
+def _over_seeds(values: Sequence[float | None]) -> str:
+    """Return the mean with its standard deviation in percent."""
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return text.DASH
+    if len(known) == 1:
+        return f"{known[0]:.2f}"
+    mean, sd = mean_interval(known).value, statistics.stdev(known)
+    return f"{mean:.2f} \N{PLUS-MINUS SIGN} {sd:.2f}"
+
+
+def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
+    """Return when, where and with what a job was trained, and its source's figure."""
+    first = from_json(RunResult, runs[0])
+    days = sorted({each["created"][:10] for each in runs})
+    commits = ", ".join(sorted({each["commit"] for each in runs}))
+    seeds = ", ".join(str(each["job"]["training"]["seed"]) for each in runs)
+    made = ", ".join(f"{name} {version}" for name, version in first.versions.items())
+    where = first.machine.cpu if first.machine else text.DASH
+    said = [
+        f"- {job.stem}: {' to '.join(dict.fromkeys((days[0], days[-1])))}, {where}; "
+        f"seeds {seeds}; commit {commits}; {made}."
+    ]
+    said += [f"  {source}" for source in [source_of(job)] if source]
+    return [
+        line
+        for sentence in said
+        for line in textwrap.wrap(
+            sentence, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
+
+
+def source_of(job: Path) -> str:
+    """Return the sentence of a job's header that says what its source reached, "" without one."""
+    header = []
+    for line in job.read_text().splitlines():
+        if not line.startswith("# ") or line.startswith("#   "):
+            break
+        header.append(line.removeprefix("# "))
+    sentences = re.split(r"(?<=[a-z0-9%)])\. ?(?=[A-Z]|$)", " ".join(header))
+    found = [one for one in sentences if re.search(r"The source\b|mean of [\d,]+ runs", one)]
+    return f"{found[0]}." if found else ""
+
+
+def _study_section(job: Path, kept: Mapping) -> list[str]:
+    """Return what a study showed: where it was made, its table, its verdict."""
+    study = from_json(StudyResult, kept)
+    made = ", ".join(f"{name} {version}" for name, version in study.versions.items())
+    size, day = study.dataset.sizes, study.created[:10]
+    seeds = max(len(each.seeds) for each in study.contestants)
+    lines = [f"## {job.relative_to(HERE)}", ""]
+    lines += _wrapped(
+        f"{study.dataset.name}: {size['train']:,} images for training, {size['test']:,} for "
+        f"testing; {text.plural(seeds, 'seed')}. Budget, {study.budget.name}: "
+        f"{study.budget.sentence}"
+    )
+    where = f"{study.machine.cpu}, {text.plural(study.machine.nodes or 1, 'node')}"
+    lines += ["", *_wrapped(f"{day}, {where}; commit {kept['commit']}; {made}."), ""]
+    lines += [*_narrow(_short_table(study)), ""]
+    for each in study.left_out:
+        lines += [*_wrapped(f"Left out: {each.what}: {each.reason}."), ""]
+    for sentence in study_verdict(study):
+        lines += [*_wrapped(sentence), ""]
+    return lines[:-1]
+
+
+def _short_table(study: StudyResult) -> Table:
+    """Return accuracy with both intervals and core-seconds, narrow enough for a text file."""
+    accuracy, cost = accuracy_table(study), cost_table(study)
+    timed = all(each.cost.timed for each in study.contestants)
+    rows = [
+        [*row[:3], *row[4:7], *([spent[4]] if timed else [])]
+        for row, spent in zip(accuracy.rows, cost.rows)
+    ]
+    heads = ["", "ranks", "nets", "accuracy, %", "these images", "new images"]
+    return Table("short", "", [*heads, *(["core-s"] if timed else [])], rows)
 
 
 def _section(job: Path, kept: Mapping) -> list[str]:
@@ -197,14 +441,14 @@ def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Keep the comparison that is named, or write RESULTS.md and the picture."""
+    """Keep what is in the directory that is named, or write RESULTS.md and the picture."""
     if arguments[:1] == ["keep"]:
         print(keep(*map(Path, arguments[1:])))
         return
-    kept = kept_comparisons()
-    (HERE / "RESULTS.md").write_text(results(kept))
+    found = kept()
+    (HERE / "RESULTS.md").write_text(results(found))
     for name, colors in (("light", LIGHT), ("dark", DARK)):
-        (HERE / f"comparison-{name}.svg").write_text(picture(kept[PICTURED], colors))
+        (HERE / f"comparison-{name}.svg").write_text(picture(found.comparisons[PICTURED], colors))
 
 
 if __name__ == "__main__":

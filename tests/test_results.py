@@ -1,18 +1,22 @@
-"""jobs/RESULTS.md and its picture are what jobs/results.py makes of the comparisons kept beside
-them, and those are of the jobs as they stand.
+"""jobs/RESULTS.md and its picture are what jobs/results.py makes of what is kept beside them, and
+that is of the jobs as they stand.
 """
 
 import importlib.util
+import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
+from ensync.report.results import FusionFigures, Machine, RunResult, to_json
+
 JOBS = Path(__file__).parents[1] / "jobs"
 spec = importlib.util.spec_from_file_location("job_results", JOBS / "results.py")
 results = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(results)
-KEPT = results.kept_comparisons()
+KEPT = results.kept()
 
 
 def test_the_page_is_made_from_the_kept_comparisons():
@@ -30,7 +34,7 @@ def test_the_picture_is_small_and_has_no_colour_left_open(name):
 def test_the_picture_shows_the_kept_comparison():
     """Matplotlib's versions place marks a little differently, so only words are compared."""
     for name, colors in (("light", results.LIGHT), ("dark", results.DARK)):
-        made = ElementTree.fromstring(results.picture(KEPT[results.PICTURED], colors))
+        made = ElementTree.fromstring(results.picture(KEPT.comparisons[results.PICTURED], colors))
         kept = ElementTree.parse(JOBS / f"comparison-{name}.svg").getroot()
         assert words(made) == words(kept)
 
@@ -40,10 +44,12 @@ def words(drawing):
 
 
 @pytest.mark.parametrize("job", results.jobs(), ids=lambda path: path.stem)
-def test_a_kept_comparison_is_of_the_job_as_it_stands(job):
-    comparison = KEPT.get(results.name_of(job))
-    if comparison is not None:
-        assert results.differences(job, comparison) == []
+def test_what_is_kept_is_of_the_job_as_it_stands(job):
+    name = results.name_of(job)
+    for found in (KEPT.comparisons.get(name), KEPT.studies.get(name)):
+        assert found is None or results.differences(job, found) == []
+    for found in KEPT.runs.get(name, []):
+        assert set(results.differences(job, found)) <= set(results.OF_RUNS)
 
 
 def test_keep_refuses_the_comparison_of_another_job(tmp_path):
@@ -52,3 +58,119 @@ def test_keep_refuses_the_comparison_of_another_job(tmp_path):
     other = JOBS / "fashion_mnist" / "mlp_ensemble.toml"
     with pytest.raises(SystemExit, match="is no comparison of .*: .*data.path"):
         results.keep(other, tmp_path)
+
+
+QUICKSTART, STUDY = JOBS / "quickstart.toml", JOBS / "studies" / "quickstart.toml"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Return a directory to keep things in, of a checkout without changes."""
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(results, "_git", lambda *words: GIT[words[0]])
+    monkeypatch.setattr(results, "PLACE", tmp_path / "results")
+    return tmp_path
+
+
+GIT = {"status": "", "log": "1"}
+
+
+def plain(job):
+    return results.load_job(str(job)).model_dump(mode="json", exclude_none=True)
+
+
+def write_run(directory, seed, accuracy, **training):
+    """Write what a single training of the quickstart leaves."""
+    job = plain(QUICKSTART)
+    job["training"] |= {"seed": seed} | training
+    result = RunResult(
+        job=job,
+        seconds=2.0 + seed,
+        test={"soft_voting": FusionFigures(accuracy=accuracy, confusion=[[1]])},
+        members=[accuracy],
+        validation_accuracy=[0.9],
+        created="2026-11-21T09:30:00+00:00",
+        versions={"ensync": "0.1.0"},
+        machine=Machine("a CPU", 1, 2, 1),
+    )
+    directory.mkdir()
+    (directory / "result.json").write_text(to_json(result))
+    record = {"event": "epoch", "member": 0, "epoch": 20, "train_accuracy": 0.99}
+    (directory / "history.jsonl").write_text(json.dumps(record) + "\n")
+    return directory
+
+
+def test_single_trainings_are_a_row_for_all_their_seeds(place):
+    for seed, accuracy in ((1, 0.95), (2, 0.97)):
+        results.keep(QUICKSTART, write_run(place / f"run_{seed}", seed, accuracy))
+    results.keep(QUICKSTART, write_run(place / "bf16", 1, 0.94, precision="bf16"))
+    kept = results.kept(place / "results")
+    assert len(kept.runs["quickstart"]) == 3
+    assert "confusion" not in kept.runs["quickstart"][0]["test"]["soft_voting"]
+    page = results.results(kept)
+    rows = [line for line in page.splitlines() if line.startswith("|quickstart")]
+    assert rows == [
+        "|quickstart (bf16)|2 x 1|20|1|3.00|99.00|90.00|94.00 |",
+        "|quickstart|2 x 1|20|2|3.50|99.00|90.00|96.00 \N{PLUS-MINUS SIGN} 1.41 |",
+    ]
+    assert "- `jobs/quickstart.toml`" not in page
+    assert "seeds 1, 1, 2" in page and "2026-11-21, a CPU" in page
+    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_a_training_of_another_job_is_refused(place):
+    run = write_run(place / "run", 1, 0.9, epochs=3)
+    with pytest.raises(SystemExit, match=r"is no training of .*: training\.epochs"):
+        results.keep(QUICKSTART, run)
+
+
+def study_of(**more):
+    """Return the content of a study.json of the quickstart study."""
+    from report.study_sample import make_study
+
+    return json.loads(to_json(make_study())) | {"job": plain(STUDY)} | more
+
+
+def test_a_study_is_kept_in_short_and_shown(place):
+    (place / "study").mkdir()
+    (place / "study" / "study.json").write_text(json.dumps(study_of()))
+    path = results.keep(STUDY, place / "study")
+    kept = results.kept(place / "results")
+    assert path.stem == "studies-quickstart" and "confusion" not in path.read_text()
+    page = results.results(kept)
+    assert "## studies/quickstart.toml" in page and "train apart" in page.replace("\n", " ")
+    assert "Budget, samples: Every contestant trains on 1,080,000 samples" in page.replace(
+        "\n", " "
+    )
+    rows = [line for line in page.splitlines() if line.startswith("|ensemble on all data")]
+    assert len(rows) == 2 and rows[1].startswith("|ensemble on all data|4|4|89.86 ")
+    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_an_unfinished_study_and_other_things_are_refused(place):
+    (place / "study").mkdir()
+    (place / "study" / "study.json").write_text(json.dumps(study_of(cells_left=2)))
+    with pytest.raises(SystemExit, match="2 cells are missing"):
+        results.keep(STUDY, place / "study")
+    with pytest.raises(SystemExit, match="is no study of"):
+        results.keep(QUICKSTART, place / "study")
+    shutil.rmtree(place / "study")
+    with pytest.raises(SystemExit, match="holds no study.json"):
+        results.keep(STUDY, place / "study")
+
+
+def test_what_was_made_before_the_newest_source_is_refused(place, monkeypatch):
+    monkeypatch.setattr(results, "_git", lambda *words: {"status": "", "log": "1e12"}[words[0]])
+    with pytest.raises(SystemExit, match="before the newest commit"):
+        results.keep(QUICKSTART, write_run(place / "run", 1, 0.9))
+    monkeypatch.setattr(results, "_git", lambda *words: " M src/x.py")
+    with pytest.raises(SystemExit, match="changes that no commit names"):
+        results.keep(QUICKSTART, place / "run")
+
+
+def test_the_source_of_a_job_is_its_own_sentence():
+    found = results.source_of(JOBS / "cifar10" / "minixception_synchronous.toml")
+    assert found == (
+        "The source (Keras on a CPU, 1466-1509 s an epoch): training accuracy .8156 after 8 epochs."
+    )
+    assert results.source_of(QUICKSTART) == ""

@@ -49,6 +49,7 @@ def test_a_result_of_an_older_version_is_read():
         "weight_averaging": Refused("x"),
     }
     assert result.dataset is None and result.seconds == 2.0
+    assert (result.created, result.machine, result.versions) == ("", None, {})
     with pytest.raises(ValueError, match="seconds"):
         from_json(RunResult, old | {"seconds": None})
 

@@ -87,6 +87,9 @@ def test_a_run_says_why_it_ended_and_trains_on(make_job, say):
     said = say(train, write(job), RunOptions())
     directory = job.output.directory
     assert "training ended: all 4 epochs\n" in said and result(job)["ended"] == ["all 4 epochs"]
+    machine = result(job)["machine"]
+    assert machine["ranks"] == COMM.size and machine["threads_per_rank"] >= 1 and machine["cpu"]
+    assert result(job)["created"] and "numba" in result(job)["versions"]
     assert "nothing is left to train (all 4 epochs)" in say(resume, directory, (), False)
     more = ("training.epochs=60", "training.early_stopping=2", "optimizer.learning_rate=0.3")
     said = say(resume, directory, more, False)

@@ -74,6 +74,8 @@ class TestedOn:
 class RunResult:
     """result.json of a run, and fusion.json; accuracies of members are None where one is left
     out. members_without_views: by the test images alone, where evaluation.augmentation adds views.
+
+    created, versions, machine: of the training, in result.json alone.
     """
 
     format: str = "ensync-result"
@@ -87,6 +89,9 @@ class RunResult:
     validation_accuracy: list[float | None] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     dataset: TestedOn | None = None
+    created: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: Machine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """The end of a run: train what is left, test, show and write the result. Collective."""
 
+import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,12 @@ import numpy as np
 from ensync.core.activity import Doing, doing
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
-from ensync.mpi.world import on_root
+from ensync.kernels.threads import thread_limit
+from ensync.mpi.world import mpi_description, on_root, topology
 from ensync.report.console import Console
-from ensync.report.results import Refused, RunResult, to_json
+from ensync.report.results import Machine, Refused, RunResult, to_json
 from ensync.runs import lifecycle, results, session
+from ensync.runs.launch import cpu_name, versions
 from ensync.storage.atomic import write_atomically
 from ensync.storage.lock import confirm
 from ensync.training.position import ends_of
@@ -31,7 +35,7 @@ def _finish(run: session.Session) -> None:
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
     method = run.context.strategy.fusion_method
-    result = results.result_of(evaluator, [method], run.elapsed)
+    result = _made_here(run, results.result_of(evaluator, [method], run.elapsed))
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
     with doing(Doing.WRITING):
         on_root(run.comm, lambda: write_json(run.directory / "result.json", result))
@@ -55,6 +59,16 @@ def _finish(run: session.Session) -> None:
             "finite losses",
             f"{again}, or look at the data's normalization",
         )
+
+
+def _made_here(run: session.Session, result: RunResult | None) -> RunResult | None:
+    """Return a result with when, where and by what it was made. Collective."""
+    machine = Machine(cpu_name(), topology(run.comm).nodes, run.comm.size, thread_limit())
+    if result is None:
+        return None
+    made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made_by = versions() | {"MPI": mpi_description()}
+    return replace(result, created=made, versions=made_by, machine=machine)
 
 
 def show_scores(
