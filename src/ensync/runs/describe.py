@@ -67,6 +67,7 @@ def describe_job(job: Job) -> str:
             *layer_table(job, dataset.shape, dataset.classes),
             *_length(job, dataset.labels("train")),
             *_memory(job, dataset),
+            *_study(job, dataset),
         ]
     finally:
         dataset.close()
@@ -91,6 +92,17 @@ def _length(job: Job, labels: np.ndarray) -> list[str]:
         f"{text.plural(steps, 'step')} of {network} on one rank: {epochs} of "
         f"{text.plural(rows, 'training row')}"
     ]
+
+
+def _study(job: Job, dataset: Any) -> list[str]:
+    """Return lines about the study of a job, where it has one."""
+    from ensync.runs.study.facts import Facts
+    from ensync.runs.study.outline import outline
+
+    if job.study is None:
+        return []
+    train, validation, test = (dataset.sizes[split] for split in ("train", "validation", "test"))
+    return outline(job, job.study, Facts(train, validation, test, dataset.shape, dataset.classes))
 
 
 def _memory(job: Job, dataset: Any) -> list[str]:

@@ -78,12 +78,13 @@ class Plan:
 
     cells: calibrations, then trials, then seed by seed; pending: names of the cells that cannot be
     planned until those before them are done; left_out: a sentence for each contestant and rank
-    count that is not trained.
+    count that is not trained; jobs: of each other one, with its length where that is known.
     """
 
     cells: list[Cell]
     pending: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    jobs: Mapping[Place, Job] = field(default_factory=dict)
 
 
 # Times the learning rate of a contestant, in the order in which they are tried.
@@ -169,7 +170,7 @@ class _Planner:
                     cells.append(cell)
                 else:
                     pending.append(cell.name)
-        return Plan(cells, pending, self.left_out)
+        return Plan(cells, pending, self.left_out, jobs | there)
 
     @property
     def _seeds(self) -> range:
