@@ -11,7 +11,8 @@ from report.study_sample import PLACES, make_study
 
 from ensync.report import study_figures, study_files, study_page, study_tables
 from ensync.report.results import from_json
-from ensync.report.study_results import Cost, StudyResult, turned
+from ensync.report.study_results import Cost, LeftOut, StudyResult, turned
+from ensync.report.study_text import points
 from ensync.report.study_verdict import poles, study_verdict
 
 ATTACK = "<script>alert(1)</script> & 50 % of_x {y} $z | #1"
@@ -313,3 +314,15 @@ def test_what_is_told_apart_alone_but_not_on_the_page_is_marked():
     assert study_tables.pairs_table(made).rows[0][-1] == "synchronous better, not after Holm"
     made = of_one_pair("first", p_holm=0.01)
     assert study_tables.pairs_table(made).rows[0][-1] == "synchronous better"
+
+
+def test_what_is_left_out_for_one_reason_is_one_line(study):
+    left = [LeftOut("a on 1 rank", "no ensemble"), LeftOut("b", "x"), LeftOut("c", "no ensemble")]
+    made = replace(study, left_out=left)
+    told = [line for line in study_tables.study_lines(made) if "left out" in line]
+    assert told == ["  left out: a on 1 rank; c: no ensemble", "  left out: b: x"]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-1e-7, "0.00"), (0.0, "0.00"), (-0.0012, "-0.12")])
+def test_no_difference_has_no_sign(value, shown):
+    assert points(value, sign=True) == shown

@@ -2,17 +2,18 @@
 
 import click
 
-from ensync.cli.ranks import speaks
+from ensync.cli.ranks import say, speaks
 
 
 @click.command(short_help="Draw the page of a study anew.")
-@click.argument("study", metavar="STUDY")
-def report(study: str) -> None:
+@click.argument("study", metavar="STUDY", required=False)
+@click.option("--schema", is_flag=True, help="Print the JSON schema of study.json instead.")
+def report(study: str | None, schema: bool) -> None:
     """Write the tables and the page of a study anew from its files, and tell what it found. One
     process; nothing is trained.
 
     \b
-      ensync report runs/fashion_mnist/mlp_study
+      ensync report runs/studies/quickstart
 
     STUDY is the output.directory of `ensync compare`. A study that is not finished is shown as far
     as it is, with what is missing. Where its cells are no longer there, study.json is enough.
@@ -23,6 +24,11 @@ def report(study: str) -> None:
     from ensync.report.study_files import write_study
     from ensync.runs.study.analysis import found_in
 
+    if schema:
+        say(study_schema)
+        return
+    if study is None:
+        raise click.UsageError("Missing argument 'STUDY'.")
     if not speaks():
         return
     directory, console = Path(study), make_console(0)
@@ -30,3 +36,14 @@ def report(study: str) -> None:
     files = write_study(found, directory)
     console.study(found)
     console.files(dict(files))
+
+
+def study_schema() -> str:
+    """Return the JSON schema of study.json, made from the types that write it."""
+    import json
+
+    from pydantic import TypeAdapter
+
+    from ensync.report.study_results import StudyResult
+
+    return json.dumps(TypeAdapter(StudyResult).json_schema(), indent=1)

@@ -5,7 +5,7 @@ result to a matplotlib Figure.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from ensync.report import text
 from ensync.report.axes import Lettering, new_figure, percent_axis, short, whole_axis
 from ensync.report.study_figures import Mark, marks_of
-from ensync.report.study_results import ContestantResult, StudyResult
+from ensync.report.study_results import ContestantResult, ReliabilityBin, StudyResult
 from ensync.report.study_text import points
 from ensync.report.study_verdict import told_on_a_page
 from ensync.report.style import GREY, INK, RIGHT, WRONG, styled
@@ -115,6 +115,7 @@ def reliability(contestants: Sequence[ContestantResult], marks: Sequence[Mark]) 
     rows = math.ceil(len(contestants) / columns)
     figure = new_figure(max(2.9 * columns, 4.2), 2.9 * rows + 0.5)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    low = _lowest([*each.reliability, *each.reliability_calibrated] for each in contestants)
     for axes, each, mark in zip(grid.flat, contestants, marks):
         axes.plot([0, 1], [0, 1], ":", color=INK, linewidth=1, label="perfect")
         for bins, line, marker, label in (
@@ -132,7 +133,7 @@ def reliability(contestants: Sequence[ContestantResult], marks: Sequence[Mark]) 
                 label=label,
             )
         axes.set_title(short(each.label, 26), fontsize=9)
-        axes.set(aspect="equal", xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.set(aspect="equal", xlim=(low, 1.02), ylim=(low, 1.02))
     for axes in list(grid.flat)[len(contestants) :]:
         axes.set_visible(False)
     for axes in grid[-1]:
@@ -142,6 +143,12 @@ def reliability(contestants: Sequence[ContestantResult], marks: Sequence[Mark]) 
     handles, labels = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
+
+
+def _lowest(bins: Iterable[Sequence[ReliabilityBin]]) -> float:
+    """Return where the axes of reliability diagrams begin: a tenth below all bins."""
+    least = min(min(one.confidence, one.accuracy) for each in bins for one in each)
+    return max(0.0, math.floor(10 * least - 0.5) / 10)
 
 
 @styled

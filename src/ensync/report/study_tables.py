@@ -283,8 +283,11 @@ def members_table(study: StudyResult) -> Table:
 
 
 def left_out_table(study: StudyResult) -> Table:
-    """Return what has no part in the figures, with the reasons."""
-    rows = [[each.what, each.reason] for each in study.left_out]
+    """Return what has no part in the figures, all of one reason together."""
+    whats: dict[str, list[str]] = {}
+    for each in study.left_out:
+        whats.setdefault(each.reason, []).append(each.what)
+    rows = [["; ".join(what), reason] for reason, what in whats.items()]
     return Table("left_out", "Left out", ["what", "why"], rows, left=2)
 
 
@@ -305,6 +308,6 @@ def study_lines(study: StudyResult) -> list[str]:
         rows = [[*_pair(study, pair)[:5], said(study, pair)] for pair in shown]
         heads = ["", "less", "points", "these images", "new images", ""]
         lines += ["", *text.table(heads, rows, left=(0, 1, 5))]
-    if study.left_out:
-        lines += ["", *[f"  left out: {each.what}: {each.reason}" for each in study.left_out]]
+    if left_out := left_out_table(study).rows:
+        lines += ["", *[f"  left out: {what}: {why}" for what, why in left_out]]
     return [*lines, "", *study_verdict(study)]

@@ -36,7 +36,8 @@ def points(difference: float | None, sign: bool = False) -> str:
     """Return a difference of shares as points of a percent: "0.39"; "-" when missing."""
     if text.missing(difference):
         return text.DASH
-    return f"{100 * difference:{'+' if sign else ''}.2f}"
+    rounded = round(100 * difference, 2) or 0.0  # -0.0 is 0
+    return f"{rounded:{'+' if sign and rounded else ''}.2f}"
 
 
 def span(found: Range | None, sign: bool = False) -> str:

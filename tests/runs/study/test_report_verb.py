@@ -65,3 +65,17 @@ def test_what_is_no_study_is_refused_in_a_sentence(content, shown, tmp_path, cap
 def test_a_directory_without_a_study_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "no cell of a study is done" in capsys.readouterr().err
+
+
+def test_the_schema_knows_every_field_that_is_written(shown, capsys):
+    assert main(["report", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) == set(json.loads(shown["study.json"]))
+    assert "95 %" in schema["$defs"]["Range"]["description"]
+    contestant = json.loads(shown["study.json"])["contestants"][0]
+    assert set(schema["$defs"]["ContestantResult"]["properties"]) == set(contestant)
+
+
+def test_without_a_study_the_usage_is_told(capsys):
+    assert main(["report"]) == 2
+    assert "STUDY" in capsys.readouterr().err
