@@ -58,7 +58,9 @@ def samples_of(job, ranks, facts):
 @pytest.mark.parametrize("batch,epochs", [(32, 3), (100, 8), (1, 2), (13, 5)])
 def test_samples_are_those_of_the_budget(budget, ranks, batch, epochs):
     """For rank counts that divide neither rows nor epochs, to within a step of each network."""
-    study = {"budget": budget, "amount": 0.9 if budget == "target" else 0.0, "contestants": ALL}
+    own = {"start": {"base": "shared_start", "set": ["ensemble.data=full"]}}
+    study = {"budget": budget, "contestants": ALL, "own": own}
+    study["amount"] = 0.9 if budget == "target" else 0.0
     found = planned({**study, "seeds": 1}, ranks, training={"batch": batch, "epochs": epochs})
     wanted = epochs * FACTS.train
     assert len({cell.contestant for cell in found.cells}) >= (1 if ranks == 1 else 6)
@@ -71,6 +73,22 @@ def test_samples_are_those_of_the_budget(budget, ranks, batch, epochs):
             assert all(abs(own + common - wanted) <= near for own in each), cell
         else:
             assert abs(sum(each) + common - wanted) <= step * len(each), cell
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+@pytest.mark.parametrize("epochs", [5, 11])
+def test_growing_batches_count_as_they_grow(ranks, epochs):
+    """Of members on all rows, step by step: 32 rows, from the third epoch 64, then 128."""
+    growth = {"every_epochs": 2, "batch": 2, "largest_batch": 128}
+    study = {"contestants": ["ensemble_full"], "seeds": 1}
+    found = planned(study, ranks, growth=growth, training={"batch": 32, "epochs": epochs})
+    steps, samples, epoch = found.cells[0].job.training.max_steps, 0, 0
+    while steps:
+        batch = 32 * 2 ** min(epoch // 2, 2)
+        done = min(steps, steps_per_epoch(FACTS.train, batch))
+        samples += min(FACTS.train, done * batch)
+        steps, epoch = steps - done, epoch + 1
+    assert abs(ranks * samples - epochs * FACTS.train) <= ranks * 128 / 2
 
 
 def test_whole_epochs_are_exact():
