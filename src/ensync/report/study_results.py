@@ -213,10 +213,21 @@ class SeedTest:
     p_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Deviations:
+    """What a difference consists of: standard deviations of an image's, a seed's and both's part in
+    the difference of one answer, right or wrong.
+    """
+
+    image: float | None
+    seed: float | None
+    interaction: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairResult:
     """Two contestants over the seeds that both have; differences are first - second in test
-    accuracy.
+    accuracy, `sd` their standard deviation over seeds.
 
     better: P(first > second) over seeds, ties half; p_these, p_value: of no difference on these
     test images, on new images; p_holm: the latter adjusted for all pairs of the study; corrected:
@@ -231,6 +242,7 @@ class PairResult:
     seeds: list[int]
     difference: float
     sd: float | None = None
+    deviations: Deviations | None = None
     on_these_images: Range | None = None
     on_new_images: Range | None = None
     better: float | None = None

@@ -224,6 +224,12 @@ def test_pairs_against_brute_force(study):
         running = max(running, min(1, each.p_value * (len(ordered) - place_of)))
         assert each.p_holm == pytest.approx(running)
     assert all(each.corrected is None for each in study.pairs)
+    d = np.array(ours, float) - np.array(theirs, float)
+    rest = d - d.mean(axis=0) - d.mean(axis=1, keepdims=True) + d.mean()
+    squares = (rest**2).sum() / (2 * (len(d[0]) - 1))  # of the interaction, 2 = seeds - 1
+    assert found.deviations.interaction == pytest.approx(np.sqrt(squares))
+    images = 3 * d.mean(axis=0).var(ddof=1)
+    assert found.deviations.image == pytest.approx(np.sqrt(max(images - squares, 0) / 3))
 
 
 def test_reliability_has_all_images_of_all_seeds(study):

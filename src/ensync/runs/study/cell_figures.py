@@ -38,17 +38,17 @@ class FusionOfOne(NamedTuple):
 class CellFigures:
     """The figures of one cell on the test images.
 
-    right: bool (images,); counts: confusion int64 (classes, classes); probabilities, calibrated:
-    float64 (images, classes), None of a fusion that has none; recall (classes,).
+    right: bool (images,); counts: confusion int64 (classes, classes); confidence: float64
+    (images,), the largest probability of each image, calibrated_confidence: the same after the
+    temperature, None of a fusion that has no probabilities.
     """
 
     cell: CellResult
-    labels: np.ndarray
     right: np.ndarray
     counts: np.ndarray
     top_k: float
-    probabilities: np.ndarray | None = None
-    calibrated: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    calibrated_confidence: np.ndarray | None = None
     temperature: float | None = None
     scores: ScoresOfOne | None = None
     calibrated_scores: ScoresOfOne | None = None
@@ -69,7 +69,6 @@ def figures_of(cell: CellResult, outputs: Outputs) -> CellFigures | Senseless:
         return fused
     found = CellFigures(
         cell=cell,
-        labels=labels,
         right=right_of(fused.test, labels),
         counts=metrics.confusion(labels, winners(fused.test), fused.test.shape[1]),
         top_k=metrics.top_k_correct(fused.test, labels, min(metrics.TOP_K, fused.test.shape[1]))
@@ -89,7 +88,11 @@ def _with_probabilities(found: CellFigures, fused: Fused, outputs: Outputs) -> C
     images.
     """
     labels, probabilities = outputs.test.labels, shares(fused.test)
-    found = replace(found, probabilities=probabilities, scores=scores_of(probabilities, labels))
+    found = replace(
+        found,
+        confidence=probabilities.max(axis=1),
+        scores=scores_of(probabilities, labels),
+    )
     if not len(outputs.validation.labels):
         return found
     fitted = calibration.temperature(shares(fused.validation), outputs.validation.labels)
@@ -97,7 +100,7 @@ def _with_probabilities(found: CellFigures, fused: Fused, outputs: Outputs) -> C
     return replace(
         found,
         temperature=fitted,
-        calibrated=calibrated,
+        calibrated_confidence=calibrated.max(axis=1),
         calibrated_scores=scores_of(calibrated, labels),
     )
 

@@ -75,8 +75,8 @@ def contestant_of(
         cost=_cost([each.cell for each in cells], cores),
         fusions=_fusions(cells),
         member_figures=_members(cells),
-        reliability=_reliability(cells, lambda each: each.probabilities),
-        reliability_calibrated=_reliability(cells, lambda each: each.calibrated),
+        reliability=_reliability(cells, lambda each: each.confidence),
+        reliability_calibrated=_reliability(cells, lambda each: each.calibrated_confidence),
         confusion=counts.tolist(),
         excluded=_excluded([each.cell for each in cells]),
         notes=_notes([each.cell for each in cells]),
@@ -198,15 +198,17 @@ def _size(size: int, known: Sequence[OfMembers]) -> SizeFigures:
 def _reliability(
     cells: Sequence[CellFigures], of: Callable[[CellFigures], np.ndarray | None]
 ) -> list[ReliabilityBin]:
-    """Return the bins of the probabilities of all seeds together."""
-    known = [(found, each.labels) for each in cells if (found := of(each)) is not None]
+    """Return the bins of the images of all seeds together, by confidences float64 (images,)."""
+    known = [(found, each.right) for each in cells if (found := of(each)) is not None]
     if not known:
         return []
-    probabilities, labels = (np.concatenate(part) for part in zip(*known, strict=True))
-    columns = zip(*calibration.reliability(probabilities, labels), strict=True)
+    confidence, right = (np.concatenate(part) for part in zip(*known, strict=True))
+    # class 0 is what was answered, class 1 any other
+    answered = np.stack([confidence, np.zeros_like(confidence)], axis=1)
+    columns = zip(*calibration.reliability(answered, 1 - right), strict=True)
     return [
-        ReliabilityBin(confidence=float(sure), accuracy=float(right), share=rows / len(labels))
-        for sure, right, rows in columns
+        ReliabilityBin(confidence=float(sure), accuracy=float(part), share=rows / len(right))
+        for sure, part, rows in columns
     ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ensync.core.statistics.intervals import Interval
 from ensync.core.statistics.pairs import (
+    Difference,
     Verdict,
     corrected_interval,
     difference,
@@ -18,7 +19,13 @@ from ensync.core.statistics.pairs import (
     probability_of_better,
     seeds_to_tell,
 )
-from ensync.report.study_results import ContestantResult, PairResult, Range, SeedTest
+from ensync.report.study_results import (
+    ContestantResult,
+    Deviations,
+    PairResult,
+    Range,
+    SeedTest,
+)
 
 WORDS = {
     Verdict.BETTER: "first",
@@ -96,6 +103,7 @@ def _pair(first: Compared, second: Compared, seeds: list[int], rules: Rules) -> 
         seeds=seeds,
         difference=found.value,
         sd=float(np.std(ours.mean(axis=1) - theirs.mean(axis=1), ddof=1)) if several else None,
+        deviations=_deviations(found),
         on_these_images=range_of(found.on_these),
         on_new_images=range_of(found.on_new),
         better=better.value if several else None,
@@ -111,6 +119,12 @@ def _pair(first: Compared, second: Compared, seeds: list[int], rules: Rules) -> 
             else None
         ),
     )
+
+
+def _deviations(found: Difference) -> Deviations:
+    """Return what a difference consists of; of one seed only what is known."""
+    parts = (found.sigma_image, found.sigma_seed, found.sigma_interaction)
+    return Deviations(*(float(part) if np.isfinite(part) else None for part in parts))
 
 
 def _mcnemar(seed: int, ours: np.ndarray, theirs: np.ndarray) -> SeedTest:
