@@ -27,6 +27,7 @@ from ensync.core.statistics import mean_interval
 from ensync.report import curves, style, tables, text
 from ensync.report.history import read_history
 from ensync.report.results import Comparison, Contestant, FusionFigures, RunResult, from_json
+from ensync.report.study_figures import headline
 from ensync.report.study_files import markdown_table
 from ensync.report.study_results import StudyResult
 from ensync.report.study_tables import Table, accuracy_table, cost_table
@@ -37,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLACE = HERE / "results"
 PICTURED = "fashion_mnist-mlp_ensemble"
+PICTURED_STUDIES = ("studies-fashion_mnist_mlp", "studies-fashion_mnist_cnn")  # where kept
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
 FONTS = "DejaVu Sans, Verdana, sans-serif"
 DROPPED = ("measured", "accuracy_by_members")
@@ -49,6 +51,9 @@ LIGHT = {
     "blue": "#0072b2",
     "orange": "#d55e00",
     "grey": "#6f6f73",
+    "green": "#009e73",
+    "purple": "#b0578d",
+    "sky": "#3e9fd6",
 }
 DARK = {
     "ink": "#e6edf3",
@@ -56,6 +61,9 @@ DARK = {
     "blue": "#4aa9e6",
     "orange": "#f28a45",
     "grey": "#9d9fa6",
+    "green": "#2fc295",
+    "purple": "#d98bbb",
+    "sky": "#8acbf2",
 }
 
 
@@ -421,13 +429,24 @@ def _wrapped(sentence: str) -> list[str]:
 
 
 def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
-    """Return accuracy against time as an SVG file for a light or a dark page."""
+    """Return a comparison's accuracy against time as an SVG file for a light or a dark page."""
     comparison = from_json(Comparison, kept)
     ends = dict(zip(Contestant, rows_to_compare(comparison)))
     stars = {who.value: (row.seconds, row.test_accuracy) for who, row in ends.items() if row}
     figure = curves.accuracy_by_seconds(comparison.histories, stars)
     label = f"accuracy against time, {comparison.dataset.name}"
-    svg = style.to_svg(figure, "comparison", label)
+    return _svg(style.to_svg(figure, "comparison", label), colors)
+
+
+def study_picture(kept: Mapping, colors: Mapping[str, str]) -> str:
+    """Return a study's accuracy against cost as an SVG file for a light or a dark page."""
+    study = from_json(StudyResult, kept)
+    label = f"accuracy against cost, {study.dataset.name}"
+    return _svg(style.to_svg(headline(study), "study", label), colors)
+
+
+def _svg(svg: str, colors: Mapping[str, str]) -> str:
+    """Return a page's SVG element as a file of its own with these colours, in short lines."""
     box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', svg)
     for name, color in colors.items():
         svg = svg.replace(f"var(--{name})", color)
@@ -440,6 +459,17 @@ def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
     return "\n".join("\n".join(_wrapped(line)) for line in svg.splitlines()) + "\n"
 
 
+def pictures(found: Kept) -> dict[str, str]:
+    """Return the picture files, by name."""
+    drawn = {}
+    for shade, colors in (("light", LIGHT), ("dark", DARK)):
+        drawn[f"comparison-{shade}.svg"] = picture(found.comparisons[PICTURED], colors)
+        for name in PICTURED_STUDIES:
+            if name in found.studies:
+                drawn[f"{name}-{shade}.svg"] = study_picture(found.studies[name], colors)
+    return drawn
+
+
 def main(arguments: list[str]) -> None:
     """Keep what is in the directory that is named, or write RESULTS.md and the picture."""
     if arguments[:1] == ["keep"]:
@@ -447,8 +477,8 @@ def main(arguments: list[str]) -> None:
         return
     found = kept()
     (HERE / "RESULTS.md").write_text(results(found))
-    for name, colors in (("light", LIGHT), ("dark", DARK)):
-        (HERE / f"comparison-{name}.svg").write_text(picture(found.comparisons[PICTURED], colors))
+    for name, content in pictures(found).items():
+        (HERE / name).write_text(content)
 
 
 if __name__ == "__main__":

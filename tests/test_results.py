@@ -23,20 +23,21 @@ def test_the_page_is_made_from_the_kept_comparisons():
     assert (JOBS / "RESULTS.md").read_text() == results.results(KEPT), "run `make results`"
 
 
-@pytest.mark.parametrize("name", ["light", "dark"])
-def test_the_picture_is_small_and_has_no_colour_left_open(name):
-    path = JOBS / f"comparison-{name}.svg"
+@pytest.mark.parametrize("name", sorted(path.name for path in JOBS.glob("*.svg")))
+def test_a_picture_is_small_and_has_no_colour_left_open(name):
+    path = JOBS / name
     assert path.stat().st_size < 100 * 1024
     drawing = ElementTree.parse(path).getroot()
     assert drawing.tag.endswith("svg") and "var(--" not in path.read_text()
 
 
-def test_the_picture_shows_the_kept_comparison():
+def test_the_pictures_show_what_is_kept():
     """Matplotlib's versions place marks a little differently, so only words are compared."""
-    for name, colors in (("light", results.LIGHT), ("dark", results.DARK)):
-        made = ElementTree.fromstring(results.picture(KEPT.comparisons[results.PICTURED], colors))
-        kept = ElementTree.parse(JOBS / f"comparison-{name}.svg").getroot()
-        assert words(made) == words(kept)
+    made = results.pictures(KEPT)
+    assert set(made) == {path.name for path in JOBS.glob("*.svg")}, "run `make results`"
+    for name, content in made.items():
+        kept = ElementTree.parse(JOBS / name).getroot()
+        assert words(ElementTree.fromstring(content)) == words(kept)
 
 
 def words(drawing):
@@ -145,6 +146,14 @@ def test_a_study_is_kept_in_short_and_shown(place):
     rows = [line for line in page.splitlines() if line.startswith("|ensemble on all data")]
     assert len(rows) == 2 and rows[1].startswith("|ensemble on all data|4|4|89.86 ")
     assert max(map(len, page.splitlines())) <= 100
+
+
+def test_the_picture_of_a_study_has_no_colour_left_open():
+    for colors in (results.LIGHT, results.DARK):
+        drawn = results.study_picture(study_of(), colors)
+        told = words(ElementTree.fromstring(drawn))
+        assert "var(--" not in drawn and len(drawn) < 100 * 1024
+        assert "ensemble\N{NO-BREAK SPACE}on\N{NO-BREAK SPACE}all\N{NO-BREAK SPACE}data" in told
 
 
 def test_an_unfinished_study_and_other_things_are_refused(place):
