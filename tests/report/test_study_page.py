@@ -294,8 +294,23 @@ def test_a_target_is_told_with_how_many_reached_it(study):
         contestants=[replace(study.contestants[0], cost=cost)],
         budget=replace(study.budget, name="target", amount=0.9),
     )
-    assert "2 of 5 seeds reached the target, after 12.0 s on average" in " ".join(
+    assert "one rank, 1 rank: reached the target with 2 of 5 seeds, after 12.0 s on average." in (
         study_tables.cost_table(made).notes
+    )
+
+
+def test_the_verdict_tells_of_the_target():
+    made = of_one_pair("first")
+    times = ([10.0, None, 14.0, None, None], [])
+    some = [
+        replace(each, cost=replace(each.cost, seconds_to_target=reached))
+        for each, reached in zip(made.contestants, times)
+    ]
+    budget = replace(made.budget, name="target", amount=0.9)
+    told = study_verdict(replace(made, contestants=some, budget=budget))
+    assert told[2] == (
+        "Target, 90.00 % of the validation images: ensemble on all data with 0 of 5 seeds; "
+        "synchronous with 2 of 5 seeds, after 12.0 s on average."
     )
 
 

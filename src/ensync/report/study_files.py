@@ -34,6 +34,7 @@ LATEX = {
     ">": r"\textgreater{}",
     PLUS_MINUS: r"$\pm$",
 }
+WIDE = 6  # columns from which on a table is set in small letters
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~])")
 
 
@@ -221,6 +222,7 @@ def latex_table(table: Table) -> list[str]:
     return [
         r"\begin{table}",
         r"\centering",
+        *[r"\scriptsize\setlength{\tabcolsep}{3pt}"] * (len(table.heads) > WIDE),
         rf"\caption{{{escaped(table.title)}}}",
         rf"\label{{tab:{table.name}}}",
         rf"\begin{{tabular}}{{{columns}}}",

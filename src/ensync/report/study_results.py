@@ -167,7 +167,8 @@ class ContestantResult:
     """A contestant on one number of ranks, over its seeds.
 
     together: whether all ranks train one network; fusion: the method of its job, which its figures
-    are of; parameters: of one network; confusion: counts of all seeds, row = true class.
+    are of; parameters: of one network; confusion: counts of all seeds, row = true class, none of
+    above 200 classes.
     """
 
     name: str

@@ -15,7 +15,7 @@ from ensync.report.study_results import (
     StudyResult,
 )
 from ensync.report.study_text import between, chance, figures, named, points, shares, span
-from ensync.report.study_verdict import poles, study_verdict, told_on_a_page
+from ensync.report.study_verdict import poles, reached_target, study_verdict, told_on_a_page
 from ensync.report.verdict import LIKELY
 
 VERDICTS = {"equal": "practically equal", "unknown": "not enough seeds"}
@@ -119,15 +119,11 @@ def _target_notes(study: StudyResult) -> list[str]:
     """Return when each contestant reached the target, where the budget is one."""
     if study.budget.name != "target":
         return []
-    lines = []
-    for each in study.contestants:
-        known = [value for value in each.cost.seconds_to_target if value is not None]
-        mean = text.seconds(sum(known) / len(known)) if known else text.DASH
-        lines.append(
-            f"{each.label}, {text.plural(each.ranks, 'rank')}: {len(known)} of "
-            f"{text.plural(len(each.seeds), 'seed')} reached the target, after {mean} s on average."
-        )
-    return lines
+    return [
+        f"{each.label}, {text.plural(each.ranks, 'rank')}: reached the target "
+        f"{reached_target(each, each.cost.timed)}."
+        for each in study.contestants
+    ]
 
 
 def scores_table(study: StudyResult) -> Table:

@@ -76,6 +76,7 @@ def study_verdict(study: StudyResult) -> list[str]:
     return [
         _effect(study, found),
         _sureness(study, found),
+        *_target(study, found),
         _cost(found),
         *_alone(study, found),
         *_larger(study, found),
@@ -186,6 +187,27 @@ def _cost(found: Poles) -> str:
     took = f"{_called(first)} took {shown[0]} {unit}, {_called(second)} {shown[1]}"
     price = _times(first, second, costs)
     return f"{_upper(took)}{why}{f': {price}' if price else ''}.{_prediction(first, second)}"
+
+
+def _target(study: StudyResult, found: Poles) -> list[str]:
+    """Return the sentence on who reached the target when, under that budget."""
+    if study.budget.name != "target":
+        return []
+    goal = text.percent(study.budget.amount)
+    timed = found.first.cost.timed and found.second.cost.timed
+    told = [
+        f"{_called(each)} {reached_target(each, timed)}" for each in (found.first, found.second)
+    ]
+    return [f"Target, {goal} of the validation images: {'; '.join(told)}."]
+
+
+def reached_target(contestant: ContestantResult, timed: bool) -> str:
+    """Return on how many seeds a contestant reached the target, and after how many seconds."""
+    known = [value for value in contestant.cost.seconds_to_target if value is not None]
+    share = f"with {len(known)} of {text.plural(len(contestant.seeds), 'seed')}"
+    if not known or not timed:
+        return share
+    return f"{share}, after {text.seconds(sum(known) / len(known))} s on average"
 
 
 def _times(first: ContestantResult, second: ContestantResult, costs: Sequence[float | None]) -> str:

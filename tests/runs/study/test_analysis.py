@@ -411,6 +411,32 @@ def test_cells_of_other_code_or_data_are_refused(tmp_path, more, words):
         analyse(tmp_path)
 
 
+def test_cells_with_other_test_labels_are_refused(tmp_path):
+    write_simulated(tmp_path, PLAIN[:2])
+    whole = outputs_of(PLAIN[1], 2)
+    other = replace(whole.test, labels=np.roll(whole.test.labels, 1))
+    write_cell(tmp_path, cell_of(PLAIN[1], 3, 2), replace(whole, test=other))
+    with pytest.raises(EnsyncError, match="synchronous/ranks_3/seed_2 .* others than before"):
+        analyse(tmp_path)
+
+
+def test_many_members_have_fewer_subsets_of_each_size(monkeypatch):
+    from ensync.core.statistics import ensembles
+    from ensync.runs.study import member_figures
+
+    seen = []
+    real = ensembles.accuracy_by_size
+
+    def spy(*arguments, **named):
+        seen.append(named["most_subsets"])
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(ensembles, "accuracy_by_size", spy)
+    for members in (3, 16, 100):
+        member_figures.of_cell(outputs_of(Simulated("ensemble_full", members), 1))
+    assert seen == [20, 12, 3]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "ensync-result"}', ""])
 def test_a_damaged_cell_is_refused_by_name(tmp_path, content):
     write_simulated(tmp_path, PLAIN[:1])
@@ -420,7 +446,16 @@ def test_a_damaged_cell_is_refused_by_name(tmp_path, content):
         analyse(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", '{"format": "x", "job": {}}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        '{"format": "x", "job": {}}',
+        "[]",
+        '{"job": {}, "cells": ["one_rank/seed_1"]}',
+        '{"job": {"study": {"seeds": 0}}, "cells": ["one_rank/ranks_1/seed_1"]}',
+    ],
+)
 def test_a_damaged_plan_is_refused(tmp_path, content):
     write_simulated(tmp_path, PLAIN[:1], seeds=(1,))
     (tmp_path / "plan.json").write_text(content)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ensync.core.config.study import BUDGETS, Study
 from ensync.core.errors import EnsyncError
 from ensync.report.results import CellResult, Settings, from_json
@@ -18,7 +20,8 @@ from ensync.runs.study.fusing import Senseless
 from ensync.runs.study.growth import with_growth
 from ensync.runs.study.over_seeds import contestant_of
 from ensync.runs.study.pairing import Compared, Rules, pairs_of
-from ensync.runs.study.plan_file import read_plan
+from ensync.runs.study.plan_file import NAME as PLAN
+from ensync.runs.study.plan_file import read_plan, refuse_plan
 from ensync.storage.outputs import read_outputs
 
 CELLS, RESULT, OUTPUTS = "cells", "cell.json", "outputs.h5"
@@ -51,7 +54,7 @@ def analyse(directory: Path) -> StudyResult:
     _refuse_mixed(directory, list(cells.values()))
     newest = max(cells.values(), key=lambda cell: cell.created)
     job = plan.job if plan else newest.job
-    study = Study.model_validate(job.get("study") or {})
+    study = _study(directory, job)
     found = _figures(directory, dict(sorted(cells.items(), key=partial(_order, study.names))))
     names, cores = (plan.class_names, plan.cores) if plan else ([], None)
     compared = [
@@ -133,6 +136,14 @@ def _cell(path: Path) -> CellResult:
     )
 
 
+def _study(directory: Path, job: Settings) -> Study:
+    """Return the section [study] of a job, all defaults where it has none."""
+    try:
+        return Study.model_validate(job.get("study") or {})
+    except ValueError as error:
+        raise refuse_plan(directory / PLAN, "its section study is not one") from error
+
+
 def _refuse_none(directory: Path, cells: Mapping[str, CellResult]) -> None:
     if not cells:
         raise EnsyncError(
@@ -158,14 +169,25 @@ def _refuse_mixed(directory: Path, cells: Sequence[CellResult]) -> None:
 
 
 def _figures(directory: Path, cells: Mapping[str, CellResult]) -> Found:
-    """Return the figures of all cells; one without a usable result is left out."""
-    found = Found()
+    """Return the figures of all cells; one without a usable result is left out.
+
+    Errors: EnsyncError where cells were tested on other images, or in another order.
+    """
+    found, labels = Found(), None
     for name, cell in cells.items():
         if cell.failed:
             whys = "; ".join(dict.fromkeys(cell.excluded.values()))
             found.left_out.append(LeftOut(_called(cell), f"no network is usable: {whys}"))
             continue
-        figures = figures_of(cell, read_outputs(directory / CELLS / name / OUTPUTS))
+        outputs = read_outputs(directory / CELLS / name / OUTPUTS)
+        labels = outputs.test.labels if labels is None else labels
+        if not np.array_equal(labels, outputs.test.labels):
+            raise EnsyncError(
+                f"the test labels of the cell {name} in {directory} are others than before",
+                "cells that were tested on the same images in the same order",
+                "remove the directory of that cell; the study with --resume trains it again",
+            )
+        figures = figures_of(cell, outputs)
         if isinstance(figures, Senseless):
             found.left_out.append(LeftOut(_called(cell), f"{cell.fusion}: {figures.why}"))
             continue

@@ -8,6 +8,8 @@ from ensync.core.statistics import ensembles
 from ensync.storage.outputs import Outputs
 
 SUBSETS = 20  # of members of one size, at most
+ALL_SUBSETS = 200  # of all sizes together, about, as long as each size has a few
+FEWEST = 3
 
 
 class SizeOfOne(NamedTuple):
@@ -54,8 +56,10 @@ def _by_size(outputs: Outputs) -> list[SizeOfOne]:
     held = None
     if len(outputs.validation.labels):
         held = ensembles.Held(outputs.validation.probabilities, outputs.validation.labels)
+    answers = outputs.test.probabilities
+    most = max(FEWEST, min(SUBSETS, ALL_SUBSETS // len(answers)))
     curve = ensembles.accuracy_by_size(
-        outputs.test.probabilities, outputs.test.labels, most_subsets=SUBSETS, validation=held
+        answers, outputs.test.labels, most_subsets=most, validation=held
     )
     columns = zip(curve.sizes, curve.accuracy, curve.accuracy_sd, -curve.nll, strict=True)
     return [SizeOfOne(int(size), *map(float, rest)) for size, *rest in columns]

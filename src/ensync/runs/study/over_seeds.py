@@ -28,6 +28,7 @@ from ensync.runs.study.member_figures import OfMembers
 from ensync.runs.study.pairing import range_of
 
 Values = Sequence[float | None]
+MOST_CLASSES = 200  # of which a result has the confusion counts; of more it would be a large file
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
@@ -77,7 +78,7 @@ def contestant_of(
         member_figures=_members(cells),
         reliability=_reliability(cells, lambda each: each.confidence),
         reliability_calibrated=_reliability(cells, lambda each: each.calibrated_confidence),
-        confusion=counts.tolist(),
+        confusion=counts.tolist() if len(counts) <= MOST_CLASSES else [],
         excluded=_excluded([each.cell for each in cells]),
         notes=_notes([each.cell for each in cells]),
     )

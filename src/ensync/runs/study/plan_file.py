@@ -1,6 +1,7 @@
 """plan.json of a study: what was asked for, beside the cells that were trained."""
 
 import json
+import re
 from pathlib import Path
 
 from ensync.core.errors import EnsyncError, reason
@@ -9,6 +10,7 @@ from ensync.report.study_results import StudyPlan
 from ensync.storage.atomic import write_atomically
 
 NAME = "plan.json"
+CELL = re.compile(r"[^/]+/ranks_\d+/seed_\d+")
 
 
 def write_plan(directory: Path, plan: StudyPlan) -> None:
@@ -27,15 +29,18 @@ def read_plan(directory: Path) -> StudyPlan | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _refused(path, reason(error)) from error
+        raise refuse_plan(path, reason(error)) from error
     except ValueError as error:
-        raise _refused(path, "it is damaged") from error
+        raise refuse_plan(path, "it is damaged") from error
+    if not all(map(CELL.fullmatch, plan.cells)):
+        raise refuse_plan(path, "it names cells that cannot be")
     if (plan.format, plan.version) != ("ensync-study-plan", 1):
-        raise _refused(path, f"it is {plan.format!r:.40}, version {plan.version}")
+        raise refuse_plan(path, f"it is {plan.format!r:.40}, version {plan.version}")
     return plan
 
 
-def _refused(path: Path, why: str) -> EnsyncError:
+def refuse_plan(path: Path, why: str) -> EnsyncError:
+    """Return the error for a plan that cannot be used."""
     return EnsyncError(
         f"{path} cannot be used ({why})",
         "the plan of a study of this version",
