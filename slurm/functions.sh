@@ -128,6 +128,24 @@ except EnsyncError as error:
 END
 }
 
+# studied JOB.toml [OPTION OF ensync compare ...]: print a line for each task of a study: the last
+# cell of those it runs. Nothing for a job that is no study.
+studied() {
+    python - "$@" 3>&1 >&2 <<'END'
+import os, sys
+import mpi4py
+mpi4py.rc.initialize = False   # one process asks, outside of any launcher
+from ensync.cli.compare import last_cells
+from ensync.core.errors import EnsyncError
+try:
+    nodes, each = os.environ.get("SLURM_JOB_NUM_NODES"), os.environ.get("SLURM_NTASKS_PER_NODE")
+    ranks = int(nodes) * int(each) if nodes and each else None
+    os.write(3, "\n".join(last_cells(sys.argv[1:], ranks)).encode())
+except EnsyncError as error:
+    sys.exit(f"ensync: {error}")
+END
+}
+
 # submit ROLE OPTION... SCRIPT ARGUMENT...: submit a job and print its number. Inside a job it
 # inherits what that was given.
 submit() {

@@ -363,6 +363,21 @@ def test_compare(site):
     assert (job.directory / "comparison.html").exists()
 
 
+def test_a_study_is_an_array_whose_cells_are_requeued_and_gathered(site):
+    study = ["--seeds", "2", "--contestants", "synchronous,ensemble_shards"]
+    job = site.job("studied", "compare", "--nodes=2", arguments=study, epochs=EPOCHS)
+    array, page = job.end().submitted
+    cells = job.directory / "cells"
+    wait_for(lambda: list(cells.glob("*/*/*/checkpoints/*.h5")), 60, lambda: job.text)
+    site.urgent()
+    page.end()
+    restarts = re.findall(r"Restarts=(\d+)", run("scontrol", "-o", "show", "job", array.number))
+    assert "1" in restarts and len(list(cells.glob("*/ranks_2/seed_*/outputs.h5"))) == 4
+    found = json.loads((job.directory / "study.json").read_text())
+    assert (found["cells_done"], found["cells_left"]) == (4, 0)
+    assert (job.directory / "study.html").exists()
+
+
 def test_sweep_is_an_array_and_a_plot_that_waits_for_it(site):
     job = site.job(
         "swept", "sweep", arguments=["optimizer.learning_rate=0.001,0.004,0.016"], epochs=5

@@ -1,5 +1,8 @@
 """`ensync compare`, `ensync sweep` and `ensync collect`."""
 
+from collections.abc import Sequence
+from dataclasses import fields
+
 import click
 
 from ensync.cli.options import bundle, run_options
@@ -48,6 +51,25 @@ def compare(job: str, options: RunOptions, study: StudyOptions) -> None:
     from ensync.runs import studies
 
     on_ranks(lambda comm: studies.compare(comm, job, options, study))
+
+
+def last_cells(arguments: Sequence[str], launched: int | None) -> list[str]:
+    """Return of each number that --cell takes the last cell that it runs, given the command line
+    behind `ensync compare`; none where that is no study. For batch scripts.
+
+    launched: the ranks, None where that is not known yet. Errors: EnsyncError.
+    """
+    from ensync.core.config.job import load_job
+    from ensync.runs.study.execution import facts_of_file, units_of
+
+    with compare.make_context("ensync compare", list(arguments)) as context:
+        given = context.params
+    wanted = StudyOptions(**{each.name: given[each.name] for each in fields(StudyOptions)})
+    job = load_job(given["job"], (*given["overrides"], *wanted.overrides))
+    if job.study is None:
+        return []
+    launched = launched or max([2, *job.study.ranks])
+    return [names[-1] for names in units_of(job, launched, facts_of_file(job.data.path).facts)]
 
 
 @click.command(short_help="Train once for each value of a setting, and plot.")

@@ -72,7 +72,9 @@ def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> No
     directory = Path(job.output.directory)
     facts = on_root(comm, lambda: execution.facts_of_file(job.data.path))
     if wanted.list_cells:
-        for number, names in enumerate(execution.units_of(job, comm.size, facts.facts)):
+        counts = job.study.ranks if job.study else []
+        launched = max(comm.size, *counts, 1)  # the cells of any launch
+        for number, names in enumerate(execution.units_of(job, launched, facts.facts)):
             console.line(f"{number}  {', '.join(names)}")
         return
     again = execution.Again(options.resume, options.overwrite, wanted.pack, wanted.cell)
@@ -85,8 +87,7 @@ def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> No
         run = execution.Execution(comm, job, console, stop_request, again, facts)
         if not wanted.gather:
             run.clear()
-        if wanted.cell is None:
-            gathering.note_plan(comm, run)
+        gathering.note_plan(comm, run)
         if not wanted.gather:
             run.prepare()
             run.run()

@@ -7,8 +7,9 @@ import json
 import time
 from pathlib import Path
 
-from ensync.core.activity import Doing, doing
+from ensync.core.activity import Doing, doing, tick
 from ensync.core.errors import EnsyncError
+from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm, on_root, share
 from ensync.report.results import from_json, to_json
 from ensync.runs import lifecycle
@@ -20,11 +21,13 @@ from ensync.runs.study.origin import write_origin
 from ensync.runs.study.running import Around, holding
 from ensync.runs.validation import validate
 from ensync.storage.atomic import write_atomically
+from ensync.storage.lock import describe_holder
 from ensync.training.trainer import Trainer
 
 NAME = "pace.json"
 WARM_UP = 3  # steps that are not timed
 SECONDS = 1.0  # that are timed at least
+PAUSE = 0.5  # seconds between two looks for a pace that another process finds
 MOST = 4096  # steps that are timed at most
 
 
@@ -49,6 +52,7 @@ def calibrate(cell: Cell, around: Around) -> None:
     """Time steps of a cell and write its pace, unless that is known. Collective over its ranks."""
     study = around.study
     comm = study.comm
+    on_root(comm, lambda: _wait_for_others(cell.directory, study.stop_request))
     with holding(comm, cell):
         if on_root(comm, lambda: read_pace(cell.directory)) is not None:
             return
@@ -63,6 +67,13 @@ def calibrate(cell: Cell, around: Around) -> None:
             write_atomically(cell.directory / NAME, [to_json(pace).encode()])
 
         on_root(comm, write)
+
+
+def _wait_for_others(directory: Path, stop_request: StopRequest) -> None:
+    """Wait while another process, which runs other cells of the study, is about this pace."""
+    while read_pace(directory) is None and describe_holder(directory) and not stop_request.number:
+        tick()
+        time.sleep(PAUSE)
 
 
 def pace_of(session: Session, threads: int) -> Pace:

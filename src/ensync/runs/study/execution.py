@@ -85,14 +85,18 @@ class Execution:
         """
         return on_root(self.comm, self._planned)
 
-    def _planned(self) -> Plan:
+    def whole_plan(self) -> Plan:
+        """Return the plan of all units by all that cells have told so far."""
         known: Known | None = None
         while True:
             found = plan(self.job, self.launched, self.dataset.facts, known or Known())
             told = existing.known_of(found.cells)
             if told == known or not found.pending:
-                break
+                return found
             known = told
+
+    def _planned(self) -> Plan:
+        found = self.whole_plan()
         if self.options.unit is None:
             return found
         wanted = self._wanted(found)
@@ -121,7 +125,7 @@ class Execution:
         cells = None if options.unit is None else found.cells
 
         def look() -> str:
-            if options.overwrite:
+            if options.overwrite and not options.resume:  # requeued, it goes on
                 return existing.remove_all(directory, cells)
             if not options.resume:
                 existing.refuse_earlier(directory, cells)

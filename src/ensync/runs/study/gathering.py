@@ -18,8 +18,8 @@ from ensync.storage.lock import confirm
 
 
 def note_plan(comm: Comm, run: Execution) -> None:
-    """Write plan.json. Collective."""
-    found, together = run.planned(), cores_of(comm)
+    """Write plan.json, of all units. Collective."""
+    found, together = on_root(comm, run.whole_plan), cores_of(comm)
     names = [cell.name for cell in found.cells if not cell.calibration and cell.trial is None]
     names += [name for name in found.pending if "/trial_" not in name]
     plan = StudyPlan(
