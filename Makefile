@@ -35,9 +35,10 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
-demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks
+demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, once and as a study
 	$(BIN)/ensync data prepare digits
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
+	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/studies/quickstart.toml --resume
 
 # Two halves, each about one core's work, most of it the compilation of kernels; then the ranks.
 test: $(VENV)/installed-test   ## install, then the whole suite

@@ -222,6 +222,20 @@ def test_a_timed_budget_keeps_its_calibration(make):
     assert len(steps) == len(paces)
 
 
+def test_each_seed_draws_its_own_validation_images(make, apart):
+    job = make(contestants=["one_rank"], redraw_validation=True)
+    directory = run(job)
+    drawn = [outputs(directory, f"one_rank/ranks_1/seed_{seed}") for seed in (1, 2)]
+    fixed = [outputs(apart, f"one_rank/ranks_1/seed_{seed}") for seed in (1, 2)]
+    assert np.array_equal(drawn[0].test.labels, drawn[1].test.labels)
+    assert np.array_equal(fixed[0].validation.labels, fixed[1].validation.labels)
+    assert not np.array_equal(drawn[0].validation.labels, drawn[1].validation.labels)
+    assert (
+        whole(run(make("beside", contestants=["one_rank"], redraw_validation=True), pack=True))[1]
+        == whole(directory)[1]
+    )
+
+
 def test_one_cell_is_run_beside_others(make):
     job = make(contestants=["one_rank"], seeds=3)
     directory = run(job, cell=1)

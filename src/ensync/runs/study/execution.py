@@ -196,8 +196,6 @@ class Execution:
         ]
         for each, ready in zip(cells, done, strict=True):
             each.shown.state = DONE if ready else LEFT
-            if not ready:
-                self.data.open(each.cell)
         stage = Stage(self.comm, self.console, self.stop_request, cells, self._manner())
         stage.run(self.data)
 

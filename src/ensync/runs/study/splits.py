@@ -38,6 +38,15 @@ class StudyData:
         loaders.check_shards(self.comm)  # here, where all ranks are
         loaders.in_shards = False
 
+    def only(self, cell: Cell) -> None:
+        """Open what a cell reads, and close what it does not, so that one set of images is in
+        memory beside those of the job. Collective over all ranks of the study.
+        """
+        kept = (_key(self.job), _key(cell.job))
+        for key in [key for key in self._opened if key not in kept]:
+            self._opened.pop(key).close()
+        self.open(cell)
+
     def of(self, cell: Cell) -> SplitLoaders:
         """Return the open loaders of a cell, for it alone."""
         return replace(self._opened[_key(cell.job)])

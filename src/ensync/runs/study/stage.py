@@ -66,8 +66,13 @@ class Stage:
         """Run what is not done. Collective; a stop is raised on all ranks."""
         self.board = self.console.board([each.shown for each in self.cells])
         places = Places(self.comm, [each.cell.ranks for each in self.cells])
+        turns = self._turns()
+        for turn in turns if self.manner.pack else []:
+            data.open(self.cells[turn.cell].cell)
         try:
-            for turn in self._turns():
+            for turn in turns:
+                if not self.manner.pack:
+                    data.only(self.cells[turn.cell].cell)
                 ranks = places.group(self.cells[turn.cell].cell.ranks, turn.group)
                 if ranks is not None:
                     self._take(turn.cell, ranks, data)
