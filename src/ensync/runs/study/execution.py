@@ -18,7 +18,7 @@ from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm, on_root
 from ensync.report.board import DONE, LEFT
 from ensync.report.console import Console
-from ensync.report.text import plural
+from ensync.report.text import plural, size
 from ensync.runs import launch
 from ensync.runs.data import SplitLoaders
 from ensync.runs.header import show_place
@@ -32,6 +32,7 @@ from ensync.runs.study.splits import StudyData
 from ensync.runs.study.stage import Listed, Manner, Stage
 from ensync.runs.warm_up import try_step
 from ensync.storage.dataset import open_dataset
+from ensync.strategies import strategy_of
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,13 @@ class Execution:
         for cell in cells:
             PlannedRun(cell.job, self.comm).check_validation(self.dataset.facts.validation)
         show_place(self.console, place)
+        self.console.line(f"outputs of a cell take up to {size(self._outputs(cells))}")
+
+    def _outputs(self, cells: Sequence[Cell]) -> int:
+        """Return the bytes of the largest cell's outputs, which its rank 0 gathers."""
+        facts = self.dataset.facts
+        members = max(strategy_of(cell.job).members(cell.ranks) for cell in cells)
+        return 4 * members * (facts.test + facts.validation) * facts.classes
 
     def _needs(self, cells: Sequence[Cell]) -> list[Need]:
         """Return what cells need of memory; packed, as many at once as there is room for."""

@@ -74,7 +74,9 @@ class Stage:
                 if not self.manner.pack:
                     data.only(self.cells[turn.cell].cell)
                 ranks = places.group(self.cells[turn.cell].cell.ranks, turn.group)
-                if ranks is not None:
+                asked = ranks if self.manner.pack else self.comm
+                stops = asked is not None and self._stops(turn.cell, asked)
+                if ranks is not None and not stops:
                     self._take(turn.cell, ranks, data)
                 if not self.manner.pack:
                     self._meet()
@@ -90,9 +92,7 @@ class Stage:
         return [Turn(left[turn.cell], turn.group) for turn in turns]
 
     def _take(self, number: int, ranks: Comm, data: StudyData) -> None:
-        """Run a cell on its ranks, unless one of these was asked to stop. Collective over them."""
-        if self._stops(number, ranks):
-            return
+        """Run a cell on its ranks. Collective over them."""
         each = self.cells[number]
         if ranks.rank == 0:
             self.board.begin(number)
