@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ensync.core.fusion import FUSIONS, Fusion, winners
-from ensync.mpi.world import share
+from ensync.core.fusion import FUSIONS, winners
 from ensync.runs.results import EnsembleEvaluator
-from ensync.runs.scores import SplitScores, voting_weights
+from ensync.runs.scores import SplitScores
+from ensync.runs.study.fusing import Senseless, fuse
 from ensync.storage.outputs import Outputs, SplitOutputs
 
 
@@ -108,35 +108,16 @@ def greedy_soup(evaluator: EnsembleEvaluator) -> list[int]:
     return kept
 
 
-def fused_validation_accuracy(
-    evaluator: EnsembleEvaluator, outputs: Outputs | None, method: str
-) -> float | None:
-    """Return the validation accuracy of the members fused by a method, from the outputs on rank 0,
-    on every rank; None where there is no validation image or they cannot be fused so. Collective.
+def fused_validation_accuracy(outputs: Outputs | None, method: str) -> float | None:
+    """Return the validation accuracy of the members fused by a method; None where there is no
+    output, no validation image or no such fusion.
     """
-    fusion, accuracy = FUSIONS[method], None
-    weights = voting_weights(fusion, evaluator.test, *evaluator.validated)
-    if outputs is not None and len(outputs.validation.labels):
-        votes = _votes(fusion, outputs, weights)
-        if votes is not None:
-            accuracy = float((winners(votes) == outputs.validation.labels).mean())
-    return share(evaluator.comm, accuracy)[0]
-
-
-def _votes(fusion: Fusion, outputs: Outputs, weights: np.ndarray) -> np.ndarray | None:
-    """Return the fused votes float64 `(rows, classes)` for the validation images; None where there
-    is no averaged network.
-    """
-    answers = outputs.validation.probabilities
-    if fusion.of_parameters:
-        return answers[0] if len(answers) == 1 else outputs.validation.averaged
-    if fusion.combine is not None:
-        return fusion.combine(answers)
-    assert fusion.contribute is not None
-    votes = np.zeros(answers.shape[1:])
-    for member, found in zip(outputs.members, answers, strict=True):
-        votes += fusion.contribute(found, weights[member])
-    return votes
+    if outputs is None or not len(outputs.validation.labels):
+        return None
+    found = fuse(method, outputs)
+    if isinstance(found, Senseless):
+        return None
+    return float((winners(found.validation) == outputs.validation.labels).mean())
 
 
 def _equal_weights(evaluator: EnsembleEvaluator, members: list[int]) -> np.ndarray:

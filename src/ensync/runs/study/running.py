@@ -167,8 +167,8 @@ def _test(trained: Session) -> Tested:
         return Tested(evaluator, fusion, None, None)
     evaluator.fuse(fusion)  # what that sends is the contestant's
     outputs = answers.outputs_of(evaluator)
-    accuracy = answers.fused_validation_accuracy(evaluator, outputs, fusion)
-    return Tested(evaluator, fusion, accuracy, outputs)
+    accuracy = answers.fused_validation_accuracy(outputs, fusion)
+    return Tested(evaluator, fusion, share(trained.comm, accuracy)[0], outputs)
 
 
 def _result(cell: Cell, around: Around, trained: Session, tested: Tested) -> CellResult:
