@@ -40,10 +40,14 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, 
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/studies/quickstart.toml --resume
 
-# Two halves, each about one core's work, most of it the compilation of kernels; then the ranks.
+# Two halves, each about one core's work: first to compile kernels, then to start programs, which
+# wait much; then the ranks.
+STARTED := $(wildcard tests/launched/test_*.py)
+CLI := $(filter tests/launched/test_cli_%,$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
-	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi \
-		RANKS="$(filter 1,$(RANKS))" -- $(MAKE) --no-print-directory test-serial test-launched
+	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi test-launched \
+		RANKS="$(filter 1,$(RANKS))" STARTED="$(filter-out $(CLI),$(STARTED))" -- \
+		$(MAKE) --no-print-directory test-serial test-launched STARTED="$(CLI)"
 	+@$(MAKE) --no-print-directory test-mpi RANKS="$(filter-out 1,$(RANKS))"
 
 test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
@@ -60,7 +64,7 @@ test-serial: $(VENV)/installed-test   ## the others that start no program and ne
 	$(BIN)/coverage combine -q; $(BIN)/coverage report; exit $$failed
 
 test-launched: $(VENV)/installed-test   ## the tests that start the program
-	@echo "== $$(date +%T) the program as it is started"; $(PYTEST) tests/launched
+	@echo "== $$(date +%T) the program as it is started"; $(PYTEST) $(STARTED)
 
 lint: $(VENV)/installed-lint   ## install, then check style (ruff) and types (mypy)
 	$(BIN)/ruff check src tests jobs

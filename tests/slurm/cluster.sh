@@ -1,9 +1,9 @@
 #!/bin/bash
 # A throw-away Slurm on this one machine, from Debian's packages, as root, without systemd.
-#   tests/slurm/cluster.sh start [NODES] | kill NODE | revive NODE | stop
+#   tests/slurm/cluster.sh start [NODES [MORE]] | kill NODE | revive NODE | stop
 # Each node n1..nN is a network, host name and /dev/shm of its own (namespaces) with one slurmd: MPI
 # sees separate hosts on a wire. A node claims CPUS_PER_NODE cores, whatever the machine has.
-# Partitions: debug, and urgent, whose jobs send those of debug away.
+# Partitions: debug, and urgent, whose jobs send those of debug away; beside has MORE nodes.
 set -euo pipefail
 # where Debian keeps daemons, and not every user has them
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -11,19 +11,19 @@ DIR=${SLURM_CLUSTER_DIR:-/tmp/ensync-slurm}; CPUS=${CPUS_PER_NODE:-2}
 CONTROL=10.78.0.254   # the bridge's address, where slurmctld listens; node nX is 10.78.0.X
 
 start() {
-    local nodes=${1:-3} i
+    local nodes=${1:-3} all=$((${1:-3} + ${2:-0})) i
     install_packages
     mkdir -p "$DIR/state" "$DIR/log" /run/munge /etc/slurm
     chown munge: /run/munge
-    bridge "$nodes"
-    configure "$nodes"
+    bridge "$all"
+    configure "$nodes" "$all"
     # so that srun, sbatch and the jobs need no SLURM_CONF
     ln -sfn "$DIR/slurm.conf" /etc/slurm/slurm.conf
     runuser -u munge -- munged --force
     slurmctld -c -f "$DIR/slurm.conf"
-    for i in $(seq "$nodes"); do revive "n$i"; done
+    for i in $(seq "$all"); do revive "n$i"; done
     for _ in $(seq 200); do
-        [ "$(sinfo -h -p debug -t idle -o %D 2>/dev/null)" = "$nodes" ] && return
+        [ "$(sinfo -h -N -t idle -o %N 2>/dev/null | sort -u | wc -l)" = "$all" ] && return
         sleep 0.1
     done
     tail -n 20 "$DIR"/log/*
@@ -78,10 +78,13 @@ SlurmctldLogFile=$DIR/log/slurmctld.log
 SlurmdLogFile=$DIR/log/slurmd-%n.log
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=n[1-$1] NodeAddr=10.78.0.[1-$1] Port=17001 CPUs=$CPUS RealMemory=4000 State=UNKNOWN
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
-PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
+NodeName=n[1-$2] NodeAddr=10.78.0.[1-$2] Port=17001 CPUs=$CPUS RealMemory=4000 State=UNKNOWN
+PartitionName=debug Nodes=n[1-$1] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes=n[1-$1] MaxTime=INFINITE State=UP PriorityTier=10
 EOF
+    [ "$2" -eq "$1" ] ||
+        echo "PartitionName=beside Nodes=n[$(($1 + 1))-$2] MaxTime=INFINITE State=UP" \
+            >>"$DIR/slurm.conf"
 }
 
 bridge() {

@@ -1,4 +1,4 @@
-"""A throw-away Slurm of three nodes for the whole session."""
+"""A throw-away Slurm of three nodes, and three beside them, for the whole session."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ def site(tmp_path_factory):
     ensync = Path(sys.prefix) / "bin" / "ensync"
     run(ensync, "data", "prepare", "digits", "--to", site.data)
     try:
-        run(CLUSTER, "start", 3)
+        run(CLUSTER, "start", 3, 3)
         site.job("warm", "train", epochs=1).end()
         yield site
     finally:
@@ -37,7 +37,7 @@ def power(site):
     for node in dead:
         run(CLUSTER, "revive", node)
         wait_for(
-            lambda: run("sinfo", "-h", "-n", node, "-p", "debug", "-o", "%t").strip() == "idle",
+            lambda: set(run("sinfo", "-h", "-N", "-n", node, "-o", "%t").split()) == {"idle"},
             60,
             f"{node} to be back",
         )

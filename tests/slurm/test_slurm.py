@@ -54,6 +54,20 @@ def uninterrupted(site):
     return site.job("uninterrupted", "train", "--nodes=2", epochs=EPOCHS).end()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def limited(site):
+    """A run that comes to its time limit while other tests run."""
+    return site.job(
+        "limited",
+        "train",
+        "--nodes=2",
+        "--partition=beside",
+        "--time=1",
+        "--signal=B:USR1@40",  # Slurm sends it up to a minute early
+        epochs=100_000,
+    )
+
+
 @pytest.mark.parametrize("venv", VENVS)
 @pytest.mark.parametrize("launcher", ["srun", "mpirun"])
 def test_two_nodes(site, venv, launcher):
@@ -84,6 +98,19 @@ def test_preempted_it_saves_is_requeued_and_ends_to_the_bit_as_if_nothing_had_be
     )
     assert len(job.history()) == EPOCHS
     assert_same(job, uninterrupted)
+
+
+def test_a_time_limit_is_met_with_a_checkpoint_and_a_restart(limited):
+    job = limited
+    wait_for(lambda: "continuing from" in job.text, 120, lambda: job.text)
+    assert "signal USR1: the ranks are asked for a checkpoint" in job.text
+    assert int(job.show("Restarts")) >= 1  # the next limit may have come already
+    job.reach(len(job.history()) + 5)
+    run("scancel", job.number)
+    job.end("CANCELLED", 20)
+    epochs = [record["epoch"] for record in job.history()]
+    assert epochs == list(range(1, len(epochs) + 1))
+    final(job)
 
 
 @pytest.mark.parametrize("launcher", ["srun", "mpirun"])
@@ -123,23 +150,6 @@ def test_a_rank_that_hangs_on_another_node_is_named_and_ends_the_job(site, venv)
     assert "ended with exit code" in job.text
 
 
-def test_a_time_limit_is_met_with_a_checkpoint_and_a_restart(site):
-    job = site.job(
-        "limited", "train", "--nodes=2", "--time=1", "--signal=B:USR1@40", epochs=100_000
-    )  # Slurm sends it up to a minute early
-    wait_for(lambda: "continuing from" in job.text, 120, lambda: job.text)
-    assert (
-        "signal USR1: the ranks are asked for a checkpoint" in job.text
-        and job.show("Restarts") == "1"
-    )
-    job.reach(len(job.history()) + 5)
-    run("scancel", job.number)
-    job.end("CANCELLED", 20)
-    epochs = [record["epoch"] for record in job.history()]
-    assert epochs == list(range(1, len(epochs) + 1))
-    final(job)
-
-
 def test_scancel_saves_and_stays_cancelled(site, uninterrupted):
     job = site.job("cancelled", "train", "--nodes=2", epochs=EPOCHS)
     job.reach(10)
@@ -156,17 +166,19 @@ def test_scancel_saves_and_stays_cancelled(site, uninterrupted):
     assert_same(again, uninterrupted)
 
 
-@pytest.mark.parametrize(
-    "node", ["n1", "n2"], ids=["the first node, which runs the script", "another node"]
-)
-def test_a_node_that_dies_in_the_middle(site, uninterrupted, power, node):
-    job = site.job(f"widowed-{node}", "train", "--nodes=2", epochs=EPOCHS)
-    job.reach(20)
-    power(node)
-    job.end()
-    assert job.show("Restarts") == "1" and node not in job.show("NodeList"), job.text
-    assert final(job)[0]["history"][-1]["epoch"] == EPOCHS
-    assert_same(job, uninterrupted)
+def test_a_node_that_dies_in_the_middle(site, uninterrupted, power):
+    """The first node of a job, which runs its script, and another one of another job."""
+    first = site.job("widowed-first", "train", "--nodes=2", epochs=EPOCHS)
+    other = site.job("widowed-other", "train", "--nodes=2", "--partition=beside", epochs=EPOCHS)
+    dead = [(first, "n1"), (other, "n5")]
+    for job, node in dead:
+        job.reach(20)
+        power(node)
+    for job, node in dead:
+        job.end()
+        assert job.show("Restarts") == "1" and node not in job.show("NodeList"), job.text
+        assert final(job)[0]["history"][-1]["epoch"] == EPOCHS
+        assert_same(job, uninterrupted)
 
 
 @pytest.mark.parametrize("nodes", [1, 3])

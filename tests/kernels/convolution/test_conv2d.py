@@ -200,10 +200,12 @@ def test_agrees_with_pytorch():
 @pytest.mark.parametrize("form", [name for name in VECTOR_BYTES if name != SIMD])
 @pytest.mark.compiled
 def test_every_form_of_vectors(form):
-    """Every host compiles every form: LLVM splits the vectors it does not have."""
+    """Every host compiles every form: LLVM splits the vectors it does not have. One type each:
+    both are compiled in the host's own form, and each costs 11 s.
+    """
+    dtype = "float64" if form == "plain" else "float32"
     program = (
-        "import test_conv2d as t, numpy as np; [t.test_three_passes(t.WINOGRAD[1], "
-        "dtype) for dtype in (np.float32, np.float64)]"
+        f"import test_conv2d as t, numpy as np; t.test_three_passes(t.WINOGRAD[1], np.{dtype})"
     )
     here = os.path.dirname(__file__)
     places = os.pathsep.join([here, str(Path(here).parents[1]), *sys.path])
