@@ -1,11 +1,11 @@
-"""A throw-away Slurm of three nodes, and three beside them, for the whole session."""
+"""A throw-away Slurm of three nodes, and eight beside them, for the whole session."""
 
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from slurm.batch import CLUSTER, Site, run, wait_for
+from slurm.batch import CLUSTER, Site, run
 
 
 @pytest.fixture(scope="session")
@@ -17,27 +17,8 @@ def site(tmp_path_factory):
     ensync = Path(sys.prefix) / "bin" / "ensync"
     run(ensync, "data", "prepare", "digits", "--to", site.data)
     try:
-        run(CLUSTER, "start", 3, 3)
+        run(CLUSTER, "start", 3, 8)
         site.job("warm", "train", epochs=1).end()
         yield site
     finally:
         run(CLUSTER, "stop")
-
-
-@pytest.fixture
-def power(site):
-    """Cut a node's power: power("n2"). It is back, and idle, after the test."""
-    dead = []
-
-    def cut(node):
-        dead.append(node)
-        run(CLUSTER, "kill", node)
-
-    yield cut
-    for node in dead:
-        run(CLUSTER, "revive", node)
-        wait_for(
-            lambda: set(run("sinfo", "-h", "-N", "-n", node, "-o", "%t").split()) == {"idle"},
-            60,
-            f"{node} to be back",
-        )

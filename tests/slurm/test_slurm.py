@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm.batch import PROJECT, run, submitted, wait_for
+from slurm.batch import CLUSTER, PROJECT, run, submitted, wait_for
 
 from ensync.storage.checkpoint import load_checkpoint, newest_valid
 
@@ -57,15 +57,26 @@ def uninterrupted(site):
 @pytest.fixture(scope="module", autouse=True)
 def limited(site):
     """A run that comes to its time limit while other tests run."""
-    return site.job(
-        "limited",
-        "train",
-        "--nodes=2",
-        "--partition=beside",
-        "--time=1",
-        "--signal=B:USR1@40",  # Slurm sends it up to a minute early
-        epochs=100_000,
-    )
+    options = ("--nodes=2", "--partition=beside", "--time=1")
+    # Slurm sends it up to a minute early
+    return site.job("limited", "train", *options, "--signal=B:USR1@40", epochs=100_000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def widowed(site):
+    """Two runs, and the node that each has lost: the first, which runs the script, and the other.
+    They are requeued, and end, while other tests run.
+    """
+    names = ["widowed-first", "widowed-other"]
+    options = ("--nodes=2", "--partition=beside")
+    jobs = [site.job(name, "train", *options, epochs=EPOCHS) for name in names]
+    lost = []
+    for job, which in zip(jobs, (0, 1), strict=True):
+        job.reach(20)
+        lost.append(run("scontrol", "show", "hostnames", job.show("NodeList")).split()[which])
+        assert (job.show("BatchHost") == lost[-1]) == (which == 0)
+        run(CLUSTER, "kill", lost[-1])
+    return list(zip(jobs, lost, strict=True))
 
 
 @pytest.mark.parametrize("venv", VENVS)
@@ -166,21 +177,6 @@ def test_scancel_saves_and_stays_cancelled(site, uninterrupted):
     assert_same(again, uninterrupted)
 
 
-def test_a_node_that_dies_in_the_middle(site, uninterrupted, power):
-    """The first node of a job, which runs its script, and another one of another job."""
-    first = site.job("widowed-first", "train", "--nodes=2", epochs=EPOCHS)
-    other = site.job("widowed-other", "train", "--nodes=2", "--partition=beside", epochs=EPOCHS)
-    dead = [(first, "n1"), (other, "n5")]
-    for job, node in dead:
-        job.reach(20)
-        power(node)
-    for job, node in dead:
-        job.end()
-        assert job.show("Restarts") == "1" and node not in job.show("NodeList"), job.text
-        assert final(job)[0]["history"][-1]["epoch"] == EPOCHS
-        assert_same(job, uninterrupted)
-
-
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_requeued_on_another_number_of_nodes_it_continues_to_the_same_result(
     site, uninterrupted, nodes
@@ -271,6 +267,15 @@ def test_of_two_jobs_in_one_directory_the_second_is_refused_and_not_requeued(sit
     first.reach(len(first.history()) + 3)
     run("scancel", first.number)
     first.end("CANCELLED", 20)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["the first node", "another node"])
+def test_a_node_that_dies_in_the_middle(uninterrupted, widowed, which):
+    job, node = widowed[which]
+    job.end()
+    assert job.show("Restarts") == "1" and node not in job.show("NodeList"), job.text
+    assert final(job)[0]["history"][-1]["epoch"] == EPOCHS
+    assert_same(job, uninterrupted)
 
 
 @pytest.mark.parametrize(
