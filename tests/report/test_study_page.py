@@ -161,13 +161,32 @@ def test_contestants_look_different(study):
     assert len({(mark.color, mark.marker) for mark in marks.values()}) == 20
 
 
-def test_samples_stand_on_the_axis_where_seconds_are_no_measure(study):
-    assert study_figures.cost_of(study)[0] == "core-seconds"
+def test_another_cost_stands_on_the_axis_where_seconds_are_no_measure(study):
+    assert study_figures.cost_of(study)[::2] == ("core-seconds", "")
     packed = replace(study.contestants[0], cost=replace(study.contestants[0].cost, packed=True))
-    label, places = study_figures.cost_of(
-        replace(study, contestants=[packed, *study.contestants[1:]])
-    )
-    assert label.startswith("samples") and set(places.values()) == {1_080_000}
+    made = replace(study, contestants=[packed, *study.contestants[1:]])
+    label, places, why = study_figures.cost_of(made)
+    assert label.startswith("parameters") and "ran beside" in why and "as many samples" in why
+    assert places["one_rank@1"] == 235_146 and places["ensemble_full@4"] == 4 * 235_146
+    assert places["shared_start@4"] == 235_146, "one averaged network answers"
+    more = replace(packed, cost=replace(packed.cost, samples=4e6))
+    others = replace(made, contestants=[more, *made.contestants[1:]])
+    label, places, why = study_figures.cost_of(others)
+    assert label.startswith("samples") and places["synchronous@2"] == 1_080_000
+    assert why.endswith("samples instead.")
+    assert "the cost of a prediction instead" in Reader(study_page.study_page(made)).text()
+
+
+def test_marks_of_equal_cost_stand_beside_each_other_within_the_picture(study):
+    untimed = [replace(one, cost=replace(one.cost, packed=True)) for one in study.contestants]
+    axes = study_figures.headline(replace(study, contestants=untimed)).axes[0]
+    points = [
+        line.get_xdata() for line in axes.get_lines() if line.get_marker() not in ("", "None")
+    ]
+    places = np.array(points).ravel()
+    low, high = axes.get_xlim()
+    assert len(places) == len(PLACES) and places.min() > low and places.max() < high
+    assert np.diff(np.sort(places)).min() > 0.01 * (high - low)
 
 
 def test_the_page_has_its_parts_in_order(page):

@@ -13,6 +13,7 @@ import numpy as np
 from ensync.report import text
 from ensync.report.axes import SPREAD, new_figure, percent_axis, short
 from ensync.report.study_results import ContestantResult, Range, StudyResult
+from ensync.report.study_verdict import ALIKE, networks_to_predict, untimed_reason
 from ensync.report.style import (
     BLUE,
     GREEN,
@@ -67,17 +68,38 @@ def marks_of(study: StudyResult) -> dict[str, Mark]:
     }
 
 
-def cost_of(study: StudyResult) -> tuple[str, dict[str, float]]:
-    """Return what the headline's horizontal axis is, and each contestant's place on it:
-    core-seconds where all were measured alone, else samples.
+class CostAxis(NamedTuple):
+    """The headline's horizontal axis: its label, each contestant's place on it by its name in
+    pairs, and why it is not core-seconds, a sentence or nothing.
+    """
+
+    label: str
+    places: dict[str, float]
+    why: str = ""
+
+
+def cost_of(study: StudyResult) -> CostAxis:
+    """Return what the headline's horizontal axis is: core-seconds where all contestants were
+    measured alone, else samples, or the parameters to predict with where samples are the same.
     """
     everyone = study.contestants
     if everyone and all(each.cost.timed for each in everyone):
         found = {each.key: each.cost.core_seconds for each in everyone}
         places = {key: spread.mean for key, spread in found.items() if spread}
-        return "core-seconds", {key: mean for key, mean in places.items() if mean}
+        return CostAxis("core-seconds", {key: mean for key, mean in places.items() if mean})
+    reason = untimed_reason(*everyone)
+    why = f"{reason[:1].upper()}{reason[1:]}: samples instead."
     samples = {each.key: each.cost.samples for each in everyone}
-    return "samples trained on, all networks", {key: n for key, n in samples.items() if n}
+    known = {key: count for key, count in samples.items() if count}
+    if not known or max(known.values()) > ALIKE * min(known.values()):
+        return CostAxis("samples trained on, all networks", known, why)
+    parameters = {each.key: each.parameters * networks_to_predict(each) for each in everyone}
+    return CostAxis(
+        "parameters to predict with, all networks",
+        {key: float(count) for key, count in parameters.items() if count},
+        f"{reason[:1].upper()}{reason[1:]}, and all have trained on as many samples: the cost of "
+        "a prediction instead.",
+    )
 
 
 def pareto(places: Sequence[tuple[float, float]]) -> list[int]:
@@ -97,7 +119,7 @@ def headline(study: StudyResult) -> Figure:
     """Return test accuracy with both intervals against the cost, a point for each contestant and
     number of ranks, and the Pareto front.
     """
-    label, places = cost_of(study)
+    label, places, _ = cost_of(study)
     figure = new_figure(5.6, 4.3)
     axes = figure.add_subplot(title="Accuracy against cost", xlabel=label, ylabel="test accuracy")
     marks, shown = marks_of(study), [each for each in study.contestants if each.key in places]
@@ -105,7 +127,7 @@ def headline(study: StudyResult) -> Figure:
     xs = _dodged([places[each.key] for each in shown])
     for each, x in zip(shown, xs, strict=True):
         _point(axes, each, x, marks[each.name])
-    _cost_axis(axes, [places[each.key] for each in shown])
+    _cost_axis(axes, xs)
     percent_axis(axes)
     figure.draw_without_rendering()  # so that places on the paper are known
     _label(axes, [(x, each.accuracy.mean) for each, x in zip(shown, xs, strict=True)], shown)
@@ -138,7 +160,7 @@ def _dodged(places: Sequence[float]) -> list[float]:
     found: list[float] = []
     seen: dict[float, int] = {}
     span = max(places, default=0.0) - min(places, default=0.0)
-    step = 0.012 * (span or max(places, default=1.0))
+    step = 0.022 * (span or max(places, default=1.0))
     counts = {place: places.count(place) for place in places}
     for place in places:
         turn = seen[place] = seen.get(place, -1) + 1

@@ -34,7 +34,7 @@ LATEX = {
     ">": r"\textgreater{}",
     PLUS_MINUS: r"$\pm$",
 }
-WIDE = 6  # columns from which on a table is set in small letters
+FITTED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"  # a wide table shrinks
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~])")
 
 
@@ -204,9 +204,11 @@ def _plain(words: str) -> str:
 
 
 def latex(study: StudyResult) -> str:
-    """Return all tables as LaTeX, to be read by \\input into a document that loads booktabs."""
+    """Return all tables as LaTeX, to be read by \\input into a document that loads booktabs and
+    graphicx.
+    """
     lines = [
-        f"% {printable(subject(study))}; needs \\usepackage{{booktabs}}",
+        f"% {printable(subject(study))}; needs \\usepackage{{booktabs,graphicx}}",
         *[f"% {printable(sentence)}" for sentence in study_verdict(study)],
         f"% Budget: {printable(study.budget.sentence)}",
     ]
@@ -222,17 +224,17 @@ def latex_table(table: Table) -> list[str]:
     return [
         r"\begin{table}",
         r"\centering",
-        *[r"\scriptsize\setlength{\tabcolsep}{3pt}"] * (len(table.heads) > WIDE),
         rf"\caption{{{escaped(table.title)}}}",
         rf"\label{{tab:{table.name}}}",
+        FITTED,
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         rows[0],
         r"\midrule",
         *rows[1:],
         r"\bottomrule",
-        r"\end{tabular}",
-        *[rf"\par\footnotesize {escaped(note)}" for note in table.notes],
+        r"\end{tabular}}",
+        *[rf"\par\footnotesize\raggedright {escaped(note)}" for note in table.notes],
         r"\end{table}",
     ]
 

@@ -13,7 +13,7 @@ from ensync.report.results import from_json
 from ensync.report.study_files import made_on, subject
 from ensync.report.study_results import ContestantResult, StudyResult
 from ensync.report.study_tables import Table, study_tables
-from ensync.report.study_verdict import poles, study_verdict, untimed_reason
+from ensync.report.study_verdict import poles, study_verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,21 +93,17 @@ def _sections(study: StudyResult) -> list[Section]:
 
 
 def _glance(study: StudyResult) -> list[Drawing]:
-    cost, places = study_figures.cost_of(study)
-    timed = all(each.cost.timed for each in study.contestants)
-    why = "" if timed else f"{_upper(untimed_reason(*study.contestants))}: samples instead. "
+    cost = study_figures.cost_of(study)
     found = []
-    if places:
-        caption = f"{why}The number beside a mark is that of the ranks. {MEANING}"
-        found.append(_draw(study_figures.headline(study), "headline", f"accuracy, {cost}", caption))
+    if cost.places:
+        numbers = f"The number beside a mark is that of the ranks. {MEANING}"
+        caption = " ".join(filter(None, [cost.why, numbers]))
+        label = f"accuracy, {cost.label}"
+        found.append(_draw(study_figures.headline(study), "headline", label, caption))
     if len(study.ranks) > 1:
         ranks = study_figures.accuracy_by_ranks(study)
         found.append(_draw(ranks, "ranks", "accuracy against ranks", MEANING))
     return found
-
-
-def _upper(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
 
 
 def _draw(figure: Figure, name: str, label: str, caption: str = "") -> Drawing:

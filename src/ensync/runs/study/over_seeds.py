@@ -156,10 +156,17 @@ def _fusions(cells: Sequence[CellFigures]) -> list[FusionOutcome]:
                 accuracy=accuracy,
                 log_likelihood=spread(one.log_likelihood for one in of_seeds),
                 refused="; ".join(refused) if accuracy is None else "",
-                note=f"by seed {', '.join(notes)}" if notes else "",
+                note=_by_seed(notes),
             )
         )
     return found
+
+
+def _by_seed(notes: Sequence[str]) -> str:
+    """Return what was noted of each seed in one phrase."""
+    if len(set(notes)) == 1:
+        return f"{notes[0]} with every seed"
+    return f"by seed: {', '.join(notes)}" if notes else ""
 
 
 def _members(cells: Sequence[CellFigures]) -> MemberFigures | None:
