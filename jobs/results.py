@@ -33,6 +33,7 @@ from ensync.report.study_results import StudyResult
 from ensync.report.study_tables import Table, accuracy_table, cost_table
 from ensync.report.study_verdict import study_verdict
 from ensync.report.verdict import notes_of, rows_to_compare, verdict
+from ensync.runs.study.origin import code_sha256
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -130,6 +131,8 @@ def _study(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
     _refuse_other(job, directory, "study", found)
     if found["cells_left"]:
         sys.exit(f"{directory} is not finished: {found['cells_left']} cells are missing")
+    if found["code"] != code_sha256():
+        sys.exit(f"{directory} was made by other sources than these; run it again")
     kept = dict(found)
     kept["contestants"] = [
         {key: value for key, value in each.items() if key not in DROPPED_OF_CONTESTANTS}

@@ -129,7 +129,14 @@ def study_of(**more):
     """Return the content of a study.json of the quickstart study."""
     from report.study_sample import make_study
 
-    return json.loads(to_json(make_study())) | {"job": plain(STUDY)} | more
+    return (
+        json.loads(to_json(make_study()))
+        | {
+            "job": plain(STUDY),
+            "code": results.code_sha256(),
+        }
+        | more
+    )
 
 
 def test_a_study_is_kept_in_short_and_shown(place):
@@ -160,6 +167,9 @@ def test_an_unfinished_study_and_other_things_are_refused(place):
     (place / "study").mkdir()
     (place / "study" / "study.json").write_text(json.dumps(study_of(cells_left=2)))
     with pytest.raises(SystemExit, match="2 cells are missing"):
+        results.keep(STUDY, place / "study")
+    (place / "study" / "study.json").write_text(json.dumps(study_of(code="other")))
+    with pytest.raises(SystemExit, match="made by other sources"):
         results.keep(STUDY, place / "study")
     with pytest.raises(SystemExit, match="is no study of"):
         results.keep(QUICKSTART, place / "study")

@@ -121,10 +121,14 @@ def test_the_cost_is_in_core_seconds_or_else_in_samples():
     assert "not measured" in study_verdict(replace(made, contestants=free))[2]
 
 
-def test_one_seed_has_no_interval_over_seeds():
-    pair = {"on_these_images": None, "on_new_images": None, "better": None, "p_holm": None}
-    lines = study_verdict(of_one_pair("unknown", seeds=[1], **pair))
-    assert lines[1] == "With 1 paired seed there is no interval over seeds."
+def test_of_one_seed_only_the_images_tell_something():
+    pair = {"on_these_images": None, "better": None, "p_holm": None, "seeds": [1]}
+    line = study_verdict(of_one_pair("unknown", **pair))[1]
+    assert line.startswith("One seed shows two trained networks, not two ways to train")
+    assert "By the test images alone the 95 % interval is 0." in line
+    assert line.endswith("McNemar's p = 0.030.")
+    none = of_one_pair("unknown", **pair, on_new_images=None, mcnemar=[])
+    assert study_verdict(none)[1].endswith("give at least 3 (--seeds).")
 
 
 def test_a_study_without_pairs_says_so():

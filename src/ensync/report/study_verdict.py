@@ -134,7 +134,7 @@ def _sureness(study: StudyResult, found: Poles) -> str:
     """Return the sentence on intervals, P(better), Holm and seeds."""
     pair, seeds = found.pair, text.plural(len(found.pair.seeds), "paired seed")
     if pair.on_these_images is None:
-        return f"{_seeds_needed(pair)}With {seeds} there is no interval over seeds."
+        return _of_images_alone(pair)
     parts = [
         f"{_seeds_needed(pair)}With {seeds} the 95 % interval of the difference is "
         f"{span(pair.on_these_images)} points on these test images and "
@@ -149,6 +149,17 @@ def _sureness(study: StudyResult, found: Poles) -> str:
             f"p {chance(pair.p_value)}, and {adjusted} corrected for all {compared} (Holm)"
         )
     return "; ".join(parts) + "."
+
+
+def _of_images_alone(pair: PairResult) -> str:
+    """Return the sentence on a pair of one seed, of which only the images tell something."""
+    told = "One seed shows two trained networks, not two ways to train: give at least 3 (--seeds)."
+    found = span(pair.on_new_images)
+    if found == text.DASH or not pair.mcnemar:
+        return told
+    p_value = chance(pair.mcnemar[0].p_value)
+    alone = f"By the test images alone the 95 % interval is {found} points"
+    return f"{told} {alone}, McNemar's p {p_value}."
 
 
 def told_on_a_page(pair: PairResult) -> bool:
