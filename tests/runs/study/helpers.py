@@ -15,7 +15,7 @@ def study_maker(dataset, tmp_path, **sections):
     """Return a function from the settings of [study] and others to a job."""
     defaults = {
         "network": {"hidden": [8]},
-        "training": {"epochs": 2, "batch": 20, "threads": 1},
+        "training": {"epochs": 3, "batch": 20, "threads": 1},
         "optimizer": {"name": "momentum", "learning_rate": 0.05},
         **sections,
     }

@@ -76,6 +76,8 @@ def test_cells_are_the_runs_that_they_describe(apart):
             answers = told.test.averaged
         assert np.mean(answers.argmax(axis=1) == told.test.labels) == fused.accuracy
         assert cell["steps"] == max(p["updates"] for p in _positions(directory, name))
+        asked, batches = 3 * len(loaders.train), 20 * cell["members"]  # all contestants alike
+        assert abs(cell["samples"] - asked) <= batches, (name, cell["samples"])
         loaders.close()
 
 

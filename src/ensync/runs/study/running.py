@@ -232,7 +232,7 @@ def _samples(trained: Session) -> int:
 
 def samples_of(plan: EpochPlan, epochs: range) -> int:
     """Return the samples of some epochs of one network."""
-    return sum(min(plan.steps(epoch) * plan.batch(epoch), plan.rows) for epoch in epochs)
+    return sum(min(plan.end(epoch) * plan.batch(epoch), plan.rows) for epoch in epochs)
 
 
 def _seconds_to(target: float | None, history: Sequence[Record]) -> float | None:

@@ -30,7 +30,8 @@ def load_of(cell: Cell, train_rows: int) -> Load:
     shards = members > 1 and cell.job.ensemble.data == "shards"
     rows = max(1, train_rows // members if shards else train_rows)
     plan = EpochPlan(cell.job, rows)
-    samples = plan.starts[-1] * plan.batch(0) * members / cell.ranks
+    steps = cell.job.training.max_steps or plan.starts[-1]
+    samples = steps * plan.batch(0) * members / cell.ranks
     return Load(cell.ranks, 1.0 if cell.calibration else samples)
 
 
