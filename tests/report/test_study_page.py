@@ -211,6 +211,7 @@ def test_the_page_has_its_parts_in_order(page):
     ]
     assert places == sorted(places)
     labels = [value for _, name, value in Reader(page).attributes if name == "aria-label"]
+    assert "sha256:77aa" in told and "Intel(R) Xeon(R) 6 <test>" in told
     for label in ("accuracy, core-seconds", "accuracy against ranks", "reliability diagrams"):
         assert label in labels
 

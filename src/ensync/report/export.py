@@ -45,7 +45,7 @@ def write_comparison(directory: Path | str, comparison: Comparison) -> dict[str,
     """
     directory = _made(directory)
     rows = [_flat(comparison, row) for row in comparison.rows]
-    table = _csv(COMPARISON_COLUMNS, rows)
+    table = csv_text(COMPARISON_COLUMNS, rows)
     page = comparison_page(comparison)
     return _write(directory, "comparison", to_json(comparison), table, page)
 
@@ -57,7 +57,7 @@ def write_sweep(directory: Path | str, sweep: Sweep) -> dict[str, Path]:
     from ensync.report import figures, style
 
     directory = _made(directory)
-    table = _csv(SWEEP_COLUMNS, [finite(row) for row in sweep.rows])
+    table = csv_text(SWEEP_COLUMNS, [finite(row) for row in sweep.rows])
     paths = _write(directory, "sweep", to_json(sweep), table, sweep_page(sweep))
     plot = style.save_png(figures.sweep(sweep.key, sweep.rows), directory / "sweep.png")
     return paths | {"plot": plot}
@@ -69,7 +69,7 @@ def write_scaling(directory: Path, scaling: Scaling) -> dict[str, Path]:
 
     paths = {"figures": directory / "scaling.json", "table": directory / "scaling.csv"}
     write_whole(paths["figures"], to_json(scaling))
-    write_whole(paths["table"], _csv(SCALING_COLUMNS, [finite(row) for row in scaling.rows]))
+    write_whole(paths["table"], csv_text(SCALING_COLUMNS, [finite(row) for row in scaling.rows]))
     series = {
         strategy: [row for row in scaling.rows if row.strategy == strategy]
         for strategy in sorted({row.strategy for row in scaling.rows})
@@ -96,7 +96,7 @@ def _write(directory: Path, name: str, data: str, table: str, page: str) -> dict
     return paths
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Mapping]) -> str:
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping]) -> str:
     """Return the rows as CSV; a missing figure is an empty field."""
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

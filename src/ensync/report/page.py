@@ -6,12 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 from ensync.core.errors import printable_lines
 from ensync.report import plots, tables, text
 from ensync.report.files import finite
-from ensync.report.results import Comparison, Contestant, Settings, Sweep, from_json
+from ensync.report.results import (
+    Comparison,
+    Contestant,
+    DatasetFacts,
+    Machine,
+    Settings,
+    Sweep,
+    from_json,
+)
 from ensync.report.verdict import (
     interval_of,
     notes_of,
@@ -26,6 +34,22 @@ class Cell(TypedDict):
 
     text: object
     best: bool
+
+
+class Made(Protocol):
+    """What says on which data, where and with what it was made."""
+
+    @property
+    def dataset(self) -> DatasetFacts:
+        """The images."""
+
+    @property
+    def machine(self) -> Machine:
+        """The place."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """The software."""
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -43,7 +67,7 @@ def comparison_page(comparison: Comparison) -> str:
         notes=notes_of(comparison),
         sections=_comparison_sections(comparison),
         method=_method(comparison),
-        facts=_facts(comparison),
+        facts=facts_of(comparison),
         job=toml_of(comparison.job),
         version=f" {comparison.versions['ensync']}" if "ensync" in comparison.versions else "",
         beside="comparison.json and comparison.csv",
@@ -223,15 +247,15 @@ def _method(comparison: Comparison) -> list[str]:
     ]
 
 
-def _facts(comparison: Comparison) -> list[list[tuple[str, str]]]:
+def facts_of(made: Made) -> list[list[tuple[str, str]]]:
     """Return tables of names and values: data and machine, then versions."""
     names = {"name": "dataset", "threads_per_rank": "threads per rank"}
     first = [
         (names.get(key, key), phrase(value))
-        for key, value in {**finite(comparison.dataset), **finite(comparison.machine)}.items()
+        for key, value in {**finite(made.dataset), **finite(made.machine)}.items()
         if value not in (None, "", [], {})
     ]
-    second = [(name, str(version)) for name, version in comparison.versions.items()]
+    second = [(name, str(version)) for name, version in made.versions.items()]
     return [part for part in (first, second) if part]
 
 

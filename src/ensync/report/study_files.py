@@ -4,14 +4,13 @@ figures.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from ensync.core.errors import printable
+from ensync.report.export import csv_text
 from ensync.report.files import finite, refuse_write, write_whole
 from ensync.report.results import to_json
 from ensync.report.study_results import ContestantResult, PairResult, Range, Spread, StudyResult
@@ -51,8 +50,8 @@ def write_study(study: StudyResult, directory: Path | str) -> dict[str, Path]:
         raise refuse_write(directory, error) from error
     contents = {
         "figures": ("study.json", to_json(study)),
-        "table": ("study.csv", as_csv([contestant_row(each) for each in study.contestants])),
-        "pairs": ("study_pairs.csv", as_csv([pair_row(each) for each in study.pairs])),
+        "table": ("study.csv", _csv([contestant_row(each) for each in study.contestants])),
+        "pairs": ("study_pairs.csv", _csv([pair_row(each) for each in study.pairs])),
         "markdown": ("study.md", markdown(study)),
         "latex": ("study.tex", latex(study)),
         "page": ("study.html", study_page(study)),
@@ -62,20 +61,9 @@ def write_study(study: StudyResult, directory: Path | str) -> dict[str, Path]:
     return {kind: directory / name for kind, (name, _) in contents.items()}
 
 
-def as_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as CSV with the columns of the first; a missing figure is an empty field."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        shown = finite(row)
-        writer.writerow(
-            {
-                key: printable(value) if isinstance(value, str) else value
-                for key, value in shown.items()
-            }
-        )
-    return file.getvalue()
+def _csv(rows: Sequence[dict[str, object]]) -> str:
+    """Return rows as CSV with the columns of the first."""
+    return csv_text(list(rows[0]) if rows else [], [finite(row) for row in rows])
 
 
 def contestant_row(each: ContestantResult) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ensync.report import study_details, study_figures, text
 from ensync.report.files import finite
-from ensync.report.page import phrase, render, toml_of
+from ensync.report.page import facts_of, phrase, render, toml_of
 from ensync.report.plots import Drawing, draw
 from ensync.report.results import from_json
 from ensync.report.study_files import made_on, subject
@@ -47,7 +47,7 @@ def study_page(study: StudyResult) -> str:
         sections=[section for section in _sections(study) if section["figures"]],
         tables=[_shown(table) for table in tables],
         method=_method(study),
-        facts=_facts(study),
+        facts=[*facts_of(study), *_sources(study)],
         job=toml_of(study.job),
         version=f" {study.versions['ensync']}" if "ensync" in study.versions else "",
         beside="study.json, study.csv, study_pairs.csv, study.md and study.tex",
@@ -231,14 +231,6 @@ def _method(study: StudyResult) -> list[str]:
     ]
 
 
-def _facts(study: StudyResult) -> list[list[tuple[str, str]]]:
-    """Return tables of names and values: data and machine, then versions."""
-    names = {"name": "dataset", "threads_per_rank": "threads per rank"}
-    first = [
-        (names.get(key, key), phrase(value))
-        for key, value in {**finite(study.dataset), **finite(study.machine)}.items()
-        if value not in (None, "", [], {})
-    ]
-    second = [(name, str(version)) for name, version in study.versions.items()]
-    second += [("code", study.code)] * bool(study.code)
-    return [part for part in (first, second) if part]
+def _sources(study: StudyResult) -> list[list[tuple[str, str]]]:
+    """Return a table with the digest of the sources that trained the cells, where it is known."""
+    return [[("sources", f"sha256 {study.code}")]] if study.code else []

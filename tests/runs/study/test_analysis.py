@@ -470,3 +470,19 @@ def test_no_study_is_refused(tmp_path):
     (place(tmp_path, cell_of(PLAIN[0], 1, 1)) / "outputs.h5").unlink()
     with pytest.raises(EnsyncError, match=r"outputs\.h5"):
         analyse(tmp_path)
+
+
+def test_a_fusion_without_probabilities_has_accuracies_alone(tmp_path):
+    from ensync.report.study_page import study_page
+
+    votes = (Simulated("one_rank"), Simulated("ensemble_shards", 3, fusion="hard_voting"))
+    write_simulated(tmp_path, votes, seeds=(1, 2))
+    found = analyse(tmp_path)
+    ensemble = found.contestants[1]
+    for place_of, seed in enumerate((1, 2)):
+        naive = naive_fusions(votes[1], seed)["hard_voting"]
+        assert ensemble.accuracy.values[place_of] == pytest.approx(naive)
+    assert (ensemble.scores, ensemble.temperature, ensemble.reliability) == (None, None, [])
+    assert ensemble.member_figures.equivalent is None
+    assert "no ensemble_full" in ensemble.member_figures.equivalent_note
+    assert "ensemble_shards" in study_page(found)
