@@ -99,4 +99,4 @@ def test_it_is_refused_where_it_cannot_be(make_job):
         PlannedRun(streamed, COMM).open(COMM)
     planned = PlannedRun(make_job(data={"validation_seed": 3}), COMM)
     with pytest.raises(EnsyncError, match="validation_seed = 3 with .* no validation images"):
-        planned._check_validation(0)
+        planned.check_validation(0)
