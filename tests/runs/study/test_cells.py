@@ -9,7 +9,8 @@ from ensync.core.config.job import dump_job, job_from_dict
 from ensync.core.config.study import BUDGETS, CONTESTANTS
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import steps_per_epoch
-from ensync.runs.study.cells import FACTORS, Facts, Known, Pace, plan
+from ensync.runs.study.cells import Facts, Known, Pace
+from ensync.runs.study.planning import FACTORS, plan
 from ensync.runs.study.widths import parameters
 from ensync.strategies import strategy_of
 
@@ -138,6 +139,9 @@ def test_what_is_the_same_or_cannot_work_is_named():
         "shared_start on 1 rank: one network is no ensemble",
         "larger_network on 1 rank: the same as one_rank",
     ]
+    own = {"many": {"base": "one_rank", "set": ["training.strategy=ensemble"]}}
+    found = planned({"ranks": [2, 4], "contestants": ["one_rank"], "own": own})
+    assert found.left_out == ["many on 1 rank: one network is no ensemble"]
     only = {"ranks": [1], "contestants": ["synchronous", "synchronous_grown"]}
     assert {cell.contestant for cell in planned(only).cells} == {"synchronous"}
 

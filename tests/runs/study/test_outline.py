@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from ensync.core.config.job import load_job
-from ensync.runs.study.cells import Facts, Known, plan
+from ensync.runs.study.cells import Facts, Known
 from ensync.runs.study.outline import outline
+from ensync.runs.study.planning import plan
 from ensync.strategies import strategy_of
 
 STUDIES = sorted((Path(__file__).parents[3] / "jobs" / "studies").glob("*.toml"))

@@ -6,11 +6,12 @@ from fractions import Fraction
 from ensync.core.config.schema import Job
 from ensync.core.config.study import Study
 from ensync.core.errors import EnsyncError
-from ensync.runs.study.contestants import networks, updated
+from ensync.runs.length import MOST_EPOCHS
+from ensync.runs.study.contestants import SHARE_OF_START, networks, updated
 from ensync.runs.study.facts import Facts
 from ensync.training.learning_rate import EpochPlan
 
-MOST_EPOCHS = 1_000_000  # as training.epochs
+LENGTHS = ("epochs", "max_steps")  # the settings of training that make its length
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,6 @@ def _lasting(job: Job, **length: int) -> Job:
     return updated(job, training=defaults | length)
 
 
-LENGTHS = ("epochs", "max_steps")
-
-
 def _common_steps(job: Job, found: Networks, facts: Facts) -> int:
     """Return the steps of the epochs that all networks train as one."""
     plan = EpochPlan(job, facts.train)
@@ -110,7 +108,7 @@ def with_seconds(job: Job, ranks: int, facts: Facts, seconds: float, paces: list
     if found.common_epochs:
         plan = EpochPlan(job, facts.train)
         epoch = plan.steps(0) * paces[0].step + paces[0].epoch_end
-        count = max(1, round(seconds / SHARE / epoch))
+        count = max(1, round(seconds / SHARE_OF_START / epoch))
         seconds -= count * epoch
         job = updated(job, ensemble={"synchronous_epochs": count})
         found = Networks.of(job, ranks, facts)
@@ -124,9 +122,6 @@ def with_seconds(job: Job, ranks: int, facts: Facts, seconds: float, paces: list
             "give a larger study.amount",
         )
     return _lasting(job, max_steps=common + steps)
-
-
-SHARE = 4  # one of so many seconds is for what the networks train as one
 
 
 def _steps_in(plan: EpochPlan, seconds: float, pace: Pace) -> int:

@@ -17,7 +17,7 @@ from ensync.strategies import strategy_of
 # What a study gives each of its runs.
 FIXED = ("data.path", "training.seed", "training.epochs", "training.max_steps")
 FIXED_SECTIONS = ("output", "study")
-SHARE_OF_START = 4  # of the epochs, one of so many is trained as one network by shared_start
+SHARE_OF_START = 4  # one of so many epochs, or seconds, is of the one network of shared_start
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from ensync.runs.header import show_place
 from ensync.runs.memory import Need, need_of
 from ensync.runs.planned import PlannedRun
 from ensync.runs.study import existing
-from ensync.runs.study.cells import Cell, Facts, Known, Plan, plan
+from ensync.runs.study.cells import Cell, Facts, Known, Plan
 from ensync.runs.study.origin import Origin, origin_of
+from ensync.runs.study.planning import plan
 from ensync.runs.study.showing import shown
 from ensync.runs.study.splits import StudyData
 from ensync.runs.study.stage import Listed, Manner, Stage

@@ -3,8 +3,9 @@
 from ensync.core.config.schema import Job
 from ensync.core.config.study import BUDGETS, TIMED, Study
 from ensync.report import text
-from ensync.runs.study.cells import Facts, Known, Plan, plan
+from ensync.runs.study.cells import Facts, Known, Plan
 from ensync.runs.study.contestants import networks
+from ensync.runs.study.planning import plan
 from ensync.runs.study.widths import parameters
 
 SHOWN_FOR = 2  # ranks, where the study takes as many as are launched
