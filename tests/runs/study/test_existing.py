@@ -9,6 +9,7 @@ from ensync.core.errors import EnsyncError
 from ensync.runs.study.cells import Cell
 from ensync.runs.study.existing import best_factor
 from ensync.runs.study.origin import (
+    _digest,
     check_origin,
     code_sha256,
     differences,
@@ -75,5 +76,15 @@ def test_damaged_origins_and_absent_ones(tmp_path):
         read_origin(tmp_path)
 
 
-def test_the_code_is_named_by_all_its_sources():
-    assert len(code_sha256()) == 64 == len(set(code_sha256()) | set("0123456789abcdef")) + 48
+def test_the_code_is_named_by_all_sources_that_decide_results(tmp_path):
+    for name in ("nn/network.py", "report/page.py", "cli/main.py", "cli.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("before")
+    before = _digest(tmp_path)
+    assert len(code_sha256()) == len(before) == 64
+    for name, same in {"report/page.py": True, "cli/main.py": True, "nn/network.py": False}.items():
+        (tmp_path / name).write_text("after")
+        assert (_digest(tmp_path) == before) == same, name
+    before = _digest(tmp_path)
+    (tmp_path / "cli.py").rename(tmp_path / "other.py")
+    assert _digest(tmp_path) != before

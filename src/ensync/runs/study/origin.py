@@ -26,14 +26,15 @@ NAME = "started.json"
 OF_CELLS = ("budget", "amount", "redraw_validation")
 SHOWN = 3  # differences that an error names
 LONGEST = 60  # characters of a value that it shows
+SHOWING = ("cli", "report")  # packages that show results and change none
 
 
 @dataclass(frozen=True)
 class Origin:
     """What a cell was started with, started.json in its directory.
 
-    code: sha256 of the package's sources; dataset: its fingerprint; job: settings by their whole
-    names, without those that change no result.
+    code: sha256 of the sources (see code_sha256); dataset: its fingerprint; job: settings by their
+    whole names, without those that change no result.
     """
 
     code: str
@@ -45,12 +46,19 @@ class Origin:
 
 @cache
 def code_sha256() -> str:
-    """Return the sha256 of the sources of this package: the path and the content of each file."""
-    root, found = Path(ensync.__file__).parent, sha256()
-    for path in sorted(root.rglob("*")):
-        if path.suffix in (".py", ".html"):
+    """Return the sha256 of the sources that decide results: the path and the content of each file,
+    but for packages that only show them.
+    """
+    return _digest(Path(ensync.__file__).parent)
+
+
+def _digest(root: Path) -> str:
+    found = sha256()
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root)
+        if name.parts[0] not in SHOWING:
             content = path.read_bytes()
-            found.update(f"{path.relative_to(root)} {len(content)}\n".encode())
+            found.update(f"{name} {len(content)}\n".encode())
             found.update(content)
     return found.hexdigest()
 
