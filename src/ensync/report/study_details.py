@@ -113,7 +113,7 @@ def reliability(contestants: Sequence[ContestantResult], marks: Sequence[Mark]) 
     """
     columns = min(3, len(contestants))
     rows = math.ceil(len(contestants) / columns)
-    figure = new_figure(max(2.9 * columns, 4.2), 2.9 * rows + 0.5)
+    figure = new_figure(max(2.9 * columns, 4.2), 3.0 * rows + 0.8)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     low = _lowest([*each.reliability, *each.reliability_calibrated] for each in contestants)
     for axes, each, mark in zip(grid.flat, contestants, marks):
