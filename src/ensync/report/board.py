@@ -70,17 +70,16 @@ class Board:
             self.line(f"  {cell.row}, {cell.name}: {share:.0%}  {words}".rstrip())
         self.draw()
 
-    def end(self, number: int, result: CellResult | None, here: bool = True) -> None:
-        """Note that a cell is done, and write its line; here: by this rank, whose clock tells how
-        long it took.
+    def end(self, number: int, result: CellResult | str, here: bool = True) -> None:
+        """Note that a cell is done, and write its line, with its result or in these words; here:
+        by this rank, whose clock tells how long it took.
         """
         cell = self.cells[number]
         if cell.state == RUNNING and here:
             cell.seconds = self.clock() - cell.begun
         cell.state, cell.share = DONE, 1.0
-        if result is not None:
-            found = f"{cell.row}, {cell.name}: {_found(result)}{self._to_go()}"
-            self.line(f"{self._place()}  {found}")
+        words = result if isinstance(result, str) else _found(result)
+        self.line(f"{self._place()}  {cell.row}, {cell.name}: {words}{self._to_go()}")
         self.draw()
 
     def skip(self, number: int) -> None:

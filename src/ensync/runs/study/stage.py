@@ -11,10 +11,11 @@ from ensync.core.signals import AGAIN, INTERRUPTED, STOPPED, StopRequest
 from ensync.mpi.world import Comm, patient_barrier, share
 from ensync.report.board import DONE, LEFT, Board, Shown
 from ensync.report.console import Console
+from ensync.report.results import CellResult
 from ensync.runs import results
 from ensync.runs.planned import Study
 from ensync.runs.stopped import Stopped
-from ensync.runs.study.calibration import calibrate
+from ensync.runs.study.calibration import calibrate, read_pace
 from ensync.runs.study.cells import Cell
 from ensync.runs.study.existing import is_done
 from ensync.runs.study.origin import Origin
@@ -102,7 +103,7 @@ class Stage:
             self.stopped = stop
             return
         if ranks.rank == 0:
-            self.board.end(number, read_cell(each.cell.directory))
+            self.board.end(number, _told(each.cell))
 
     def _run(self, number: int, ranks: Comm, data: StudyData) -> None:
         cell, manner = self.cells[number].cell, self.manner
@@ -157,4 +158,15 @@ class Stage:
         self._looked = time.monotonic()
         for number, each in enumerate(self.cells):
             if each.shown.state != DONE and is_done(each.cell):
-                self.board.end(number, read_cell(each.cell.directory), here=False)
+                self.board.end(number, _told(each.cell), here=False)
+
+
+def _told(cell: Cell) -> CellResult | str:
+    """Return what a cell that is done came to."""
+    if cell.calibration:
+        pace = read_pace(cell.directory)
+        assert pace is not None
+        return f"a step takes {1000 * pace.step:.3g} ms"
+    result = read_cell(cell.directory)
+    assert result is not None
+    return result
