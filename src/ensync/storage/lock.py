@@ -26,6 +26,7 @@ from ensync.storage.holder import UNKNOWN, Holder, is_dead, parsed, this_process
 NAME = "lock.json"
 BEAT = 5.0  # seconds between two signs of life
 STALE = 30.0  # seconds without one after which a holder that cannot be seen counts as dead
+GONE = "no more"  # how what is said of a dead holder begins
 _PAUSE = 0.2  # seconds between two looks at a holder that may be dead
 _PATIENCE = 2.0  # seconds for which a lock may be missing while another process looks at it
 
@@ -321,7 +322,7 @@ def describe_holder(directory: Path) -> str:
     dead = is_dead(found.holder, this_process("describe"))
     age = max(0.0, time.time() - found.beat)  # by this machine's clock
     if dead or (dead is None and age > 10 * STALE):
-        return f"no more: {found.holder} ended without leaving; the next start takes its lock over"
+        return f"{GONE}: {found.holder} ended without leaving; the next start takes its lock over"
     return f"{found.holder}, last sign of life {age:.0f} s ago"
 
 

@@ -7,7 +7,7 @@ import pytest
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.runs.study.cells import Cell
-from ensync.runs.study.existing import best_factor
+from ensync.runs.study.existing import best_factor, remove_all
 from ensync.runs.study.origin import (
     _digest,
     check_origin,
@@ -17,6 +17,7 @@ from ensync.runs.study.origin import (
     read_origin,
     write_origin,
 )
+from ensync.storage import lock
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,20 @@ def test_settings_that_change_no_cell_may_differ():
     redrawn = STUDY.study.model_copy(update={"redraw_validation": True})
     changed = origin_of(cell(), STUDY.model_copy(update={"study": redrawn}), "sha256:1")
     assert differences(first, changed) == ["study.redraw_validation = False, and this one has True"]
+
+
+def test_cells_of_a_living_process_are_not_deleted(tmp_path):
+    """It is another's in the eyes of this one: its lock was taken by hand."""
+    directory = tmp_path / "cells/one_rank/ranks_1/seed_1"
+    directory.mkdir(parents=True)
+    write_origin(directory, origin_of(cell(), STUDY, "sha256:1"))
+    held = lock.take(directory, lock.this_process("compare"))
+    with pytest.raises(EnsyncError, match="is in use by `ensync compare`, process"):
+        remove_all(tmp_path)
+    assert directory.is_dir()
+    held.release()
+    assert remove_all(tmp_path) == f"deleted in {tmp_path}: 1 cell"
+    assert not directory.exists()
 
 
 def test_damaged_origins_and_absent_ones(tmp_path):

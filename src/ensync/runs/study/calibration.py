@@ -21,7 +21,7 @@ from ensync.runs.study.origin import write_origin
 from ensync.runs.study.running import Around, holding
 from ensync.runs.validation import validate
 from ensync.storage.atomic import write_atomically
-from ensync.storage.lock import describe_holder
+from ensync.storage.lock import GONE, describe_holder
 from ensync.training.trainer import Trainer
 
 NAME = "pace.json"
@@ -71,7 +71,9 @@ def calibrate(cell: Cell, around: Around) -> None:
 
 def _wait_for_others(directory: Path, stop_request: StopRequest) -> None:
     """Wait while another process, which runs other cells of the study, is about this pace."""
-    while read_pace(directory) is None and describe_holder(directory) and not stop_request.number:
+    while read_pace(directory) is None and not stop_request.number:
+        if (describe_holder(directory) or GONE).startswith(GONE):
+            return
         tick()
         time.sleep(PAUSE)
 

@@ -13,6 +13,7 @@ from ensync.runs.study.calibration import read_pace
 from ensync.runs.study.cells import Cell, Known, Pace, Place
 from ensync.runs.study.origin import NAME, Origin, check_origin, read_origin
 from ensync.runs.study.running import RESULT, read_cell
+from ensync.storage.lock import GONE, describe_holder
 
 CELLS = "cells"  # the directory of all cells
 STUDY_FILES = ("plan.json", "study.*", "study_*")  # what is made of them
@@ -66,12 +67,25 @@ def remove_all(directory: Path, cells: Iterable[Cell] | None = None) -> str:
     else:
         mine = [cell.directory for cell in cells if not cell.calibration]
         found, files = [each for each in mine if each.is_dir()], []
+    _refuse_held(found)
     for each in found:
         shutil.rmtree(each)
     for path in files:
         path.unlink()
     words = [plural(len(found), "cell")] * bool(found) + [path.name for path in files]
     return f"deleted in {directory}: {', '.join(words)}" if words else ""
+
+
+def _refuse_held(found: Iterable[Path]) -> None:
+    """Refuse cells that another process is about."""
+    for each in found:
+        holder = describe_holder(each)
+        if holder and not holder.startswith(GONE):
+            raise EnsyncError(
+                f"the cell '{each}' is in use by {holder}",
+                "cells that no other process trains",
+                "wait for its end, stop it, or give --set output.directory=DIR",
+            )
 
 
 def _files(directory: Path) -> list[Path]:
