@@ -382,7 +382,7 @@ def test_compare(site):
 
 def test_a_study_is_an_array_whose_cells_are_requeued_and_gathered(site):
     study = ["--seeds", "1", "--contestants", "synchronous,ensemble_shards"]
-    job = site.job("studied", "compare", "--ntasks-per-node=2", arguments=study, epochs=EPOCHS)
+    job = site.job("studied", "compare", "--ntasks-per-node=2", arguments=study, epochs=100)
     array, page = job.end().submitted
     cells = job.directory / "cells"
     wait_for(lambda: list(cells.glob("*/*/*/checkpoints/*.h5")), 60, lambda: job.text)

@@ -87,8 +87,7 @@ def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> No
         run = execution.Execution(comm, job, console, stop_request, again, facts)
         if not wanted.gather:
             run.clear()
-        gathering.note_plan(comm, run)
-        if not wanted.gather:
+            gathering.note_plan(comm, run)
             run.prepare()
             run.run()
         if wanted.cell is None:

@@ -7,7 +7,7 @@ import pytest
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.runs.study.cells import Cell
-from ensync.runs.study.existing import best_factor, remove_all
+from ensync.runs.study.existing import best_factor, refuse_earlier, remove_all
 from ensync.runs.study.origin import (
     _digest,
     check_origin,
@@ -82,6 +82,15 @@ def test_cells_of_a_living_process_are_not_deleted(tmp_path):
     held.release()
     assert remove_all(tmp_path) == f"deleted in {tmp_path}: 1 cell"
     assert not directory.exists()
+
+
+def test_results_are_refused_and_a_plan_alone_is_not(tmp_path):
+    (tmp_path / "plan.json").touch()
+    refuse_earlier(tmp_path)
+    (tmp_path / "study.json").touch()
+    with pytest.raises(EnsyncError, match="earlier results are there already: .*study.json"):
+        refuse_earlier(tmp_path)
+    assert remove_all(tmp_path) == f"deleted in {tmp_path}: plan.json, study.json"
 
 
 def test_damaged_origins_and_absent_ones(tmp_path):

@@ -12,7 +12,7 @@ from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone, on_root
 from ensync.runs import results, state
 from ensync.runs.planned import PlannedRun
-from ensync.runs.study import origin
+from ensync.runs.study import calibration, origin
 from ensync.runs.study.answers import greedy_soup
 from ensync.training.evaluation import evaluate_block
 
@@ -206,7 +206,8 @@ def test_a_target_is_reached_when_the_history_says_so(make):
     )
 
 
-def test_a_timed_budget_keeps_its_calibration(make):
+def test_a_timed_budget_keeps_its_calibration(make, monkeypatch):
+    monkeypatch.setattr(calibration, "SECONDS", 0.05)
     job = make(contestants=["one_rank", "synchronous"], budget="wall_clock", amount=0.05, seeds=1)
     directory = run(job)
     paces = on_root(

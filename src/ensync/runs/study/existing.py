@@ -16,7 +16,7 @@ from ensync.runs.study.running import RESULT, read_cell
 from ensync.storage.lock import GONE, describe_holder
 
 CELLS = "cells"  # the directory of all cells
-STUDY_FILES = ("plan.json", "study.*", "study_*")  # what is made of them
+PLAN, FOUND = "plan.json", ("study.*", "study_*", "comparison.*")  # what is made beside them
 
 
 def is_begun(directory: Path) -> bool:
@@ -42,7 +42,7 @@ def refuse_earlier(directory: Path, cells: Iterable[Cell] | None = None) -> None
     """
     if cells is None:
         begun = [path.parent for path in _cells(directory) if is_begun(path.parent)]
-        files = [*_files(directory), *sorted(directory.glob("comparison.*"))]
+        files = _files(directory, FOUND)
     else:
         mine = [cell.directory for cell in cells if not cell.calibration]
         begun, files = [each for each in mine if is_begun(each)], []
@@ -63,7 +63,7 @@ def remove_all(directory: Path, cells: Iterable[Cell] | None = None) -> str:
     """
     if cells is None:
         found = [path.parent for path in _cells(directory)]
-        files = _files(directory)
+        files = _files(directory, (PLAN, *FOUND[:2]))
     else:
         mine = [cell.directory for cell in cells if not cell.calibration]
         found, files = [each for each in mine if each.is_dir()], []
@@ -88,8 +88,8 @@ def _refuse_held(found: Iterable[Path]) -> None:
             )
 
 
-def _files(directory: Path) -> list[Path]:
-    return [path for pattern in STUDY_FILES for path in sorted(directory.glob(pattern))]
+def _files(directory: Path, patterns: Sequence[str]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(directory.glob(pattern))]
 
 
 def _cells(directory: Path) -> list[Path]:
