@@ -185,3 +185,18 @@ def test_a_run_without_a_checkpoint_yet_says_who_trains_it(tmp_path):
         lock.let_go()
     with pytest.raises(EnsyncError, match="train again"):
         find_newest(tmp_path)
+
+
+def test_one_of_several_directories_is_given_back_without_being_missed(tmp_path):
+    """The thread that gives signs of life may look at it once more."""
+    both = [tmp_path / "study", tmp_path / "study" / "cell"]
+    lock.hold(both, "compare", pytest.fail, pytest.fail)
+    released = lock._locks[both[1].resolve()]
+    lock.let_go_of(both[1])
+    released.beat()
+    assert released.lost == "" and not (both[1] / lock.NAME).exists()
+    lock.confirm(both[0])
+    assert (both[0] / lock.NAME).exists() and both[1].is_dir()
+    lock.let_go_of(tmp_path)  # held by nobody
+    lock.let_go()
+    assert not both[0].exists()
