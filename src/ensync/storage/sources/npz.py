@@ -12,21 +12,20 @@ Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib
 import re
 import warnings
 import zipfile
-from dataclasses import dataclass
-from math import isqrt, prod
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
 
 from ensync.core.errors import EnsyncError
+from ensync.storage.sources.arrays import Named, Origin, source_of_arrays
 from ensync.storage.sources.depth import Values
 from ensync.storage.sources.names import shown
 from ensync.storage.sources.source import (
     Source,
     checksum,
     first_few,
-    identities,
     named_errors,
     regular_file,
 )
@@ -42,17 +41,6 @@ CONTENTS = {
 }
 EXPECTED = "x_train and y_train, train_images and train_labels, X and y, or images and labels"
 DEFLATE_RATIO = 1032  # deflate cannot compress better, so an array that promises more is damaged
-DARK = 64  # a quarter of white: images without a brighter value are hardly of 0 to 255
-LARGEST_LABEL = 10**9
-BLOCK = 4096  # rows converted at a time
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The names of a split's two arrays."""
-
-    images: str
-    labels: str
 
 
 def read_npz(path: str | Path, values: Values | None = None) -> Source:
@@ -96,34 +84,17 @@ def _read(path: Path, archive: zipfile.ZipFile, values: Values | None) -> Source
     notes = [f"{len(others)} other arrays left out: {first_few(others, len(others))}"] * bool(
         others
     )
-    images = {}
-    for split, found in splits.items():
-        array = _array(path, archive, found.images)
-        images[split] = _pixels(path, found.images, _pictures(path, found.images, array), values)
-        notes += _changes(found.images, array, values)
-    labels = {
-        s: _labels(path, f.labels, _array(path, archive, f.labels)) for s, f in splits.items()
-    }
-    _check(path, splits, images, labels)
-    classes = np.unique(np.concatenate(list(labels.values())))
-    return Source(
-        name="npz",
-        images=images,
-        labels={split: np.searchsorted(classes, array) for split, array in labels.items()},
-        class_names=[str(name) for name in classes],
-        source=f"NumPy archive: {shown(path.name)}",
-        licence="as the file's owner says",
-        checksums={shown(path.name): checksum(path, "sha256")},
-        notes=notes,
-        preparation={
-            "colour": "grey" if images["train"].shape[3] == 1 else "RGB",
-            "pixels": f"{values[0]:.17g} to {values[1]:.17g}" if values else "0..255 as they are",
-        },
-        identities={split: identities(array) for split, array in images.items()},
+    origin = Origin(
+        str(path),
+        "npz",
+        f"NumPy archive: {shown(path.name)}",
+        {shown(path.name): checksum(path, "sha256")},
+        notes,
     )
+    return source_of_arrays(origin, splits, lambda name: _array(path, archive, name), values)
 
 
-def _splits(path: Path, names: list[str]) -> dict[str, _Found]:
+def _splits(path: Path, names: list[str]) -> dict[str, Named]:
     """Return the arrays of each split by their names. Errors: EnsyncError in doubt."""
     found: dict[tuple[str, str], str] = {}
     has = f"{path} has the arrays {first_few([shown(n) for n in names], len(names)) or 'none'}"
@@ -143,7 +114,7 @@ def _splits(path: Path, names: list[str]) -> dict[str, _Found]:
                 EXPECTED,
                 "save the arrays under such names with numpy.savez",
             )
-    return {s: _Found(found[s, "images"], found[s, "labels"]) for s in splits}
+    return {s: Named(found[s, "images"], found[s, "labels"]) for s in splits}
 
 
 def _meaning(name: str) -> tuple[str, str] | None:
@@ -181,149 +152,6 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
         if file.read(1):  # also has zipfile compare the checksum
             raise _refusal(path, f"holds more for {name} than its header declares")
     return array
-
-
-def _pictures(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """Return images (rows, height, width, 1 or 3) of any numeric type."""
-    shape = array.shape
-    if array.dtype.kind not in "uif" or not array.size:
-        what = "no values" if not array.size else f"values of type {array.dtype}"
-        raise EnsyncError(f"{path}: {name} has {what}", "numbers", "save other images")
-    if array.ndim == 2 and isqrt(shape[1]) ** 2 == shape[1]:
-        return array.reshape(shape[0], isqrt(shape[1]), -1, 1)
-    if array.ndim == 3:
-        return array[..., None]
-    if array.ndim == 4 and shape[3] in (1, 3):
-        return array
-    if array.ndim == 4 and shape[1] in (1, 3):
-        return array.transpose(0, 2, 3, 1)
-    raise EnsyncError(
-        f"{path}: {name} has the shape {_text(shape)}",
-        "(rows, height, width), or the same with 1 or 3 channels last or first",
-        "save it in such a shape",
-    )
-
-
-def _pixels(path: Path, name: str, array: np.ndarray, values: Values | None) -> np.ndarray:
-    """Return images uint8, by a straight line from black and white where those are given."""
-    least, most = float(array.min()), float(array.max())
-    if not np.isfinite([least, most]).all():
-        raise EnsyncError(
-            f"{path}: {name} has values that are not finite", "finite ones", "correct the array"
-        )
-    if values is None:
-        if array.dtype.kind == "f" or least < 0 or most > 255 or most < DARK:
-            likely = 1 if most <= 1 else 255 if most <= 255 else 2 ** int(most).bit_length() - 1
-            raise EnsyncError(
-                f"{path}: {name} is {array.dtype} with values from {least:g} to {most:g}",
-                "integers 0 to 255, or the values of black and white",
-                f"say which with --range BLACK,WHITE, such as --range 0,{likely}",
-            )
-        return np.ascontiguousarray(array.astype(np.uint8))
-    black, white = values
-    out = np.empty(array.shape, np.uint8)
-    for start in range(0, len(array), BLOCK):
-        rows = array[start : start + BLOCK].astype(np.float64).clip(black, white)
-        out[start : start + BLOCK] = np.rint((rows - black) * (255 / (white - black)))
-    return out
-
-
-def _changes(name: str, array: np.ndarray, values: Values | None) -> list[str]:
-    """Return notes about what a reader of the prepared file must know."""
-    notes = []
-    if array.ndim == 4 and array.shape[3] not in (1, 3):
-        notes.append(f"{name} has its channels first, and is stored with them last")
-    black, white = values or (-np.inf, np.inf)
-    if outside := int(np.count_nonzero((array < black) | (array > white))):
-        notes.append(f"{outside:,} values of {name} outside {black:g} to {white:g}, cut off")
-    return notes
-
-
-def _labels(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """Return the class of each row, int64 or words (rows,)."""
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    elif array.ndim == 2 and array.dtype.kind in "buif" and array.size:
-        ones = array == 1
-        wrong = np.flatnonzero(~((ones | (array == 0)).all(1) & (ones.sum(1) == 1)))
-        if len(wrong):
-            raise EnsyncError(
-                f"{path}: row {wrong[0]} of {name} {_text(array.shape)} is not one-hot",
-                "one class for each row",
-                "save the number of each row's class",
-            )
-        array = array.argmax(1)
-    if array.ndim != 1 or array.dtype.kind not in "buifUS" or not len(array):
-        raise EnsyncError(
-            f"{path}: {name} is {array.dtype} of the shape {_text(array.shape)}",
-            "a number or a word for each row, or one-hot rows",
-            "save the number of each row's class",
-        )
-    return _words(path, name, array) if array.dtype.kind in "US" else _numbers(path, name, array)
-
-
-def _words(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
-    wrong = [word for word in np.unique(array) if not word or not word.isprintable()]
-    if wrong:
-        raise EnsyncError(
-            f"{path}: {name} has the class name {str(wrong[0])[:40]!a}",
-            "names that can be printed",
-            "save other names",
-        )
-    return array
-
-
-def _numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    wrong = array[~(np.abs(array.astype(np.float64)) <= LARGEST_LABEL)]
-    wrong = wrong if len(wrong) else array[array != np.rint(array)]
-    if len(wrong):
-        raise EnsyncError(
-            f"{path}: {name} has the label {wrong[0]}",
-            "whole numbers",
-            "save the number of each row's class",
-        )
-    return array.astype(np.int64)
-
-
-def _check(
-    path: Path,
-    splits: dict[str, _Found],
-    images: dict[str, np.ndarray],
-    labels: dict[str, np.ndarray],
-) -> None:
-    """Raise EnsyncError unless the arrays belong together."""
-    train = splits["train"]
-    for split, found in splits.items():
-        if len(images[split]) != len(labels[split]):
-            raise EnsyncError(
-                f"{path}: {found.images} has {len(images[split])} rows and {found.labels} "
-                f"{len(labels[split])}",
-                "one label for each image",
-                "save both of the same rows",
-            )
-        if images[split].shape[1:] != images["train"].shape[1:]:
-            raise EnsyncError(
-                f"{path}: {found.images} has images of {_size(images[split])} and {train.images} "
-                f"of {_size(images['train'])}",
-                "one shape",
-                "save both alike",
-            )
-        if labels[split].dtype.kind != labels["train"].dtype.kind:
-            raise EnsyncError(
-                f"{path}: one of {found.labels} and {train.labels} holds words, the other numbers",
-                "the same in both",
-                "save both alike",
-            )
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, shape))})"
-
-
-def _size(images: np.ndarray) -> str:
-    return " x ".join(map(str, images.shape[1:]))
 
 
 def _refusal(path: Path, why: str) -> EnsyncError:

@@ -1,0 +1,1 @@
+"""What `import ensync` offers to a program: datasets of arrays, and trained runs."""
