@@ -160,7 +160,7 @@ MISTAKES = {
         ["weighted_voting", "no validation images"],
     ),
     "resume nothing": (["resume", "runs/jbo"], ["no run at 'runs/jbo'", "did you mean 'runs/job'"]),
-    "resume no run": (["resume", "runs"], ["'runs' holds no valid checkpoint"]),
+    "resume no run": (["resume", "nothing"], ["'nothing' holds no valid checkpoint"]),
     "resume a job file": (["resume", "job.toml"], ["job.toml is not an Ensync checkpoint"]),
     "resume another network": (
         ["resume", "runs/job", "--set", "training.epochs=9", "--set", "network.hidden=[8]"],
@@ -310,6 +310,7 @@ def flawed(shared_place):
     """The place with a trained run and one file for each mistake."""
     place = shared_place
     place.done(1, "train", "job.toml")
+    (place / "nothing").mkdir()
     (place / "broken.toml").write_text('[data]\npath = "digits.h5\n')
     (place / "empty.toml").write_text("")
     (place / "circle.toml").symlink_to("circle.toml")

@@ -85,9 +85,9 @@ def sweep(job: str, over: str, options: RunOptions) -> None:
     """Train a job once for each value of one setting, and plot accuracy and time against it.
 
     \b
-      ensync sweep jobs/fashion_mnist/roy_mlp_ensemble.toml --over optimizer.learning_rate=0.1,0.2
-      ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over training.threads=1,2
-      ensync sweep jobs/fashion_mnist/mlp_synchronous.toml --over 'network.hidden=[64,32],[32]'
+      ensync sweep jobs/quickstart.toml --over optimizer.learning_rate=1e-3,2e-3
+      ensync sweep jobs/quickstart.toml --over training.threads=1,2
+      ensync sweep jobs/quickstart.toml --over 'network.hidden=[64,32],[32]'
     """
     from ensync.runs import studies
 
@@ -105,14 +105,18 @@ def collect(runs: tuple[str, ...], over: str) -> None:
 
     \b
       ensync collect --over optimizer.learning_rate runs/quickstart/learning_rate_*
+
+    \b
+      mpirun -n 2 ensync train jobs/quickstart.toml --set output.directory=runs/quickstart/ranks_2
       ensync collect --over ranks runs/quickstart/ranks_*
     """
     from pathlib import Path
 
     from ensync.report.collect import collect_scaling, collect_sweep, doubts
     from ensync.report.console import make_console
+    from ensync.runs.below import directory_of
 
-    paths = [Path(run) for run in runs]
+    paths = [directory_of(Path(run)) for run in runs]
     console = make_console(0)
     files = dict(collect_scaling(paths) if over == "ranks" else collect_sweep(over, paths))
     for doubt in doubts(over, paths):

@@ -13,9 +13,9 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
     """Print what a job, a run or a dataset is.
 
     \b
-      ensync describe jobs/quickstart.toml     each layer's shape and parameters, and every setting
-      ensync describe runs/quickstart          where the run stands, and its job
-      ensync describe data/digits.h5           classes, images, source and licence
+      ensync describe jobs/quickstart.toml       each layer's shape and parameters, all settings
+      ensync describe runs/quickstart/ensemble   where the run stands, and its job
+      ensync describe data/digits.h5             classes, images, source and licence
     """
     from ensync.runs import describe as runs
 

@@ -18,9 +18,12 @@ def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
     on purpose, and says so.
 
     \b
-      ensync evaluate runs/quickstart
-      mpirun -n 4 ensync evaluate runs/quickstart/checkpoints/checkpoint-e00005-s000000205.h5
-      ensync evaluate runs/quickstart --set fusion.method=hard_voting
+      ensync evaluate runs/quickstart/ensemble
+      mpirun -n 4 ensync evaluate runs/quickstart/synchronous
+      ensync evaluate runs/quickstart/ensemble --set fusion.method=hard_voting
+
+    RUN is the output.directory of a run, or a checkpoint in it. A directory in which one run lies
+    will do, too; of several they are listed, as for fuse, predict, resume and describe.
     """
     from ensync.runs import evaluate as runs
 
@@ -43,7 +46,7 @@ def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[
     training; fusion_on_FILE.json with --data.
 
     \b
-      ensync fuse runs/quickstart --method hard_voting
+      ensync fuse runs/quickstart/ensemble --method hard_voting
     """
     from ensync.core.fusion import FUSIONS
     from ensync.runs import evaluate as runs
@@ -62,7 +65,7 @@ def predict(
     """Classify image files, or all in a directory, with a trained run; its dataset is not needed.
 
     \b
-      ensync predict runs/quickstart digit.png photos/
+      ensync predict runs/quickstart/ensemble digit.png photos/
 
     One line for each image: its three likeliest classes with their share of the votes. Any size and
     format that Pillow reads; images are resized and centre-cropped as `ensync data prepare images`

@@ -38,8 +38,8 @@ def cli() -> None:
     A first session:
       ensync data prepare digits                          a small real dataset, no network needed
       mpirun -n 2 ensync compare jobs/quickstart.toml     both strategies and the one-rank baseline
+      ensync evaluate runs/quickstart/ensemble            from its files, on any number of ranks
       mpirun -n 4 ensync train jobs/quickstart.toml       one run
-      ensync evaluate runs/quickstart                     from its files, on any number of ranks
 
     Every verb works without mpirun as one rank. `ensync settings` explains each setting of a job
     file.

@@ -22,6 +22,7 @@ def report(study: str | None, schema: bool) -> None:
 
     from ensync.report.console import make_console
     from ensync.report.study_files import write_study
+    from ensync.runs.below import directory_of
     from ensync.runs.study.analysis import found_in
 
     if schema:
@@ -31,7 +32,7 @@ def report(study: str | None, schema: bool) -> None:
         raise click.UsageError("Missing argument 'STUDY'.")
     if not speaks():
         return
-    directory, console = Path(study), make_console(0)
+    directory, console = directory_of(Path(study)), make_console(0)
     found = found_in(directory)
     files = write_study(found, directory)
     console.study(found)

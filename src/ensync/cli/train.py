@@ -39,8 +39,8 @@ def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:
     result is that of a run that was never interrupted, to the bit.
 
     \b
-      mpirun -n 3 ensync resume runs/quickstart
-      mpirun -n 3 ensync resume runs/quickstart --set training.epochs=40
+      mpirun -n 3 ensync resume runs/quickstart/ensemble
+      mpirun -n 3 ensync resume runs/quickstart/ensemble --set training.epochs=40
     """
     from ensync.runs import train as runs
 

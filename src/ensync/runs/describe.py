@@ -16,9 +16,17 @@ from ensync.report import text
 def describe(thing: str, overrides: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield the description of a job file, a run directory, a checkpoint or a dataset.
 
-    Errors: EnsyncError; after the description of a run whose data.path is another dataset.
+    Errors: EnsyncError; after the description of a run whose data.path is another dataset, and
+    after the list of several runs in a directory.
     """
-    path = Path(thing)
+    from ensync.runs.below import choose
+
+    choice = choose(thing, "describe")
+    if choice.lines:
+        yield "\n".join(map(printable, choice.lines))
+    if choice.refusal:
+        raise choice.refusal
+    path = Path(choice.path)
     if path.suffix == ".toml":
         yield describe_job(load_job(path, overrides))
     elif path.is_dir() or _is_checkpoint(thing):

@@ -11,7 +11,7 @@ from ensync.runs import launch, results, state
 from ensync.runs.data import SplitLoaders, open_loaders, open_other
 from ensync.runs.identity import Identity, alike
 from ensync.runs.memory import need_of
-from ensync.runs.opening import find_run, identity_of, open_run
+from ensync.runs.opening import choose_run, find_run, identity_of, open_run
 from ensync.runs.outcome import show_scores, write_json
 from ensync.runs.planned import PlannedRun
 
@@ -26,8 +26,10 @@ def fuse(
     """Test a run's fusions from its files, and write fusion.json beside the result of its
     training; fusion_on_FILE.json for another dataset.
     """
+    console = make_console(comm.rank)
+    directory = choose_run(comm, directory, "fuse", console)
     run = find_run(comm, directory)
-    with launch.holding(comm, [Path(run)], "fuse", make_console(comm.rank)):
+    with launch.holding(comm, [Path(run)], "fuse", console):
         evaluate(
             comm,
             directory,
@@ -52,6 +54,7 @@ def evaluate(
     target: where the figures are written, if anywhere.
     """
     console = make_console(comm.rank)
+    directory = choose_run(comm, directory, "evaluate", console)
     loaded, job = open_run(comm, directory, overrides)
     trained_on = identity_of(comm, loaded, job.data.path, console)
     launch.check_memory(comm, lambda: [need_of(job, trained_on, comm.size, trains=False)])

@@ -7,7 +7,7 @@ from ensync.core.config.job import Job, job_from_dict, override, plain_settings
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
-from ensync.runs import state
+from ensync.runs import below, state
 from ensync.runs.identity import Identity
 from ensync.storage.checkpoint import verify_checkpoint
 from ensync.storage.dataset import open_dataset
@@ -54,6 +54,20 @@ def identity_of(comm: Comm, loaded: state.Loaded, path: str, console: Console) -
         f"{path} is trusted as far as its fingerprint goes"
     )
     return on_root(comm, look)
+
+
+def choose_run(comm: Comm, given: str, verb: str, console: Console) -> str:
+    """Return the run that a path stands for: itself, a file that a verb has written beside it, or
+    the only run in a directory, which is told. Collective.
+
+    Errors: EnsyncError for a directory of several runs, after a list of them.
+    """
+    choice = on_root(comm, lambda: below.choose(given, verb))
+    if choice.lines:
+        console.lines(choice.lines)
+    if choice.refusal:
+        raise choice.refusal
+    return choice.path
 
 
 def find_run(comm: Comm, directory: str) -> str:

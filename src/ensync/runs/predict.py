@@ -10,7 +10,7 @@ from ensync.report.console import Console, make_console
 from ensync.runs import launch, results
 from ensync.runs.data import only_pictures
 from ensync.runs.memory import need_of
-from ensync.runs.opening import identity_of, open_run
+from ensync.runs.opening import choose_run, identity_of, open_run
 from ensync.runs.planned import PlannedRun
 
 
@@ -25,6 +25,7 @@ def predict(
     from ensync.storage.sources.to_predict import read_pictures
 
     console = make_console(comm.rank)
+    directory = choose_run(comm, directory, "predict", console)
     loaded, job = open_run(comm, directory, overrides)
     trained_on = identity_of(comm, loaded, job.data.path, console)
     pixels, names, notes = on_root(

@@ -61,7 +61,7 @@ def compare(comm: Comm, path: str, options: RunOptions, wanted: StudyOptions = N
             files = on_root(comm, lambda: _while_held(directories[0], write_comparison, comparison))
     if comparison is not None:
         console.comparison(comparison)
-        console.files(_named(files) | {"checkpoints": directories[0] / "*" / "checkpoints"})
+        console.files(_named(files) | {"runs": directories[0]})
 
 
 def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> None:

@@ -22,7 +22,7 @@ from ensync.report.console import Console, make_console
 from ensync.runs import launch, session, start, state
 from ensync.runs.header import show_place, show_run
 from ensync.runs.length import without_epochs
-from ensync.runs.opening import find_run, identity_of, load, with_overrides
+from ensync.runs.opening import choose_run, find_run, identity_of, load, with_overrides
 from ensync.runs.options import RunOptions
 from ensync.runs.outcome import complete
 from ensync.runs.planned import PlannedRun, check_memory
@@ -56,6 +56,7 @@ def train(comm: Comm, path: str, options: RunOptions) -> None:
 def resume(comm: Comm, directory: str, overrides: tuple[str, ...], verbose: bool) -> None:
     """Continue a run from its newest valid checkpoint, on any number of ranks."""
     console = make_console(comm.rank, verbose)
+    directory = choose_run(comm, directory, "resume", console)
     with launch.holding(comm, [Path(find_run(comm, directory))], "resume", console):
         _resume(comm, directory, overrides, console)
 

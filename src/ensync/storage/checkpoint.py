@@ -25,6 +25,7 @@ __all__ = [
     "load_checkpoint",
     "load_newest_valid",
     "newest_valid",
+    "position_of",
     "prune",
     "save_checkpoint",
     "verify_checkpoint",
@@ -47,6 +48,20 @@ _NAME = re.compile(r"checkpoint-e(\d+)-s(\d+)\.h5")
 def checkpoint_name(epoch: int, step: int) -> str:
     """Return the file name of the state after `step` updates, `epoch` of them whole epochs."""
     return f"checkpoint-e{epoch:05d}-s{step:09d}.h5"
+
+
+class Named(NamedTuple):
+    """What the name of a checkpoint tells: whole epochs, and the updates of all members."""
+
+    epoch: int
+    step: int
+
+
+def position_of(path: Path) -> Named:
+    """Return what checkpoint_name has put into the name of one of `checkpoints`."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return Named(int(match[1]), int(match[2]))
 
 
 def save_checkpoint(
