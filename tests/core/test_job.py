@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ensync.core.config.job import Job, dump_job, explain_settings, job_from_dict, load_job
+from ensync.core.config.explanation import explain_settings
+from ensync.core.config.job import Job, dump_job, job_from_dict, load_job
 from ensync.core.config.study import Study
 from ensync.core.errors import EnsyncError
 

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
+from ensync.core.config.explanation import explain_settings
 from ensync.core.config.job import (
     dump_job,
-    explain_settings,
     flat_settings,
     job_from_dict,
     load_job,

@@ -5,7 +5,8 @@ import tomllib
 import numpy as np
 import pytest
 
-from ensync.core.config.job import dump_job, explain_settings, job_from_dict
+from ensync.core.config.explanation import explain_settings
+from ensync.core.config.job import dump_job, job_from_dict
 from ensync.core.config.optimizers import Optimizer as Settings
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Parameter

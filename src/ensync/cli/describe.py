@@ -22,9 +22,16 @@ def describe(thing: str, overrides: tuple[str, ...]) -> None:
     say_all(lambda: runs.describe(thing, overrides))
 
 
-@click.command("settings", short_help="Explain every setting of a job file.")
-def explain() -> None:
-    """Explain every setting of a job file: type, default, meaning."""
-    from ensync.core.config.job import explain_settings
+@click.command("settings", short_help="Explain the settings of a job file.")
+@click.argument("name", metavar="[SECTION]", required=False)
+def explain(name: str | None) -> None:
+    """Explain every setting of a job file, or those of a section: type, default, meaning.
 
-    say(explain_settings)
+    \b
+      ensync settings optimizer
+      ensync settings optimizer.groups      or study.own, network.layers, network.layers.dense
+      ensync settings training.epochs
+    """
+    from ensync.core.config.explanation import explain_settings
+
+    say(lambda: explain_settings(name))

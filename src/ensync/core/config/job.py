@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,12 +26,12 @@ __all__ = [
     "STUDY_IS_FOR_COMPARE",
     "Job",
     "dump_job",
-    "explain_settings",
     "flat_settings",
     "job_from_dict",
     "load_job",
     "override",
     "plain_settings",
+    "section_of",
     "without_study",
 ]
 
@@ -258,7 +257,7 @@ def _locate(path: tuple[Any, ...]) -> Location:
             )
             is_section = location.section is Job and part in Job.model_fields
             location = (
-                Location(name, _section(part))
+                Location(name, section_of(part))
                 if is_section
                 else Location(name, location.section, part, location.nested)
             )
@@ -270,7 +269,7 @@ OWN = "own"  # the setting that holds study.own
 LISTS = ("layers", "shortcut", "branches")  # settings that hold layers
 
 
-def _section(name: str) -> type[BaseModel]:
+def section_of(name: str) -> type[BaseModel]:
     """Return the settings of a section, which a job may be without."""
     annotation = Job.model_fields[name].annotation
     kinds = [kind for kind in (annotation, *typing.get_args(annotation)) if isinstance(kind, type)]
@@ -305,52 +304,3 @@ def flat_settings(job: Job) -> dict[str, object]:
         for section, values in job.model_dump(mode="json", exclude={"study"}).items()
         for key, value in values.items()
     }
-
-
-def explain_settings() -> str:
-    """Return every section and setting with type, default and meaning, for --help."""
-    lines = []
-    for name in Job.model_fields:
-        lines += _explain(f"[{name}]", _section(name))
-        if name == "optimizer":
-            lines += _explain(f"[[{name}.{GROUPS}]]", Group)
-        if name == "study":
-            lines += _explain(f"[{name}.{OWN}.NAME]", Own)
-    for kind, section in KINDS.items():
-        lines += _explain(f'[[network.layers]] kind = "{kind}"', section)
-    return "\n".join(lines)
-
-
-def _explain(title: str, section: type[BaseModel]) -> list[str]:
-    lines = [f"{title}  {' '.join(str(section.__doc__).split())}"]
-    for key, setting in section.model_fields.items():
-        if key != "kind":
-            default = "required" if setting.is_required() else repr(setting.default)
-            lines.append(
-                f"  {key} = {default}  ({_type_name(setting.annotation)})\n      "
-                f"{setting.description}"
-            )
-    return [*lines, ""]
-
-
-def _type_name(annotation: Any) -> str:
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _type_name(typing.get_args(annotation)[0])
-    if origin is typing.Literal:
-        return " | ".join(repr(value) for value in typing.get_args(annotation))
-    if origin in (types.UnionType, typing.Union):
-        return " | ".join(
-            dict.fromkeys(
-                _type_name(part) for part in typing.get_args(annotation) if part is not type(None)
-            )
-        )
-    if origin in (list, tuple):
-        return "list of " + _type_name(typing.get_args(annotation)[0])
-    return (
-        "layer"
-        if annotation in KINDS.values()
-        else "group"
-        if annotation is Group
-        else getattr(annotation, "__name__", str(annotation))
-    )
