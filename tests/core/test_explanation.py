@@ -13,9 +13,8 @@ def titles(text):
 
 
 def keys(text):
-    return [
-        line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] > " "
-    ]
+    lines = [line for line in text.splitlines() if line.startswith("  ") and line[2] > " "]
+    return [line.split()[0] for line in lines]
 
 
 @pytest.mark.parametrize(

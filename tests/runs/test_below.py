@@ -100,6 +100,20 @@ def test_a_run_is_taken_though_others_lie_in_it(several):
     assert choose("runs/one", "evaluate") == ("runs/one", (), None)
 
 
+@pytest.mark.parametrize(
+    ("ended", "settings", "state"),
+    [
+        ("all 2,000 steps", {"max_steps": 2000}, "done"),
+        ("all 2 epochs", {"epochs": 20}, "not done"),
+        ("diverged after step 3", {"epochs": 20}, "done"),
+        ("", {"epochs": 20}, "not done"),
+    ],
+)
+def test_a_run_is_done_when_all_its_members_are(ended, settings, state, tmp_path):
+    leave_run(tmp_path / "run", ["early stopping", ended], **settings)
+    assert listed([tmp_path / "run"])[1].endswith(f"  {state}")
+
+
 @pytest.mark.parametrize("name", ["history.jsonl", "checkpoints"])
 def test_what_lies_beside_a_run_stands_for_it(name, several):
     assert choose(f"runs/one/{name}", "evaluate").path == "runs/one"
@@ -154,10 +168,10 @@ def test_every_path_that_a_verb_prints_works_behind_the_next(compared, capsys):
         assert told.err == "" and "of 359 images right" in told.out
 
 
-def test_the_only_run_in_a_directory_is_taken_and_told(compared, tmp_path, capsys):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/only").symlink_to(compared / "runs/ensemble")
-    assert code_of("describe", str(tmp_path / "runs")) == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"'{tmp_path}/runs' holds one run, which is taken: {tmp_path}/runs/only")
-    assert "strategy    ensemble" in told
+def test_the_only_run_in_a_directory_is_taken_and_told(several, capsys):
+    run = "runs/a/b/c/d2/e"
+    assert choose("runs/a/b/c/d2", "evaluate").path == run
+    assert code_of("evaluate", "runs/a/b/c/d2") == 2  # its checkpoint is empty
+    told = capsys.readouterr()
+    assert told.out == f"'runs/a/b/c/d2' holds one run, which is taken: {run}\n"
+    assert f"'{run}' holds no valid checkpoint" in told.err

@@ -130,7 +130,7 @@ class Run:
             self.epoch(epoch, optimizer)
             if self.ended or self.diverged:
                 return self
-        self.ended = f"all {t.epochs} epochs"
+        self.ended = f"all {t.epochs} epoch{'s' * (t.epochs > 1)}"
         return self
 
     def grown(self, epoch):

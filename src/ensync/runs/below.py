@@ -135,8 +135,10 @@ def _state(run: Path, ended: Sequence[str], training: Tables) -> str:
     """
     if holder := describe_holder(run):
         return f"in use by {holder}"
-    steps, epochs = training.get("max_steps"), training.get("epochs")
-    whole = f"all {steps:,} step" if steps else f"all {epochs} epoch"
+    name = "max_steps" if training.get("max_steps") else "epochs"
+    length = training.get(name)
+    count = f"{length:,}" if isinstance(length, int) else text.DASH
+    whole = f"all {count} {'step' if name == 'max_steps' else 'epoch'}"
     done = [why and (not why.startswith("all ") or why.startswith(whole)) for why in ended]
     return "done" if ended and all(done) else "not done"
 

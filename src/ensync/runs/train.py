@@ -19,6 +19,7 @@ from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
+from ensync.report.text import plural
 from ensync.runs import launch, session, start, state
 from ensync.runs.header import show_place, show_run
 from ensync.runs.length import without_epochs
@@ -125,14 +126,14 @@ def _check_length(loaded: state.Loaded, training: Training) -> None:
     """Refuse an end that is behind the run already."""
     positions = loaded.attributes["positions"]
     if training.max_steps:
-        name, what, end = "max_steps", "steps", training.max_steps
+        name, what, end = "max_steps", "step", training.max_steps
         done = max(p["updates"] for p in positions)
     else:
-        name, what, end = "epochs", "epochs", training.epochs
+        name, what, end = "epochs", "epoch", training.epochs
         done = max(p["epoch"] for p in positions)
     if done > end:
         raise EnsyncError(
-            f"training.{name} = {end} for a run that has {done} {what} behind it",
+            f"training.{name} = {end} for a run that has {plural(done, what)} behind it",
             f"at least {done}",
             f"give more, or look at what it has reached with `ensync evaluate {loaded.path}`",
         )

@@ -47,7 +47,8 @@ class Position:
             return self.finished
         epochs, steps = training.epochs, training.max_steps
         if self.over(training, updates):
-            return f"all {steps:,} steps" if steps else f"all {epochs} epochs"
+            length, what = (steps, "step") if steps else (epochs, "epoch")
+            return f"all {length:,} {what}{'s' * (length != 1)}"
         if steps:
             return f"not yet, after step {updates:,} of {steps:,}"
         return f"not yet, after epoch {self.epoch} of {epochs}"

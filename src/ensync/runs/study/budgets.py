@@ -6,6 +6,7 @@ from fractions import Fraction
 from ensync.core.config.schema import Job
 from ensync.core.config.study import Study
 from ensync.core.errors import EnsyncError
+from ensync.report.text import plural
 from ensync.runs.length import MOST_EPOCHS
 from ensync.runs.study.contestants import SHARE_OF_START, networks, updated
 from ensync.runs.study.facts import Facts
@@ -116,8 +117,8 @@ def with_seconds(job: Job, ranks: int, facts: Facts, seconds: float, paces: list
     steps = _steps_in(EpochPlan(job, -(-found.rows // 1)), seconds, paces[-1])
     if steps < 1:
         raise EnsyncError(
-            f"{seconds:.3g} seconds for {found.count} networks on {ranks} ranks, of which a step "
-            f"takes {paces[-1].step:.3g}",
+            f"{seconds:.3g} seconds for {plural(found.count, 'network')} on "
+            f"{plural(ranks, 'rank')}, of which a step takes {paces[-1].step:.3g}",
             "time for a step at least",
             "give a larger study.amount",
         )

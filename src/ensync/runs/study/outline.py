@@ -23,8 +23,8 @@ def outline(job: Job, study: Study, facts: Facts) -> list[str]:
     return [
         "",
         _title(study, found),
-        f"  {study.budget}: {BUDGETS[study.budget].help}, with E = {job.training.epochs} epochs "
-        f"and D = {facts.train:,} training rows"
+        f"  {study.budget}: {BUDGETS[study.budget].help}, with "
+        f"E = {text.plural(job.training.epochs, 'epoch')} and D = {facts.train:,} training rows"
         + (f"; amount = {study.amount:g}" if study.amount else ""),
         *text.table(HEADS, rows, left=(0,)),
         *[f"  left out: {line}" for line in found.left_out],
@@ -34,7 +34,11 @@ def outline(job: Job, study: Study, facts: Facts) -> list[str]:
 def _title(study: Study, found: Plan) -> str:
     runs = len(found.cells) + len(found.pending)
     counts = ", ".join(map(str, study.ranks))
-    ranks = f"{counts} ranks" if counts else f"as many ranks as are launched (here {SHOWN_FOR})"
+    ranks = (
+        f"{counts} rank{'s' * (study.ranks != [1])}"
+        if counts
+        else f"as many ranks as are launched (here {SHOWN_FOR})"
+    )
     trials = f", {study.trials} learning rates tried for each" if study.trials > 1 else ""
     return (
         f"study of {text.plural(runs, 'run')}: {text.plural(study.seeds, 'seed')} of each "
