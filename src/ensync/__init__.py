@@ -1,7 +1,7 @@
 """Ensync trains image classifiers with MPI on CPU clusters, and tells whether to train one
 network together or many apart.
 
-What a program calls: `Dataset`. It is imported when it is first used.
+A program begins with `Dataset`, `job`, `train` and `load`, each imported when it is first used.
 """
 
 from typing import TYPE_CHECKING
@@ -10,11 +10,19 @@ from ensync.core.errors import EnsyncError
 
 if TYPE_CHECKING:
     from ensync.runs.library.dataset import Dataset
+    from ensync.runs.library.trained import Run, load
+    from ensync.runs.library.training import job, train
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "EnsyncError", "__version__"]
+__all__ = ["Dataset", "EnsyncError", "Run", "__version__", "job", "load", "train"]
 
-_HOMES = {"Dataset": "ensync.runs.library.dataset"}  # where what is imported when used lives
+_HOMES = {  # where what is imported when it is used lives
+    "Dataset": "ensync.runs.library.dataset",
+    "Run": "ensync.runs.library.trained",
+    "job": "ensync.runs.library.training",
+    "load": "ensync.runs.library.trained",
+    "train": "ensync.runs.library.training",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -8,10 +8,12 @@ from ensync.core.fusion import FUSIONS, OF_ONE, shares
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console
 from ensync.runs import launch, results
-from ensync.runs.data import only_pictures
+from ensync.runs.data import SplitLoaders, only_pictures
+from ensync.runs.identity import Identity
 from ensync.runs.memory import need_of
 from ensync.runs.opening import choose_run, identity_of, open_run
 from ensync.runs.planned import PlannedRun
+from ensync.runs.state import Loaded
 
 
 def predict(
@@ -33,14 +35,8 @@ def predict(
     )
     method = method or (job.fusion.method if loaded.state.members > 1 else OF_ONE)
     launch.check_memory(comm, lambda: [need_of(job, trained_on, comm.size, False, ())])
-    planned, loaders = (
-        PlannedRun(job, comm),
-        only_pictures(trained_on, job.data, job.training.dtype, pixels),
-    )
-    if (
-        FUSIONS[method].of_parameters and loaded.state.members > 1 and loaded.normalizes(comm)
-    ):  # whose statistics are taken from the training images
-        loaders = replace(planned.open(comm, loaded.accept), test=loaders.test)
+    planned = PlannedRun(job, comm)
+    loaders = loaders_for(planned, loaded, trained_on, pixels, method)
     planned.prepare(comm, lambda: loaders)
     votes = results.predict(comm, loaded, job, loaders, method)
     if votes is not None:
@@ -48,6 +44,20 @@ def predict(
             console.warn(note)
         _print_predictions(console, names, votes, trained_on.class_names)
         console.check()
+
+
+def loaders_for(
+    planned: PlannedRun, loaded: Loaded, trained_on: Identity, pixels: np.ndarray, method: str
+) -> SplitLoaders:
+    """Return loaders whose test images are `pixels`, uint8 (n, height, width, channels), with the
+    run's own dataset only where the fusion needs it. Collective.
+    """
+    comm, job = planned.ranks, planned.job
+    loaders = only_pictures(trained_on, job.data, job.training.dtype, pixels)
+    averages = FUSIONS[method].of_parameters and loaded.state.members > 1
+    if averages and loaded.normalizes(comm):  # whose statistics are of the training images
+        return replace(planned.open(comm, loaded.accept), test=loaders.test)
+    return loaders
 
 
 def _print_predictions(

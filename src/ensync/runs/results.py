@@ -339,12 +339,17 @@ def result_of(
 
 
 def predict(
-    comm: Comm, loaded: Loaded, job: Job, loaders: SplitLoaders, method: str
+    comm: Comm,
+    loaded: Loaded,
+    job: Job,
+    loaders: SplitLoaders,
+    method: str,
+    only: Sequence[int] | None = None,
 ) -> np.ndarray | None:
     """Return on rank 0 the fused votes float64 `(images, classes)` for the test images of
-    `loaders`. Collective.
+    `loaders`, of the members `only` or of all. Collective.
     """
-    evaluator = evaluator_of_files(comm, loaded, job, loaders)
+    evaluator = evaluator_of_files(comm, loaded, job, loaders, only)
     if why := evaluator.refusal(FUSIONS[method]):
         on_root(comm, lambda: _refuse(method, why))
     return evaluator.votes(FUSIONS[method]).values

@@ -14,7 +14,7 @@ from ensync.core.config.job import (
     load_job,
     without_study,
 )
-from ensync.core.config.schema import Training
+from ensync.core.config.schema import Job, Training
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
@@ -31,9 +31,15 @@ from ensync.training.position import EARLY, ends_of
 
 
 def train(comm: Comm, path: str, options: RunOptions) -> None:
-    """Train a job from its start, or continue its run where one exists and `options` say so."""
+    """Train a job file from its start, or continue its run where one exists and `options` say
+    so.
+    """
     job = on_root(comm, lambda: load_job(path, options.overrides))
-    console = make_console(comm.rank, options.verbose)
+    train_job(comm, job, options, make_console(comm.rank, options.verbose))
+
+
+def train_job(comm: Comm, job: Job, options: RunOptions, console: Console) -> None:
+    """Train a job, the same on all ranks, or continue its run, as `train` does."""
     if job.study:
         console.line(STUDY_IS_FOR_COMPARE)
     planned = PlannedRun(without_study(job), comm)

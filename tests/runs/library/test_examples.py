@@ -2,27 +2,41 @@
 
 import doctest
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from samples import prepare
 
 import ensync
+from ensync.core.config.job import dump_job
 
-MODULES = sorted({f"{value.__module__}" for value in map(ensync.__getattr__, ensync._HOMES)})
+MODULES = [*sorted(set(ensync._HOMES.values())), "ensync.runs.library.history"]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A directory with the demo's dataset, as the examples find it."""
+def demo(tmp_path_factory):
+    """A directory with what the examples find: the demo's dataset, a job file and its run."""
     path = tmp_path_factory.mktemp("examples")
-    prepare("digits", path / "data" / "digits.h5")
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(path)
+        prepare("digits", "data/digits.h5")
+        job = ensync.job(
+            data="data/digits.h5",
+            network={"hidden": [32]},
+            training={"epochs": 3, "batch": 32},
+            optimizer={"learning_rate": 4e-3},
+            output="runs/digits",
+        )
+        Path("jobs").mkdir()
+        Path("jobs/digits.toml").write_text(dump_job(job))
+        ensync.train(job, quiet=True)
     return path
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name, place, monkeypatch):
-    monkeypatch.chdir(place)
+def test_examples(name, demo, monkeypatch):
+    monkeypatch.chdir(demo)
     module = importlib.import_module(name)
     tests = doctest.DocTestFinder().find(module, extraglobs={"ensync": ensync, "np": np})
     own = [test for test in tests if test.examples]

@@ -1,0 +1,74 @@
+"""A loaded run made ready to compute: what `predict` and `score` ask for votes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ensync.core.config.schema import Job
+from ensync.mpi.world import Comm, alone
+from ensync.report.console import SilentConsole
+from ensync.runs import launch, results
+from ensync.runs.data import only_pictures
+from ensync.runs.identity import Identity
+from ensync.runs.memory import need_of
+from ensync.runs.opening import identity_of
+from ensync.runs.planned import PlannedRun
+from ensync.runs.predict import loaders_for
+from ensync.runs.state import Loaded
+
+
+@dataclass(frozen=True)
+class Tester:
+    """A checkpoint that this process computes with by itself.
+
+    threads: of the kernels; 0: as many as the process has cores. Results do not depend on it.
+    """
+
+    loaded: Loaded
+    threads: int = 0
+
+    @property
+    def comm(self) -> Comm:
+        """The communicator of this rank alone."""
+        return alone()
+
+    @cached_property
+    def job(self) -> Job:
+        """The run's own job."""
+        return self.loaded.state.job
+
+    @property
+    def members(self) -> int:
+        """How many networks the run has."""
+        return self.loaded.attributes["members"]
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What the run was trained on."""
+        return identity_of(self.comm, self.loaded, self.job.data.path, SilentConsole())
+
+    @cached_property
+    def _planned(self) -> PlannedRun:
+        """The job as this process runs it: memory is enough, kernels and threads are ready."""
+        training = self.job.training.model_copy(update={"threads": self.threads})
+        planned = PlannedRun(self.job.model_copy(update={"training": training}), self.comm)
+        launch.check_memory(self.comm, lambda: [need_of(self.job, self.identity, 1, False, ())])
+        blank = np.zeros((1, *self.identity.shape), np.uint8)
+        none = only_pictures(self.identity, self.job.data, self.job.training.dtype, blank)
+        planned.prepare(self.comm, lambda: none)
+        return planned
+
+    def votes(
+        self, images: np.ndarray, method: str, only: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Return the fused votes float64 (n, classes) for images uint8 (n, height, width,
+        channels), of the members `only` or of all.
+        """
+        if not len(images):
+            return np.zeros((0, self.identity.classes))
+        loaders = loaders_for(self._planned, self.loaded, self.identity, images, method)
+        votes = results.predict(self.comm, self.loaded, self.job, loaders, method, only)
+        assert votes is not None, "this rank is the only one"
+        return votes
