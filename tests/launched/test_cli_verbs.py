@@ -76,6 +76,7 @@ EVALUATE = {
 DESCRIBED = ["job.toml", "runs/job", "digits.h5"]
 VERBS = [
     "",
+    "init",
     "train",
     "resume",
     "evaluate",

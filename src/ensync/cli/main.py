@@ -10,6 +10,7 @@ from ensync.cli.data import data
 from ensync.cli.describe import describe, explain
 from ensync.cli.doctor import doctor
 from ensync.cli.evaluate import evaluate, fuse, predict
+from ensync.cli.init import init
 from ensync.cli.options import Verbs
 from ensync.cli.ranks import speaks
 from ensync.cli.report import report
@@ -47,6 +48,7 @@ def cli() -> None:
 
 
 for verb in (
+    init,
     train,
     resume,
     compare,
