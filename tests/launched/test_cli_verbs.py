@@ -77,6 +77,7 @@ DESCRIBED = ["job.toml", "runs/job", "digits.h5"]
 VERBS = [
     "",
     "init",
+    "completion",
     "train",
     "resume",
     "evaluate",

@@ -5,13 +5,13 @@ from dataclasses import fields
 
 import click
 
-from ensync.cli.options import bundle, run_options
+from ensync.cli.options import PLACE, bundle, run_options
 from ensync.cli.ranks import on_ranks
 from ensync.runs.options import RunOptions, StudyOptions
 
 
 @click.command(short_help="One rank, synchronous, ensemble: tell which is better.")
-@click.argument("job", metavar="JOB.toml")
+@click.argument("job", type=PLACE, metavar="JOB.toml")
 @run_options(
     resume="Continue an unfinished comparison of this job; what is finished is kept, or only "
     "tested. A study then also takes more seeds, ranks and contestants than before.",
@@ -73,7 +73,7 @@ def last_cells(arguments: Sequence[str], launched: int | None) -> list[str]:
 
 
 @click.command(short_help="Train once for each value of a setting, and plot.")
-@click.argument("job", metavar="JOB.toml")
+@click.argument("job", type=PLACE, metavar="JOB.toml")
 @click.option(
     "--over", required=True, metavar="SECTION.KEY=V1,V2,...", help="The setting and its values."
 )
@@ -95,7 +95,7 @@ def sweep(job: str, over: str, options: RunOptions) -> None:
 
 
 @click.command(short_help="Put separate runs together: a sweep or a scaling.")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", type=PLACE, nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--over", required=True, metavar="SECTION.KEY|ranks", help="What differs between the runs."
 )

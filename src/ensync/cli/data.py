@@ -7,7 +7,7 @@ from signal import Signals
 
 import click
 
-from ensync.cli.options import Verbs, bundle
+from ensync.cli.options import PLACE, Verbs, bundle
 from ensync.cli.progress import bars
 from ensync.cli.ranks import say, say_all, speaks
 from ensync.core import streams
@@ -107,7 +107,7 @@ def _prepare(request: PrepareRequest) -> str:
 
 
 @data.command("describe")
-@click.argument("file", metavar="FILE.h5")
+@click.argument("file", type=PLACE, metavar="FILE.h5")
 def describe(file: str) -> None:
     """Print what a prepared dataset holds."""
     from ensync.storage.dataset import open_dataset
@@ -120,7 +120,7 @@ def describe(file: str) -> None:
 
 
 @data.command("verify", short_help="Check that a dataset is as it was written.")
-@click.argument("file", metavar="FILE.h5")
+@click.argument("file", type=PLACE, metavar="FILE.h5")
 def verify(file: str) -> None:
     """Read a prepared dataset and check that every image and label is as it was written.
 

@@ -2,28 +2,46 @@
 
 import click
 
-from ensync.cli.options import settings
+from ensync.cli.options import PLACE, ImageShape, setting_names, settings
 from ensync.cli.ranks import say, say_all
 
 
 @click.command()
-@click.argument("thing", metavar="JOB.toml|RUN|DATASET.h5")
+@click.argument("thing", type=PLACE, metavar="JOB.toml|RUN|DATASET.h5")
 @settings
-def describe(thing: str, overrides: tuple[str, ...]) -> None:
+@click.option(
+    "--shape",
+    type=ImageShape(),
+    metavar="HxWxC",
+    help="Describe a job for images of this shape, without its dataset.",
+)
+@click.option("--classes", type=click.IntRange(1), metavar="N", help="Classes, with --shape.")
+def describe(
+    thing: str,
+    overrides: tuple[str, ...],
+    shape: tuple[int, int, int] | None,
+    classes: int | None,
+) -> None:
     """Print what a job, a run or a dataset is.
 
     \b
       ensync describe jobs/quickstart.toml       each layer's shape and parameters, all settings
       ensync describe runs/quickstart/ensemble   where the run stands, and its job
       ensync describe data/digits.h5             classes, images, source and licence
+
+    \b
+      ensync describe jobs/cifar10/minixception_synchronous.toml --shape 32x32x3 --classes 10
     """
     from ensync.runs import describe as runs
 
-    say_all(lambda: runs.describe(thing, overrides))
+    if (shape is None) != (classes is None):
+        raise click.UsageError("--shape and --classes go together.")
+    images = runs.Images(shape, classes) if shape and classes else None
+    say_all(lambda: runs.describe(thing, overrides, images))
 
 
 @click.command("settings", short_help="Explain the settings of a job file.")
-@click.argument("name", metavar="[SECTION]", required=False)
+@click.argument("name", metavar="[SECTION]", required=False, shell_complete=setting_names)
 def explain(name: str | None) -> None:
     """Explain every setting of a job file, or those of a section: type, default, meaning.
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensync.cli.options import settings
+from ensync.cli.options import PLACE, settings
 from ensync.cli.ranks import on_ranks
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Is this machine, launcher and file system fit?")
-@click.argument("job", metavar="[JOB.toml]", required=False)
+@click.argument("job", type=PLACE, metavar="[JOB.toml]", required=False)
 @settings
 def doctor(job: str | None, overrides: tuple[str, ...]) -> None:
     """Tell whether machine, launcher and file system are fit: green, yellow or red, one sentence

@@ -2,12 +2,12 @@
 
 import click
 
-from ensync.cli.options import FusionMethod, other_data, settings
+from ensync.cli.options import PLACE, FusionMethod, other_data, settings
 from ensync.cli.ranks import on_ranks
 
 
 @click.command(short_help="Test a run from its files.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", type=PLACE, metavar="RUN")
 @other_data
 @settings
 def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
@@ -31,7 +31,7 @@ def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
 
 
 @click.command(short_help="Fuse the members of a run from its files.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", type=PLACE, metavar="RUN")
 @click.option(
     "--method",
     "methods",
@@ -55,8 +55,8 @@ def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("run", type=PLACE, metavar="RUN")
+@click.argument("images", type=PLACE, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--method", type=FusionMethod(), help="Fusion; the job's without it.")
 @settings
 def predict(

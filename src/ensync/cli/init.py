@@ -2,13 +2,16 @@
 
 import click
 
+from ensync.cli.options import PLACE
 from ensync.cli.ranks import speaks
 from ensync.core import streams
 
 
 @click.command(short_help="Write a job file for a dataset and a network.")
 @click.argument("name", metavar="NAME")
-@click.option("--data", required=True, metavar="FILE.h5", help="The dataset to train on.")
+@click.option(
+    "--data", required=True, type=PLACE, metavar="FILE.h5", help="The dataset to train on."
+)
 @click.option(
     "--network", metavar="NETWORK", help="See `ensync settings network`; one that fits without it."
 )

@@ -6,6 +6,7 @@ import click
 
 from ensync import __version__
 from ensync.cli.compare import collect, compare, sweep
+from ensync.cli.completion import completion
 from ensync.cli.data import data
 from ensync.cli.describe import describe, explain
 from ensync.cli.doctor import doctor
@@ -62,6 +63,7 @@ for verb in (
     explain,
     submit,
     doctor,
+    completion,
     data,
 ):
     cli.add_command(verb)

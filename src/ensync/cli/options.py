@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ensync.core.errors import nearest
 from ensync.core.resources import number
@@ -14,16 +15,58 @@ from ensync.runs.options import RunOptions
 
 Verb = Callable[..., None]
 
+
+class Place(click.ParamType):
+    """The path of a file or directory, which a shell completes as such."""
+
+    name = "path"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the item that has the shell look for files."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+PLACE = Place()
+
+
+class ImageShape(click.ParamType):
+    """Height, width and channels, such as 28x28x1 or 28x28, which is grey."""
+
+    name = "shape"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return (height, width, channels)."""
+        parts = str(value).lower().split("x")
+        if len(parts) in (2, 3) and all(
+            part.isdecimal() and len(part) < 6 and int(part) > 0 for part in parts
+        ):
+            return (*map(int, parts), 1)[:3]
+        self.fail(
+            f"'{value}' is no shape; give HEIGHTxWIDTHxCHANNELS, such as 28x28x1.", param, ctx
+        )
+
+
+def setting_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the settings, by their whole names, that begin like what is there; for a shell."""
+    from ensync.core.config.explanation import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 settings = click.option(
     "--set",
     "overrides",
     multiple=True,
+    shell_complete=setting_names,
     metavar="SECTION.KEY=VALUE",
     help="Override a setting of the job file; may be repeated.",
 )
 verbose = click.option("--verbose", is_flag=True, help="Let every rank speak, not only rank 0.")
 other_data = click.option(
     "--data",
+    type=PLACE,
     metavar="FILE.h5",
     help="Test on the test images of another dataset, of the same shape and classes.",
 )

@@ -2,11 +2,12 @@
 
 import click
 
+from ensync.cli.options import PLACE
 from ensync.cli.ranks import say, speaks
 
 
 @click.command(short_help="Draw the page of a study anew.")
-@click.argument("study", metavar="STUDY", required=False)
+@click.argument("study", type=PLACE, metavar="STUDY", required=False)
 @click.option("--schema", is_flag=True, help="Print the JSON schema of study.json instead.")
 def report(study: str | None, schema: bool) -> None:
     """Write the tables and the page of a study anew from its files, and tell what it found. One

@@ -2,13 +2,13 @@
 
 import click
 
-from ensync.cli.options import bundle, settings
+from ensync.cli.options import PLACE, bundle, settings
 from ensync.cli.ranks import say
 from ensync.runs.options import Request
 
 
 @click.command(short_help="Hand a job file to Slurm.")
-@click.argument("job", metavar="JOB.toml")
+@click.argument("job", type=PLACE, metavar="JOB.toml")
 @settings
 @click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Nodes.")
 @click.option(

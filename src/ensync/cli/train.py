@@ -2,13 +2,13 @@
 
 import click
 
-from ensync.cli.options import run_options, settings, verbose
+from ensync.cli.options import PLACE, run_options, settings, verbose
 from ensync.cli.ranks import on_ranks
 from ensync.runs.options import RunOptions
 
 
 @click.command()
-@click.argument("job", metavar="JOB.toml")
+@click.argument("job", type=PLACE, metavar="JOB.toml")
 @run_options(
     resume="Continue where output.directory holds a run, start where it is empty (for batch "
     "scripts; also when Slurm restarts the job).",
@@ -29,7 +29,7 @@ def train(job: str, options: RunOptions) -> None:
 
 
 @click.command(short_help="Continue a run from its newest valid checkpoint.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", type=PLACE, metavar="RUN")
 @settings
 @verbose
 def resume(run: str, overrides: tuple[str, ...], verbose: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,19 @@ from ensync.core.errors import EnsyncError, leads_nowhere, nearest, printable
 from ensync.report import text
 
 
-def describe(thing: str, overrides: tuple[str, ...] = ()) -> Iterator[str]:
+class Images(NamedTuple):
+    """What a network must know of its images: height, width, channels; and classes."""
+
+    shape: tuple[int, int, int]
+    classes: int
+
+
+def describe(
+    thing: str, overrides: tuple[str, ...] = (), images: Images | None = None
+) -> Iterator[str]:
     """Yield the description of a job file, a run directory, a checkpoint or a dataset.
 
+    images: those that a job is described for, in place of its dataset's.
     Errors: EnsyncError; after the description of a run whose data.path is another dataset, and
     after the list of several runs in a directory.
     """
@@ -28,7 +38,10 @@ def describe(thing: str, overrides: tuple[str, ...] = ()) -> Iterator[str]:
         raise choice.refusal
     path = Path(choice.path)
     if path.suffix == ".toml":
-        yield describe_job(load_job(path, overrides))
+        job = load_job(path, overrides)
+        yield describe_job(job) if images is None else describe_without_data(job, images)
+    elif images is not None:
+        raise EnsyncError(f"--shape and --classes with {thing}", "a job file", "leave both out")
     elif path.is_dir() or _is_checkpoint(thing):
         yield from describe_run(path, overrides)
     elif overrides:
@@ -69,6 +82,12 @@ def describe_job(job: Job) -> str:
     """Return the layer table of the job's network on its dataset, and every setting."""
     from ensync.storage.dataset import open_dataset
 
+    if not Path(job.data.path).exists():
+        raise EnsyncError(
+            f"{job.data.path} does not exist",
+            "the prepared dataset of the job",
+            "make it with `ensync data prepare`, correct data.path, or give --shape and --classes",
+        )
     dataset = open_dataset(job.data.path)
     try:
         table = [
@@ -80,6 +99,18 @@ def describe_job(job: Job) -> str:
     finally:
         dataset.close()
     return "\n".join([*table, *without_effect(job), "", dump_job(job)])
+
+
+def describe_without_data(job: Job, images: Images) -> str:
+    """Return the layer table of the job's network on such images, and every setting."""
+    shape = " x ".join(map(str, images.shape))
+    lines = [
+        *layer_table(job, images.shape, images.classes),
+        f"for images of {shape} in {text.plural(images.classes, 'class', 'classes')}; steps and "
+        "memory are told where the dataset is",
+        *without_effect(job),
+    ]
+    return "\n".join([*lines, "", dump_job(job)])
 
 
 def _length(job: Job, labels: np.ndarray) -> list[str]:

@@ -36,6 +36,13 @@ def explain_settings(name: str | None = None) -> str:
     raise _unknown(name, parts)
 
 
+def names() -> list[str]:
+    """Return the names that have an explanation of their own: sections, and settings in them."""
+    parts = {_named(title): section for title, section in _parts().items()}
+    settings = [f"{name}.{key}" for name, section in parts.items() for key in section.model_fields]
+    return [*parts, LAYERS, *settings]
+
+
 def _parts() -> dict[str, type[BaseModel]]:
     """Return every section by its title, in the order of a job file; the kinds of layers last."""
     found: dict[str, type[BaseModel]] = {}
@@ -65,9 +72,7 @@ def _is_of(section: str, name: str) -> bool:
 def _unknown(name: str, parts: Mapping[str, type[BaseModel]]) -> EnsyncError:
     """Return the refusal of a name that is neither a section nor a setting."""
     sections = [_named(title) for title in parts if " kind = " not in title]
-    others = [_named(title) for title in parts if " kind = " in title]
-    others += [f"{_named(title)}.{key}" for title in parts for key in parts[title].model_fields]
-    near = nearest(name, [*sections, LAYERS, *others])
+    near = nearest(name, names())
     return EnsyncError(
         f"no section '{name}'{near}",
         "one of " + ", ".join([*sections, LAYERS]) + ", or a setting such as training.epochs",
