@@ -136,6 +136,46 @@ def test_a_network_that_diverged_shows_a_dash(log):
     assert columns(log.text().splitlines()[-1])[1:4] == ["-", "81.00 %", "-"]
 
 
+@pytest.mark.parametrize("epochs", [5, 100, 1000])
+@pytest.mark.parametrize("members", [1, 2, 200])
+def test_an_epoch_is_one_line_of_80_columns(members, epochs):
+    records = [record(1, train_accuracy=1.0, validation_accuracy=1.0 - m) for m in range(2)]
+    for columns in (40, 80, 100, 120, 200):
+        heads = tables.epoch_heads(epochs, members, columns)
+        line = tables.epoch_line((records * 100)[:members], epochs, columns)
+        assert len(heads) == len(line) <= columns
+        assert "epoch" in heads and "validation" in heads
+
+
+@pytest.mark.parametrize(
+    ("members", "columns", "heads"),
+    [
+        (1, 80, "loss|train|val. loss|validation|samples/s|seconds"),
+        (1, 88, "loss|train|val. loss|validation|learning rate|samples/s|seconds"),
+        (3, 80, "loss|train|val. loss|validation|seconds"),
+        (3, 200, "loss|train|val. loss|validation|learning rate|samples/s|seconds"),
+        (3, None, "loss|train|val. loss|validation|learning rate|samples/s|seconds"),
+    ],
+)
+def test_more_columns_are_shown_where_there_is_room(members, columns, heads):
+    shown = re.split(r" {2,}", tables.epoch_heads(20, members, columns).strip())
+    assert shown == ["epoch", *heads.split("|")]
+
+
+def test_members_have_their_range_of_validation_at_80_columns():
+    records = [record(1, validation_accuracy=share) for share in (0.7, 0.8, 0.9)]
+    assert columns(tables.epoch_line(records, 5, 80)) == [
+        "1/5", "0.5000", "81.00 %", "0.6000", "80.00 % (70.00-90.00)", "1.23"
+    ]  # fmt: skip
+
+
+def test_members_that_diverged_are_counted_within_80_columns():
+    records = [record(1), record(1, train_loss=float("nan")), record(1)]
+    line = tables.epoch_line(records, 5, 80)
+    assert line.endswith("  (1 diverged)") and len(line) <= 80
+    assert "80.00 % (80.00-80.00)" in line
+
+
 def test_a_log_gets_a_progress_line_once_in_a_while(log, clock):
     with log.training(range(1000, 2001, 1000), step=500):
         for step in range(501, 1001):
@@ -229,6 +269,7 @@ def test_a_terminal_gets_a_bar_below_the_lines(screen, clock):
     watch(open_console(), clock)
     shown = read()
     assert "epoch 1/3" in shown and "epoch 2/3" in shown and "100 steps/s  loss 0.2500" in shown
+    assert "learning rate" not in shown, "it has no room in 80 columns"
     assert (
         "  1/3     0.5000    81.00 %" in shown and f"{ESCAPE}[33mwarning: slow{ESCAPE}[0m" in shown
     )

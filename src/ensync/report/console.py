@@ -144,10 +144,11 @@ class Console:
             self._epoch_lines + 1,
             self._clock() + self._log_seconds,
         )
+        columns = self._rich.width if self._rich else None
         if self._members_shown != len(records):
-            self.line(tables.epoch_heads(epochs, len(records)), "bold")
+            self.line(tables.epoch_heads(epochs, len(records), columns), "bold")
             self._members_shown = len(records)
-        self.line(tables.epoch_line(records, epochs))
+        self.line(tables.epoch_line(records, epochs, columns))
 
     def board(self, cells: list[Shown]) -> Board:
         """Return the board of a study's cells, which writes here; it is to be closed."""

@@ -49,44 +49,75 @@ EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float | None], str], int, int], .
 )
 
 
-def epoch_heads(epochs: int, members: int) -> str:
-    """Return the heads above the epoch lines."""
-    heads = [text.pad("epoch", _epoch_width(epochs))]
-    return "  ".join(
-        heads
-        + [
-            text.pad(head, wide if members > 1 else narrow)
-            for head, _, _, narrow, wide in EPOCH_COLUMNS
-        ]
-    )
+# What an epoch's line goes without where a terminal is too narrow for all of it, one after the
+# other: the members' range of a column, or the column (True).
+LEFT_OUT = (
+    ("loss", False),
+    ("val. loss", False),
+    ("train", False),
+    ("learning rate", True),
+    ("samples/s", True),
+    ("validation", False),
+    ("seconds", True),
+    ("val. loss", True),
+    ("loss", True),
+)
+
+
+def _layout(epochs: int, members: int, columns: int | None) -> dict[str, int]:
+    """Return the width of each column that a line of so many columns, or of any, has room for."""
+    narrow = {name: width for name, _, _, width, _ in EPOCH_COLUMNS}
+    layout = {name: wide for name, _, _, _, wide in EPOCH_COLUMNS} if members > 1 else {**narrow}
+    for name, whole in LEFT_OUT:
+        width = _epoch_width(epochs) + sum(layout.values()) + 2 * len(layout)
+        if columns is None or width <= columns:
+            break
+        if whole:
+            del layout[name]
+        else:
+            layout[name] = narrow[name]
+    return layout
+
+
+def epoch_heads(epochs: int, members: int, columns: int | None = None) -> str:
+    """Return the heads above the epoch lines of a terminal of so many columns, None for a log."""
+    layout = _layout(epochs, members, columns)
+    heads = [text.pad(head, width) for head, width in layout.items()]
+    return "  ".join([text.pad("epoch", _epoch_width(epochs)), *heads])
 
 
 def _epoch_width(epochs: int) -> int:
     return max(5, 2 * len(str(epochs)) + 1)
 
 
-def epoch_line(records: Sequence[Record], epochs: int) -> str:
-    """Return the line of one epoch: of one network, or mean (least-most) over the members' records.
+def epoch_line(records: Sequence[Record], epochs: int, columns: int | None = None) -> str:
+    """Return the line of one epoch: of one network, or mean (least-most) over the members' records,
+    the mean alone where a terminal of so many columns has no more room.
 
     samples/s is the members' sum, seconds and learning rate the largest. A member without a finite
-    loss is counted at the line's end.
+    loss is counted at the line's end, in place of the last figures where these are too many.
     """
     sound = [record for record in records if not text.missing(record.get("train_loss"))] or list(
         records
     )
     start = f"{printable(str(records[0]['epoch']))}/{epochs}"
-    cells = [text.pad(start, _epoch_width(epochs))]
-    for _, key, form, narrow, wide in EPOCH_COLUMNS:
-        values = [record.get(key) for record in sound]
-        cells.append(
-            text.pad(_over_members(key, values, form), wide if len(records) > 1 else narrow)
-        )
+    cells, layout = [text.pad(start, _epoch_width(epochs))], _layout(epochs, len(records), columns)
+    for name, key, form, narrow, _ in EPOCH_COLUMNS:
+        if name in layout:
+            values = [record.get(key) for record in sound]
+            shown = _over_members(key, values, form, layout[name] > narrow)
+            cells.append(text.pad(shown, layout[name]))
     lost = len(records) - len(sound)
-    return "  ".join(cells) + (f"  ({text.plural(lost, 'member')} diverged)" if lost else "")
+    note = f"  ({text.plural(lost, 'member')} diverged)" if lost else ""
+    if note and columns and len("  ".join(cells) + note) > columns:
+        note = f"  ({lost} diverged)"
+        while len(cells) > 1 and len("  ".join(cells) + note) > columns:
+            cells.pop()
+    return "  ".join(cells) + note
 
 
 def _over_members(
-    key: str, values: Sequence[float | None], form: Callable[[float | None], str]
+    key: str, values: Sequence[float | None], form: Callable[[float | None], str], ranged: bool
 ) -> str:
     known = [value for value in values if not text.missing(value)]
     if not known:
@@ -96,11 +127,9 @@ def _over_members(
     if key in ("seconds", "learning_rate"):
         return form(max(known))
     mean = form(math.fsum(known) / len(known))
-    return (
-        mean
-        if len(values) == 1
-        else f"{mean} ({_bare(form(min(known)))}-{_bare(form(max(known)))})"
-    )
+    if len(values) == 1 or not ranged:
+        return mean
+    return f"{mean} ({_bare(form(min(known)))}-{_bare(form(max(known)))})"
 
 
 def _bare(shown: str) -> str:
