@@ -1,7 +1,8 @@
 """Ensync trains image classifiers with MPI on CPU clusters, and tells whether to train one
 network together or many apart.
 
-A program begins with `Dataset`, `job`, `train` and `load`, each imported when it is first used.
+A program begins with `Dataset`, `job`, `train` and `load`, or with `EnsyncClassifier` in the place
+of an estimator of scikit-learn; each is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING
@@ -10,14 +11,25 @@ from ensync.core.errors import EnsyncError
 
 if TYPE_CHECKING:
     from ensync.runs.library.dataset import Dataset
+    from ensync.runs.library.estimator import EnsyncClassifier
     from ensync.runs.library.trained import Run, load
     from ensync.runs.library.training import job, train
 
 __version__ = "0.1.0"
-__all__ = ["Dataset", "EnsyncError", "Run", "__version__", "job", "load", "train"]
+__all__ = [
+    "Dataset",
+    "EnsyncClassifier",
+    "EnsyncError",
+    "Run",
+    "__version__",
+    "job",
+    "load",
+    "train",
+]
 
 _HOMES = {  # where what is imported when it is used lives
     "Dataset": "ensync.runs.library.dataset",
+    "EnsyncClassifier": "ensync.runs.library.estimator",
     "Run": "ensync.runs.library.trained",
     "job": "ensync.runs.library.training",
     "load": "ensync.runs.library.trained",

@@ -2,7 +2,9 @@
 
 import doctest
 import importlib
+from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -48,9 +50,9 @@ def test_examples(name, demo, monkeypatch):
 @pytest.mark.parametrize("name", ensync._HOMES)
 def test_every_public_function_has_an_example(name):
     offered = getattr(ensync, name)
-    own = (
-        [offered]
-        if not isinstance(offered, type)
-        else [getattr(offered, key) for key in vars(offered) if not key.startswith("_")]
-    )
-    assert [each.__qualname__ for each in own if ">>>" not in each.__doc__] == []
+    own = {name: offered}
+    if isinstance(offered, type):
+        kinds = FunctionType | classmethod | property | cached_property
+        own = {key: value for key, value in vars(offered).items() if isinstance(value, kinds)}
+    public = {key: value for key, value in own.items() if not key.startswith("_")}
+    assert public and [key for key, each in public.items() if ">>>" not in each.__doc__] == []

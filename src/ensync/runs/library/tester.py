@@ -29,6 +29,10 @@ class Tester:
     loaded: Loaded
     threads: int = 0
 
+    def __getstate__(self) -> dict[str, object]:
+        """What a copy in another process takes along: the checkpoint, not what is made ready."""
+        return {"loaded": self.loaded, "threads": self.threads}
+
     @property
     def comm(self) -> Comm:
         """The communicator of this rank alone."""
