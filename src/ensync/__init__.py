@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ensync.runs.library.dataset import Dataset
     from ensync.runs.library.estimator import EnsyncClassifier
     from ensync.runs.library.trained import Run, load
-    from ensync.runs.library.training import job, train
+    from ensync.runs.library.training import compare, job, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "EnsyncError",
     "Run",
     "__version__",
+    "compare",
     "job",
     "load",
     "train",
@@ -31,6 +32,7 @@ _HOMES = {  # where what is imported when it is used lives
     "Dataset": "ensync.runs.library.dataset",
     "EnsyncClassifier": "ensync.runs.library.estimator",
     "Run": "ensync.runs.library.trained",
+    "compare": "ensync.runs.library.training",
     "job": "ensync.runs.library.training",
     "load": "ensync.runs.library.trained",
     "train": "ensync.runs.library.training",

@@ -14,7 +14,8 @@ from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
-from ensync.report.console import make_console
+from ensync.report.console import Console, make_console
+from ensync.report.results import Comparison
 from ensync.runs import launch
 from ensync.runs.compare import compare as run_comparison
 from ensync.runs.compare import contestants, page_files
@@ -33,8 +34,6 @@ def compare(comm: Comm, path: str, options: RunOptions, wanted: StudyOptions = N
     """Run both strategies and the baseline; write and show the comparison. A job with a section
     [study] is run as a study.
     """
-    from ensync.report.export import write_comparison
-
     overrides = (*options.overrides, *wanted.overrides)
     job = on_root(comm, lambda: load_job(path, overrides))
     if job.study is not None:
@@ -46,7 +45,15 @@ def compare(comm: Comm, path: str, options: RunOptions, wanted: StudyOptions = N
             "a study",
             "describe one in the job file, or give --seeds, --ranks, --budget or --contestants",
         )
-    console = make_console(comm.rank, options.verbose)
+    compare_job(comm, job, options, make_console(comm.rank, options.verbose))
+
+
+def compare_job(comm: Comm, job: Job, options: RunOptions, console: Console) -> Comparison | None:
+    """Run both strategies and the baseline of a job without a study, the same on all ranks; write
+    and show the comparison, and return it on rank 0.
+    """
+    from ensync.report.export import write_comparison
+
     parts = contestants(job, comm.size).values()
     directories = [Path(each.output.directory) for each in (job, *parts)]
     with (
@@ -62,6 +69,7 @@ def compare(comm: Comm, path: str, options: RunOptions, wanted: StudyOptions = N
     if comparison is not None:
         console.comparison(comparison)
         console.files(_named(files) | {"runs": directories[0]})
+    return comparison
 
 
 def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> None:

@@ -1,5 +1,7 @@
 """A job from keywords is that of a job file, and its run is that of `ensync train`."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import ensync
 from ensync.core.config.job import dump_job, load_job
 from ensync.core.errors import EnsyncError
 from ensync.mpi.world import alone
+from ensync.report.results import Comparison, from_json
 from ensync.runs import train
 from ensync.runs.options import RunOptions
 
@@ -78,3 +81,24 @@ def test_a_mistake_is_told_in_a_sentence(place, tmp_path, sections, sentence):
     with pytest.raises(EnsyncError, match=sentence):
         ensync.train(settings(place, tmp_path / "run") | sections)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_comparison_is_that_of_the_verb(place, tmp_path, capfd):
+    given = settings(place, tmp_path / "ours", optimizer={"learning_rate": 0.02})
+    comparison = ensync.compare(given, quiet=True)
+    assert capfd.readouterr().out == ""
+    written = from_json(Comparison, json.loads((tmp_path / "ours/comparison.json").read_bytes()))
+    assert written.rows == comparison.rows and len(comparison.rows) >= 2
+    with ensync.Dataset(place.dataset) as dataset:
+        test = dataset.images("test"), dataset.labels("test")
+    scores = {
+        directory.name: ensync.load(directory).score(*test)
+        for directory in (tmp_path / "ours").iterdir()
+        if directory.is_dir()
+    }
+    assert scores.keys() == {"one_rank", "ensemble"}
+    assert set(scores.values()) <= {row.test_accuracy for row in comparison.rows}
+    with pytest.raises(EnsyncError, match="earlier results are there"):
+        ensync.compare(given)
+    with pytest.raises(EnsyncError, match="has a section"):
+        ensync.compare(given | {"study": {"seeds": 2}})
