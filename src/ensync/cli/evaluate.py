@@ -3,6 +3,7 @@
 import click
 
 from ensync.cli.options import PLACE, FusionMethod, other_data, settings
+from ensync.cli.progress import bars_of
 from ensync.cli.ranks import on_ranks
 
 
@@ -58,21 +59,34 @@ def fuse(run: str, methods: tuple[str, ...], data: str | None, overrides: tuple[
 @click.argument("run", type=PLACE, metavar="RUN")
 @click.argument("images", type=PLACE, nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--method", type=FusionMethod(), help="Fusion; the job's without it.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "csv", "json"]),
+    default="text",
+    help="csv, json: the shares of all classes, for other programs.",
+)
 @settings
 def predict(
-    run: str, images: tuple[str, ...], method: str | None, overrides: tuple[str, ...]
+    run: str, images: tuple[str, ...], method: str | None, form: str, overrides: tuple[str, ...]
 ) -> None:
     """Classify image files, or all in a directory, with a trained run; its dataset is not needed.
 
     \b
       ensync predict runs/quickstart/ensemble digit.png photos/
+      mpirun -n 4 ensync predict runs/quickstart/ensemble photos/ --format csv
 
     One line for each image: its three likeliest classes with their share of the votes. Any size and
     format that Pillow reads; images are resized and centre-cropped as `ensync data prepare images`
     does, over the background and in the range of values of the training. What is light and what is
     dark should be as in the images of the training. What is left out of a directory is named; when
-    one of the images cannot be read, none is predicted.
+    one of the images cannot be read, none is predicted. With --format csv or json such images are
+    left out, named and counted on standard error; of several ranks each reads a part of the files.
     """
     from ensync.runs import predict as runs
 
-    on_ranks(lambda comm: runs.predict(comm, run, images, method, overrides))
+    on_ranks(
+        lambda comm: runs.predict(
+            comm, run, images, method, overrides, runs.Shown(form, bars_of(comm.rank))
+        )
+    )

@@ -1,7 +1,7 @@
 """Progress bars on a terminal."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from ensync.core.errors import printable
 from ensync.storage.request import Progress
@@ -36,3 +36,14 @@ def bars() -> Iterator[Progress]:
             shown.update(tasks[what], completed=done, total=total)
 
         yield progress
+
+
+@contextmanager
+def no_bars() -> Iterator[Progress]:
+    """Show nothing."""
+    yield lambda what, done, total: None
+
+
+def bars_of(rank: int) -> Callable[[], AbstractContextManager[Progress]]:
+    """Return what shows the bars of a rank: rank 0 alone has some."""
+    return no_bars if rank else bars

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.sources.decoding import decode, recorded_recipe
+from ensync.storage.sources.decoding import Decoded, decode, recorded_recipe
 from ensync.storage.sources.depth import check_depths
 from ensync.storage.sources.folders import pictures_in
 from ensync.storage.sources.names import shown
@@ -25,6 +25,20 @@ class PicturesRead(NamedTuple):
     notes: list[str]
 
 
+class Named(NamedTuple):
+    """Picture files in the order in which they are named, and what was left out of directories."""
+
+    files: list[Path]
+    tally: Tally
+
+
+class Sorted(NamedTuple):
+    """Pictures that can be decoded, and the names of the others with what is wrong with each."""
+
+    good: PicturesRead
+    bad: list[tuple[str, str]]
+
+
 def read_pictures(
     paths: Sequence[str | Path], shape: tuple[int, int, int], preparation: Mapping[str, object]
 ) -> PicturesRead:
@@ -34,34 +48,58 @@ def read_pictures(
 
     Errors: EnsyncError naming the first few files that cannot be decoded; then none is predicted.
     """
-    how, tally = recorded_recipe(preparation), Tally()
-    files = _named(paths, tally)
-    names = [str(path) for path in files]
+    named = find_pictures(paths)
     decoded = [
         one
-        for _start, part in parts(files)
-        for one in in_parallel(lambda path: decode(path, shape, how), part)
+        for _start, part in parts(named.files)
+        for one in decode_pictures(part, shape, preparation)
     ]
-    problems = [
-        f"{shown(name)} {one.problem}"
-        for name, one in zip(names, decoded, strict=True)
-        if one.problem
-    ]
-    if problems:
-        details = first_few(problems[:LISTED], len(problems))
-        what = f"{len(problems)} of {len(files)} pictures are bad: {details}"
+    return sort_out(named, decoded, preparation).good
+
+
+def decode_pictures(
+    files: Sequence[Path], shape: tuple[int, int, int], preparation: Mapping[str, object]
+) -> list[Decoded]:
+    """Return what becomes of each picture, in threads."""
+    how = recorded_recipe(preparation)
+    return in_parallel(lambda path: decode(path, shape, how), list(files))
+
+
+def sort_out(
+    named: Named,
+    decoded: Sequence[Decoded],
+    preparation: Mapping[str, object],
+    without_bad: bool = False,
+) -> Sorted:
+    """Return the pictures that were decoded from the files that were named.
+
+    without_bad: leave out those that cannot be decoded, but not all. Errors: EnsyncError naming
+    the first few of these, and for values that differ from those of the training.
+    """
+    how, tally = recorded_recipe(preparation), named.tally
+    pairs = [(str(path), one) for path, one in zip(named.files, decoded, strict=True)]
+    bad = [(name, one.problem) for name, one in pairs if one.problem]
+    if bad and not (without_bad and len(bad) < len(pairs)):
+        details = first_few([f"{shown(name)} {why}" for name, why in bad[:LISTED]], len(bad))
+        what = f"{len(bad)} of {len(pairs)} pictures are bad: {details}"
         raise EnsyncError(what, "pictures that can be decoded", "leave them out or replace them")
-    for name, one in zip(names, decoded, strict=True):
+    good = [(name, one) for name, one in pairs if not one.problem]
+    for name, one in good:
         note_picture(one, shown(name), how, tally)
-    depths = [
-        (shown(name), one.depth) for name, one in zip(names, decoded, strict=True) if one.depth
-    ]
+    depths = [(shown(name), one.depth) for name, one in good if one.depth]
     check_depths(
         depths, how.tagged, how.deep, "convert them to 8 bits as the training pictures were"
     )
-    return PicturesRead(
-        np.stack([one.pixels for one in decoded if one.pixels is not None]), names, tally.notes()
-    )
+    pixels = np.stack([one.pixels for _, one in good if one.pixels is not None])
+    return Sorted(PicturesRead(pixels, [name for name, _ in good], tally.notes()), bad)
+
+
+def find_pictures(paths: Sequence[str | Path]) -> Named:
+    """Return the files that are named, and the pictures in the directories that are. Errors:
+    EnsyncError where there are none, or one cannot be looked at.
+    """
+    tally = Tally()
+    return Named(_named(paths, tally), tally)
 
 
 def _named(paths: Sequence[str | Path], tally: Tally) -> list[Path]:
