@@ -2,13 +2,14 @@
 
 import doctest
 import importlib
+import re
 from functools import cached_property
 from pathlib import Path
 from types import FunctionType
 
 import numpy as np
 import pytest
-from samples import prepare
+from samples import ROOT, pictures, prepare
 
 import ensync
 from ensync.core.config.job import dump_job
@@ -56,3 +57,12 @@ def test_every_public_function_has_an_example(name):
         own = {key: value for key, value in vars(offered).items() if isinstance(value, kinds)}
     public = {key: value for key, value in own.items() if not key.startswith("_")}
     assert public and [key for key, each in public.items() if ">>>" not in each.__doc__] == []
+
+
+def test_the_example_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text()
+    code = re.search(r"## In Python\n\n```python\n(.*?)```", text, re.DOTALL)
+    known = {"images": pictures(40, 6, 6, 1)[..., 0], "labels": np.arange(40) % 2}
+    exec(code[1], known)
+    assert known["run"].directory == Path("runs/mine") and known["dataset"].shape == (6, 6, 1)
