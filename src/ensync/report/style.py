@@ -182,12 +182,17 @@ def _shorter_tag(tag: str) -> str:
     return tag
 
 
-def save_png(figure: Figure, path: Path | str, dpi: int = 150) -> Path:
-    """Write the figure as a PNG file on white, whole or not at all, and return its path."""
+def to_png(figure: Figure, dpi: int = 150) -> bytes:
+    """Return the figure as a PNG file on white, of `dpi` dots an inch."""
     buffer = io.BytesIO()
     with house_style():
         figure.savefig(
             buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None}
         )
-    write_whole(Path(path), buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save_png(figure: Figure, path: Path | str, dpi: int = 150) -> Path:
+    """Write the figure as a PNG file on white, whole or not at all, and return its path."""
+    write_whole(Path(path), to_png(figure, dpi))
     return Path(path)

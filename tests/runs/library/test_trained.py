@@ -2,6 +2,8 @@
 numpy computes from its parameters.
 """
 
+import base64
+import io
 import re
 import shutil
 import sys
@@ -152,3 +154,6 @@ def test_a_notebook_shows_what_it_reached(place):
     shown = place.several._repr_html_()
     assert f"{100 * place.several.result.test['soft_voting'].accuracy:.2f} %" in shown
     assert "<Run" not in shown and "fused/digits" in repr(place.several)
+    picture = re.search(r'src="data:image/png;base64,([^"]+)"', shown)
+    with Image.open(io.BytesIO(base64.b64decode(picture[1]))) as image:
+        assert image.width > 300 and len(image.convert("RGB").getcolors(2**20)) > 10

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ensync.core.errors import EnsyncError
+from ensync.report.results import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+DOTS = 100  # of an inch of a notebook's figure
 
 
 class History(Mapping[str, np.ndarray]):
@@ -57,6 +61,17 @@ class History(Mapping[str, np.ndarray]):
                 "install it, or take the columns: dict(history)",
             ) from None
         return DataFrame(self._columns)
+
+
+def learning_curves(name: str, records: Sequence[Record]) -> str:
+    """Return an HTML image of the accuracy by epoch of the run `name`, "" without records."""
+    from ensync.report.curves import accuracy_by_epoch
+    from ensync.report.style import to_png
+
+    if not records:
+        return ""
+    text = base64.b64encode(to_png(accuracy_by_epoch({name: records}), DOTS)).decode()
+    return f'<img alt="accuracy against epochs" src="data:image/png;base64,{text}">'
 
 
 def _column(values: Sequence[object]) -> np.ndarray:

@@ -14,10 +14,10 @@ from ensync.core.errors import EnsyncError, nearest
 from ensync.core.fusion import FUSIONS, OF_ONE, shares, winners
 from ensync.mpi.world import alone
 from ensync.report.history import readable_records
-from ensync.report.results import FusionFigures, RunResult, from_json
+from ensync.report.results import FusionFigures, Record, RunResult, from_json
 from ensync.runs import opening
 from ensync.runs.below import directory_of, runs_below
-from ensync.runs.library.history import History
+from ensync.runs.library.history import History, learning_curves
 from ensync.runs.library.tester import Tester
 from ensync.runs.state import has_checkpoint
 
@@ -147,10 +147,14 @@ class Run:
         >>> list(ensync.load("runs/digits").history)[:4]
         ['member', 'epoch', 'step', 'validation_loss']
         """
+        return History(self._records)
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        """The records of the history file, or of the checkpoint where that is not at hand."""
         records, _ = readable_records(self.directory / "history.jsonl")
         known = records or [{**record} for record in self._tester.loaded.attributes["history"]]
-        mine = [r for r in known if self._member in (None, r.get("member"))]
-        return History(mine)
+        return [record for record in known if self._member in (None, record.get("member"))]
 
     @cached_property
     def result(self) -> RunResult | None:
@@ -191,7 +195,9 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: what the run is, and what it reached on the test images."""
+        """Return what a notebook shows: what the run is, what it reached on the test images, and
+        its learning curves.
+        """
         tested = self.result.test.items() if self.result else ()
         rows = "".join(
             f"<tr><td>{FUSIONS[name].label}</td><td>{100 * figures.accuracy:.2f} %</td></tr>"
@@ -199,7 +205,8 @@ class Run:
             if isinstance(figures, FusionFigures) and name in FUSIONS
         )
         table = f"<table><tr><th>fusion</th><th>test accuracy</th></tr>{rows}</table>"
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>" + table * bool(rows)
+        curves = learning_curves(self.job.training.strategy, self._records)
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>" + table * bool(rows) + curves
 
     def _votes(self, images: ArrayLike, method: str | None) -> np.ndarray:
         alone = self._member is not None or self._tester.members == 1
