@@ -66,4 +66,4 @@ def test_few_modules_take_a_whole_job(tmp_path):
         lambda: resume(comm, str(tmp_path / "run" / "ensemble"), ("training.epochs=2",), False),
     ):
         walked = modules_given_a_job(work)
-        assert len(walked) <= MOST_MODULES, sorted(walked)
+        assert len(walked) <= MOST_MODULES, "\n".join(sorted(walked))

@@ -13,7 +13,7 @@ from ensync.runs import evaluate as evaluating
 from ensync.runs import lifecycle, results, state
 from ensync.runs import train as training
 from ensync.runs.describe import describe
-from ensync.runs.length import with_epochs
+from ensync.runs.planned import with_epochs
 from ensync.runs.stopped import Stopped
 from ensync.strategies import settled
 

@@ -1,5 +1,6 @@
 """What a job, a run or a dataset is, in words. One process, no MPI."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ def describe_job(job: Job) -> str:
     """Return the layer table of the job's network on its dataset, and every setting."""
     from ensync.storage.dataset import open_dataset
 
-    if not Path(job.data.path).exists():
+    if not os.path.lexists(job.data.path):
         raise EnsyncError(
             f"{job.data.path} does not exist",
             "the prepared dataset of the job",
@@ -115,7 +116,8 @@ def describe_without_data(job: Job, images: Images) -> str:
 
 def _length(job: Job, labels: np.ndarray) -> list[str]:
     """Return a line about the steps of a run on one rank."""
-    from ensync.runs.length import parts_of, with_epochs
+    from ensync.runs.length import parts_of
+    from ensync.runs.planned import with_epochs
     from ensync.strategies import settled, strategy_of
     from ensync.training.learning_rate import EpochPlan
 

@@ -22,11 +22,10 @@ from ensync.report.console import Console, make_console
 from ensync.report.text import plural
 from ensync.runs import launch, session, start, state
 from ensync.runs.header import show_place, show_run
-from ensync.runs.length import without_epochs
 from ensync.runs.opening import choose_run, find_run, identity_of, load, with_overrides
 from ensync.runs.options import RunOptions
 from ensync.runs.outcome import complete
-from ensync.runs.planned import PlannedRun, check_memory
+from ensync.runs.planned import PlannedRun, check_memory, without_epochs
 from ensync.training.position import EARLY, ends_of
 
 
