@@ -145,7 +145,7 @@ def test_without_help_of_the_mpi_the_files_are_fused(place):
     out = place.done(2, "fuse", "runs/job", "--method", "hard_voting")
     assert (
         "hard voting of 3 members" in out
-        and "of 4000 epochs; `ensync resume runs/job` goes on" in out
+        and "of 4,000 epochs; `ensync resume runs/job` goes on" in out
     )
     assert fused(place, "fusion.json") == ({}, 3) and int(
         out.split("this is the state after ")[1].split()[0]
