@@ -43,11 +43,11 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, 
 # Two halves, each about one core's work: first to compile kernels, then to start programs, which
 # wait much; then the ranks.
 STARTED := $(wildcard tests/launched/test_*.py)
-CLI := $(filter tests/launched/test_cli_%,$(STARTED))
+FIRST := $(filter $(addprefix tests/launched/test_,cli_% abort.py library.py study.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
 	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi test-launched \
-		RANKS="$(filter 1,$(RANKS))" STARTED="$(filter-out $(CLI),$(STARTED))" -- \
-		$(MAKE) --no-print-directory test-serial test-launched STARTED="$(CLI)"
+		RANKS="$(filter 1,$(RANKS))" STARTED="$(filter-out $(FIRST),$(STARTED))" -- \
+		$(MAKE) --no-print-directory test-serial test-launched STARTED="$(FIRST)"
 	+@$(MAKE) --no-print-directory test-mpi RANKS="$(filter-out 1,$(RANKS))"
 
 test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
