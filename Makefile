@@ -71,9 +71,9 @@ lint: $(VENV)/installed-lint   ## install, then check style (ruff) and types (my
 	$(BIN)/ruff format --check src tests jobs
 	$(BIN)/mypy
 
-test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks
+test-mpi: $(VENV)/installed-test   ## only the tests that run on ranks, of them those in WHERE
 	@for n in $(RANKS); do echo "== $$(date +%T) $$n ranks"; \
-		$(MPIRUN) -n $$n $(ONRANKS) || exit 1; done
+		$(MPIRUN) -n $$n $(ONRANKS) $(WHERE) || exit 1; done
 
 # Small arrays only, in the place of vectors numpy (tests/plain_simd.py). What is not covered is
 # covered by compiled kernels alone.
