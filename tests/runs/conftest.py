@@ -11,3 +11,14 @@ def nothing_stays_held():
     yield
     if helpers := sys.modules.get("runs.helpers"):
         helpers.give_back()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """More ranks than cores must not bring their threads as well."""
+    from ensync.kernels.threads import get_threads, set_threads
+
+    before = get_threads()
+    set_threads(1)
+    yield
+    set_threads(before)

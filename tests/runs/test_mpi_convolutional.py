@@ -10,12 +10,15 @@ import pytest
 from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker, resume, run
 
 from ensync.core.config.job import job_from_dict
-from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone
 from ensync.runs import results, state
 from ensync.runs.stopped import Stopped
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]  # the first test may compile
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.timeout(300),
+]  # the first test may compile
 JOBS = Path(__file__).parents[2] / "jobs"
 LAYERS = [
     {"kind": "convolution", "filters": 4},
@@ -36,15 +39,6 @@ LAYERS = [
 
 
 WHITENED = {"name": "airbench", "filters": [6], "depth": 5}  # filters made of the images
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """More ranks than cores must not bring their threads as well."""
-    before = get_threads()
-    set_threads(1)
-    yield
-    set_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,17 @@ from runs.helpers import COMM, StopAt, common_digits, gathered, job_maker, resum
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.kernels.simd.host import bf16_missing
-from ensync.kernels.threads import get_threads, set_threads
+from ensync.kernels.threads import set_threads
 from ensync.mpi.world import alone, on_root, split
 from ensync.runs import results, state
 from ensync.runs.networks import build_network
 from ensync.runs.stopped import Stopped
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]  # the first test may compile
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.timeout(300),
+]  # the first test may compile
 # all of whose parts must keep the bits: clipping, averages, growth, slices, decisions by validation
 EVERYTHING = {
     "training": {
@@ -126,15 +130,6 @@ CASES = {
         "ensemble": {"members": 3, "start": "shared"},
     },
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """More ranks than cores must not bring their threads as well."""
-    before = get_threads()
-    set_threads(1)
-    yield
-    set_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import pytest
 from mutations import rounds
 from runs.helpers import COMM, begin, common_digits, gathered, job_maker
 
-from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import on_root
 from ensync.runs import lifecycle, results
 from ensync.runs.networks import rows_together
 from ensync.strategies import strategy_of
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.mpi,
     pytest.mark.timeout(600),
     pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="wants PyTorch"),
@@ -26,15 +26,6 @@ pytestmark = [
 ]
 ROWS = 230
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """More ranks than cores must not bring their threads as well."""
-    before = get_threads()
-    set_threads(1)
-    yield
-    set_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from runs.helpers import COMM, common_digits, gathered, job_maker, run
 
-from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone
 from ensync.runs import results, state
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]  # the first test may compile
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.timeout(300),
+]  # the first test may compile
 LAYERS = [
     {"kind": "convolution", "filters": 4},
     {"kind": "batch_normalization", "activation": "relu", "momentum": 0.9},
@@ -22,15 +25,6 @@ LAYERS = [
     {"kind": "batch_normalization", "activation": "relu"},
     {"kind": "dense"},
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """More ranks than cores must not bring their threads as well."""
-    before = get_threads()
-    set_threads(1)
-    yield
-    set_threads(before)
 
 
 @pytest.fixture(scope="module")

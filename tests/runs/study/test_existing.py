@@ -1,14 +1,18 @@
 """Which trial wins, and what cells must have alike."""
 
+import json
 from dataclasses import replace
 
 import pytest
+from runs.study.simulated import PLAIN, cell_of, place, write_simulated
 
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.runs.study.cells import Cell
 from ensync.runs.study.existing import best_factor, refuse_earlier, remove_all
+from ensync.runs.study.files import read_cell
 from ensync.runs.study.origin import (
+    Origin,
     _digest,
     check_origin,
     code_sha256,
@@ -17,6 +21,7 @@ from ensync.runs.study.origin import (
     read_origin,
     write_origin,
 )
+from ensync.runs.study.plan_file import read_plan
 from ensync.storage import lock
 
 
@@ -96,7 +101,7 @@ def test_results_are_refused_and_a_plan_alone_is_not(tmp_path):
 def test_damaged_origins_and_absent_ones(tmp_path):
     assert read_origin(tmp_path) is None
     (tmp_path / "started.json").write_text("{")
-    with pytest.raises(EnsyncError, match="started.json cannot be read .it is damaged"):
+    with pytest.raises(EnsyncError, match="started.json cannot be used .it is damaged"):
         read_origin(tmp_path)
 
 
@@ -112,3 +117,22 @@ def test_the_code_is_named_by_all_sources_that_decide_results(tmp_path):
     before = _digest(tmp_path)
     (tmp_path / "cli.py").rename(tmp_path / "other.py")
     assert _digest(tmp_path) != before
+
+
+@pytest.mark.parametrize("look", [read_cell, read_origin, read_plan])
+def test_files_of_another_version_are_refused(tmp_path, look):
+    """A cell of one is not taken as done, nor trained anew over it."""
+    write_simulated(tmp_path, PLAIN[:1], seeds=(1,))
+    cell = place(tmp_path, cell_of(PLAIN[0], 1, 1))
+    write_origin(cell, Origin("0", "sha256:0", {}))
+    directory, name = {
+        read_cell: (cell, "cell.json"),
+        read_origin: (cell, "started.json"),
+        read_plan: (tmp_path, "plan.json"),
+    }[look]
+    found = json.loads((directory / name).read_text())
+    assert look(directory) is not None
+    for key, value in {"version": 2, "format": "ensync-other"}.items():
+        (directory / name).write_text(json.dumps(found | {key: value}))
+        with pytest.raises(EnsyncError, match=f"{name} cannot be used .its {key} is"):
+            look(directory)

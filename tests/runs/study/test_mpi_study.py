@@ -8,7 +8,6 @@ from runs.helpers import COMM, common_digits
 from runs.study.helpers import cells, outputs, run, study_maker, times, whole
 
 from ensync.core.errors import EnsyncError
-from ensync.kernels.threads import get_threads, set_threads
 from ensync.mpi.world import alone, on_root
 from ensync.runs import results, state
 from ensync.runs.planned import PlannedRun
@@ -16,18 +15,13 @@ from ensync.runs.study import calibration, origin
 from ensync.runs.study.answers import greedy_soup
 from ensync.training.evaluation import evaluate_block
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.mpi,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.timeout(300),
+]
 ALL = ["one_rank", "synchronous", "ensemble_shards", "ensemble_full", "shared_start"]
 COUNTS = sorted({1, min(2, COMM.size), COMM.size})
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """More ranks than cores must not bring their threads as well."""
-    before = get_threads()
-    set_threads(1)
-    yield
-    set_threads(before)
 
 
 @pytest.fixture(scope="module")

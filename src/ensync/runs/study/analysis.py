@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,20 +11,23 @@ import numpy as np
 
 from ensync.core.config.study import BUDGETS, Study
 from ensync.core.errors import EnsyncError
-from ensync.report.results import CellResult, Settings, from_json
+from ensync.report.results import CellResult, Settings
 from ensync.report.study_results import DeclaredBudget, LeftOut, StudyPlan, StudyResult
 from ensync.report.text import plural
 from ensync.runs.study.cell_figures import CellFigures, figures_of
+from ensync.runs.study.files import CELLS, OUTPUTS, RESULT, Refusal, read, read_cell
 from ensync.runs.study.fusing import Senseless
 from ensync.runs.study.growth import with_growth
 from ensync.runs.study.over_seeds import contestant_of
 from ensync.runs.study.pairing import Compared, Rules, pairs_of
 from ensync.runs.study.plan_file import NAME as PLAN
-from ensync.runs.study.plan_file import read_plan, refuse_plan
+from ensync.runs.study.plan_file import OF_PLAN, read_plan
 from ensync.storage.outputs import read_outputs
 
-CELLS, RESULT, OUTPUTS = "cells", "cell.json", "outputs.h5"
 STUDY = "study.json"
+OF_STUDY = Refusal(
+    "what a study of this version found", "run the study again, or put its cells beside the file"
+)
 UNKNOWN_BUDGET = DeclaredBudget(name="unknown", sentence="The study has no plan.json that says it.")
 
 Group = tuple[str, int]  # the name of a contestant, and its ranks
@@ -100,40 +102,15 @@ def found_in(directory: Path) -> StudyResult:
     path = directory / STUDY
     if (directory / CELLS).is_dir() or not path.exists():
         return analyse(directory)
-    try:
-        found = from_json(StudyResult, json.loads(path.read_bytes()))
-        if (found.format, found.version) == ("ensync-study", 1):
-            return found
-        why = f"it is {found.format!r:.40}, version {found.version}"
-    except (OSError, ValueError):
-        why = "it is damaged"
-    raise EnsyncError(
-        f"{path} cannot be used ({why})",
-        "what a study of this version found",
-        "run the study again, or put its cells beside the file",
-    )
+    return read(StudyResult, path, OF_STUDY) or analyse(directory)
 
 
 def _cells(directory: Path) -> dict[str, CellResult]:
     """Return the cells that are done, by name; trials of learning rates are not among them."""
     found = sorted((directory / CELLS).glob(f"*/ranks_*/seed_*/{RESULT}"))
-    return {str(path.parent.relative_to(directory / CELLS)): _cell(path) for path in found}
-
-
-def _cell(path: Path) -> CellResult:
-    """Return the result of a cell."""
-    try:
-        cell = from_json(CellResult, json.loads(path.read_bytes()))
-        if (cell.format, cell.version) == ("ensync-cell", 1):
-            return cell
-        why = f"it is {cell.format!r:.40}, version {cell.version}"
-    except (OSError, ValueError):
-        why = "it is damaged"
-    raise EnsyncError(
-        f"{path} cannot be used ({why})",
-        "the result of a cell of this version",
-        "remove it and continue the study with --resume",
-    )
+    places = {str(each.parent.relative_to(directory / CELLS)): each.parent for each in found}
+    done = {name: read_cell(place) for name, place in places.items()}
+    return {name: cell for name, cell in done.items() if cell is not None}
 
 
 def _study(directory: Path, job: Settings) -> Study:
@@ -141,7 +118,7 @@ def _study(directory: Path, job: Settings) -> Study:
     try:
         return Study.model_validate(job.get("study") or {})
     except ValueError as error:
-        raise refuse_plan(directory / PLAN, "its section study is not one") from error
+        raise OF_PLAN.error(directory / PLAN, "its section study is not one") from error
 
 
 def _refuse_none(directory: Path, cells: Mapping[str, CellResult]) -> None:

@@ -3,7 +3,6 @@
 The figure is kept in pace.json, so that a study that is resumed plans the same steps.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -11,12 +10,13 @@ from ensync.core.activity import Doing, doing, tick
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm, on_root, share
-from ensync.report.results import from_json, to_json
+from ensync.report.results import to_json
 from ensync.runs import lifecycle
 from ensync.runs.planned import PlannedRun
 from ensync.runs.session import Session
 from ensync.runs.start import start
 from ensync.runs.study.cells import Cell, Pace
+from ensync.runs.study.files import Refusal, read
 from ensync.runs.study.origin import write_origin
 from ensync.runs.study.running import Around, holding
 from ensync.runs.validation import validate
@@ -31,21 +31,17 @@ PAUSE = 0.5  # seconds between two looks for a pace that another process finds
 MOST = 4096  # steps that are timed at most
 
 
+OF_PACE = Refusal(
+    "the pace of a contestant, as Ensync writes it",
+    "delete all cells with --overwrite: cells of another pace have other steps",
+)
+
+
 def read_pace(directory: Path) -> Pace | None:
     """Return the pace that a calibration found, None where there was none. Errors: EnsyncError
     where the file is damaged.
     """
-    path = directory / NAME
-    try:
-        return from_json(Pace, json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise EnsyncError(
-            f"{path} is damaged",
-            "the pace of a contestant, as Ensync writes it",
-            "delete all cells with --overwrite: cells of another pace have other steps",
-        ) from error
+    return read(Pace, directory / NAME, OF_PACE)
 
 
 def calibrate(cell: Cell, around: Around) -> None:

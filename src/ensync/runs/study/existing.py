@@ -11,11 +11,10 @@ from ensync.report.text import plural
 from ensync.runs.existing import holds_run
 from ensync.runs.study.calibration import read_pace
 from ensync.runs.study.cells import Cell, Known, Pace, Place
+from ensync.runs.study.files import CELLS, RESULT, read_cell
 from ensync.runs.study.origin import NAME, Origin, check_origin, read_origin
-from ensync.runs.study.running import RESULT, read_cell
 from ensync.storage.lock import GONE, describe_holder
 
-CELLS = "cells"  # the directory of all cells
 PLAN, FOUND = "plan.json", ("study.*", "study_*", "comparison.*")  # what is made beside them
 
 

@@ -14,14 +14,19 @@ from pathlib import Path
 import ensync
 from ensync.core.config.job import flat_settings
 from ensync.core.config.schema import Job
-from ensync.core.errors import EnsyncError, reason
-from ensync.report.results import from_json, to_json
+from ensync.core.errors import EnsyncError
+from ensync.report.results import to_json
 from ensync.runs.planned import FREE
 from ensync.runs.study.cells import Cell
+from ensync.runs.study.files import Refusal, read
 from ensync.storage.atomic import write_atomically
 from ensync.strategies import settled
 
 NAME = "started.json"
+OF_ORIGIN = Refusal(
+    "what a cell of this version was started with",
+    "remove the directory of this cell; --resume trains it again",
+)
 # Settings of [study] that change what a cell is, or what is known of it.
 OF_CELLS = ("budget", "amount", "redraw_validation")
 SHOWN = 3  # differences that an error names
@@ -86,23 +91,7 @@ def read_origin(directory: Path) -> Origin | None:
     """Return what the cell in a directory was started with, None where nobody says so. Errors:
     EnsyncError where the file is not readable.
     """
-    path = directory / NAME
-    try:
-        return from_json(Origin, json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _unreadable(path, reason(error)) from error
-    except ValueError as error:
-        raise _unreadable(path, "it is damaged") from error
-
-
-def _unreadable(path: Path, why: str) -> EnsyncError:
-    return EnsyncError(
-        f"{path} cannot be read ({why})",
-        "what the cell was started with",
-        "remove the directory of this cell; --resume trains it again",
-    )
+    return read(Origin, directory / NAME, OF_ORIGIN)
 
 
 def check_origin(directory: Path, there: Origin | None, now: Origin) -> None:

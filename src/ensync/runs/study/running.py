@@ -6,7 +6,6 @@ cell.json is written last: a cell without it is not done, and is continued from 
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +27,6 @@ from ensync.report.results import (
     DatasetFacts,
     Machine,
     Record,
-    from_json,
     to_json,
 )
 from ensync.report.text import plural
@@ -40,6 +38,7 @@ from ensync.runs.session import Session
 from ensync.runs.stopped import Stopped
 from ensync.runs.study import answers
 from ensync.runs.study.cells import Cell
+from ensync.runs.study.files import OUTPUTS, RESULT, read_cell
 from ensync.runs.study.origin import Origin, check_origin, read_origin, write_origin
 from ensync.storage import lock
 from ensync.storage.atomic import write_atomically
@@ -48,7 +47,6 @@ from ensync.storage.outputs import Outputs, write_outputs
 from ensync.training.learning_rate import EpochPlan
 from ensync.training.position import LOST
 
-RESULT, OUTPUTS = "cell.json", "outputs.h5"
 WHOLE = "`ensync compare --resume`"
 
 
@@ -67,24 +65,6 @@ class Around:
     packed: bool
     origin: Origin
     target: float | None = None
-
-
-def read_cell(directory: Path) -> CellResult | None:
-    """Return the result of the cell in a directory, None where it is not done.
-
-    Errors: EnsyncError where the file is not one.
-    """
-    path = directory / RESULT
-    try:
-        return from_json(CellResult, json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise EnsyncError(
-            f"{path} is damaged",
-            "the result of a cell, as Ensync writes it",
-            "remove it; --resume tests the cell again",
-        ) from error
 
 
 @contextmanager

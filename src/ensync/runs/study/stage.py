@@ -18,9 +18,10 @@ from ensync.runs.stopped import Stopped
 from ensync.runs.study.calibration import calibrate, read_pace
 from ensync.runs.study.cells import Cell
 from ensync.runs.study.existing import is_done
+from ensync.runs.study.files import read_cell
 from ensync.runs.study.origin import Origin
 from ensync.runs.study.places import Load, Places, Turn, in_order, packed
-from ensync.runs.study.running import WHOLE, Around, read_cell, run_cell
+from ensync.runs.study.running import WHOLE, Around, run_cell
 from ensync.runs.study.showing import CellConsole
 from ensync.runs.study.splits import StudyData
 
