@@ -12,6 +12,7 @@ the network's message from a part of the global batch. All ranks of the network 
 alike. To add a reducer, derive from Reducer and return it from `choose`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,7 +40,7 @@ WHOLE = Part(1, 0)
 Compute = Callable[[Network, Part], None]
 
 
-class Reducer:
+class Reducer(ABC):
     """Sums what the ranks of one network compute in a step, and updates their replicas.
 
     network: this rank's replica, whose vectors may lie in memory of the reducer until `close`.
@@ -72,6 +73,7 @@ class Reducer:
     ) -> None:
         """Give back what is needed for steps only."""
 
+    @abstractmethod
     def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
         """Compute the gradient of a global batch, and return the metrics of all its samples.
 
@@ -80,7 +82,6 @@ class Reducer:
 
         stop_requested: asked once; positive where this rank was asked to stop.
         """
-        raise NotImplementedError(type(self).__name__)
 
     def apply(self, optimizer: Optimizer, factors: Factors) -> None:
         """Update the parameters by the gradient of the last `reduce`; factors: of the learning

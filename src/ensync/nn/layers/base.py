@@ -1,5 +1,6 @@
 """The contract between a network, its layers and the layers that are made of layers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -56,7 +57,7 @@ class Step:
     share: float | None = None
 
 
-class Layer:
+class Layer(ABC):
     """One stage of a network. Shapes are without the batch axis; arrays are `(rows, *shape)`.
 
     Every layer gives `build`, `forward` and `backward`, and `bind` and `allocate` where it has
@@ -95,11 +96,11 @@ class Layer:
     fuses_addition = False
     may_keep_gradient = keep_gradient = False
 
+    @abstractmethod
     def build(self, shape: Shape) -> Shape:
         """Declare parameters and statistics for inputs of this shape and return the shape of the
         outputs. Errors: EnsyncError, when the layer cannot take such inputs.
         """
-        raise NotImplementedError(type(self).__name__)
 
     def bind(self, values: Views, gradients: Views) -> None:
         """Take views: values of parameters and statistics by name, gradients of parameters by
@@ -118,9 +119,9 @@ class Layer:
         """
         return BF16 if self.bf16_inputs else dtype, BF16 if self.bf16_outputs else dtype
 
+    @abstractmethod
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         """Return the outputs `(rows, *shape)`, valid until the next forward."""
-        raise NotImplementedError(type(self).__name__)
 
     def forward_add(
         self, inputs: np.ndarray, added: np.ndarray, relu: bool, step: Step, out: np.ndarray
@@ -136,11 +137,11 @@ class Layer:
         return out
 
     # returns None where the gradient is not needed (`first`); the caller knows, hence Any
+    @abstractmethod
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | Any:
         """Fill the parameters' gradients from the gradient of the outputs (may be overwritten);
         return that of the inputs.
         """
-        raise NotImplementedError(type(self).__name__)
 
     def operations(self, shape: Shape) -> int:
         """Multiply-adds of the forward pass of one sample, for outputs of this shape."""
