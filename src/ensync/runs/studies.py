@@ -3,9 +3,12 @@
 Collective throughout.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ensync.core.activity import Doing, doing
 from ensync.core.config.effects import without_effect
@@ -26,6 +29,9 @@ from ensync.runs.sweep import sweep as run_sweep
 from ensync.runs.sweep import sweep_files
 from ensync.runs.sweeping import swept
 from ensync.storage.lock import confirm
+
+if TYPE_CHECKING:
+    from ensync.runs.study.execution import Execution
 
 NO_STUDY = StudyOptions()
 
@@ -74,32 +80,58 @@ def compare_job(comm: Comm, job: Job, options: RunOptions, console: Console) -> 
 
 def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> None:
     """Run the cells of a study that are missing; write and show what it found."""
-    from ensync.runs.study import execution, gathering
+    from ensync.runs.study import gathering
+
+    if wanted.list_cells:
+        _list_cells(comm, job)
+        return
+    with held_study(comm, job, options, wanted) as run:
+        if not wanted.gather:
+            train_cells(run)
+        if wanted.cell is None:
+            gathering.gather(comm, run.directory, run.console)
+
+
+def _list_cells(comm: Comm, job: Job) -> None:
+    from ensync.runs.study import execution
+
+    console = make_console(comm.rank)
+    facts = on_root(comm, lambda: execution.facts_of_file(job.data.path)).facts
+    counts = job.study.ranks if job.study else []
+    launched = max(comm.size, *counts, 1)  # the cells of any launch
+    for number, names in enumerate(execution.units_of(job, launched, facts)):
+        console.line(f"{number}  {', '.join(names)}")
+
+
+@contextmanager
+def held_study(
+    comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions
+) -> Iterator[Execution]:
+    """Hold the directory of a study within the block, but for one cell of it; give what runs its
+    cells.
+    """
+    from ensync.runs.study import execution
 
     console = make_console(comm.rank, options.verbose)
-    directory = Path(job.output.directory)
-    facts = on_root(comm, lambda: execution.facts_of_file(job.data.path))
-    if wanted.list_cells:
-        counts = job.study.ranks if job.study else []
-        launched = max(comm.size, *counts, 1)  # the cells of any launch
-        for number, names in enumerate(execution.units_of(job, launched, facts.facts)):
-            console.line(f"{number}  {', '.join(names)}")
-        return
     again = execution.Again(options.resume, options.overwrite, wanted.pack, wanted.cell)
-    held = [] if wanted.cell is not None else [directory]
+    facts = on_root(comm, lambda: execution.facts_of_file(job.data.path))
+    held = [] if wanted.cell is not None else [Path(job.output.directory)]
     with (
         launch.holding(comm, held, "compare", console),
         PlannedRun(without_study(job), comm).watched(console),
         stop_on_signals() as stop_request,
     ):
-        run = execution.Execution(comm, job, console, stop_request, again, facts)
-        if not wanted.gather:
-            run.clear()
-            gathering.note_plan(comm, run)
-            run.prepare()
-            run.run()
-        if wanted.cell is None:
-            gathering.gather(comm, directory, console)
+        yield execution.Execution(comm, job, console, stop_request, again, facts)
+
+
+def train_cells(run: Execution) -> None:
+    """Write the plan of a study, and train the cells that are missing."""
+    from ensync.runs.study import gathering
+
+    run.clear()
+    gathering.note_plan(run.comm, run)
+    run.prepare()
+    run.run()
 
 
 def sweep(comm: Comm, path: str, over: str, options: RunOptions) -> None:

@@ -8,6 +8,7 @@ from runs.study.files import cells_in, results_in
 from ensync.mpi.world import on_root
 from ensync.runs import studies
 from ensync.runs.options import RunOptions, StudyOptions
+from ensync.runs.study.analysis import analyse
 from ensync.storage.outputs import read_outputs
 
 
@@ -29,8 +30,20 @@ def study_maker(dataset, tmp_path, **sections):
 
 
 def run(job, resume=False, overwrite=False, **options):
-    """Run a study; return its directory. Collective."""
-    studies.study(COMM, job, RunOptions((), resume, overwrite), StudyOptions(**options))
+    """Run the cells of a study, and analyse them, unless it is one cell; return its directory.
+    Collective.
+    """
+    wanted = RunOptions((), resume, overwrite)
+    with studies.held_study(COMM, job, wanted, StudyOptions(**options)) as held:
+        studies.train_cells(held)
+    if "cell" not in options:
+        on_root(COMM, lambda: analyse(held.directory))
+    return held.directory
+
+
+def gather(job):
+    """Write what the cells of a study found, with the page; return its directory. Collective."""
+    studies.study(COMM, job, RunOptions((), True, False), StudyOptions(gather=True))
     return Path(job.output.directory)
 
 

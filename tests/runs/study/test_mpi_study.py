@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from runs.helpers import COMM, common_digits
-from runs.study.helpers import cells, outputs, run, study_maker, times, whole
+from runs.study.helpers import cells, gather, outputs, run, study_maker, times, whole
 
 from ensync.core.errors import EnsyncError
 from ensync.mpi.world import alone, on_root
@@ -169,8 +169,11 @@ def test_a_contestant_that_diverges_is_done_and_says_so(make):
     assert found["one_rank/ranks_1/seed_1"]["validation_accuracy"] is not None
     assert not (directory / "cells/wild/ranks_1/seed_1/outputs.h5").exists()
     before = times(directory)
-    run(make(contestants=["one_rank"], own=own, seeds=1), resume=True)
+    job = make(contestants=["one_rank"], own=own, seeds=1)
+    run(job, resume=True)
+    gather(job)
     assert times(directory) == before
+    assert "wild" in (directory / "study.html").read_text()
 
 
 def test_the_best_learning_rate_by_validation_is_taken(make):
