@@ -421,6 +421,9 @@ def test_the_other_ranks_are_silent_and_have_every_method(capfd):
         if name == "training":
             with method(1, 2, step=0):
                 silent.step(1, 0.5)
+        elif name == "counting":
+            with method() as progress:
+                progress("unseen", 1, 2)
         elif name == "board":
             method([]).line("unseen")
         else:

@@ -13,8 +13,10 @@ from PIL import Image
 from runs import helpers
 
 import ensync
+from ensync.core.sharding import block
 from ensync.mpi.world import on_root
-from ensync.runs import lifecycle, predict
+from ensync.report.console import SilentConsole
+from ensync.runs import evaluate, lifecycle, predict
 from ensync.storage.dataset import open_dataset
 
 COMM = helpers.COMM
@@ -59,7 +61,7 @@ def said(*arguments, form):
     """What predict printed to both streams on this rank, which must end well."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        predict.predict(COMM, *arguments, (), predict.Shown(form))
+        predict.predict(COMM, *arguments, (), form)
     return out.getvalue(), err.getvalue()
 
 
@@ -84,3 +86,38 @@ def test_predictions_for_programs(place, monkeypatch):
     assert [one["file"][-9:] for one in content["bad"]] == ["03bad.png", "11bad.png"]
     assert all(name in told for name in ("03bad.png", "11bad.png"))
     assert "warning: 2 of 15 pictures left out\n" in told
+
+
+class Watched(SilentConsole):
+    """A console that keeps what it is told of progress, by the kind of work."""
+
+    def __init__(self):
+        self.told = {}
+
+    @contextlib.contextmanager
+    def counting(self):
+        yield lambda what, *so_far: self.told.setdefault(what, []).append(so_far)
+
+
+def test_each_verb_tells_how_far_it_is(place, monkeypatch):
+    """Rank 0 shows a bar: of all its images of all members, and of all files."""
+    directory, pictures, _ = place
+    told = {}
+    for verb, call in (
+        (evaluate, lambda: evaluate.evaluate(COMM, directory, (), ())),
+        (predict, lambda: predict.predict(COMM, directory, (pictures,), None, (), "csv")),
+    ):
+        console = Watched()
+        monkeypatch.setattr(verb, "make_console", lambda rank, console=console: console)
+        monkeypatch.setattr(verb, "Console", lambda stream, console=console: console)
+        with contextlib.redirect_stdout(io.StringIO()):
+            call()
+        told[verb] = console.told
+    first, last = block(24, COMM.size, COMM.rank)  # a fifth of 120 digits
+    assert told[evaluate]["testing images"][-1] == (COMM.size * (last - first),) * 2
+    assert told[predict]["reading pictures"][-1] == (COUNT + 2, COUNT + 2)
+    first, last = block(COUNT, COMM.size, COMM.rank)
+    assert told[predict]["testing images"][-1] == (COMM.size * (last - first),) * 2
+    for verb in told.values():
+        for so_far in verb.values():
+            assert so_far == sorted(so_far) and so_far[0][0] > 0

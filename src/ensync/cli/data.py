@@ -8,7 +8,6 @@ from signal import Signals
 import click
 
 from ensync.cli.options import PLACE, Verbs, bundle
-from ensync.cli.progress import bars
 from ensync.cli.ranks import say, say_all, speaks
 from ensync.core import streams
 from ensync.core.errors import printable
@@ -91,12 +90,13 @@ def _prepare(request: PrepareRequest) -> str:
     """Write a dataset with a progress bar; return what was done, in lines. Of several processes
     with the same request one does it.
     """
+    from ensync.report.counting import counting
     from ensync.storage.prepare import default_destination
     from ensync.storage.prepare import prepare as prepare_dataset
     from ensync.storage.turns import in_turn
 
     def work() -> str:
-        with bars() as progress:
+        with counting(shown=speaks()) as progress:
             prepared = prepare_dataset(request, progress)
         hint = f"`ensync data describe {prepared.path}` tells what it holds"
         return "\n".join(map(printable, [*prepared.notes, str(prepared), hint]))
@@ -140,11 +140,12 @@ def verdicts(file: str) -> Iterator[str]:
     """Yield for each split of a dataset whether it is as it was written.
     Errors: EnsyncError, after that, when it is not.
     """
+    from ensync.report.counting import counting
     from ensync.storage.dataset import open_dataset
     from ensync.storage.verification import damaged, faults
 
     with open_dataset(file) as dataset:
-        with bars() as progress:
+        with counting(shown=speaks()) as progress:
             found = faults(dataset, progress=progress)
         for split, fault in found.items():
             rows = dataset.sizes.get(split, sum(dataset.sizes.values()))

@@ -3,7 +3,6 @@
 import click
 
 from ensync.cli.options import PLACE, FusionMethod, other_data, settings
-from ensync.cli.progress import bars_of
 from ensync.cli.ranks import on_ranks
 
 
@@ -85,8 +84,4 @@ def predict(
     """
     from ensync.runs import predict as runs
 
-    on_ranks(
-        lambda comm: runs.predict(
-            comm, run, images, method, overrides, runs.Shown(form, bars_of(comm.rank))
-        )
-    )
+    on_ranks(lambda comm: runs.predict(comm, run, images, method, overrides, form))

@@ -7,19 +7,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import numpy as np
 
 from ensync.core.errors import EnsyncError, printable
 from ensync.report import tables
 from ensync.report.board import Board, Shown
+from ensync.report.counting import bar_on, no_progress
 from ensync.report.progress import BarProgress, LogProgress, Pace
 from ensync.report.results import Comparison, Sweep, TopK
-from ensync.report.terminal import Output, Terminal, find_terminal
+from ensync.report.terminal import Output, Terminal, find_terminal, rich_console
+from ensync.storage.request import Progress as CountProgress
 
 if TYPE_CHECKING:
-    from rich.console import Console as RichConsole
     from rich.text import Text
 
     from ensync.report.study_results import StudyResult
@@ -62,7 +63,7 @@ class Console:
             log_seconds,
         )
         found = find_terminal(self._output.stream) if isinstance(terminal, str) else terminal
-        self._rich = _rich_console(self._output, found) if found else None
+        self._rich = rich_console(self._output, found) if found else None
         self._progress: BarProgress | LogProgress | None = None
         self._due, self._epochs, self._members_shown = NEVER, 0, 0
         self._epoch_lines, self._epoch_due = 0, -NEVER
@@ -126,6 +127,14 @@ class Console:
             return
         self._progress.show(step, loss)
         self._due = self._clock() + self._progress.interval
+
+    @contextmanager
+    def counting(self) -> Iterator[CountProgress]:
+        """Show a bar of other work on a terminal inside the block; yield what is to be told of
+        its progress.
+        """
+        with bar_on(self._rich, self._clock) as progress:
+            yield progress
 
     def epoch(self, records: Mapping | Sequence[Mapping], epochs: int | None = None) -> None:
         """Write the line of an epoch from its history record, or from those of all members;
@@ -195,6 +204,11 @@ class SilentConsole(Console):
         """Show nothing."""
         yield
 
+    @contextmanager
+    def counting(self) -> Iterator[CountProgress]:
+        """Show nothing."""
+        yield no_progress
+
     def board(self, cells: list[Shown]) -> Board:
         """Return a board that shows nothing."""
         return Board(cells, self.line)
@@ -211,21 +225,3 @@ def _styled(lines: str, style: str) -> Text:
     from rich.text import Text
 
     return Text(lines, style)
-
-
-def _rich_console(output: Output, terminal: Terminal) -> RichConsole:
-    """Return rich's console for a terminal, colours as the terminal has them and NO_COLOR
-    allows.
-    """
-    from rich.console import Console as RichConsole
-
-    class SteadyConsole(RichConsole):
-        """Never hides the cursor: a run that is aborted could not bring it back."""
-
-        def show_cursor(self, show: bool = True) -> bool:
-            return False
-
-    file = cast("IO[str]", output)  # rich writes, flushes and asks isatty, no more
-    return SteadyConsole(
-        file=file, force_terminal=True, width=terminal.columns, legacy_windows=False
-    )

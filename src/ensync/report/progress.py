@@ -35,6 +35,11 @@ class Pace:
         taken, done = self._clock() - self._first[0], step - self._first[1]
         return taken / done * max(0, self.total - step) if done > 0 else None
 
+    def mean(self, step: int) -> float | None:
+        """Return the mean rate of steps so far; None before anything is known."""
+        taken, done = self._clock() - self._first[0], step - self._first[1]
+        return done / taken if done > 0 and taken > 0 else None
+
     def words(self, step: int, loss: float) -> tuple[str, str, str]:
         """Return "epoch 3/20", "12,345 steps/s  loss 0.3456" and "1:02 left"."""
         epochs = len(self.ends)

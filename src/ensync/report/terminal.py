@@ -1,5 +1,7 @@
 """Whether rank 0's lines end up on a terminal or in a log, behind an MPI launcher too."""
 
+from __future__ import annotations
+
 import errno
 import io
 import os
@@ -8,10 +10,13 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from ensync.core.errors import reason
 from ensync.core.streams import tell
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 LAUNCHERS = ("mpirun", "mpiexec", "prterun", "orterun", "hydra_pmi_proxy", "prted", "prte", "orted")
 
@@ -148,3 +153,21 @@ class Output:
     def isatty(self) -> bool:
         """Return whether the stream says it is a terminal (rich asks)."""
         return self.open and self.stream.isatty()
+
+
+def rich_console(output: Output, terminal: Terminal) -> RichConsole:
+    """Return rich's console for a terminal, colours as the terminal has them and NO_COLOR
+    allows.
+    """
+    from rich.console import Console as RichConsole
+
+    class SteadyConsole(RichConsole):
+        """Never hides the cursor: a run that is aborted could not bring it back."""
+
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
+
+    file = cast("IO[str]", output)  # rich writes, flushes and asks isatty, no more
+    return SteadyConsole(
+        file=file, force_terminal=True, width=terminal.columns, legacy_windows=False
+    )

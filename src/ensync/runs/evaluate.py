@@ -14,6 +14,7 @@ from ensync.runs.memory import need_of
 from ensync.runs.opening import choose_run, find_run, identity_of, open_run
 from ensync.runs.outcome import show_scores, write_json
 from ensync.runs.planned import PlannedRun
+from ensync.runs.watching import watched
 
 
 def fuse(
@@ -80,7 +81,8 @@ def evaluate(
     loaders = place.loaders
     if target is None and not any(FUSIONS[method].needs_validation for method in methods or (own,)):
         loaders = loaders.without_validation()  # of which nothing would be shown
-    evaluator = results.evaluator_of_files(comm, loaded, job, loaders)
+    with console.counting() as progress, watched(comm, loaded, job, loaders, progress):
+        evaluator = results.evaluator_of_files(comm, loaded, job, loaders)
     for member, why in evaluator.test.excluded.items():
         console.warn(f"member {member} is left out: {why}")
     result = results.result_of(evaluator, methods or (own,), loaded.state.elapsed)

@@ -4,10 +4,9 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from ensync.runs.memory import need_of
 from ensync.runs.opening import choose_run, identity_of, open_run
 from ensync.runs.planned import PlannedRun
 from ensync.runs.state import Loaded
+from ensync.runs.watching import watched
 from ensync.storage.request import Progress
 
 if TYPE_CHECKING:
@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "csv", "json")
 AT_ONCE = 256  # files that a rank reads before the ranks share what they have
-Bars = Callable[[], AbstractContextManager[Progress]]
-
-
-class Shown(NamedTuple):
-    """How predictions are shown: one of FORMATS, and what shows progress while files are read."""
-
-    form: str = "text"
-    bars: Bars = lambda: nullcontext(lambda what, done, total: None)
-
-
-PLAIN = Shown()
 
 
 def predict(
@@ -50,31 +39,34 @@ def predict(
     images: tuple[str, ...],
     method: str | None,
     overrides: tuple[str, ...],
-    shown: Shown = PLAIN,
+    form: str = "text",
 ) -> None:
-    """Print the class of each image file, with the share of votes. Where they are for another
-    program, files that cannot be decoded are left out, and nothing else is on standard output.
+    """Print the class of each image file, with the share of votes, in one of FORMATS. Where they
+    are for another program, files that cannot be decoded are left out, and nothing else is on
+    standard output.
     """
-    machine = shown.form != "text"
+    machine = form != "text"
     console = Console(sys.stderr) if machine and comm.rank == 0 else make_console(comm.rank)
     directory = choose_run(comm, directory, "predict", console)
     loaded, job = open_run(comm, directory, overrides)
     trained_on = identity_of(comm, loaded, job.data.path, console)
-    found = _read(comm, images, trained_on, machine, shown.bars)
+    with console.counting() as progress:
+        found = _read(comm, images, trained_on, machine, progress)
     pixels, names, notes = found.good
     method = method or (job.fusion.method if loaded.state.members > 1 else OF_ONE)
     launch.check_memory(comm, lambda: [need_of(job, trained_on, comm.size, False, ())])
     planned = PlannedRun(job, comm)
     loaders = loaders_for(planned, loaded, trained_on, pixels, method)
     planned.prepare(comm, lambda: loaders)
-    votes = results.predict(comm, loaded, job, loaders, method)
+    with console.counting() as progress, watched(comm, loaded, job, loaders, progress):
+        votes = results.predict(comm, loaded, job, loaders, method)
     if votes is None:
         return
     for note in [*notes, *_left_out(found)]:
         console.warn(note)
     share_of = shares(np.maximum(votes, 0))
     if machine:
-        write = as_csv if shown.form == "csv" else as_json
+        write = as_csv if form == "csv" else as_json
         streams.say(write(names, share_of, trained_on.class_names, found.bad))
     else:
         _print_predictions(console, names, share_of, trained_on.class_names)
@@ -107,7 +99,11 @@ def _left_out(found: "Sorted") -> list[str]:
 
 
 def _read(
-    comm: Comm, images: tuple[str, ...], trained_on: Identity, without_bad: bool, bars: Bars
+    comm: Comm,
+    images: tuple[str, ...],
+    trained_on: Identity,
+    without_bad: bool,
+    progress: Progress,
 ) -> "Sorted":
     """Return the pictures, of which each rank reads a part; all on every rank, in order. Errors:
     EnsyncError, the same on all ranks.
@@ -116,14 +112,13 @@ def _read(
 
     named = on_root(comm, lambda: find_pictures(images))
     decoded, total = [], len(named.files)
-    with bars() as progress:
-        for start in range(0, total, AT_ONCE * comm.size):
-            part = named.files[start : start + AT_ONCE * comm.size]
-            first, last = block(len(part), comm.size, comm.rank)
-            mine = decode_pictures(part[first:last], trained_on.shape, trained_on.preparation)
-            for theirs in share(comm, mine):
-                decoded += theirs
-            progress("reading pictures", len(decoded), total)
+    for start in range(0, total, AT_ONCE * comm.size):
+        part = named.files[start : start + AT_ONCE * comm.size]
+        first, last = block(len(part), comm.size, comm.rank)
+        mine = decode_pictures(part[first:last], trained_on.shape, trained_on.preparation)
+        for theirs in share(comm, mine):
+            decoded += theirs
+        progress("reading pictures", len(decoded), total)
     return sort_out(named, decoded, trained_on.preparation, without_bad)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ensync.core.errors import EnsyncError, reason
 from ensync.storage.published import PUBLISHED
-from ensync.storage.request import Progress
+from ensync.storage.request import BYTES, Progress
 
 if TYPE_CHECKING:
     import pooch
@@ -144,7 +144,7 @@ class _Bar:
     def update(self, count: int) -> None:
         """Count `count` more bytes."""
         self.done += count
-        self.progress(self.what, self.done, self.total)
+        self.progress(self.what, self.done, self.total, BYTES)
 
     def reset(self) -> None:
         """Begin again: pooch ends with reset and one update of the whole."""

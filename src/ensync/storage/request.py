@@ -1,11 +1,16 @@
 """What `ensync data prepare` is asked for: every option once, with its help."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
+BYTES = "B"  # a unit of progress
+
+
+class Progress(Protocol):
+    """Told now and then what is done, how much of it, of how much: pieces, or BYTES."""
+
+    def __call__(self, what: str, done: int, total: int, unit: str = "", /) -> None: ...
 
 
 @dataclass(frozen=True)

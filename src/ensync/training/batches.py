@@ -118,6 +118,7 @@ class BatchLoader:
         self.images, self.labels = images, labels
         self.mean, self.inverse_std = mean, inverse_std
         self.in_memory = isinstance(images, np.ndarray)
+        self.watcher: Callable[[int], None] | None = None  # told of the rows of each batch
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -141,6 +142,8 @@ class BatchLoader:
         that and the labels `(n,)`.
         """
         tick()
+        if self.watcher is not None:
+            self.watcher(len(rows))
         images, places = self.raw(rows)
         filled = out[: len(rows)]
         if changes is not None:
