@@ -196,3 +196,26 @@ def png_with_key(bits: int, kind: int, rows: list[bytes], transparent: bytes) ->
     header = part(b"IHDR", struct.pack(">2I5B", 8, 8, bits, kind, 0, 0, 0))
     body = part(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return b"\x89PNG\r\n\x1a\n" + header + part(b"tRNS", transparent) + body + part(b"IEND", b"")
+
+
+def tar(members, end: bytes = bytes(1024)) -> bytes:
+    """Return a tar archive (ustar) of (name, bytes), or (name, bytes, type, link), put together by
+    hand; a name that ends in a slash is a folder.
+    """
+    parts = []
+    for name, data, *more in members:
+        kind, link = more or ("5" if name.endswith("/") else "0", "")
+        fields = [name.encode(), b"0000644", b"0000000", b"0000000", b"%011o" % len(data)]
+        fields += [b"%011o" % 0, b" " * 8, kind.encode(), link.encode(), b"ustar\x0000"]
+        sizes = (100, 8, 8, 8, 12, 12, 8, 1, 100, 8)
+        head = b"".join(field.ljust(size, b"\0") for field, size in zip(fields, sizes))
+        total = b"%06o\0 " % sum(head)
+        head = (head[:148] + total + head[156:]).ljust(512, b"\0")
+        parts += [head, data, bytes(-len(data) % 512)]
+    return b"".join(parts) + end
+
+
+def folder_members(directory: Path) -> list[tuple[str, bytes]]:
+    """Return (path, bytes) of all files below a directory, sorted."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [(str(path.relative_to(directory)), path.read_bytes()) for path in files]

@@ -250,5 +250,6 @@ def test_each_source_is_explained_in_the_readme_and_in_help(spec):
     assert f"| `{spec.name}` | {spec.content}" in page
     shown = CliRunner().invoke(cli, ["data", "prepare", "--help"]).output
     assert f"{spec.name:<14} {spec.content}\n" in shown and f"files: {spec.files}\n" in shown
+    assert f" ensync data prepare {spec.name} {spec.example}".rstrip() in shown
     for flag in spec.options:
         assert f"--{flag} " in shown

@@ -81,7 +81,9 @@ def test_files_are_fetched_once_and_prepared(server, tmp_path, monkeypatch):
         and [note for note in done.notes if "validation images" not in note] == []
         and len(Quiet.asked) == 4
     )
-    _name, last, total, unit = [step for step in seen if step[0].startswith("fetching t10k-labels")][-1]
+    _name, last, total, unit = [
+        step for step in seen if step[0].startswith("fetching t10k-labels")
+    ][-1]
     assert last == total > 0 and unit == "B"
     assert not prepare("mnist", tmp_path / "m.h5", download=True).changed and len(Quiet.asked) == 4
     assert len(list((tmp_path / "cache" / "ensync" / "downloads" / "mnist").iterdir())) == 4

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from mutations import try_all
 from PIL import Image
-from samples import NAMES, cifar_binary, cifar_pickle, pictures, write_csv, write_idx
+from samples import NAMES, cifar_binary, cifar_pickle, pictures, tar, write_csv, write_idx
 
 from ensync.storage import verification
 from ensync.storage.dataset import open_dataset
+from ensync.storage.sources.checking import Asked
 from ensync.storage.sources.cifar import read_cifar10
 from ensync.storage.sources.csv import read_csv
 from ensync.storage.sources.decoding import Recipe, decode
@@ -26,6 +27,8 @@ from ensync.storage.sources.idx import read_idx
 from ensync.storage.sources.npz import read_npz
 from ensync.storage.sources.picture_rows import Pictures
 from ensync.storage.sources.source import Source
+from ensync.storage.sources.streams.parquet import read_parquet
+from ensync.storage.sources.streams.tar import read_tar
 from ensync.storage.writing import write_dataset
 
 USUAL = 200
@@ -148,6 +151,50 @@ def test_cifar_archives(tmp_path, inside):
         read_cifar10(packed, 1)
 
     check(try_all(tar.getvalue() if inside else gzip.compress(tar.getvalue()), USUAL, read))
+
+
+def streamed(source):
+    """Go through the images that a source streams."""
+    for images in source.images.values():
+        assert all(len(rows) for rows, _pixels in images.pieces())
+
+
+@pytest.mark.parametrize("way", ["folders", "samples", "classes", "compressed"])
+def test_tars(tmp_path, way):
+    data = [cat, dog] = [small_png(seed) for seed in range(2)]
+    whole = tar([(f"{label}/{n}.png", data[n % 2]) for label in "ab" for n in range(2)])
+    if way == "samples":
+        parts = [(f"{n}.{e}", d) for n in range(4) for e, d in (("png", cat), ("cls", b"%d" % n))]
+        whole = tar(parts)
+    elif way == "classes":
+        whole = tar([("a.tar", tar([("1.png", cat)])), ("b.tar", tar([("1.png", dog)]))])
+
+    def read(damaged):
+        (tmp_path / "a.tar").write_bytes(damaged)
+        streamed(read_tar(tmp_path / "a.tar", Asked(8, bad_rows="skip")))
+
+    check(try_all(gzip.compress(whole) if way == "compressed" else whole, USUAL // 8, read))
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: no Parquet")
+    from pyarrow import parquet
+
+    images = [{"bytes": small_png(seed), "path": f"{seed}.png"} for seed in range(4)]
+    table = pyarrow.table({"image": images, "label": ["a", "b"] * 2})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+
+    def read(damaged):
+        (tmp_path / "b.parquet").write_bytes(damaged)
+        streamed(read_parquet(tmp_path / "b.parquet", Asked(8, bad_rows="skip")))
+
+    check(try_all((tmp_path / "a.parquet").read_bytes(), USUAL // 4, read))
+
+
+def small_png(seed):
+    """Return the bytes of a picture of 8 x 8."""
+    Image.fromarray(pictures(1, 8, 8, 3, seed)[0] // 64 * 64).save(out := io.BytesIO(), "png")
+    return out.getvalue()
 
 
 @pytest.mark.filterwarnings("ignore")

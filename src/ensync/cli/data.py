@@ -24,23 +24,27 @@ def data() -> None:
 
 
 def _help() -> str:
-    sources = [f"  {s.name:<14} {s.content}\n  {'':<14} files: {s.files}" for s in SOURCES.values()]
+    sources = [
+        f"  {s.name:<14} {s.content}\n  {'':<14} files: {s.files}\n"
+        f"      ensync data prepare {s.name} {s.example}".rstrip()
+        for s in SOURCES.values()
+    ]
     return "\n".join(
         [
             "Write a dataset as one HDF5 file.",
             "",
             "\b",
-            "  ensync data prepare digits",
-            "  ensync data prepare fashion-mnist --download",
-            "  ensync data prepare csv --from table.csv --bad-rows skip",
-            "  ensync data prepare csv --from table.csv --label digit --shape 28x20",
-            "  ensync data prepare images --from photos/ --size 64",
-            "",
-            "\b",
-            "NAME is one of",
+            "NAME is one of these, each with an example:",
             *sources,
             "",
-            "A part of the images becomes the test set where none is given.",
+            "A part of the images becomes the test set where none is given. Pictures that cannot "
+            "be read are counted and named; they stop the preparation, or are left out with "
+            "--bad-rows skip.",
+            "",
+            "\b",
+            "Tar files and Parquet files are also taken by a directory or a pattern, in quotes:",
+            "      ensync data prepare tar --from 'shards/train-{000..012}.tar' --label-column cls",
+            "      ensync data prepare parquet --from 'food101/data/*.parquet'",
         ]
     )
 

@@ -73,6 +73,19 @@ class PrepareRequest:
         "values of pixels of more than 8 bits [default: as each file declares].",
         metavar="BLACK,WHITE",
     )
+    image_column: str | None = _option(
+        None,
+        "image-column",
+        "the column of the pictures, or in tar files their ending [default: found out, and shown].",
+        metavar="NAME",
+    )
+    label_column: str | None = _option(
+        None,
+        "label-column",
+        "the column of the labels, or in tar files their ending, or their key in .json files "
+        "[default: found out, and shown].",
+        metavar="NAME",
+    )
     label: str | None = _option(
         None,
         "label",

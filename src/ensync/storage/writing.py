@@ -4,7 +4,7 @@ import filecmp
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from ensync.storage.copies import shared_rows
 from ensync.storage.digests import LENGTH, Digester
 from ensync.storage.layout import FINGERPRINT, SPLITS, WHOLE, Layout
 from ensync.storage.request import Progress
-from ensync.storage.sources.source import Images, Source, first_few
+from ensync.storage.scattering import ImagesInFile, scatter, write_at
+from ensync.storage.sources.source import Images, Source, Streamed, first_few
 
 PIECE = 4 << 20  # bytes of images on their way at a time
 VALIDATION_PART, TEST_PART = 0.1, 0.2  # of the training images, where nothing else is asked for
@@ -323,10 +324,17 @@ def _fill(
     """Write the file and return its fingerprint."""
     with temporary.open("r+b", buffering=0) as file:
         target = _Target(file.fileno(), plan)
+        for origin, images in source.images.items():
+            if isinstance(images, Streamed):
+                rows = {split: part.rows for split, part in parts.items() if part.origin == origin}
+                target.scatter(images, rows, lambda *so_far: progress("decoding pictures", *so_far))
         for split, part in parts.items():
             target.begin(split, source.labels[part.origin][part.rows])
-            for done, piece in _batches(source.images[part.origin], part.rows):
-                target.add_images(split, piece)
+            found, rows_of_it = source.images[part.origin], part.rows
+            if there := isinstance(found, Streamed):
+                found, rows_of_it = target.scattered(split), np.arange(len(part.rows))
+            for done, piece in _batches(found, rows_of_it):
+                target.add_images(split, piece, there)
                 progress(f"writing {split} images", done, len(part.rows))
             target.end(split)
         return target.seal()
@@ -350,15 +358,31 @@ class _Target:
             (plan.shape[2], 256), np.int64
         )  # of each pixel value in each channel of train
         for offset, table in blank.tables.items():
-            _write(descriptor, offset, np.frombuffer(table, np.uint8))
+            write_at(descriptor, offset, np.frombuffer(table, np.uint8))
         os.ftruncate(descriptor, blank.size)
 
     def begin(self, split: str, labels: np.ndarray) -> None:
         """Begin a split with these labels int64 (n,)."""
         self._labels, self._digesters[split] = labels.astype("<i8"), Digester(labels)
 
-    def add_images(self, split: str, images: np.ndarray) -> None:
-        """Write the next images uint8 (n, height, width, channels) of a split."""
+    def scatter(
+        self, images: Streamed, rows: dict[str, np.ndarray], progress: Callable[[int, int], None]
+    ) -> None:
+        """Write streamed images, of which the rows int64 of each split are these."""
+        firsts = {split: self._next[f"images/{split}"] for split in rows}
+        scatter(
+            self._descriptor, images, [(firsts[split], rows[split]) for split in rows], progress
+        )
+
+    def scattered(self, split: str) -> ImagesInFile:
+        """Return the images of a split that `scatter` has written."""
+        shape = (self._plan.sizes[split], *self._plan.shape)
+        return ImagesInFile(self._descriptor, self._next[f"images/{split}"], shape)
+
+    def add_images(self, split: str, images: np.ndarray, there: bool = False) -> None:
+        """Write the next images uint8 (n, height, width, channels) of a split, unless they are
+        there.
+        """
         if split == "train":
             self._counts += [
                 np.bincount(images[..., channel].ravel(), minlength=256)
@@ -366,7 +390,8 @@ class _Target:
             ]
         self._digest.update(images)
         self._digesters[split].add(images)
-        self._put(f"images/{split}", images)
+        if not there:
+            self._put(f"images/{split}", images)
 
     def end(self, split: str) -> None:
         """Write the labels and digests of a split, after its images."""
@@ -395,7 +420,7 @@ class _Target:
         return fingerprint
 
     def _put(self, name: str, array: np.ndarray) -> None:
-        _write(self._descriptor, self._next[name], array)
+        write_at(self._descriptor, self._next[name], array)
         self._next[name] += array.nbytes
 
 
@@ -421,10 +446,3 @@ def moments(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = counts @ values / total
     variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
     return mean, np.where(variance > 0, np.sqrt(variance), 1.0)
-
-
-def _write(descriptor: int, offset: int, array: np.ndarray) -> None:
-    view = memoryview(array).cast("B") if array.size else memoryview(b"")
-    while view:
-        done = os.pwrite(descriptor, view, offset)
-        view, offset = view[done:], offset + done

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ensync.storage.request import PrepareRequest, Progress
 
 if TYPE_CHECKING:
+    from ensync.storage.sources.checking import Asked
     from ensync.storage.sources.source import Source
 
 
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
 class SourceSpec:
     """A source of datasets.
 
-    content: what it holds, and for own files how they must look; files: what --from takes; options:
-    flags of PrepareRequest beside --to, --validation and --seed, which all take; read(request,
-    progress) returns the dataset, or raises EnsyncError.
+    content: what it holds, and for own files how they must look; files: what --from takes; example:
+    of the options of a command; options: flags of PrepareRequest beside --to, --validation and
+    --seed, which all take; read(request, progress) returns the dataset, or raises EnsyncError.
     """
 
     name: str
     content: str
     files: str
+    example: str
     options: tuple[str, ...]
     read: "Callable[[PrepareRequest, Progress], Source]"
 
@@ -65,16 +67,44 @@ def _csv(request: PrepareRequest, progress: Progress) -> "Source":
 
 
 def _images(request: PrepareRequest, progress: Progress) -> "Source":
-    from ensync.storage.sources.decoding import recipe
-    from ensync.storage.sources.images import SIZE, read_images
+    from ensync.storage.sources.images import read_images
 
+    asked = _asked(request)
     return read_images(
         request.path(),
+        asked.size,
+        asked.recipe,
+        asked.bad_rows,
+        request.validation_from,
+        progress,
+    )
+
+
+def _tar(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.streams.samples import Choice
+    from ensync.storage.sources.streams.tar import read_tar
+
+    choice = Choice(request.image_column, request.label_column)
+    return read_tar(request.path(), _asked(request), choice, progress)
+
+
+def _parquet(request: PrepareRequest, progress: Progress) -> "Source":
+    from ensync.storage.sources.streams.parquet import read_parquet
+    from ensync.storage.sources.streams.samples import Choice
+
+    choice = Choice(request.image_column, request.label_column)
+    return read_parquet(request.path(), _asked(request), choice, progress)
+
+
+def _asked(request: PrepareRequest) -> "Asked":
+    """Return what the user asks of pictures."""
+    from ensync.storage.sources.checking import SIZE, Asked
+    from ensync.storage.sources.decoding import recipe
+
+    return Asked(
         SIZE if request.size is None else request.size,
         recipe(request.background, request.values, request.greyscale),
         request.bad_rows,
-        request.validation_from,
-        progress,
     )
 
 
@@ -86,6 +116,7 @@ def _npz(request: PrepareRequest, progress: Progress) -> "Source":
 
 
 _PUBLISHED = ("from", "download")
+_PICTURES = ("bad-rows", "size", "greyscale", "background", "range")
 SOURCES = {
     spec.name: spec
     for spec in (
@@ -93,6 +124,7 @@ SOURCES = {
             name="digits",
             content="1,797 handwritten digits, 8 x 8 grey, 10 classes",
             files="none, scikit-learn carries them",
+            example="",
             options=(),
             read=_digits,
         ),
@@ -100,6 +132,7 @@ SOURCES = {
             name="mnist",
             content="60,000 + 10,000 handwritten digits, 28 x 28 grey, 10 classes",
             files="the four published IDX files",
+            example="--download",
             options=_PUBLISHED,
             read=_idx,
         ),
@@ -107,6 +140,7 @@ SOURCES = {
             name="fashion-mnist",
             content="60,000 + 10,000 pieces of clothing, 28 x 28 grey, 10 classes",
             files="the four published IDX files",
+            example="--download",
             options=_PUBLISHED,
             read=_idx,
         ),
@@ -114,6 +148,7 @@ SOURCES = {
             name="cifar-10",
             content="50,000 + 10,000 photographs, 32 x 32 colour, 10 classes",
             files="the published archive, or its batches",
+            example="--from downloads/",
             options=_PUBLISHED,
             read=_cifar10,
         ),
@@ -121,6 +156,7 @@ SOURCES = {
             name="csv",
             content="your table: a label and N*N or N*N*3 pixels, one image a line",
             files="FILE.csv, or a directory with train.csv and perhaps val.csv, test.csv",
+            example="--from table.csv --label digit --shape 28x20 --bad-rows skip",
             options=(
                 "from",
                 "validation-from",
@@ -136,21 +172,31 @@ SOURCES = {
             name="images",
             content="your pictures: one folder per class, resized and centre-cropped",
             files="a directory of class folders, perhaps in train/, val/, test/",
-            options=(
-                "from",
-                "validation-from",
-                "bad-rows",
-                "size",
-                "greyscale",
-                "background",
-                "range",
-            ),
+            example="--from photos/ --size 64",
+            options=("from", "validation-from", *_PICTURES),
             read=_images,
+        ),
+        SourceSpec(
+            name="tar",
+            content="your pictures in .tar or .tar.gz: folders, a tar of each class, WebDataset",
+            files="FILE.tar, a directory of them, or a pattern such as 'train-{000..012}.tar'",
+            example="--from ILSVRC2012_img_train.tar --size 64 --bad-rows skip",
+            options=("from", "image-column", "label-column", *_PICTURES),
+            read=_tar,
+        ),
+        SourceSpec(
+            name="parquet",
+            content="your pictures, encoded in a column, as the Hugging Face hub publishes them",
+            files="FILE.parquet, a directory of them, or a pattern",
+            example="--from food101/data/ --label-column label",
+            options=("from", "image-column", "label-column", *_PICTURES),
+            read=_parquet,
         ),
         SourceSpec(
             name="npz",
             content="your arrays: NumPy's x_train, y_train, x_test, y_test and their likes",
             files="FILE.npz, also as Keras and MedMNIST publish them",
+            example="--from arrays.npz --range 0,1",
             options=("from", "range"),
             read=_npz,
         ),

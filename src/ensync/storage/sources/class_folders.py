@@ -10,11 +10,12 @@ from pathlib import Path
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.sources.folders import (
+    DISK,
     NO_PICTURE,
     SUFFIXES,
+    Files,
     Folder,
     leads_nowhere,
-    look,
     note_rest,
 )
 from ensync.storage.sources.names import alike, replicas, shown
@@ -42,24 +43,29 @@ class Split:
 
 
 def find_splits(
-    directory: Path, validation: Path | None, tally: Tally
+    directory: Path, validation: Path | None, tally: Tally, files: Files = DISK
 ) -> tuple[list[str], dict[str, Split]]:
     """Return the names of the classes, and the pictures of each split.
 
-    validation: another directory of class folders.
+    validation: another directory of class folders. files: where the directories lie.
     Errors: EnsyncError for whatever is likely a mistake, and for a class without training pictures.
     """
-    folders = _split_folders(directory, validation, tally)
+    folders = _split_folders(directory, validation, tally, files)
     class_names = _class_names(folders)
-    splits = {split: _split(folder, split, class_names, tally) for split, folder in folders.items()}
+    splits = {
+        split: _fill(Split(folder), split == "train", class_names, tally, files)
+        for split, folder in folders.items()
+    }
     if len(class_names) == 1:
         given = f"{folders['train'].path} has one class folder only, '{class_names[0]}'"
         raise EnsyncError(given, "two classes or more", "add another class, or check --from")
     return class_names, splits
 
 
-def _split_folders(directory: Path, validation: Path | None, tally: Tally) -> dict[str, Folder]:
-    top = look(directory, "", tally)
+def _split_folders(
+    directory: Path, validation: Path | None, tally: Tally, files: Files
+) -> dict[str, Folder]:
+    top = files.look(directory, "", tally)
     own = [
         name
         for name in top.folders
@@ -74,7 +80,7 @@ def _split_folders(directory: Path, validation: Path | None, tally: Tally) -> di
         _check_splits(directory, top, found, own)
         _beside(top, tally)
         folders = {
-            split: look(directory / names[0], shown(names[0]) + "/", tally)
+            split: files.look(directory / names[0], shown(names[0]) + "/", tally)
             for split, names in found.items()
             if names
         }
@@ -88,7 +94,7 @@ def _split_folders(directory: Path, validation: Path | None, tally: Tally) -> di
                 "one of them",
                 "leave --validation-from out",
             )
-        folders["validation"] = look(validation, shown(validation.name) + "/", tally)
+        folders["validation"] = files.look(validation, shown(validation.name) + "/", tally)
     for folder in folders.values():
         _beside(folder, tally)
     return {split: folders[split] for split in SPLIT_NAMES if split in folders}
@@ -203,19 +209,21 @@ def _check_folder(folder: Folder) -> None:
             )
 
 
-def _split(folder: Folder, split: str, class_names: list[str], tally: Tally) -> Split:
-    """Return the pictures of a split. Errors: EnsyncError when some class of train has none."""
-    result = Split(folder)
+def _fill(
+    result: Split, is_train: bool, class_names: list[str], tally: Tally, files: Files
+) -> Split:
+    """Return a split with its pictures. Errors: EnsyncError when some class of train has none."""
+    folder = result.folder
     numbers = {name: number for number, name in enumerate(class_names)}
     for name in folder.folders:
-        inside = look(folder.path / name, f"{folder.name}{shown(name)}/", tally)
+        inside = files.look(folder.path / name, f"{folder.name}{shown(name)}/", tally)
         if (folder.path / name).is_symlink():
             tally.add(LINKED, f"{inside.name[:-1]} to {shown(os.path.realpath(inside.path))}")
         if not inside.pictures:
-            if split == "train":
+            if is_train:
                 raise _without_pictures(inside)
             tally.add(EMPTY, inside.name)
-        note_rest(inside, tally)
+        note_rest(inside, tally, files)
         result.files += [inside.path / picture for picture in inside.pictures]
         result.names += [inside.name + shown(picture) for picture in inside.pictures]
         result.labels += [numbers[name]] * len(inside.pictures)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor, ImageFile, ImageOps, UnidentifiedImageError
@@ -71,6 +71,11 @@ class Recipe(NamedTuple):
     deep: bool = False
     tagged: Values | None = None
     greyscale: bool = False
+
+    @property
+    def channels(self) -> int:
+        """How many channels an image has."""
+        return 1 if self.greyscale else 3
 
     def recorded(self) -> dict[str, float | int | str]:
         """Return what a dataset says of it."""
@@ -160,7 +165,16 @@ def decode(path: Path, shape: tuple[int, ...], how: Recipe) -> Decoded:
                 if path.is_symlink()
                 else "is not a file"
             )
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with path.open("rb") as file:
+            return decode_stream(file, shape, how)
+    except OSError as error:
+        return Decoded(problem=f"cannot be read because {reason(error)}")
+
+
+def decode_stream(file: BinaryIO, shape: tuple[int, ...], how: Recipe) -> Decoded:
+    """Return the picture that a stream of bytes holds, as `decode` does."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
             return _decode(image, shape, how)
     except Unfit as unfit:
         return Decoded(problem=str(unfit))
@@ -169,7 +183,7 @@ def decode(path: Path, shape: tuple[int, ...], how: Recipe) -> Decoded:
     except MemoryError:
         return Decoded(problem="needs more memory than there is")
     except UnidentifiedImageError:
-        return Decoded(problem=_not_a_picture(path))
+        return Decoded(problem=_not_a_picture(file))
     except Exception as error:  # decoders of broken files raise what they stumble on
         if isinstance(error, OSError) and error.errno:
             return Decoded(problem=f"cannot be read because {reason(error)}")
@@ -248,9 +262,10 @@ def _scale_key(image: Image.Image, raw: str) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
-def _not_a_picture(path: Path) -> str:
+def _not_a_picture(file: BinaryIO) -> str:
     """Return what is wrong with a file that no decoder knows."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError, ValueError):  # one that is closed
+        file.seek(0)
         head = file.read(64)
         if not head:
             return "is empty (0 bytes)"

@@ -1,9 +1,10 @@
 """What is in a directory of pictures: nothing is passed over without a count and a name."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.sources.names import replicas, shown
@@ -48,18 +49,56 @@ class Folder:
     others: list[str] = field(default_factory=list)
 
 
+class Files(Protocol):
+    """Where class folders are looked for: a disk, or an archive that is read as if it were one."""
+
+    def look(self, path: Path, name: str, tally: Tally) -> Folder:
+        """Return what is in a directory, sorted; what is hidden or the system's is left out."""
+        ...
+
+    def pictures_below(self, path: Path) -> int:
+        """Return how many files below a directory are pictures."""
+        ...
+
+
+class Disk:
+    """The files of this machine."""
+
+    def look(self, path: Path, name: str, tally: Tally) -> Folder:
+        """Return what is in a directory."""
+        return look(path, name, tally)
+
+    def pictures_below(self, path: Path) -> int:
+        """Return how many files below a directory are pictures; links are not followed."""
+        return sum(is_picture(name) for _place, _folders, names in os.walk(path) for name in names)
+
+
+DISK = Disk()
+
+
+def is_picture(name: str) -> bool:
+    """Tell whether a file is a picture by its name."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
 def look(path: Path, name: str, tally: Tally) -> Folder:
     """Return what is in a directory, sorted; what is hidden or the system's is left out."""
-    folder = Folder(path, name)
     with named_errors(path):
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith("."):
-            tally.add(HIDDEN, name + shown(entry.name))
-        elif entry.name.lower() in SYSTEM:
-            tally.add(BY_SYSTEM, name + shown(entry.name))
+    return sorted_out(Folder(path, name), ((entry.name, _kind(entry)) for entry in entries), tally)
+
+
+def sorted_out(folder: Folder, entries: Iterable[tuple[str, str]], tally: Tally) -> Folder:
+    """Return the folder with entries (name, field of Folder), in this order; what is hidden or the
+    system's is left out.
+    """
+    for name, kind in entries:
+        if name.startswith("."):
+            tally.add(HIDDEN, folder.name + shown(name))
+        elif name.lower() in SYSTEM:
+            tally.add(BY_SYSTEM, folder.name + shown(name))
         else:
-            getattr(folder, _kind(entry)).append(entry.name)
+            getattr(folder, kind).append(name)
     return folder
 
 
@@ -70,7 +109,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         leads_nowhere = entry.is_symlink() and not os.path.exists(entry.path)
     except OSError:  # a link to itself
         leads_nowhere = True
-    return "pictures" if leads_nowhere or Path(entry.name).suffix.lower() in SUFFIXES else "others"
+    return "pictures" if leads_nowhere or is_picture(entry.name) else "others"
 
 
 def leads_nowhere(path: Path) -> bool:
@@ -78,23 +117,15 @@ def leads_nowhere(path: Path) -> bool:
     return path.is_symlink() and not os.path.exists(path)
 
 
-def note_rest(inside: Folder, tally: Tally) -> None:
+def note_rest(inside: Folder, tally: Tally, files: Files = DISK) -> None:
     """Note what else is there: folders, files that are no pictures, names that look alike."""
     for name in inside.folders:
-        tally.add(NESTED, f"{inside.name}{shown(name)}/ with {_below(inside.path / name)} pictures")
+        below = files.pictures_below(inside.path / name)
+        tally.add(NESTED, f"{inside.name}{shown(name)}/ with {below} pictures")
     for name in inside.others:
         tally.add(NO_PICTURE, inside.name + shown(name))
     for one, other in replicas(inside.pictures):
         tally.add(TWINS, f"{inside.name}{one!a} and {other!a}")
-
-
-def _below(path: Path) -> int:
-    """Return how many files below a directory are pictures; links are not followed."""
-    return sum(
-        Path(name).suffix.lower() in SUFFIXES
-        for _place, _folders, names in os.walk(path)
-        for name in names
-    )
 
 
 def pictures_in(path: Path, tally: Tally) -> Iterator[Path]:

@@ -2,9 +2,11 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from ensync.storage.sources.tally import Tally
 
 TOGETHER = 256  # pictures decoded between two reports of progress
 MOST_THREADS = 16  # each may hold a picture of the largest size
+AHEAD, MOST_HELD = 256, 64 << 20  # pictures, and their bytes, that are read ahead of the decoders
 USUAL = Recipe()
 COMPOSED, FRAMES = "transparent pixels, composed over", "several frames, the first taken"
 
@@ -62,6 +65,33 @@ def in_parallel(function: Callable, items: list) -> list:
     ):
         warnings.simplefilter("ignore")  # about odd EXIF notes and sizes
         return list(pool.map(function, items))
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], size: Callable[[Item], int]
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with what `function` makes of it in threads, while the next items are read.
+
+    size(item): the bytes that it holds; about AHEAD items and MOST_HELD bytes wait at a time.
+    """
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore")  # about odd EXIF notes and sizes
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        held = 0
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            held += size(item)
+            while len(waiting) > AHEAD or held > MOST_HELD:
+                first, result = waiting.popleft()
+                held -= size(first)
+                yield first, result.result()
+        for first, result in waiting:
+            yield first, result.result()
 
 
 def parts(files: list[Path]) -> Iterator[tuple[int, list[Path]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,20 +28,36 @@ class Images(Protocol):
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
 
 
+@runtime_checkable
+class Streamed(Protocol):
+    """Images uint8 `(rows, height, width, channels)` that come one after the other, in an order of
+    their own: from archives and tables, where to look one up would be slow.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows int64 (n,), images uint8 (n, height, width, channels)): each row once, but
+        any in any piece. Each call reads from the beginning.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Source:
     """A dataset before it is split and stored.
 
     images: {split: uint8 (rows, height, width, channels)} with "train", perhaps "validation" and
-    "test"; labels: {split: int64 (rows,)}, numbers of class_names; checksums: {file: "md5:..." or
-    "sha256:..."}; notes: what a reader of the prepared file must know (rows left out); preparation:
-    {rule: value}, by which the images became what they are; identities: {split: uint64 (rows,)},
-    the same for rows that are the same, where the source knows; names: {split: name of each row} of
-    them.
+    "test", looked up or streamed; labels: {split: int64 (rows,)}, numbers of class_names;
+    checksums: {file: "md5:..." or "sha256:..."}; notes: what a reader of the prepared file must
+    know (rows left out); preparation: {rule: value}, by which the images became what they are;
+    identities: {split: uint64 (rows,)}, the same for rows that are the same, where the source
+    knows; names: {split: name of each row} of them.
     """
 
     name: str
-    images: Mapping[str, Images]
+    images: Mapping[str, Images | Streamed]
     labels: dict[str, np.ndarray]
     class_names: list[str]
     source: str

@@ -1,0 +1,1 @@
+"""Pictures in archives and tables, which are read from their beginning to their end."""
