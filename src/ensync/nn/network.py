@@ -13,7 +13,9 @@ from ensync.core.config.layers import WHITENING
 from ensync.core.config.losses import LOSSES
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
+from ensync.core.timeline import Timeline
 from ensync.kernels.elementwise import activations, losses
+from ensync.nn import timing
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
@@ -103,7 +105,10 @@ class Network:
     part, of which every digit counts: the METRICS of the step, and the rank's share of the
     statistics where `averages_statistics`. The layers share a workspace: the network's own, or
     one that its owner gives to several networks of which only one computes at a time.
+    timeline: where the times of the layers are noted in steps that are recorded.
     """
+
+    timeline: Timeline | None = None
 
     def __init__(
         self,
@@ -230,7 +235,10 @@ class Network:
         """Return the outputs `(rows, classes)` (logits under cross-entropy) of inputs `(rows,
         features)`.
         """
-        return self.body.forward(inputs.reshape(inputs.shape[0], *self.shape), step)
+        images = inputs.reshape(inputs.shape[0], *self.shape)
+        if self.timeline is not None and self.timeline.on:
+            return timing.forward(self.layers, images, step, self.timeline)
+        return self.body.forward(images, step)
 
     def backward(
         self,
@@ -253,7 +261,10 @@ class Network:
         )
         self.metrics[:] = 0.0
         self.metrics[LOSS_SUM], self.metrics[CORRECT] = loss_sum, correct
-        self.body.backward(gradient, step)
+        if self.timeline is not None and self.timeline.on:
+            timing.backward(self.layers, gradient, step, self.timeline)
+        else:
+            self.body.backward(gradient, step)
         if len(labels) == 0:  # this rank only took part in the sums of the batch normalisations
             self.message[:] = 0.0
 

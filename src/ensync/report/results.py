@@ -71,11 +71,58 @@ class TestedOn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTime:
+    """Seconds of a step that go into one thing: the mean over steps and ranks, and the means of the
+    ranks that have least and most of it.
+    """
+
+    name: str
+    seconds: float
+    least: float
+    least_rank: int
+    most: float
+    most_rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTime:
+    """Seconds of a step that a layer takes, the mean over steps and ranks."""
+
+    name: str
+    forward: float
+    backward: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepProfile:
+    """Where the time of a step goes (output.profile). The phases add up to `seconds`, of a step.
+
+    first, last: steps of the run, between which `recorded` of `steps` that a rank did were taken,
+    by each of `ranks`; left_out: recorded, but not by all ranks of a network, or too long for the
+    memory that there is. clock_error: seconds by which the clocks of ranks may differ, and so a
+    wait be wrong.
+    """
+
+    format: str = "ensync-step-profile"
+    version: int = 1
+    ranks: int
+    steps: int
+    recorded: int
+    left_out: int = 0
+    first: int
+    last: int
+    seconds: float
+    clock_error: float = 0.0
+    phases: list[PhaseTime] = field(default_factory=list)
+    layers: list[LayerTime] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """result.json of a run, and fusion.json; accuracies of members are None where one is left
     out. members_without_views: by the test images alone, where evaluation.augmentation adds views.
 
-    created, versions, machine: of the training, in result.json alone.
+    created, versions, machine, profile: of the training, in result.json alone.
     """
 
     format: str = "ensync-result"
@@ -92,6 +139,7 @@ class RunResult:
     created: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     machine: Machine | None = None
+    profile: StepProfile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm
 from ensync.report.console import Console
 from ensync.runs.data import SplitLoaders
+from ensync.runs.profiling import Profiler
 from ensync.strategies import strategy_of
 from ensync.strategies.strategy import Strategy
 
@@ -26,7 +27,8 @@ class RunContext:
     """The surroundings of a run on this rank; the job with its number of members.
 
     judge: called, collectively, after each epoch; returns the validation accuracy of all members
-    fused, which the history then has. None: nobody asks for it.
+    fused, which the history then has. None: nobody asks for it. profiler: what records the steps,
+    where the job wants it.
     """
 
     comm: Comm
@@ -35,6 +37,7 @@ class RunContext:
     console: Console
     stop_request: StopRequest
     judge: Judge | None = None
+    profiler: Profiler | None = None
 
     @property
     def strategy(self) -> Strategy:

@@ -13,6 +13,7 @@ from ensync.report.text import plural
 from ensync.storage.checkpoint import checkpoints
 
 RESULTS = ("result.json", "fusion.json", "fusion_on_*.json")
+BESIDE = ("history.jsonl", "profile.json", "profile.html")  # what is deleted with them
 
 
 def refuse_earlier(
@@ -61,7 +62,7 @@ def remove_earlier(
             saved = checkpoints(directory / "checkpoints")
             single = [
                 path
-                for path in (directory / "history.jsonl", *_results(directory))
+                for path in (*(directory / name for name in BESIDE), *_results(directory))
                 if path.exists()
             ]
             beside = [path for path in files if path.exists()]

@@ -16,10 +16,12 @@ from ensync.mpi.survivors import Loss, is_loss, possible, survivors
 from ensync.mpi.world import alone, on_root
 from ensync.report.console import SilentConsole, make_console
 from ensync.report.text import plural
+from ensync.runs import profiling
 from ensync.runs import state as states
 from ensync.runs.members import build_trainers
 from ensync.runs.records import complete_records
 from ensync.runs.session import Session
+from ensync.runs.stopped import Stopped
 from ensync.storage.lock import hold
 from ensync.strategies.strategy import Strategy
 from ensync.training.position import LOST, Position
@@ -28,9 +30,25 @@ T = TypeVar("T")
 
 
 def train(session: Session) -> Session:
-    """Run a session to its end, through all phases of its strategy.
-    Collective.
+    """Run a session to its end, through all phases of its strategy, and write its profile where
+    the job wants one. Collective. Raises Stopped after a checkpoint when any rank got a signal.
     """
+    try:
+        session = _train(session)
+    except Stopped:
+        _write_profile(session)
+        raise
+    _write_profile(session)
+    return session
+
+
+def _write_profile(session: Session) -> None:
+    if session.context.profiler is not None:
+        console = session.console
+        profiling.finish(session.comm, session.context.profiler, session.directory, console)
+
+
+def _train(session: Session) -> Session:
     retry(session, session.run)
     if session.last_epoch < session.job.training.epochs and not session.failed:
         session = split(session)

@@ -30,6 +30,7 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
         context.console.step(done, p.loss_sum / max(p.samples, 1))
 
     check_virtual_shards(job.training, mesh.comm.size, mesh.members)
+    timeline = context.profiler.timeline if context.profiler else None
     strategy, workspace = context.strategy, Workspace()
     for member in mesh.mine:
         network = build_network(job, loaders.identity, mesh.data.size, workspace)
@@ -51,8 +52,13 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
             start_values=strategy.start_values(member),
             start_images=partial(first_images, loaders.train, loaders.identity.shape),
             parts=parts_of(strategy, context.comm.size, loaders.train.labels, member),
+            timeline=timeline,
         )
         trainers[member].restart()
+        if timeline is not None:
+            timeline.ranks[member] = mesh.data.size
+            timeline.layers = [f"{i} {each.describe()}" for i, each in enumerate(network.layers)]
+            timeline.expect(sum(each.starts[-1] // each.runner.steps for each in trainers.values()))
     loaders.check_shards(mesh.comm)
     return trainers
 

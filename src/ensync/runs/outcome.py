@@ -68,7 +68,8 @@ def _made_here(run: session.Session, result: RunResult | None) -> RunResult | No
         return None
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     made_by = versions() | {"MPI": mpi_description()}
-    return replace(result, created=made, versions=made_by, machine=machine)
+    profile = run.context.profiler.found if run.context.profiler else None
+    return replace(result, created=made, versions=made_by, machine=machine, profile=profile)
 
 
 def show_scores(

@@ -22,7 +22,7 @@ from ensync.core.signals import StopRequest
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
-from ensync.runs import launch, lifecycle, state
+from ensync.runs import launch, lifecycle, profiling, state
 from ensync.runs.context import RunContext
 from ensync.runs.data import SplitLoaders, open_loaders
 from ensync.runs.existing import remove_earlier
@@ -146,12 +146,13 @@ class PlannedRun:
     def context(
         self, loaders: SplitLoaders, console: Console, stop_request: StopRequest
     ) -> RunContext:
-        """Return the surroundings of its session. EnsyncError for too many members, or steps
-        that do not go with their epochs.
+        """Return the surroundings of its session. Collective over its ranks. EnsyncError for too
+        many members, or steps that do not go with their epochs.
         """
         job = settled(self.job, self.ranks.size)
         job = with_epochs(job, self.ranks.size, loaders.train.labels)
-        return RunContext(self.ranks, job, loaders, console, stop_request)
+        profiler = profiling.begin(self.ranks) if job.output.profile else None
+        return RunContext(self.ranks, job, loaders, console, stop_request, profiler=profiler)
 
     def is_continued(self, study: Study) -> bool:
         """Return whether the run goes on from a checkpoint. Collective over the study."""

@@ -47,6 +47,7 @@ class Runner(Protocol):
     """
 
     steps: int
+    replica: Replica
 
     def run(self, rows: np.ndarray, epoch: int, factors: Factors) -> StepMetrics:
         """Train on dataset rows int64, those of the next steps in their order, and count the

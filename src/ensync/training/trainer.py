@@ -11,6 +11,7 @@ import numpy as np
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import epoch_order, global_span
+from ensync.core.timeline import Timeline
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.nn.network import COUNTED, Network
 from ensync.nn.whitening import Images
@@ -25,6 +26,7 @@ from ensync.training.callbacks import (
 from ensync.training.learning_rate import EpochPlan, LearningRate, Part, largest_batch
 from ensync.training.lookahead import Lookahead
 from ensync.training.position import DIVERGED, Position
+from ensync.training.profiled import ProfiledRunner
 from ensync.training.runners import Replica, Runner, runner_of
 
 
@@ -41,6 +43,7 @@ class Trainer(Replica):
     start_images: Callable[[], Images] | None = None  # of which its first filters may be made
     tuner: ThreadTuner | None = None  # where the number of threads is left to the program
     parts: Sequence[Part] = ()  # of its training, where it has other rows first or later
+    timeline: Timeline | None = None  # where its steps are noted
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -142,7 +145,8 @@ class Trainer(Replica):
     @property
     def runner(self) -> Runner:
         """What does the steps of the current epoch."""
-        return runner_of(self, self.batch)
+        runner = runner_of(self, self.batch)
+        return runner if self.timeline is None else ProfiledRunner(runner, self.timeline)
 
     def train(self, steps: int | None = None) -> int:
         """Train up to `steps` steps, at most to the end of the epoch; return how many ranks were

@@ -28,8 +28,16 @@ class Sum(Protocol):
 
     shards: int
     mine: range
-    bytes: int
-    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Bytes sent to other ranks."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on sums over ranks."""
+        ...
 
     def over_shards(
         self, vectors: Iterable[np.ndarray], out: np.ndarray, operation: int = Doing.GRADIENT

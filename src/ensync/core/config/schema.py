@@ -278,6 +278,12 @@ class Output(Section):
     directory: Annotated[str, Field(min_length=1)] = Field(
         description="of the run: job.toml, history.jsonl, checkpoints/, result.json"
     )
+    profile: bool = Field(
+        False,
+        description="note where the time of steps goes, by rank and layer: a table at the end, and "
+        "profile.json, which chrome://tracing and ui.perfetto.dev show. It holds up to 256 evenly "
+        "spaced steps since the program started; of a killed one there is none",
+    )
 
 
 class Job(Section):
