@@ -57,6 +57,9 @@ def test_medmnist_names_give_three_splits_in_one_file(tmp_path):
         ("train_x", "train_y"),
         ("data", "target"),
         ("x-train", "Y"),
+        ("Xtrain", "trainY"),
+        ("trainImages", "labels_tr"),
+        ("inputs", "class"),
     ],
 )
 def test_one_split_under_its_usual_names(tmp_path, names):

@@ -7,6 +7,7 @@ their end. So each image goes where it belongs when it comes, and memory holds a
 import os
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import IO
 
 import numpy as np
 
@@ -53,19 +54,29 @@ def _places(total: int, size: int, homes: Sequence[tuple[int, np.ndarray]]) -> n
 
 
 class ImagesInFile:
-    """Images uint8 (rows, height, width, channels) that lie in an open file from `offset` on."""
+    """Images uint8 (rows, height, width, channels) that lie in an open file, or in the file of a
+    descriptor, from `offset` on.
+    """
 
-    def __init__(self, descriptor: int, offset: int, shape: tuple[int, int, int, int]) -> None:
+    def __init__(self, file: IO[bytes] | int, offset: int, shape: tuple[int, int, int, int]):
         self.shape = shape
-        self._descriptor, self._offset = descriptor, offset
+        self._file, self._offset = file, offset
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Return the images of neighbouring rows int64, in ascending order."""
-        size = prod(self.shape[1:])
+        """Return the images of rows int64. Neighbours are read at once."""
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        view, offset = memoryview(out).cast("B"), self._offset + size * int(rows[0])
+        starts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+        for first, last in zip(starts, starts[1:]):
+            if first < last:
+                self._read(int(rows[first]), out[first:last])
+        return out
+
+    def _read(self, row: int, out: np.ndarray) -> None:
+        """Fill `out` with the images from a row on."""
+        descriptor = self._file if isinstance(self._file, int) else self._file.fileno()
+        view, offset = memoryview(out).cast("B"), self._offset + prod(self.shape[1:]) * row
         while view:
-            count = os.preadv(self._descriptor, [view], offset)
+            count = os.preadv(descriptor, [view], offset)
             if not count:
                 raise EnsyncError(
                     "a file that has become shorter while it was written",
@@ -73,7 +84,6 @@ class ImagesInFile:
                     "prepare again",
                 )
             view, offset = view[count:], offset + count
-        return out
 
 
 def write_at(descriptor: int, offset: int, array: np.ndarray) -> None:

@@ -48,6 +48,77 @@ def test_arrays_are_written_as_an_archive_of_them_is_prepared(tmp_path, arrays, 
     assert arrays_of(tmp_path / "b.h5") == arrays_of(tmp_path / "a.h5")
 
 
+def cut(images, labels, size):
+    """Yield batches of so many rows; the last may have fewer."""
+    for first in range(0, len(images), size):
+        yield images[first : first + size], labels[first : first + size]
+
+
+WORDS = np.array(["cat", "dog", "zebra"])[LABELS]
+BATCHES = {  # (arrays, batches of them, options)
+    "a generator": ((IMAGES, LABELS), cut(IMAGES, LABELS, 7), {}),
+    "one batch": ((GREY, LABELS), [(GREY, LABELS)], {"seed": 3}),
+    "single pairs": ((IMAGES, WORDS), list(zip(IMAGES, WORDS, strict=True)), {}),
+    "words of other lengths": ((GREY, WORDS), cut(GREY, WORDS, 1), {"validation": 0}),
+    "values": ((GREY / 255, LABELS), cut(GREY / 255, LABELS, 11), {"values": (0, 1)}),
+    "channels first": (
+        (IMAGES.transpose(0, 3, 1, 2), LABELS),
+        cut(IMAGES.transpose(0, 3, 1, 2), np.eye(3)[LABELS], 9),
+        {},
+    ),
+    "a dark batch": (
+        (np.sort(GREY, axis=0), LABELS),
+        cut(np.sort(GREY, axis=0), LABELS, 2),
+        {"class_names": ["x", "y", "z"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", BATCHES)
+def test_batches_are_written_as_the_arrays_that_they_are_cut_from(tmp_path, way):
+    arrays, batches, options = BATCHES[way]
+    whole = ensync.Dataset.write(tmp_path / "a.h5", *arrays, **options)
+    written = ensync.Dataset.write(tmp_path / "d" / "b.h5", batches, **options)
+    assert arrays_of(tmp_path / "d" / "b.h5") == arrays_of(tmp_path / "a.h5")
+    assert written.describe().partition("\n")[2] == whole.describe().partition("\n")[2]
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["b.h5"]
+
+
+def test_every_split_may_come_in_batches(tmp_path):
+    pair = (IMAGES[:9], LABELS[:9])
+    ensync.Dataset.write(tmp_path / "a.h5", IMAGES, LABELS, test=pair, validation=pair)
+    parts = {"test": cut(*pair, 4), "validation": [pair]}
+    ensync.Dataset.write(tmp_path / "b.h5", cut(IMAGES, LABELS, 50), **parts)
+    assert arrays_of(tmp_path / "a.h5") == arrays_of(tmp_path / "b.h5")
+
+
+def failing():
+    yield IMAGES[:5], LABELS[:5]
+    raise RuntimeError("mine")
+
+
+WRONG_BATCHES = [
+    (iter(()), EnsyncError, "the images have no batch"),
+    (GREY, EnsyncError, "images of type ndarray without labels"),
+    ([IMAGES], EnsyncError, "batch 1 is ndarray; expected pairs"),
+    ([(IMAGES, LABELS[:3])], EnsyncError, "batch 1 has 60 images and 3 labels"),
+    ([(IMAGES, LABELS), (IMAGES[:, 1:], LABELS)], EnsyncError, "batch 2 has images of 5 x 5 x 3"),
+    ([(IMAGES, LABELS), (GREY, WORDS)], EnsyncError, "batch 2 has images of 6 x 5 x 1"),
+    ([(GREY, LABELS), (GREY, WORDS)], EnsyncError, "one of batch 2 and the first has words"),
+    ([(GREY, LABELS), (GREY / 255, LABELS)], EnsyncError, "images of batch 2 is float64"),
+    ([(GREY // 16, LABELS)] * 2, EnsyncError, "images is uint8 with values from 0 to 15"),
+    ([([[1, 2], [3]], LABELS)], EnsyncError, "batch 1 cannot be made an array"),
+    (failing(), RuntimeError, "mine"),
+]
+
+
+@pytest.mark.parametrize("batches, error, sentence", WRONG_BATCHES)
+def test_a_wrong_batch_is_told_by_its_number(tmp_path, batches, error, sentence):
+    with pytest.raises(error, match=sentence):
+        ensync.Dataset.write(tmp_path / "d.h5", batches)
+    assert not list(tmp_path.iterdir())
+
+
 def test_images_and_labels_come_back(tmp_path):
     path = tmp_path / "d.h5"
     dataset = ensync.Dataset.write(path, GREY, LABELS, test=(GREY[:9], LABELS[:9]), validation=0)

@@ -2,20 +2,23 @@
 
 import html
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypedDict, Unpack
+from typing import Any, Self, TypeAlias, TypedDict, TypeGuard, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ensync.core.errors import EnsyncError, nearest
 from ensync.storage.dataset import open_dataset
-from ensync.storage.sources.arrays import Named, Origin, source_of_arrays
+from ensync.storage.sources.arrays import Named, Origin, Part, part_of, source_of_parts
+from ensync.storage.sources.batches import part_of_batches
+from ensync.storage.sources.depth import Values
 from ensync.storage.writing import LARGEST_PART, TEST_PART, check_target, write_dataset
 
 PathLike: TypeAlias = str | os.PathLike[str]
-Share: TypeAlias = float | tuple[ArrayLike, ArrayLike] | None
+Batches: TypeAlias = Iterable[tuple[Any, Any]]
+Share: TypeAlias = float | tuple[ArrayLike, ArrayLike] | Batches | None
 LONGEST = 80  # characters of an option that a refusal shows
 ORIGIN = Origin(
     "the arrays given", "arrays", "arrays of a Python program", range_option="values=({}, {})"
@@ -86,14 +89,21 @@ class Dataset:
 
     @classmethod
     def write(
-        cls, path: PathLike, images: ArrayLike, labels: ArrayLike, **options: Unpack[WriteOptions]
+        cls,
+        path: PathLike,
+        images: ArrayLike | Batches,
+        labels: ArrayLike | None = None,
+        **options: Unpack[WriteOptions],
     ) -> Self:
         """Write arrays as a dataset file, which replaces a dataset at `path`, and open it.
 
         images: of the training, (rows, height, width), the same with 1 or 3 channels last or first,
         or (rows, N*N); integers 0 to 255, or other numbers with `values`. labels: (rows,) whole
-        numbers or words, or one-hot (rows, classes). validation, test: a pair (images, labels) of
-        arrays, or the share of the training images to cut off, stratified [default: 0.1, 0.2].
+        numbers or words, or one-hot (rows, classes). Without labels, images are an iterable of
+        batches (images, labels), or of single pairs (image, label): a generator, or a dataset of
+        another library. It is gone through once, and the images wait beside `path`, not in memory.
+        validation, test: a pair (images, labels) of arrays, a list or another iterable of batches,
+        or the share of the training images to cut off, stratified [default: 0.1, 0.2].
         class_names: of the labels 0, 1, ..., or the words in the order of their labels [default:
         the labels found, in ascending order]. seed: of the cuts [default: 1]. values: (black,
         white) of the images. The file is that of `ensync data prepare npz` for the same arrays.
@@ -105,27 +115,34 @@ class Dataset:
         >>> pets = ensync.Dataset.write("data/pets.h5", images, labels, validation=0, test=0.25)
         >>> pets.class_names, pets.sizes
         (['cat', 'dog'], {'train': 30, 'validation': 0, 'test': 10})
+        >>> batches = ((images[n : n + 10], labels[n : n + 10]) for n in range(0, 40, 10))
+        >>> ensync.Dataset.write("data/same.h5", batches).sizes
+        {'train': 29, 'validation': 3, 'test': 8}
         """
         _check_options(options)
+        if labels is None and not _are_batches(images):
+            what = f"images of type {type(images).__name__} without labels"
+            raise EnsyncError(what, "labels, or batches (images, labels)", "give the labels, too")
         target, seed = Path(path), options.get("seed")
         check_target(target)
         validation, test = options.get("validation"), options.get("test")
-        given = {"train": (images, labels), "validation": validation, "test": test}
-        pairs = {split: pair for split, pair in given.items() if isinstance(pair, tuple)}
-        splits = {split: _named(split) for split in pairs}
-        arrays = {
-            name: _array(name, values)
-            for split, pair in pairs.items()
-            for name, values in zip((splits[split].images, splits[split].labels), pair)
+        train = images if labels is None else (images, labels)
+        given = {"train": train, "validation": validation, "test": test}
+        shares = {split: share for split, share in given.items() if _is_share(share)}
+        splits = {split: _named(split) for split in given if split not in shares}
+        values = options.get("values")
+        parts = {
+            split: _part(named, given[split], values, target) for split, named in splits.items()
         }
         names = options.get("class_names")
-        source = source_of_arrays(ORIGIN, splits, arrays.__getitem__, options.get("values"), names)
+        source = source_of_parts(ORIGIN, splits, parts, values, names)
+        share = shares.get("test")
         write_dataset(
             target,
             source,
-            None if isinstance(validation, tuple) else validation,
+            shares.get("validation"),
             1 if seed is None else int(seed),
-            test=TEST_PART if test is None or isinstance(test, tuple) else test,
+            test=TEST_PART if share is None else share,
         )
         return cls(target)
 
@@ -162,6 +179,14 @@ def _named(split: str) -> Named:
     return Named(f"{before}images", f"{before}labels")
 
 
+def _part(named: Named, given: Any, values: Values | None, target: Path) -> Part:
+    """Return a split of a pair of arrays, or of an iterable of batches."""
+    if not _is_pair(given):
+        return part_of_batches(ORIGIN, named, given, values, target.parent)
+    arrays = {name: _array(name, array) for name, array in zip((named.images, named.labels), given)}
+    return part_of(ORIGIN, named, arrays.__getitem__, values)
+
+
 def _array(name: str, values: ArrayLike) -> np.ndarray:
     try:
         return np.asarray(values)
@@ -193,8 +218,19 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2
 
 
+def _is_share(value: object) -> TypeGuard[float | None]:
+    return value is None or _is_number(value)
+
+
 def _is_split(value: Any) -> bool:
-    return _is_pair(value) or (_is_number(value) and 0 <= value <= LARGEST_PART)
+    if _is_number(value):
+        return bool(0 <= value <= LARGEST_PART)
+    return _is_pair(value) or (_are_batches(value) and not isinstance(value, tuple))
+
+
+def _are_batches(value: object) -> bool:
+    listed = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+    return listed and not isinstance(value, str | bytes | dict | np.ndarray)
 
 
 def _are_values(value: Any) -> bool:
@@ -213,7 +249,7 @@ def _is_seed(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 0
 
 
-_SPLIT = f"a share from 0 to {LARGEST_PART}, or a pair (images, labels)"
+_SPLIT = f"a share from 0 to {LARGEST_PART}, a pair (images, labels), or batches of such"
 FORMS: dict[str, tuple[Callable[[object], bool], str]] = {  # whether a value fits, what would
     "validation": (_is_split, _SPLIT),
     "test": (_is_split, _SPLIT),

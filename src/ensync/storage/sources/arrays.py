@@ -12,7 +12,7 @@ import numpy as np
 
 from ensync.core.errors import EnsyncError
 from ensync.storage.sources.depth import Values
-from ensync.storage.sources.source import LISTED, Source, identities
+from ensync.storage.sources.source import LISTED, Images, Source, identities
 
 DARK = 64  # a quarter of white: images without a brighter value are hardly of 0 to 255
 LARGEST_LABEL = 10**9
@@ -49,6 +49,18 @@ class Origin:
         return self.range_option.format(black, white)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The images of a split uint8 (rows, height, width, channels), their labels (rows,), int64 or
+    words, what `identities` says of the images, and what a reader of the dataset must know.
+    """
+
+    images: Images
+    labels: np.ndarray
+    identities: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+
 def source_of_arrays(
     origin: Origin,
     splits: Mapping[str, Named],
@@ -58,18 +70,44 @@ def source_of_arrays(
 ) -> Source:
     """Return the dataset of arrays, which `array_of` gives by their names, one at a time.
 
-    values: (black, white) of the images; without it they must be whole numbers 0 to 255.
-    class_names: of the labels 0, 1, ..., or the words in this order; without it the labels found,
-    in ascending order. Errors: EnsyncError naming the array that is doubtful.
+    values, class_names: as of `source_of_parts`. Errors: EnsyncError naming the array that is
+    doubtful.
     """
-    images, notes = {}, list(origin.notes)
-    for split, named in splits.items():
-        array = array_of(named.images)
-        images[split] = _pixels(
-            origin, named.images, _pictures(origin, named.images, array), values
-        )
-        notes += _changes(named.images, array, values)
-    labels = {s: _labels(origin, n.labels, array_of(n.labels)) for s, n in splits.items()}
+    parts = {split: part_of(origin, named, array_of, values) for split, named in splits.items()}
+    return source_of_parts(origin, splits, parts, values, class_names)
+
+
+def part_of(
+    origin: Origin, named: Named, array_of: Callable[[str], np.ndarray], values: Values | None
+) -> Part:
+    """Return a split of two arrays. Errors: EnsyncError."""
+    array = array_of(named.images)
+    images = pictures_of(origin, named.images, array)
+    limits = limits_of(origin, named.images, images)
+    check_values(origin, named.images, images.dtype, limits, values)
+    pixels = pixels_of(images, values)
+    count = outside(array, values)
+    notes = [*order_note(named.images, array), *cut_note(named.images, count, values)]
+    return Part(
+        pixels, labels_of(origin, named.labels, array_of(named.labels)), identities(pixels), notes
+    )
+
+
+def source_of_parts(
+    origin: Origin,
+    splits: Mapping[str, Named],
+    parts: Mapping[str, Part],
+    values: Values | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Source:
+    """Return the dataset of its splits.
+
+    values: (black, white) that the images had; without it they were whole numbers 0 to 255.
+    class_names: of the labels 0, 1, ..., or the words in this order; without it the labels found,
+    in ascending order. Errors: EnsyncError for splits that do not go together.
+    """
+    images = {split: part.images for split, part in parts.items()}
+    labels = {split: part.labels for split, part in parts.items()}
     _check(origin, splits, images, labels)
     if class_names is None:
         classes = np.unique(np.concatenate(list(labels.values())))
@@ -85,16 +123,16 @@ def source_of_arrays(
         source=origin.source,
         licence="as the file's owner says",
         checksums=origin.checksums,
-        notes=notes,
+        notes=[*origin.notes, *(note for part in parts.values() for note in part.notes)],
         preparation={
             "colour": "grey" if images["train"].shape[3] == 1 else "RGB",
             "pixels": f"{values[0]:.17g} to {values[1]:.17g}" if values else "0..255 as they are",
         },
-        identities={split: identities(array) for split, array in images.items()},
+        identities={split: part.identities for split, part in parts.items()},
     )
 
 
-def _pictures(origin: Origin, name: str, array: np.ndarray) -> np.ndarray:
+def pictures_of(origin: Origin, name: str, array: np.ndarray) -> np.ndarray:
     """Return images (rows, height, width, 1 or 3) of any numeric type."""
     shape = array.shape
     if array.dtype.kind not in "uif" or not array.size:
@@ -115,25 +153,40 @@ def _pictures(origin: Origin, name: str, array: np.ndarray) -> np.ndarray:
     )
 
 
-def _pixels(origin: Origin, name: str, array: np.ndarray, values: Values | None) -> np.ndarray:
-    """Return images uint8, by a straight line from black and white where those are given."""
-    least, most = float(array.min()), float(array.max())
-    if not np.isfinite([least, most]).all():
+Limits = tuple[float, float]  # the smallest and the largest value of images
+
+
+def limits_of(origin: Origin, name: str, array: np.ndarray) -> Limits:
+    """Return the limits of images. Errors: EnsyncError where some are not finite."""
+    limits = float(array.min()), float(array.max())
+    if not np.isfinite(limits).all():
         raise EnsyncError(
             f"{origin}: {name} has values that are not finite",
             "finite ones",
             "correct the array",
         )
+    return limits
+
+
+def check_values(
+    origin: Origin, name: str, dtype: np.dtype, limits: Limits, values: Values | None
+) -> None:
+    """Raise EnsyncError for images of which it is not said what is black and white."""
+    least, most = limits
+    if values is None and (dtype.kind == "f" or least < 0 or most > 255 or most < DARK):
+        likely = 1 if most <= 1 else 255 if most <= 255 else 2 ** int(most).bit_length() - 1
+        raise EnsyncError(
+            f"{origin}: {name} is {dtype} with values from {least:g} to {most:g}",
+            "integers 0 to 255, or the values of black and white",
+            f"say which with {origin.range_of('BLACK', 'WHITE')}, such as "
+            f"{origin.range_of('0', str(likely))}",
+        )
+
+
+def pixels_of(array: np.ndarray, values: Values | None) -> np.ndarray:
+    """Return images uint8, by a straight line from black and white where those are given."""
     if values is None:
-        if array.dtype.kind == "f" or least < 0 or most > 255 or most < DARK:
-            likely = 1 if most <= 1 else 255 if most <= 255 else 2 ** int(most).bit_length() - 1
-            raise EnsyncError(
-                f"{origin}: {name} is {array.dtype} with values from {least:g} to {most:g}",
-                "integers 0 to 255, or the values of black and white",
-                f"say which with {origin.range_of('BLACK', 'WHITE')}, such as "
-                f"{origin.range_of('0', str(likely))}",
-            )
-        return np.ascontiguousarray(array.astype(np.uint8))
+        return np.ascontiguousarray(array.astype(np.uint8, copy=False))
     black, white = values
     out = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), BLOCK):
@@ -142,18 +195,29 @@ def _pixels(origin: Origin, name: str, array: np.ndarray, values: Values | None)
     return out
 
 
-def _changes(name: str, array: np.ndarray, values: Values | None) -> list[str]:
-    """Return notes about what a reader of the prepared file must know."""
-    notes = []
+def order_note(name: str, array: np.ndarray) -> list[str]:
+    """Return the note about channels that come first."""
     if array.ndim == 4 and array.shape[3] not in (1, 3):
-        notes.append(f"{name} has its channels first, and is stored with them last")
-    black, white = values or (-np.inf, np.inf)
-    if outside := int(np.count_nonzero((array < black) | (array > white))):
-        notes.append(f"{outside:,} values of {name} outside {black:g} to {white:g}, cut off")
-    return notes
+        return [f"{name} has its channels first, and is stored with them last"]
+    return []
 
 
-def _labels(origin: Origin, name: str, array: np.ndarray) -> np.ndarray:
+def outside(array: np.ndarray, values: Values | None) -> int:
+    """Return how many values lie outside those of black and white."""
+    if values is None:
+        return 0
+    black, white = values
+    return int(np.count_nonzero((array < black) | (array > white)))
+
+
+def cut_note(name: str, count: int, values: Values | None) -> list[str]:
+    """Return the note about values outside those of black and white, of which there are so many."""
+    if values is None or not count:
+        return []
+    return [f"{count:,} values of {name} outside {values[0]:g} to {values[1]:g}, cut off"]
+
+
+def labels_of(origin: Origin, name: str, array: np.ndarray) -> np.ndarray:
     """Return the class of each row, int64 or words (rows,)."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -225,15 +289,15 @@ def _among(origin: Origin, name: str, labels: np.ndarray, classes: Sequence[str]
 def _check(
     origin: Origin,
     splits: Mapping[str, Named],
-    images: dict[str, np.ndarray],
-    labels: dict[str, np.ndarray],
+    images: Mapping[str, Images],
+    labels: Mapping[str, np.ndarray],
 ) -> None:
     """Raise EnsyncError unless the arrays belong together."""
     train = splits["train"]
     for split, found in splits.items():
-        if len(images[split]) != len(labels[split]):
+        if images[split].shape[0] != len(labels[split]):
             raise EnsyncError(
-                f"{origin}: {found.images} has {len(images[split])} rows and {found.labels} "
+                f"{origin}: {found.images} has {images[split].shape[0]} rows and {found.labels} "
                 f"{len(labels[split])}",
                 "one label for each image",
                 "save both of the same rows",
@@ -258,5 +322,5 @@ def _text(shape: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, shape))})"
 
 
-def _size(images: np.ndarray) -> str:
+def _size(images: Images) -> str:
     return " x ".join(map(str, images.shape[1:]))

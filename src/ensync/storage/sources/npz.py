@@ -2,6 +2,7 @@
 
     x_train y_train x_test y_test                    Keras' mnist.npz and their likes
     train_images train_labels, val_..., test_...     MedMNIST and their likes
+    Xtrain Ytrain, trainX trainY, X_tr y_te          the same without a stroke, or shortened
     X y, or images labels                            one split
 Images are (rows, height, width), (rows, height, width, 1 or 3), (rows, 1 or 3, height, width), or
 (rows, N*N). Labels are numbers or words (rows,) or (rows, 1), or one-hot (rows, classes).
@@ -31,13 +32,13 @@ from ensync.storage.sources.source import (
 )
 
 SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "tr"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "te"),
 }
 CONTENTS = {
-    "images": ("x", "image", "images", "data"),
-    "labels": ("y", "label", "labels", "target", "targets"),
+    "images": ("x", "image", "images", "img", "imgs", "data", "inputs", "pixels"),
+    "labels": ("y", "label", "labels", "target", "targets", "class", "cls"),
 }
 EXPECTED = "x_train and y_train, train_images and train_labels, X and y, or images and labels"
 DEFLATE_RATIO = 1032  # deflate cannot compress better, so an array that promises more is damaged
@@ -119,12 +120,21 @@ def _splits(path: Path, names: list[str]) -> dict[str, Named]:
 
 def _meaning(name: str) -> tuple[str, str] | None:
     """Return (split, content) that a name such as x_train or images tells, None for another."""
-    words = re.split(r"[_\-. ]", name.lower())
+    words = [part for word in re.split(r"[_\-. ]", name.lower()) for part in _apart(word)]
     contents = [c for c, known in CONTENTS.items() for word in words if word in known]
     splits = [s for s, known in SPLITS.items() for word in words if word in known]
     if len(contents) != 1 or len(words) != 1 + len(splits) or len(splits) > 1:
         return None
     return (splits or ["train"])[0], contents[0]
+
+
+def _apart(word: str) -> tuple[str, ...]:
+    """Return the two words that xtrain or testimages is made of; the word itself for others."""
+    contents, splits = (
+        [one for known in table.values() for one in known] for table in (CONTENTS, SPLITS)
+    )
+    pairs = [pair for one in contents for two in splits for pair in ((one, two), (two, one))]
+    return next((pair for pair in pairs if "".join(pair) == word), (word,))
 
 
 def _array(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
