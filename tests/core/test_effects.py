@@ -157,6 +157,19 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         "augmentation.epochs",
         {"augmentation": {"crop": 1}},
     ),
+    *[
+        (
+            {"communication": {"every": every, key: value}},
+            f"communication.{key}",
+            {"communication": {"every": 8}},
+        )
+        for every, key, value in (
+            ("never", "outer_learning_rate", 0.7),
+            ("never", "outer_momentum", 0.9),
+            (1, "start", 5),
+            ("never", "average_optimizer", True),
+        )
+    ],
     (
         {"ensemble": {"skew": 0.1}},
         "ensemble.skew",

@@ -173,3 +173,27 @@ def test_settings_are_explained():
     for section, kind in sections.items():
         for key, setting in kind.model_fields.items():
             assert setting.description and f"  {key} = " in text, (section, key)
+
+
+@pytest.mark.parametrize(
+    "section,key,value",
+    [
+        ("training", "deterministic", True),
+        ("training", "weight_average", 0.9),
+        ("lookahead", "every_steps", 5),
+    ],
+)
+@pytest.mark.parametrize("apart", [{"every": 4}, {"every": "never"}, {"outer_momentum": 0.9}])
+def test_what_supposes_equal_replicas_is_refused_where_they_differ(section, key, value, apart):
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}, section: {key: value}}
+    assert not job_from_dict(tables).communication.is_local
+    with pytest.raises(EnsyncError, match=rf"^{section}.{key} = .*replicas that differ") as refused:
+        job_from_dict(tables | {"communication": apart})
+    assert "communication.every = 1" in str(refused.value)
+
+
+@pytest.mark.parametrize("every", [0, -1, "always", 2.5])
+def test_meetings_are_every_so_many_steps_or_never(every):
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}
+    with pytest.raises(EnsyncError, match="communication.every"):
+        job_from_dict(tables | {"communication": {"every": every}})

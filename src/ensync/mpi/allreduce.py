@@ -13,6 +13,7 @@ from ensync.core.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.shared_memory import free_space_obstacle
 from ensync.mpi.shared_update import SharedUpdate
+from ensync.mpi.wishes import Wishes
 from ensync.mpi.world import Comm, agree_any, node_of
 
 # Elements passed to MPI at once: its counts are 32-bit before MPI-4.
@@ -37,12 +38,18 @@ class Allreduce:
         self._node: Comm | None = None
         self._held: list[SharedUpdate | NodeVector] = []
 
-    def __call__(self, vector: np.ndarray) -> None:
+    def __call__(self, vector: np.ndarray, operation: float = _STATISTICS) -> None:
         """Replace `vector` (n,), such as statistics of a batch normalisation, by its sum over the
         ranks; the same bits arrive on all of them. Collective.
+
+        operation: what the watchdog calls the wait.
         """
         if self.comm.size > 1:
-            self._sum(_STATISTICS, partial(_sum, self.comm, vector), vector.nbytes)
+            self._sum(operation, partial(_sum, self.comm, vector), vector.nbytes)
+
+    def wishes(self) -> Wishes:
+        """Return what hears wishes of the ranks between their meetings."""
+        return Wishes(self.comm, self._count)
 
     def vector(self, n: int, dtype: np.dtype | type = np.float32) -> "SummedVector":
         """Return a vector of zeros (n,) that is summed fast: where ranks share a node, it lies in

@@ -14,16 +14,25 @@ def arrays_to_root(
     """Return on rank 0 the arrays that rank `source` passes; the other ranks pass None, get None
     and need not call.
     """
-    if comm.rank not in (0, source):
+    return arrays_between(comm, source, 0, arrays)
+
+
+def arrays_between(
+    comm: Comm, source: int, target: int, arrays: dict[str, np.ndarray] | None
+) -> dict[str, np.ndarray] | None:
+    """Return on rank `target` the arrays that rank `source` passes; the other ranks pass None, get
+    None and need not call.
+    """
+    if comm.rank not in (target, source):
         return None
-    if source == 0:
-        return arrays if comm.rank == 0 else None
+    if source == target:
+        return arrays
     if comm.rank == source:
         assert arrays is not None
         with doing(Doing.EXCHANGE):
-            comm.send([(name, a.shape, a.dtype.str) for name, a in arrays.items()], 0, _TAG)
+            comm.send([(name, a.shape, a.dtype.str) for name, a in arrays.items()], target, _TAG)
             for array in arrays.values():
-                comm.Send(np.ascontiguousarray(array), 0, _TAG)
+                comm.Send(np.ascontiguousarray(array), target, _TAG)
         return None
     with doing(Doing.EXCHANGE):
         received = {

@@ -55,7 +55,7 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
                     "shards": _shards(place, session),
                     "strategy": f"{job.training.strategy}, batch {trainer.batch:,}, "
                     f"{_length(trainer)}, {job.optimizer.name} "
-                    f"{job.optimizer.learning_rate:g}",
+                    f"{job.optimizer.learning_rate:g}{_meetings(session)}",
                 }
             ),
             "",
@@ -63,6 +63,17 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
     )
     _advise(console, place, session)
     _warn_of_classes(console, place, session)
+
+
+def _meetings(session: Session) -> str:
+    """Return when the ranks of a network meet, "" where they are never apart."""
+    c = session.job.communication
+    if not c.is_local or session.comm.size <= session.mesh.members:
+        return ""
+    when = "never meet" if isinstance(c.every, str) else f"meet every {plural(c.every, 'step')}"
+    first = f" after {plural(c.start, 'common step')}" * (c.start > 0)
+    outer = f", outer rate {c.outer_learning_rate:g} and momentum {c.outer_momentum:g}"
+    return f", replicas {when}{first}{outer * c.is_outer}"
 
 
 def _length(trainer: Trainer) -> str:

@@ -25,9 +25,8 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
 
     def progress(trainer: Trainer) -> None:
         tick(trainer.optimizer.steps)
-        p = trainer.position
         done = sum(t.steps_done for t in trainers.values())
-        context.console.step(done, p.loss_sum / max(p.samples, 1))
+        context.console.step(done, trainer.loss)
 
     check_virtual_shards(job.training, mesh.comm.size, mesh.members)
     timeline = context.profiler.timeline if context.profiler else None

@@ -121,6 +121,7 @@ def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int,
         if trains:
             stretches_of(job.optimizer, network.layout)  # refuses patterns before all else
         slots = len(slots_of(job.optimizer)) if trains else 0
+        slots *= 1 + job.communication.is_local  # their mean, and the replica's beside it
     return (_copies(job) + slots + 2 * replicas if trains else 4) * vector, max(0, batches)
 
 
@@ -134,7 +135,9 @@ def _copies(job: Job) -> int:
     t = job.training
     sliced = min(t.slice, largest_batch(job)) < largest_batch(job)
     slow = bool(job.lookahead.every_steps)
-    return 2 + 3 + 2 * bool(t.weight_average) + slow + bool(t.best_weights) + sliced
+    # the network of the last meeting, the replica beside the mean, and the outer momentum
+    local = (2 + bool(job.communication.outer_momentum)) * job.communication.is_local
+    return 2 + 3 + 2 * bool(t.weight_average) + slow + local + bool(t.best_weights) + sliced
 
 
 def shortage(needs: Sequence[Need], all_ranks: Sequence[Having]) -> EnsyncError | None:

@@ -13,6 +13,7 @@ from ensync.report.history import rebuild
 from ensync.report.text import plural
 from ensync.runs.context import RunContext
 from ensync.runs.members import build_trainers
+from ensync.runs.replicas import restore_replicas
 from ensync.runs.session import Session
 from ensync.runs.state import Loaded, RunState
 from ensync.training.trainer import Trainer
@@ -39,7 +40,7 @@ def _check_same(
         "network.initializer",
         "training.deterministic",
         "training.virtual_shards",
-        *(name for name in now if name.startswith("ensemble.")),
+        *(name for name in now if name.startswith(("ensemble.", "communication."))),
         *["training.batch"] * counts_steps,
         *[name for name in now if name.startswith("growth.")] * bool(now["training.max_steps"]),
     ]
@@ -70,6 +71,10 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
             trainers[member].resume()
             trainers[member].reopen(before)
     session = Session(context, state, mesh, trainers)
+    if restore_replicas(loaded.path, loaded.arrays or {}, mesh, trainers):
+        session.console.line(
+            "the replicas of the run were on other ranks: these go on from the mean of the replicas"
+        )
     _check_steps(session)
     _cut_history(session)
     trainer = next(iter(trainers.values()))

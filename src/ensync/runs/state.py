@@ -17,6 +17,7 @@ from ensync.mpi.world import Comm, on_root
 from ensync.report.history import thin
 from ensync.runs.content import VERSION, check
 from ensync.runs.identity import Identity, same
+from ensync.runs.replicas import REPLICAS, gather_replicas, on_these_ranks
 from ensync.runs.schema import EpochRecord, MemberPosition, RunAttributes
 from ensync.storage.checkpoint import (
     Found,
@@ -90,6 +91,7 @@ def gather_members(
         part = arrays_to_root(comm, owner, trainers[member].vectors if comm.rank == owner else None)
         if comm.rank == 0 and part is not None:
             arrays |= {f"members/{member:04d}/{name}": values for name, values in part.items()}
+    arrays |= gather_replicas(mesh, trainers)
     if gathered is None:
         return {}, []
     positions = {member: position for part in gathered for member, position in part.items()}
@@ -218,19 +220,22 @@ class Loaded:
         """Return a member's vectors by name on every rank. Collective."""
         prefix = f"members/{member:04d}/"
         part = (
-            {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+            {
+                k.removeprefix(prefix): v
+                for k, v in self.arrays.items()
+                if k.startswith(prefix) and not k.startswith(prefix + REPLICAS)
+            }
             if self.arrays is not None
             else None
         )
         return arrays_from_root(comm, part)
 
     def restore(self, trainer: Trainer, found: dict[str, np.ndarray]) -> None:
-        """Fill a like-built trainer, position included."""
+        """Fill a like-built trainer, position included, but for what its replicas differ in."""
         trainer.best.vectors = {}
-        targets, last = (
-            trainer.vectors,
-            {k: v for k, v in found.items() if not k.startswith("best/")},
-        )
+        trainer.reducer.restart()
+        targets, found = on_these_ranks(trainer.vectors, found)
+        last = {k: v for k, v in found.items() if not k.startswith("best/")}
         best = (
             {
                 k: np.empty_like(targets[k.removeprefix("best/")])

@@ -61,6 +61,9 @@ def try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
             Step(training=True),
         )
         optimizer.step(network.parameters, network.gradient)
+        if job.communication.is_local:
+            outer = Optimizer(job.communication.outer, network.layout, network.dtype)
+            outer.step(network.parameters, network.gradient)
         evaluate_block(
             network,
             _blank(loaders),

@@ -10,7 +10,9 @@ STRATEGIES: dict[str, type[Strategy]] = {each.name: each for each in (Synchronou
 
 def strategy_of(job: Job) -> Strategy:
     """Return the strategy of a job, with the settings that it goes by."""
-    return STRATEGIES[job.training.strategy](job.training, job.ensemble, job.fusion)
+    return STRATEGIES[job.training.strategy](
+        job.training, job.ensemble, job.fusion, job.communication
+    )
 
 
 def settled(job: Job, ranks: int) -> Job:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.schema import Training
 from ensync.mpi.allreduce import Allreduce, SummedVector
 from ensync.mpi.shard_sum import ShardSum
@@ -11,12 +12,14 @@ from ensync.mpi.shared_update import SharedUpdate
 from ensync.mpi.world import Comm
 from ensync.nn.network import STOP, Network, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.strategies.local import LocalReducer
 from ensync.training.reducers import Compute, Part, Reducer, SerialReducer
 from ensync.training.virtual_shards import DeterministicReducer
 
 
 def choose(
     training: Training,
+    communication: Communication,
     comm: Comm,
     network: Network,
     optimizer: Optimizer,
@@ -32,11 +35,14 @@ def choose(
         total = ShardSum(comm, training.virtual_shards)
         more = total.mine[1:] if network.synchronizes_statistics else ()
         return DeterministicReducer([network, *(build_replica() for _ in more)], total)
-    if comm.size == 1:
+    if comm.size == 1 and not communication.is_outer:
         return SerialReducer(network)
     allreduce = Allreduce(comm)
     gradient = allreduce.vector(len(network.message), network.dtype)
     network.bind_message(gradient.values)
+    if communication.is_local:
+        together = AllreduceReducer(network, allreduce, gradient)
+        return LocalReducer(communication, optimizer, together, allreduce, gradient)
     if optimizer.elementwise:
         update = allreduce.shared_update(gradient, len(network.parameters))
         if update is not None:

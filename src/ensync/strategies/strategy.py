@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.schema import Ensemble, Fusion, Training
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
@@ -38,6 +39,7 @@ class Strategy(ABC):
     training: Training
     ensemble: Ensemble
     fusion: Fusion
+    communication: Communication
 
     @abstractmethod
     def members(self, ranks: int) -> int:
@@ -81,6 +83,7 @@ class Strategy(ABC):
     ) -> Reducer:
         """Return the reducer of a network whose replicas the ranks of `data` train (see
         strategies.reducers.choose). It sums their gradients in every step, which keeps the
-        replicas equal by the bit. Collective over `data`.
+        replicas equal by the bit, or lets them meet as [communication] says. Collective over
+        `data`.
         """
-        return choose(self.training, data, network, optimizer, build_replica)
+        return choose(self.training, self.communication, data, network, optimizer, build_replica)

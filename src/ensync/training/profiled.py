@@ -92,15 +92,16 @@ class ProfiledReducer(Reducer):
         self.timeline.add(Kind.REDUCE, self.computed, perf_counter())
         return metrics
 
-    def _compute(self, compute: Compute, network: Network, part: Part) -> None:
+    def _compute(self, compute: Compute, network: Network, part: Part) -> int:
         if self.shards_at_once:
             self.timeline.take_row(1 + part.index)
         if part.allreduce is not None:
             part = replace(part, allreduce=partial(self._sum, part.allreduce))
         start = perf_counter()
-        compute(network, part)
+        rows = compute(network, part)
         self.computed = perf_counter()
         self.timeline.add(Kind.COMPUTE, start, self.computed)
+        return rows
 
     def _sum(self, allreduce: Callable[[np.ndarray], None], vector: np.ndarray) -> None:
         start = perf_counter()

@@ -8,17 +8,19 @@ A network has one reducer, chosen in one place (strategies.reducers.choose). A r
         reducer.apply(optimizer, factors)
 
 in each step, and leaves `apply` out where the loss is not finite. `compute(network, part)` fills
-the network's message from a part of the global batch. All ranks of the network call all methods
-alike. To add a reducer, derive from Reducer and return it from `choose`.
+the network's message from a part of the global batch, and returns how many rows that is. All ranks
+of the network call all methods alike. To add a reducer, derive from Reducer and return it from
+`choose`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 
+from ensync.core.sharding import block
 from ensync.nn.network import METRICS, STOP, Network, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
 
@@ -28,24 +30,38 @@ class Part:
     """The part of some rows that one network computes: block `index` of `count` blocks.
 
     allreduce: replaces a vector by its sum over all parts; None where there is one part only, or
-    where batch normalisation is to take its statistics within the part.
+    where batch normalisation is to take its statistics within the part. alone: whether the
+    gradient is that of the mean loss of this part, not of all.
     """
 
     count: int
     index: int
     allreduce: Callable[[np.ndarray], None] | None = None
+    alone: bool = False
+
+    def rows(self, n: int, at_once: int) -> int:
+        """Return how many of n rows it has, of which so many at once are cut into the parts."""
+        spans = (
+            block(min(at_once, n - first), self.count, self.index) for first in range(0, n, at_once)
+        )
+        return sum(stop - start for start, stop in spans)
 
 
 WHOLE = Part(1, 0)
-Compute = Callable[[Network, Part], None]
+Compute = Callable[[Network, Part], int]
+PENDING = StepMetrics(0.0, 0, 0)  # of a step that a later one sums with its own
 
 
 class Reducer(ABC):
     """Sums what the ranks of one network compute in a step, and updates their replicas.
 
     network: this rank's replica, whose vectors may lie in memory of the reducer until `close`.
-    part: this rank's part of rows that all ranks of the network share outside of steps.
+    part: this rank's part of rows that all ranks of the network share outside of steps. left: how
+    many steps come before the end of the `with`, outside of which the replicas are equal; set
+    before it.
     """
+
+    left: int = 0
 
     def __init__(self, network: Network, part: Part = WHOLE) -> None:
         self.network, self.part = network, part
@@ -91,6 +107,29 @@ class Reducer(ABC):
 
     def gather_state(self, optimizer: Optimizer) -> None:
         """Have the whole state of the optimiser on every rank. Collective."""
+
+    @property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """What it keeps from step to step by name, the same on all ranks."""
+        return {}
+
+    @property
+    def differing(self) -> dict[str, np.ndarray]:
+        """All that replicas may differ in outside of steps, by name."""
+        return {}
+
+    @property
+    def replica(self) -> dict[str, np.ndarray]:
+        """What is this rank's alone outside of steps, by name, after `gather_state`; nothing where
+        the replicas are as equal as they look.
+        """
+        return {}
+
+    def restart(self) -> None:
+        """Forget the steps so far."""
+
+    def restore(self, replica: Mapping[str, np.ndarray]) -> None:
+        """Begin the next steps from what is this rank's alone; nothing: from what all have."""
 
     def close(self) -> None:
         """Move the network's vectors to memory of its own, and give back what the reducer holds;

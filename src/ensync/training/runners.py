@@ -81,11 +81,12 @@ class MiniBatchRunner:
             r.reducer.apply(r.optimizer, factors)
         return metrics
 
-    def _compute(self, batch: np.ndarray, epoch: int, network: Network, part: Part) -> None:
+    def _compute(self, batch: np.ndarray, epoch: int, network: Network, part: Part) -> int:
         """Fill the network's message from a part of the global batch, slice by slice where that
-        is large.
+        is large; return the rows of the part.
         """
         r, total, own = self.replica, None, 0
+        samples = part.rows(len(batch), r.job.training.slice) if part.alone else len(batch)
         augmenter = augmenter_of(
             r.job.augmentation, r.job.training.seed, r.member, network.shape, epoch
         )
@@ -108,7 +109,7 @@ class MiniBatchRunner:
             if mixing is not None and len(labels):
                 before = int(batch[step.first_row - 1])  # of the first: the last
                 partners = mixing.partners(r.loader, inputs, labels, before, augmenter)
-            network.backward(inputs, labels, len(batch), step, partners)
+            network.backward(inputs, labels, samples, step, partners)
             own += stop - start
             if len(rows) < len(batch):
                 total = (
@@ -120,6 +121,7 @@ class MiniBatchRunner:
             network.message[:] = total
         if network.averages_statistics:
             np.multiply(network.statistics, own / len(batch), out=network.statistics_share)
+        return own
 
     def _mask_key(self) -> int:
         """Return the key of this step's dropout masks."""
@@ -154,6 +156,7 @@ class OneSampleRunner:
         "schedule": {"name", "step_epochs", "factor", "minimum"},
         "plateau": {"*"},
         "growth": {"batch", "largest_batch", "learning_rate"},  # without effect: no growth
+        "communication": {"*"},
         "evaluation": {"*"},
         "ensemble": {"*"},
         "fusion": {"*"},

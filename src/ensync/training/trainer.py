@@ -27,6 +27,7 @@ from ensync.training.learning_rate import EpochPlan, LearningRate, Part, largest
 from ensync.training.lookahead import Lookahead
 from ensync.training.position import DIVERGED, Position
 from ensync.training.profiled import ProfiledRunner
+from ensync.training.reducers import PENDING
 from ensync.training.runners import Replica, Runner, runner_of
 
 
@@ -45,6 +46,7 @@ class Trainer(Replica):
     parts: Sequence[Part] = ()  # of its training, where it has other rows first or later
     timeline: Timeline | None = None  # where its steps are noted
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+    _counted: int = 0  # samples of the epoch whose losses have come together
 
     def __post_init__(self) -> None:
         batch = min(largest_batch(self.job), len(self.rows))
@@ -69,6 +71,7 @@ class Trainer(Replica):
             for slot in self.optimizer.slots.values():
                 slot[:] = 0
         self.optimizer.steps, self.position, self.best.vectors = 0, Position(), {}
+        self.reducer.restart()
         self.lookahead.restart()
         self.average.restart()
 
@@ -93,13 +96,14 @@ class Trainer(Replica):
     @property
     def vectors(self) -> dict[str, np.ndarray]:
         """Every vector by name, as views: parameters, statistics, those of the average, of
-        lookahead and of the best epoch, slots of the optimiser.
+        lookahead, of the reducer and of the best epoch, slots of the optimiser.
         """
         named = {"parameters": self.network.parameters, "statistics": self.network.statistics}
         for prefix, group in (
             ("average/", self.average.vectors),
             ("lookahead/", self.lookahead.vectors),
             ("optimizer/", self.optimizer.slots),
+            ("communication/", self.reducer.vectors),
             ("best/", self.best.vectors),
         ):
             named |= {prefix + name: values for name, values in group.items()}
@@ -157,7 +161,7 @@ class Trainer(Replica):
         runner, end = self.runner, self.steps_per_epoch
         last = end if steps is None else self.position.step + steps
         last = min(-(-last // runner.steps) * runner.steps, end)
-        start = time.perf_counter()
+        start, self.reducer.left = time.perf_counter(), last - self.position.step
         with self.reducer:
             stop = self._run(runner, last)
         self.position.seconds += time.perf_counter() - start
@@ -184,6 +188,8 @@ class Trainer(Replica):
             p.samples += end - first
             p.loss_sum += metrics.loss_sum
             p.correct += metrics.correct
+            if metrics is not PENDING:
+                self._counted = p.samples
             self.progress(self)
             if metrics.stop:
                 return metrics.stop
@@ -205,6 +211,13 @@ class Trainer(Replica):
         p = self.position
         p.finished = f"{DIVERGED} in epoch {p.epoch + 1}, step {steps}: the loss is {loss}"
 
+    @property
+    def loss(self) -> float:
+        """The mean loss of those samples of the epoch whose losses have come together, NaN before
+        the first.
+        """
+        return self.position.loss_sum / self._counted if self._counted else math.nan
+
     def figures(self) -> dict[str, float]:
         """Return the training figures of the current epoch."""
         p = self.position
@@ -221,6 +234,7 @@ class Trainer(Replica):
         p, figures = self.position, self.figures()
         p.epoch, p.step = p.epoch + 1, 0
         p.loss_sum, p.correct, p.samples, p.seconds = 0.0, 0, 0, 0.0
+        self._counted = 0
         return figures
 
     @property

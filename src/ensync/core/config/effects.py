@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ensync.core.config.communication import NEVER
 from ensync.core.config.layers import LayerSection, ParallelLayer, ResidualLayer
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS, networks_with
@@ -197,6 +198,24 @@ DEPENDENCES = (
         ("growth.batch", "growth.learning_rate"),
         lambda job: job.growth.batch > 1 or job.growth.learning_rate != 1,
         "one of them above 1",
+    ),
+    Dependence(
+        ("communication.outer_learning_rate", "communication.outer_momentum"),
+        ("communication.every",),
+        lambda job: job.communication.every != NEVER,
+        "meetings, so another communication.every than 'never'",
+    ),
+    Dependence(
+        ("communication.start",),
+        ("communication.every",),
+        lambda job: job.communication.is_local,
+        "communication.every above 1, or 'never'",
+    ),
+    Dependence(
+        ("communication.average_optimizer",),
+        ("communication.every",),
+        lambda job: job.communication.is_local and job.communication.every != NEVER,
+        "communication.every above 1",
     ),
     Dependence(
         ("augmentation.epochs",),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NetworkSettings
@@ -298,12 +299,44 @@ class Job(Section):
     plateau: Plateau = Plateau()
     lookahead: Lookahead = Lookahead()
     growth: Growth = Growth()
+    communication: Communication = Communication()
     evaluation: Evaluation = Evaluation()
     ensemble: Ensemble = Ensemble()
     fusion: Fusion = Fusion()
     checkpoint: Checkpoint = Checkpoint()
     output: Output
     study: Study | None = None
+
+    @model_validator(mode="after")
+    def _local(self) -> "Job":
+        """Refuse what supposes equal replicas after every step, where they are not."""
+        if self.communication.is_local:
+            for given, why, action in (
+                (
+                    "training.deterministic = true" * self.training.deterministic,
+                    "as many replicas as ranks decide the result of a run with such meetings",
+                    "leave training.deterministic out",
+                ),
+                (
+                    f"training.weight_average = {self.training.weight_average}"
+                    * (self.training.weight_average > 0),
+                    "a moving average follows one network from step to step",
+                    "set training.weight_average = 0",
+                ),
+                (
+                    f"lookahead.every_steps = {self.lookahead.every_steps}"
+                    * (self.lookahead.every_steps > 0),
+                    "communication.outer_learning_rate = 0.5 is lookahead over all ranks",
+                    "set lookahead.every_steps = 0",
+                ),
+            ):
+                if given:
+                    raise ValueError(
+                        f"{given} with replicas that differ between meetings ({why})"
+                        f"|communication.every = 1 without an outer step|{action}, or change "
+                        "[communication]"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _together(self) -> "Job":

@@ -63,7 +63,10 @@ def build(
         Loss(t.loss, t.label_smoothing, *t.targets),
         rows,
         NetworkOptions(
-            np.dtype(t.dtype), t.precision == "bf16", initializer, settings.batch_norm == "local"
+            np.dtype(t.dtype),
+            t.precision == "bf16",
+            initializer,
+            settings.batch_norm == "local" or job.communication.is_local,
         ),
         workspace,
     )

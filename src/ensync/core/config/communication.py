@@ -1,0 +1,62 @@
+"""How often the ranks that train one network meet, as a section of a job file. What they do
+between and in their meetings is in strategies.local.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ensync.core.config.layers import Positive, Rate, Section
+from ensync.core.config.optimizers import Optimizer
+
+NEVER = "never"
+
+
+class Communication(Section):
+    """How often the ranks that train one network together meet (local SGD)."""
+
+    every: Positive | Literal["never"] = Field(
+        1,
+        description="steps from one meeting of the ranks to the next; 1: gradients are summed in "
+        "every step; more: each rank trains a replica on its part of every batch, whose mean loss "
+        "it takes, with batch normalisation over these rows, and in a meeting all replicas become "
+        "their mean, weighted by samples (local SGD, Stich 2019); never: they part for good. What "
+        "is validated, tested and saved is always their mean",
+    )
+    start: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="steps in which gradients are summed before the first such interval "
+        "(post-local SGD, Lin et al. 2020)",
+    )
+    outer_learning_rate: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description="how far a meeting moves the network of the last one towards the mean; with "
+        "outer_momentum 0.9 often 0.7 (DiLoCo, Douillard et al. 2023)",
+    )
+    outer_momentum: Rate = Field(
+        0.0, description="Nesterov's momentum of these moves (DiLoCo); 0: none"
+    )
+    average_optimizer: bool = Field(
+        False,
+        description="whether meetings also average the optimisers' states, such as momentum, which "
+        "otherwise stay each rank's own",
+    )
+
+    @property
+    def is_outer(self) -> bool:
+        """Whether a meeting does more than to take the mean."""
+        return self.outer_learning_rate != 1 or self.outer_momentum > 0
+
+    @property
+    def outer(self) -> Optimizer:
+        """The optimiser that takes the difference of a meeting for a gradient."""
+        return Optimizer(
+            name="nesterov" if self.outer_momentum else "sgd",
+            learning_rate=self.outer_learning_rate,
+            momentum=self.outer_momentum,
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether replicas differ between meetings."""
+        return self.every != 1 or self.is_outer
