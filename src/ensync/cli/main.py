@@ -11,6 +11,7 @@ from ensync.cli.data import data
 from ensync.cli.describe import describe, explain
 from ensync.cli.doctor import doctor
 from ensync.cli.evaluate import evaluate, fuse, predict
+from ensync.cli.exchange import export
 from ensync.cli.init import init
 from ensync.cli.options import Verbs
 from ensync.cli.ranks import speaks
@@ -59,6 +60,7 @@ for verb in (
     evaluate,
     fuse,
     predict,
+    export,
     describe,
     explain,
     submit,

@@ -19,8 +19,9 @@ from ensync.storage.checkpoint import checkpoints, position_of
 from ensync.storage.lock import describe_holder
 
 DEEPEST = 4  # directories between a study's and a cell's of it, the cell's included
-BESIDE = (".json", ".jsonl", ".csv", ".html", ".png", ".md", ".tex")  # what verbs write, and name
-TAKE_ONE = "describe, evaluate, fuse, predict and resume take one run"
+RESULTS = (".json", ".jsonl", ".csv", ".html", ".png", ".md", ".tex")
+BESIDE = (*RESULTS, ".onnx", ".safetensors", ".pt", ".py")  # what verbs write, and name
+TAKE_ONE = "describe, evaluate, export, fuse, predict and resume take one run"
 
 
 class Choice(NamedTuple):

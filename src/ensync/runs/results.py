@@ -27,6 +27,8 @@ from ensync.training.position import UNUSABLE, Position
 from ensync.training.reducers import WHOLE, Part
 from ensync.training.views import views_of
 
+NOT_SELECTED = "not selected"  # why a member that nobody asked for is in no fusion
+
 
 @dataclass
 class Member:
@@ -283,7 +285,7 @@ def evaluator_of_files(
     }
     failed = {m: why for m, why in ended.items() if why.startswith(UNUSABLE)}
     if only is not None:
-        failed |= {m: "not selected" for m in range(state.members) if m not in only}
+        failed |= {m: NOT_SELECTED for m in range(state.members) if m not in only}
 
     def members() -> Iterable[Member]:
         network = build_network(job, loaders.identity, comm.size)
@@ -350,9 +352,14 @@ def predict(
     `loaders`, of the members `only` or of all. Collective.
     """
     evaluator = evaluator_of_files(comm, loaded, job, loaders, only)
-    if why := evaluator.refusal(FUSIONS[method]):
-        on_root(comm, lambda: _refuse(method, why))
+    check_possible(evaluator, method)
     return evaluator.votes(FUSIONS[method]).values
+
+
+def check_possible(evaluator: EnsembleEvaluator, method: str) -> None:
+    """Raise EnsyncError unless the members can be fused by `method`. Collective."""
+    if why := evaluator.refusal(FUSIONS[method]):
+        on_root(evaluator.comm, lambda: _refuse(method, why))
 
 
 def _refuse(method: str, why: str) -> None:

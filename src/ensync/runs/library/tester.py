@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from ensync.core.config.schema import Job
+from ensync.core.errors import EnsyncError, nearest
+from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.mpi.world import Comm, alone
 from ensync.report.console import SilentConsole
 from ensync.runs import launch, results
@@ -59,10 +61,40 @@ class Tester:
         training = self.job.training.model_copy(update={"threads": self.threads})
         planned = PlannedRun(self.job.model_copy(update={"training": training}), self.comm)
         launch.check_memory(self.comm, lambda: [need_of(self.job, self.identity, 1, False, ())])
-        blank = np.zeros((1, *self.identity.shape), np.uint8)
-        none = only_pictures(self.identity, self.job.data, self.job.training.dtype, blank)
+        dtype = self.job.training.dtype
+        none = only_pictures(self.identity, self.job.data, dtype, self._blank)
         planned.prepare(self.comm, lambda: none)
         return planned
+
+    @property
+    def _blank(self) -> np.ndarray:
+        """A black image (1, height, width, channels)."""
+        return np.zeros((1, *self.identity.shape), np.uint8)
+
+    def method(self, given: str | None, only: Sequence[int] | None = None) -> str:
+        """Return the fusion of the members `only` or of all: that given, or the job's. Errors:
+        EnsyncError for a name that is none.
+        """
+        apart = self.members if only is None else len(only)
+        chosen = given or (self.job.fusion.method if apart > 1 else OF_ONE)
+        if chosen not in FUSIONS:
+            raise EnsyncError(
+                f"method={chosen!r}{nearest(chosen, FUSIONS)}",
+                "one of " + ", ".join(FUSIONS),
+                "choose one of them",
+            )
+        return chosen
+
+    def evaluator(
+        self, method: str, only: Sequence[int] | None = None
+    ) -> results.EnsembleEvaluator:
+        """Return the members `only` or all, ready to be fused by `method`. Errors: EnsyncError
+        where they cannot be.
+        """
+        loaders = loaders_for(self._planned, self.loaded, self.identity, self._blank, method)
+        found = results.evaluator_of_files(self.comm, self.loaded, self.job, loaders, only)
+        results.check_possible(found, method)
+        return found
 
     def votes(
         self, images: np.ndarray, method: str, only: Sequence[int] | None = None

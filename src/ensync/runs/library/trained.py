@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensync.core.config.schema import Job
-from ensync.core.errors import EnsyncError, nearest
-from ensync.core.fusion import FUSIONS, OF_ONE, shares, winners
+from ensync.core.errors import EnsyncError
+from ensync.core.fusion import FUSIONS, shares, winners
 from ensync.mpi.world import alone
 from ensync.report.history import readable_records
 from ensync.report.results import FusionFigures, Record, RunResult, from_json
@@ -128,6 +128,38 @@ class Run:
             )
         return float(np.mean(found == given)) if len(found) else float("nan")
 
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        method: str | None = None,
+    ) -> Path:
+        """Write the run for other programs, and return the path; a file there is replaced.
+
+        format: "onnx", with the fusion of an ensemble inside: images as for `predict` in, the
+        probabilities of `predict_proba` and the labels of `predict` out; "safetensors" or
+        "pytorch": the weights of one network by PyTorch's names, and beside them a file .py that
+        builds it [default: by the ending .onnx, .safetensors or .pt]. method: as for `predict`.
+        Errors: EnsyncError for what the format cannot hold, and without its package.
+
+        >>> path = ensync.load("runs/digits").export("digits.onnx")
+        >>> import onnxruntime
+        >>> session = onnxruntime.InferenceSession(path)
+        >>> images = ensync.Dataset("data/digits.h5").images("test")
+        >>> session.run(["label"], {"images": images[:4]})[0].tolist()
+        [0, 1, 7, 9]
+        """
+        from ensync.runs.export.formats import format_of, package_of, write
+        from ensync.runs.export.trained import trained_of
+
+        target = Path(path)
+        name = format_of(format, target)
+        package_of(name)
+        chosen = self._tester.method(method, self._only)
+        evaluator = self._tester.evaluator(chosen, self._only)
+        dict(write(trained_of(evaluator, chosen, str(self.directory)), name, target))
+        return target
+
     @cached_property
     def members(self) -> list["Run"]:
         """The networks of an ensemble, each of which predicts by itself; of one network, itself.
@@ -208,17 +240,14 @@ class Run:
         curves = learning_curves(self.job.training.strategy, self._records)
         return f"<p>{html.escape(repr(self)[1:-1])}</p>" + table * bool(rows) + curves
 
+    @property
+    def _only(self) -> list[int] | None:
+        """The one member that this is, None for all."""
+        return None if self._member is None else [self._member]
+
     def _votes(self, images: ArrayLike, method: str | None) -> np.ndarray:
-        alone = self._member is not None or self._tester.members == 1
-        chosen = method or (OF_ONE if alone else self.job.fusion.method)
-        if chosen not in FUSIONS:
-            raise EnsyncError(
-                f"method={chosen!r}{nearest(chosen, FUSIONS)}",
-                "one of " + ", ".join(FUSIONS),
-                "choose one of them",
-            )
-        only = None if self._member is None else [self._member]
-        return self._tester.votes(self._pixels(images), chosen, only)
+        chosen = self._tester.method(method, self._only)
+        return self._tester.votes(self._pixels(images), chosen, self._only)
 
     def _pixels(self, images: ArrayLike) -> np.ndarray:
         """Return the images uint8 (n, height, width, channels), refuse what is otherwise."""

@@ -1,0 +1,1 @@
+"""A network as other programs know it: operations, and arrays in PyTorch's layout."""
