@@ -295,6 +295,16 @@ def test_samples_that_are_not_whole_are_broken_ones(tmp_path, pets):
     assert len(source.labels["train"]) == 14
 
 
+def test_notes_beside_pictures_make_no_samples(tmp_path, pets):
+    notes = [(path.replace(".png", ".json"), b'{"camera": 1}') for path, _ in pets[:2]]
+    (tmp_path / "a.tar").write_bytes(tar([*pets, *notes]))
+    source = read_tar(tmp_path / "a.tar", ASKED)
+    assert source.class_names == ["cat", "dog", "owl"]
+    assert source.notes == ["left out, no picture by its name: 2 (cat/000.json; cat/001.json)"]
+    with pytest.raises(EnsyncError, match="--label-column cls, which no sample of"):
+        read_tar(tmp_path / "a.tar", ASKED, Choice(label="cls"))
+
+
 def test_labels_of_two_kinds_are_refused(tmp_path, pets):
     kinds = [b"1", b"cat"]
     members = numbered(pets, lambda n: [("cls", kinds[n % 2])])

@@ -62,7 +62,8 @@ def _numbers(
                 raise EnsyncError(
                     f"{given}{hint}, and there are {len(names)} class names",
                     "a name for each label",
-                    "leave that split out of --from, or correct the labels",
+                    "correct the labels, or leave that split out, such as with "
+                    "--from 'DIR/{train,validation}-*'",
                 )
     return {
         split: [one if isinstance(one, int) else 0 for one in of] for split, of in labels.items()

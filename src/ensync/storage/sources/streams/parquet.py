@@ -19,7 +19,7 @@ from ensync.storage.sources.checking import USUAL, Asked, Checked, PictureSet, s
 from ensync.storage.sources.decoding import Decoded, Recipe
 from ensync.storage.sources.names import shown
 from ensync.storage.sources.source import Source, checksum, named_errors
-from ensync.storage.sources.streams.archive import LARGEST_FILE
+from ensync.storage.sources.streams.archive import BUFFER, LARGEST_FILE
 from ensync.storage.sources.streams.columns import Columns, columns_of
 from ensync.storage.sources.streams.labels import NO_LABEL, Label, classes_of, read_label
 from ensync.storage.sources.streams.pictures import (
@@ -120,7 +120,8 @@ def _opened(file: Path) -> Iterator[Any]:
     try:
         with named_errors(file):
             file.open("rb").close()
-        with ParquetFile(file, page_checksum_verification=True) as table:
+        # with a buffer, columns are read in pages, and not a whole row group at once
+        with ParquetFile(file, buffer_size=BUFFER, page_checksum_verification=True) as table:
             yield table
     except EnsyncError:
         raise

@@ -104,8 +104,11 @@ class Samples:
         return True
 
     def any(self) -> bool:
-        """Tell whether labels lie beside pictures: else these are in folders of classes."""
-        return any(key in self._pictures for key in self._labels)
+        """Tell whether labels lie beside pictures, or the user says so: else these are in folders
+        of classes.
+        """
+        beside = (found and key in self._pictures for key, found in self._labels.items())
+        return any(self._choice) or any(beside)
 
     def found(self, place: str, looks: Looks, how: Recipe, tally: Tally) -> Found:
         """Return the samples by split, in the order of the archives. Errors: EnsyncError where it

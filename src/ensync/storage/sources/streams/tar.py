@@ -39,12 +39,13 @@ LINKS, NO_FILES = "left out, a link in an archive", "left out, neither file nor 
 class _Scan:
     """What is in all archives, in their order.
 
-    pictures, others: paths, behind "train/" and the like where files are named so; starts: the
-    number of each archive's first picture; sums: SHA-256 by archive.
+    pictures, labels, others: paths, behind "train/" and the like where files are named so; starts:
+    the number of each archive's first picture; sums: SHA-256 by archive.
     """
 
     looks: Looks = field(default_factory=Looks)
     pictures: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     odd: list[tuple[str, str]] = field(default_factory=list)  # (what happened, path)
@@ -120,7 +121,9 @@ def _look_at(
                 samples.add_picture(key, len(scan.pictures))
                 scan.pictures.append(path)
                 yield Encoded(len(scan.pictures) - 1, entry.data)
-            elif not samples.add_label(key, entry.data):
+            elif samples.add_label(key, entry.data):
+                scan.labels.append(path)
+            else:
                 scan.others.append(path)
 
     what = f"checking {file.name}"
@@ -167,7 +170,7 @@ def _tree(given: Path, scan: _Scan, tally: Tally) -> Tree:
     tree = Tree(given)
     for path in scan.folders:
         tree.add_folder(path)
-    for path in scan.others:
+    for path in [*scan.labels, *scan.others]:  # labels of samples that are none
         tree.add_file(path, -1)
     for number, path in enumerate(scan.pictures):
         if tree.add_file(path, number) is not None:
