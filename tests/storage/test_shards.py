@@ -1,12 +1,13 @@
 """Which files a pattern or a directory stands for, and of which split they are."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from samples import prepare
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.sources.streams.shards import find_shards
+from ensync.storage.sources.streams.shards import few_sums, find_shards, names_of
 
 
 def put(directory, *names):
@@ -74,6 +75,24 @@ def test_what_is_missing_or_doubtful_is_refused(tmp_path, files, given, sentence
     (tmp_path / "d").mkdir()
     with pytest.raises(EnsyncError, match=sentence):
         find_shards(put(tmp_path / "d", *files) / given, (".tar", ".tar.gz"))
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_directories():
+    files = [Path("d/train/0.tar"), Path("d/test/0.tar"), Path("d/test/1.tar")]
+    assert list(names_of(files).values()) == ["train/0.tar", "test/0.tar", "1.tar"]
+
+
+@pytest.mark.parametrize("count", [3, 21, 3000])
+def test_thousands_of_files_have_one_sum(tmp_path, count):
+    """Which follows from every name and every sum."""
+    sums = {f"x-{n}.tar": f"sha256:{n:064}" for n in range(count)}
+    found = few_sums(sums)
+    assert (found == sums) == (count == 3)
+    if count > 3:
+        (name,) = found
+        assert name == f"{count:,} files" and len(found[name]) == 71
+        assert few_sums(sums | {"x-1.tar": "sha256:0"}) != found
+        assert few_sums({f"y{key}": sum for key, sum in sums.items()}) != found
 
 
 def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path, monkeypatch):

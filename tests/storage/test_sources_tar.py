@@ -295,6 +295,15 @@ def test_samples_that_are_not_whole_are_broken_ones(tmp_path, pets):
     assert len(source.labels["train"]) == 14
 
 
+def test_samples_of_the_same_name_in_two_archives_are_two(tmp_path, pets):
+    for number, place in enumerate(("a", "b")):
+        (tmp_path / "d" / place).mkdir(parents=True)
+        members = numbered(pets[9 * number : 9 * number + 9])
+        (tmp_path / "d" / place / "0.tar").write_bytes(tar(members))
+    source = read_tar(tmp_path / "d", ASKED)
+    assert len(source.labels["train"]) == 18 and list(source.checksums) == ["a/0.tar", "b/0.tar"]
+
+
 def test_notes_beside_pictures_make_no_samples(tmp_path, pets):
     notes = [(path.replace(".png", ".json"), b'{"camera": 1}') for path, _ in pets[:2]]
     (tmp_path / "a.tar").write_bytes(tar([*pets, *notes]))

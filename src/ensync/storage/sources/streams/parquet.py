@@ -30,7 +30,7 @@ from ensync.storage.sources.streams.pictures import (
     StreamedPictures,
 )
 from ensync.storage.sources.streams.samples import FOUND_OUT, Choice
-from ensync.storage.sources.streams.shards import Shards, find_shards
+from ensync.storage.sources.streams.shards import Shards, few_sums, find_shards, names_of
 from ensync.storage.sources.tally import Tally
 
 ENDINGS = (".parquet", ".pq")
@@ -68,7 +68,7 @@ def read_parquet(
             labels[split] += rows.labels
             names[split] += rows.names
     found = _found(str(given), columns, labels, names, (looks, asked.recipe, tally))
-    sums = {shown(file.name): checksum(file, "sha256") for file in starts}
+    sums = few_sums({name: checksum(f, "sha256") for f, name in names_of(starts).items()})
 
     def images_of(split: str, places: np.ndarray, how: Recipe) -> StreamedPictures:
         stream = _stream_of([(file, starts[file]) for file in shards[split]], columns)

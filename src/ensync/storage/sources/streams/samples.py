@@ -74,7 +74,7 @@ class Samples:
         """Return what a member is called; the ending in small letters."""
         folder, slash, name = path.rpartition("/")
         name, _dot, ending = name.partition(".")
-        return Key(file.name, split, folder + slash + name, ending.lower())
+        return Key(str(file), split, folder + slash + name, ending.lower())
 
     def wanted(self, path: str) -> bool:
         """Tell whether the bytes of a member are needed: of pictures and labels."""
@@ -182,7 +182,7 @@ class Samples:
 
 
 def _name(key: Key) -> str:
-    return f"{shown(key.archive)}: {shown(key.name)}"
+    return f"{shown(Path(key.archive).name)}: {shown(key.name)}"
 
 
 def _keys(text: str, chosen: str | None) -> dict[str, Label]:

@@ -5,7 +5,10 @@ train-00000-of-00004.parquet, test-...      splits by a word of the name, as dat
 """
 
 import glob
+import hashlib
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from ensync.storage.sources.names import resembling, shown
 from ensync.storage.sources.source import first_few, named_errors, regular_file
 
 MOST_FILES = 100_000  # that a pattern may stand for
+MOST_SUMS = 20  # that are kept one by one
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 NUMBERED = re.compile(r"(.*?)(\d+)-of-(\d+)(.*)")
@@ -164,3 +168,25 @@ def split_of(name: str) -> list[str]:
     """Return the splits that words of a path tell."""
     words = re.split(r"[/_\-. ]", name.lower())
     return [split for split, known in SPLIT_NAMES.items() if any(word in known for word in words)]
+
+
+def names_of(files: Iterable[Path]) -> dict[Path, str]:
+    """Return the name of each file for sentences, behind its directory's where it is not the only
+    one.
+    """
+    files = list(files)
+    counts = Counter(file.name for file in files)
+    return {
+        file: shown(file.name if counts[file.name] == 1 else f"{file.parent.name}/{file.name}")
+        for file in files
+    }
+
+
+def few_sums(sums: Mapping[str, str]) -> dict[str, str]:
+    """Return the checksums of files by name, of many files one over all names and sums: a dataset
+    file has no room for thousands.
+    """
+    if len(sums) <= MOST_SUMS:
+        return dict(sums)
+    lines = "".join(f"{name} {sum}\n" for name, sum in sums.items())
+    return {f"{len(sums):,} files": f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"}

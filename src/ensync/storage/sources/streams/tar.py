@@ -26,7 +26,7 @@ from ensync.storage.sources.source import Source
 from ensync.storage.sources.streams.archive import Kind, entries
 from ensync.storage.sources.streams.pictures import Encoded, Found, Looks, StreamedPictures
 from ensync.storage.sources.streams.samples import FOUND_OUT, Choice, Samples
-from ensync.storage.sources.streams.shards import find_shards
+from ensync.storage.sources.streams.shards import few_sums, find_shards, names_of
 from ensync.storage.sources.streams.tree import Tree
 from ensync.storage.sources.tally import Tally
 
@@ -50,7 +50,7 @@ class _Scan:
     folders: list[str] = field(default_factory=list)
     odd: list[tuple[str, str]] = field(default_factory=list)  # (what happened, path)
     starts: dict[Path, int] = field(default_factory=dict)
-    sums: dict[str, str] = field(default_factory=dict)
+    sums: dict[Path, str] = field(default_factory=dict)
 
 
 def read_tar(
@@ -86,8 +86,9 @@ def read_tar(
         return StreamedPictures(stream, row_of, (asked.size, asked.size, how.channels), how)
 
     source = f"pictures in {shown(given.name)}"
+    sums = few_sums({name: scan.sums[file] for file, name in names_of(scan.sums).items()})
     pictures = PictureSet(
-        "tar", str(given), source, scan.sums, found.class_names, found.checked, found.notes
+        "tar", str(given), source, sums, found.class_names, found.checked, found.notes
     )
     return source_of_pictures(pictures, asked, tally, images_of)
 
@@ -106,7 +107,7 @@ def _look_at(
     the archive is, "" where its folders say.
     """
     digest, total = hashlib.sha256(), max(1, file.stat().st_size)
-    scan.starts[file] = first = len(scan.pictures)
+    scan.starts[file] = len(scan.pictures)
 
     def pictures() -> Iterator[Encoded]:
         wanted = samples.wanted
@@ -129,9 +130,7 @@ def _look_at(
     what = f"checking {file.name}"
     for _one in scan.looks.look(pictures(), how):
         pass
-    name = shown(file.name) if file.name not in scan.sums else shown(str(file))
-    count = len(scan.pictures) - first
-    scan.sums[f"{name} ({count} pictures)"] = f"sha256:{digest.hexdigest()}"
+    scan.sums[file] = f"sha256:{digest.hexdigest()}"
 
 
 def _stream_of(files: list[tuple[Path, int]]) -> Callable[[], Iterator[Encoded]]:
