@@ -29,8 +29,9 @@ from ensync.report.history import read_history
 from ensync.report.results import Comparison, Contestant, FusionFigures, RunResult, from_json
 from ensync.report.study_figures import headline
 from ensync.report.study_files import markdown_table
-from ensync.report.study_results import StudyResult
+from ensync.report.study_results import ContestantResult, Range, StudyResult
 from ensync.report.study_tables import Table, accuracy_table, cost_table
+from ensync.report.study_text import points, span
 from ensync.report.study_verdict import study_verdict
 from ensync.report.verdict import notes_of, rows_to_compare, verdict
 from ensync.runs.study.origin import code_sha256
@@ -225,7 +226,7 @@ def results(found: Kept) -> str:
     lines = [
         "# Results",
         "",
-        "Made by `make results` from the comparisons in `jobs/results/`; no figure is typed.",
+        "Made by `make results` from what is kept in `jobs/results/`; no figure is typed.",
         "Accuracy is that of the test split with its 95 % interval. Seconds are of one run.",
         "Every job says in its first lines how to run it.",
     ]
@@ -234,6 +235,11 @@ def results(found: Kept) -> str:
         sys.exit(f"no job file for {', '.join(unknown)} of results/")
     if found.runs:
         lines += ["", *_runs({here[name]: runs for name, runs in found.runs.items()})]
+    if found.studies:
+        lines += [
+            "",
+            *_together_or_apart({here[name]: kept for name, kept in found.studies.items()}),
+        ]
     for name, job in here.items():
         if name in found.studies:
             lines += ["", *_study_section(job, found.studies[name])]
@@ -365,6 +371,78 @@ def source_of(job: Path) -> str:
     sentences = re.split(r"(?<=[a-z0-9%)])\. ?(?=[A-Z]|$)", " ".join(header))
     found = [one for one in sentences if re.search(r"The source\b|mean of [\d,]+ runs", one)]
     return f"{found[0]}." if found else ""
+
+
+def _together_or_apart(found: Mapping[Path, Mapping]) -> list[str]:
+    """Return the table of all studies: each contestant whose networks are trained apart, less
+    synchronous training on the same ranks.
+    """
+    studies = [from_json(StudyResult, kept) for kept in found.values()]
+    heads = [
+        "study",
+        "budget",
+        "ranks",
+        "apart",
+        "points",
+        "new images",
+        "better",
+        "from",
+        "larger",
+    ]
+    rows = [
+        [job.stem, study.budget.name, *cells]
+        for job, study in zip(found, studies)
+        for cells in _apart_rows(study)
+    ]
+    said = (
+        "Points: test accuracy of networks trained apart less that of one trained synchronously on "
+        "as many ranks, mean over seeds, with its 95 % interval on new images. From: the networks "
+        "that it takes to be as accurate as that one, a dash where all are not. Larger: points of "
+        "one network with the parameters of all, less the same one; with the budget `samples` it "
+        "takes as many times the arithmetic of the others. Each study has its section below."
+    )
+    return [
+        *("## Together or apart", "", *_wrapped(said), ""),
+        *_narrow(Table("apart", "", heads, rows, left=2)),
+    ]
+
+
+def _apart_rows(study: StudyResult) -> list[list[str]]:
+    """Return the cells of each contestant of a study that is compared with synchronous training."""
+    by_key = {each.key: each for each in study.contestants}
+    pairs = {(pair.first, pair.second): pair for pair in study.pairs}
+    larger = {
+        pair.ranks: points(-pair.difference, True)
+        for pair in study.pairs
+        if by_key[pair.first].name == "synchronous" and by_key[pair.second].name == "larger_network"
+    }
+    rows = []
+    for each in study.contestants:
+        pair = pairs.get((f"synchronous@{each.ranks}", each.key))
+        if each.together or pair is None:
+            continue
+        interval = pair.on_new_images
+        turned = interval and Range(low=-interval.high, high=-interval.low)
+        better = {"first": "together", "second": "apart", "equal": "equal"}.get(pair.verdict, "?")
+        rows.append(
+            [
+                *(str(each.ranks), each.label, points(-pair.difference, True)),
+                *(span(turned, True), better),
+                _from(each, by_key[pair.first]),
+                larger.get(each.ranks, text.DASH),
+            ]
+        )
+    return rows
+
+
+def _from(apart: ContestantResult, together: ContestantResult) -> str:
+    """Return the fewest networks of a contestant that are as accurate as another, by the mean over
+    their choices and seeds.
+    """
+    sizes = apart.member_figures.by_size if apart.member_figures else []
+    mean = together.accuracy.mean
+    enough = [each.members for each in sizes if (each.accuracy or 0) >= mean]
+    return str(min(enough)) if enough else text.DASH
 
 
 def _study_section(job: Path, kept: Mapping) -> list[str]:

@@ -53,6 +53,22 @@ def test_what_is_kept_is_of_the_job_as_it_stands(job):
         assert set(results.differences(job, found)) <= set(results.OF_RUNS)
 
 
+def test_what_training_apart_gains_is_the_mean_over_paired_seeds():
+    rows = [line for line in results.results(KEPT).splitlines() if "|ensemble on all data|" in line]
+    shown = {(cells[1], cells[3]): cells[5] for cells in (row.split("|") for row in rows)}
+    gains = {}
+    for name, study in KEPT.studies.items():
+        by_key = {(each["name"], each["ranks"]): each for each in study["contestants"]}
+        for (contestant, ranks), each in by_key.items():
+            if contestant == "ensemble_full" and ("synchronous", ranks) in by_key:
+                ours = each["accuracy"]["values"]
+                theirs = by_key["synchronous", ranks]["accuracy"]["values"]
+                mean = 100 * sum(a - b for a, b in zip(ours, theirs)) / len(ours)
+                stem = name.removeprefix("studies-").replace("_", r"\_")
+                gains[stem, str(ranks)] = f"{mean:+.2f}"
+    assert gains and gains.items() <= shown.items()
+
+
 def test_keep_refuses_the_comparison_of_another_job(tmp_path):
     kept = JOBS / "results" / "quickstart.json"
     (tmp_path / "comparison.json").write_text(kept.read_text())
