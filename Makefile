@@ -40,14 +40,14 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, 
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
 	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/studies/quickstart.toml --resume
 
-# Two halves, each about one core's work: first to compile kernels, then to start programs, which
-# wait much; then the ranks.
+# Two halves, each about one core's work: one begins with compiling kernels, the other with starting
+# programs, which wait much; its networks come when the first has compiled their kernels. Then ranks.
 STARTED := $(wildcard tests/launched/test_*.py)
 FIRST := $(filter $(addprefix tests/launched/test_,cli_% abort.py library.py study.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
 	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi test-launched \
 		RANKS="$(filter 1,$(RANKS))" STARTED="$(filter-out $(FIRST),$(STARTED))" -- \
-		$(MAKE) --no-print-directory test-serial test-launched STARTED="$(FIRST)"
+		$(MAKE) --no-print-directory test-launched test-serial STARTED="$(FIRST)"
 	+@$(MAKE) --no-print-directory test-mpi RANKS="$(filter-out 1,$(RANKS))"
 
 test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
