@@ -16,12 +16,11 @@ from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
 from ensync.report.profile.phases import Step, read_steps, together
 from ensync.report.profile.summary import profile_lines, summary
-from ensync.report.profile.trace import trace_text
+from ensync.report.profile.trace import FILE, trace_text
 from ensync.report.results import StepProfile
 from ensync.storage.atomic import write_atomically
 from ensync.storage.lock import confirm
 
-NAME = "profile.json"
 MOST_OF_ALL = 1 << 19  # events of all ranks: some 60 MB of the file
 
 
@@ -64,7 +63,7 @@ def finish(comm: Comm, profiler: Profiler, directory: Path, console: Console) ->
         on_root(comm, lambda: _write(ranks, profiler, directory))
     if profiler.found is not None:
         console.lines(["", *profile_lines(profiler.found)])
-        console.files({"timeline": directory / NAME})
+        console.files({"timeline": directory / FILE})
 
 
 def _write(ranks: list[_Rank], profiler: Profiler, directory: Path) -> None:
@@ -80,7 +79,7 @@ def _write(ranks: list[_Rank], profiler: Profiler, directory: Path) -> None:
     if profiler.found is not None:
         confirm(directory)
         text = trace_text(steps, profiler.found, layers)
-        write_atomically(directory / NAME, [text.encode()])
+        write_atomically(directory / FILE, [text.encode()])
 
 
 def to_root(record: Record, begun: Reading, ended: Reading) -> np.ndarray:

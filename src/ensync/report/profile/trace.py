@@ -23,6 +23,7 @@ NAMES = {
     Kind.PAUSE: "pause",
 }
 WAIT = "wait"
+FILE = "profile.json"  # in the directory of a run
 
 
 def trace_text(steps: Sequence[Step], profile: StepProfile | None, layers: Sequence[str]) -> str:
@@ -60,7 +61,10 @@ def _events(step: Step, origin: float, layers: Sequence[str]) -> Iterator[dict[s
         return {"ph": "X", "name": name, "pid": step.rank, "tid": row, "ts": ts, "dur": duration}
 
     for event in reversed(step.events):
-        yield shown(_named(step, event, layers), event.row, event.start, event.end)
+        whole = shown(_named(step, event, layers), event.row, event.start, event.end)
+        if event.kind == Kind.STEP:
+            whole["args"] = {"member": step.member, "first": step.first, "count": step.count}
+        yield whole
         if event.kind in MEETINGS and event.waited:
             whom = f"{WAIT} for rank {event.awaited}"
             yield shown(whom, event.row, event.start, event.start + event.waited)
