@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ensync.core.errors import EnsyncError
 
 if TYPE_CHECKING:
+    from ensync.report.callbacks import Callback
     from ensync.runs.library.dataset import Dataset
     from ensync.runs.library.estimator import EnsyncClassifier
     from ensync.runs.library.trained import Run, load
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Callback",
     "Dataset",
     "EnsyncClassifier",
     "EnsyncError",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {  # where what is imported when it is used lives
+    "Callback": "ensync.report.callbacks",
     "Dataset": "ensync.runs.library.dataset",
     "EnsyncClassifier": "ensync.runs.library.estimator",
     "Run": "ensync.runs.library.trained",

@@ -11,6 +11,7 @@ from ensync.core.config.schema import Job
 from ensync.core.signals import StopRequest
 from ensync.mpi.world import Comm
 from ensync.report.console import Console
+from ensync.runs.callbacks import Callbacks
 from ensync.runs.data import SplitLoaders
 from ensync.runs.profiling import Profiler
 from ensync.strategies import strategy_of
@@ -28,7 +29,7 @@ class RunContext:
 
     judge: called, collectively, after each epoch; returns the validation accuracy of all members
     fused, which the history then has. None: nobody asks for it. profiler: what records the steps,
-    where the job wants it.
+    where the job wants it. callbacks: what is told how it goes.
     """
 
     comm: Comm
@@ -38,6 +39,7 @@ class RunContext:
     stop_request: StopRequest
     judge: Judge | None = None
     profiler: Profiler | None = None
+    callbacks: Callbacks = Callbacks()
 
     @property
     def strategy(self) -> Strategy:

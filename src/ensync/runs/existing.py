@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ensync.core.errors import EnsyncError
 from ensync.mpi.world import Comm, on_root
+from ensync.report import tensorboard
 from ensync.report.console import Console
 from ensync.report.text import plural
 from ensync.storage.checkpoint import checkpoints
@@ -66,7 +67,8 @@ def remove_earlier(
                 if path.exists()
             ]
             beside = [path for path in files if path.exists()]
-            for path in (*saved, *single, *beside):
+            events = sorted((directory / tensorboard.NAME).rglob("events.out.tfevents.*"))
+            for path in (*saved, *single, *beside, *events):
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise EnsyncError(
@@ -76,6 +78,7 @@ def remove_earlier(
                 "check its path and permissions or give --set output.directory=DIR",
             ) from None
         inside = [plural(len(saved), "checkpoint")] * bool(saved) + [path.name for path in single]
+        inside += [plural(len(events), "event file")] * bool(events)
         deleted = [f"in {directory}: {', '.join(inside)}"] * bool(inside) + [
             str(path) for path in beside
         ]

@@ -33,6 +33,7 @@ def train(session: Session) -> Session:
     """Run a session to its end, through all phases of its strategy, and write its profile where
     the job wants one. Collective. Raises Stopped after a checkpoint when any rank got a signal.
     """
+    session.context.callbacks.start(session.comm, session.train_start)
     try:
         session = _train(session)
     except Stopped:

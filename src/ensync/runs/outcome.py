@@ -24,8 +24,12 @@ def complete(run: session.Session) -> None:
     """Train a session to its end, test it, show and write its result, without the ranks that die
     meanwhile where that is possible.
     """
-    trained = lifecycle.train(run)
-    lifecycle.retry(trained, lambda: _finish(trained))
+    try:
+        trained = lifecycle.train(run)
+        lifecycle.retry(trained, lambda: _finish(trained))
+    except Exception as error:
+        run.context.callbacks.stop(error)
+        raise
 
 
 def _finish(run: session.Session) -> None:
@@ -40,6 +44,7 @@ def _finish(run: session.Session) -> None:
     with doing(Doing.WRITING):
         on_root(run.comm, lambda: write_json(run.directory / "result.json", result))
     show_scores(console, evaluator, result)
+    run.context.callbacks.end(run.comm, result)
     console.files(
         {
             "result": run.directory / "result.json",

@@ -21,8 +21,10 @@ from ensync.core.fusion import FUSIONS
 from ensync.core.signals import StopRequest
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import Comm, on_root
+from ensync.report.callbacks import Callback
 from ensync.report.console import Console
 from ensync.runs import launch, lifecycle, profiling, state
+from ensync.runs.callbacks import callbacks_of
 from ensync.runs.context import RunContext
 from ensync.runs.data import SplitLoaders, open_loaders
 from ensync.runs.existing import remove_earlier
@@ -60,10 +62,13 @@ class Study:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A job, and the ranks that train it, or test what it has trained."""
+    """A job, and the ranks that train it, or test what it has trained. callbacks: those that are
+    not in its settings.
+    """
 
     job: Job
     ranks: Comm
+    callbacks: Sequence[Callback] = ()
 
     @property
     def directory(self) -> Path:
@@ -152,7 +157,12 @@ class PlannedRun:
         job = settled(self.job, self.ranks.size)
         job = with_epochs(job, self.ranks.size, loaders.train.labels)
         profiler = profiling.begin(self.ranks) if job.output.profile else None
-        return RunContext(self.ranks, job, loaders, console, stop_request, profiler=profiler)
+        callbacks = callbacks_of(self.ranks, job.output, self.callbacks)
+        return RunContext(
+            *(self.ranks, job, loaders, console, stop_request),
+            profiler=profiler,
+            callbacks=callbacks,
+        )
 
     def is_continued(self, study: Study) -> bool:
         """Return whether the run goes on from a checkpoint. Collective over the study."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ensync.core.activity import Doing, doing
+from ensync.core.config.job import plain_settings
 from ensync.core.config.schema import Job
 from ensync.core.signals import AGAIN
 from ensync.kernels.thread_tuner import ThreadTuner
 from ensync.kernels.threads import thread_limit
 from ensync.mpi.mesh import Mesh
 from ensync.mpi.world import Comm, agree_any, on_root, share
+from ensync.report.callbacks import TrainStart
 from ensync.report.console import Console
 from ensync.report.history import History
 from ensync.report.text import plural
@@ -99,6 +101,14 @@ class Session:
         for trainer in trainers:
             check_replicas(trainer, self.mesh.data, "at the end")
 
+    @property
+    def train_start(self) -> TrainStart:
+        """What callbacks are told before the first step."""
+        members = self.context.strategy.members(self.comm.size)
+        epoch = max((record["epoch"] for record in self.state.history), default=0)
+        job = plain_settings(self.job)
+        return TrainStart(directory=self.directory, job=job, members=members, epoch=epoch)
+
     def _tuned(self) -> AbstractContextManager[Any]:
         """Let the members train on as many threads as are fastest, where the job leaves their
         number open.
@@ -160,10 +170,14 @@ class Session:
             if record.get("ended", "").startswith(DIVERGED)
         }
         self._restore_diverged(diverged)
+        trouble = self.context.callbacks.epochs(self.comm, gathered, self.mesh.members)
         stopping = agree_any(self.comm, bool(stop or self.context.stop_request.number))
         self._save_if_due(
-            [record for record in gathered if record["member"] not in diverged], stopping
+            [record for record in gathered if record["member"] not in diverged],
+            stopping or trouble is not None,
         )
+        if trouble is not None:
+            raise trouble
         if stopping:
             raise self._stopped()
 

@@ -4,7 +4,7 @@ Collective throughout.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ensync.core.config.schema import Job, Training
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root
+from ensync.report.callbacks import Callback
 from ensync.report.console import Console, make_console
 from ensync.report.text import plural
 from ensync.runs import launch, session, start, state
@@ -37,15 +38,24 @@ def train(comm: Comm, path: str, options: RunOptions) -> None:
     train_job(comm, job, options, make_console(comm.rank, options.verbose))
 
 
-def train_job(comm: Comm, job: Job, options: RunOptions, console: Console) -> None:
-    """Train a job, the same on all ranks, or continue its run, as `train` does."""
+def train_job(
+    comm: Comm,
+    job: Job,
+    options: RunOptions,
+    console: Console,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train a job, the same on all ranks, or continue its run, as `train` does. callbacks: of rank
+    0, beside those of the job.
+    """
     if job.study:
         console.line(STUDY_IS_FOR_COMPARE)
-    planned = PlannedRun(without_study(job), comm)
+    planned = PlannedRun(without_study(job), comm, callbacks)
     with launch.holding(comm, [planned.directory], "train", console):
         if launch.continues(comm, planned.directory, options.resume, options.overwrite):
             console.line(f"resuming {planned.directory}")
-            _resume(comm, str(planned.directory), options.overrides, console, flat_settings(job))
+            asked, directory = flat_settings(job), str(planned.directory)
+            _resume(comm, directory, options.overrides, console, asked, callbacks)
             return
         with planned.watched(console):
             check_memory(comm, [planned])
@@ -73,9 +83,10 @@ def _resume(
     overrides: tuple[str, ...],
     console: Console,
     asked: Mapping[str, object] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Continue a run whose lock is held; `asked`: the settings of the job file that this was
-    called with.
+    called with; callbacks: beside those of the job.
     """
     loaded = load(comm, directory)
     for path, why in loaded.rejected:
@@ -91,7 +102,7 @@ def _resume(
     )
     job = without_epochs(job)
     _check_length(loaded, job.training)
-    planned = PlannedRun(job, comm)
+    planned = PlannedRun(job, comm, callbacks)
     with planned.watched(console):
         identity_of(comm, loaded, job.data.path, console)
         check_memory(comm, [planned])

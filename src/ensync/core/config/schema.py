@@ -285,6 +285,17 @@ class Output(Section):
         "profile.json, which chrome://tracing and ui.perfetto.dev show. It holds up to 256 evenly "
         "spaced steps since the program started; of a killed one there is none",
     )
+    tensorboard: bool = Field(
+        False,
+        description="write event files for TensorBoard into the run's directory, a curve for each "
+        "member, by the package tensorboardX",
+    )
+    callbacks: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="what is told of each epoch, as 'MODULE:CLASS' of a class derived from "
+        "ensync.Callback, on Python's path or in the current directory. Its code runs: resume no "
+        "run of strangers that names any",
+    )
 
 
 class Job(Section):

@@ -1,7 +1,7 @@
 """`ensync.job`, `ensync.train` and `ensync.compare`: a job from keywords, and its runs."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ from ensync.core.errors import EnsyncError
 from ensync.kernels.threads import get_threads
 from ensync.mpi.abort import guard
 from ensync.mpi.world import Comm, on_root, share, world
+from ensync.report.callbacks import Callback
 from ensync.report.console import Console, SilentConsole, make_console
 from ensync.report.results import Comparison
 from ensync.runs import studies
@@ -90,12 +91,14 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train a job as `ensync train` does, and return its run, loaded.
 
     job: what `job` returns, a dictionary of its sections, or the path of a job file. comm: a
     communicator of mpi4py [default: all ranks]; each of its ranks calls this with the same job.
     overwrite: delete an earlier run in output.directory; resume: continue it. quiet: print nothing.
+    callbacks: what is told how it goes, on rank 0 alone (help(ensync.Callback)).
     Errors: EnsyncError; on several ranks one that fails ends them all, as under `ensync train`.
 
     >>> run = ensync.train("jobs/digits.toml", overwrite=True, quiet=True)
@@ -106,7 +109,7 @@ def train(
     options = RunOptions(resume=resume, overwrite=overwrite)
     with _together(ranks):
         wanted = on_root(ranks, lambda: _job_of(job))
-        runs.train_job(ranks, wanted, options, _console(ranks, quiet))
+        runs.train_job(ranks, wanted, options, _console(ranks, quiet), callbacks)
     return open_with(wanted.output.directory, get_threads() if ranks.size > 1 else 0)
 
 
