@@ -201,7 +201,8 @@ def differences(job: Path, comparison: Mapping) -> list[str]:
 
 def name_of(job: Path) -> str:
     """Return the name of a job's kept comparison: its folders and its own, joined by "-"."""
-    return "-".join(job.resolve().relative_to(HERE).with_suffix("").parts)
+    here = job.parent.resolve() / job.name  # which may be a link itself
+    return "-".join(here.relative_to(HERE).with_suffix("").parts)
 
 
 def jobs() -> list[Path]:

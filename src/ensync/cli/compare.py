@@ -32,7 +32,7 @@ def compare(job: str, options: RunOptions, study: StudyOptions) -> None:
     """Run one job on one rank, synchronously and as an ensemble, and tell which is better.
 
     \b
-      mpirun -n 2 ensync compare jobs/quickstart.toml
+      mpirun -n 2 ensync compare jobs/quickstart.toml --set output.directory=runs/again
 
     Ends with a table, and writes comparison.json, .csv and .html into output.directory.
 
@@ -41,9 +41,8 @@ def compare(job: str, options: RunOptions, study: StudyOptions) -> None:
     each seed, under the same budget, so that luck is told from difference.
 
     \b
-      mpirun -n 4 ensync compare JOB.toml --seeds 5 --ranks 1,2,4
-      mpirun -n 4 ensync compare JOB.toml --seeds 8 --resume      adds three seeds
-      mpirun -n 4 ensync compare JOB.toml --contestants one_rank,ensemble_full --pack
+      mpirun -n 2 ensync compare jobs/studies/quickstart.toml --seeds 4 --resume    # one more
+      mpirun -n 2 ensync compare jobs/studies/quickstart.toml --ranks 1,2 --resume --pack
 
     Each run is a cell with a directory of its own, below output.directory/cells; it can be killed
     at any moment and goes on with --resume. `ensync settings` explains the section [study].
@@ -86,8 +85,8 @@ def sweep(job: str, over: str, options: RunOptions) -> None:
 
     \b
       ensync sweep jobs/quickstart.toml --over optimizer.learning_rate=1e-3,2e-3
-      ensync sweep jobs/quickstart.toml --over training.threads=1,2
-      ensync sweep jobs/quickstart.toml --over 'network.hidden=[64,32],[32]'
+      ensync sweep jobs/quickstart.toml --over training.batch=16,32 --overwrite
+      ensync sweep jobs/quickstart.toml --over 'network.hidden=[64,32],[32]' --overwrite
     """
     from ensync.runs import studies
 
@@ -104,11 +103,14 @@ def collect(runs: tuple[str, ...], over: str) -> None:
     scaling over ranks.
 
     \b
-      ensync collect --over optimizer.learning_rate runs/quickstart/learning_rate_*
+      ensync train jobs/quickstart.toml --set training.seed=2 --set output.directory=runs/seed_2
+      ensync train jobs/quickstart.toml --set training.seed=3 --set output.directory=runs/seed_3
+      ensync collect --over training.seed runs/seed_*
 
     \b
-      mpirun -n 2 ensync train jobs/quickstart.toml --set output.directory=runs/quickstart/ranks_2
-      ensync collect --over ranks runs/quickstart/ranks_*
+      ensync train jobs/quickstart.toml --set output.directory=runs/ranks_1
+      mpirun -n 2 ensync train jobs/quickstart.toml --set output.directory=runs/ranks_2
+      ensync collect --over ranks runs/ranks_*
     """
     from pathlib import Path
 

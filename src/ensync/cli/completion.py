@@ -16,8 +16,8 @@ def completion(context: click.Context, shell: str) -> None:
     """Print what has a shell complete verbs, options, settings and files.
 
     \b
-      eval "$(ensync completion bash)"   in ~/.bashrc; zsh alike in ~/.zshrc
-      ensync completion fish             into ~/.config/fish/completions/ensync.fish
+      eval "$(ensync completion bash)"   # in ~/.bashrc; zsh alike in ~/.zshrc
+      ensync completion fish             # into ~/.config/fish/completions/ensync.fish
     """
     kind = get_completion_class(shell)
     assert kind is not None

@@ -25,12 +25,12 @@ def describe(
     """Print what a job, a run or a dataset is.
 
     \b
-      ensync describe jobs/quickstart.toml       each layer's shape and parameters, all settings
-      ensync describe runs/quickstart/ensemble   where the run stands, and its job
-      ensync describe data/digits.h5             classes, images, source and licence
+      ensync describe jobs/quickstart.toml       # each layer's shape and parameters, all settings
+      ensync describe runs/quickstart/ensemble   # where the run stands, and its job
+      ensync describe data/digits.h5             # classes, images, source and licence
 
     \b
-      ensync describe jobs/cifar10/minixception_synchronous.toml --shape 32x32x3 --classes 10
+      ensync describe jobs/quickstart.toml --shape 28x28x1 --classes 26
     """
     from ensync.runs import describe as runs
 
@@ -47,7 +47,7 @@ def explain(name: str | None) -> None:
 
     \b
       ensync settings optimizer
-      ensync settings optimizer.groups      or study.own, network.layers, network.layers.dense
+      ensync settings optimizer.groups      # or study.own, network.layers, network.layers.dense
       ensync settings training.epochs
     """
     from ensync.core.config.explanation import explain_settings

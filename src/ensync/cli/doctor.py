@@ -19,8 +19,8 @@ def doctor(job: str | None, overrides: tuple[str, ...]) -> None:
     each.
 
     \b
-      mpirun -n 4 ensync doctor                         or srun, with the options of the job
-      mpirun -n 4 ensync doctor jobs/quickstart.toml   also whether its memory is there
+      mpirun -n 2 ensync doctor                        # or srun, with the options of the job
+      mpirun -n 2 ensync doctor jobs/quickstart.toml   # also whether its memory is there
 
     Exit code 1 when something is red.
     """

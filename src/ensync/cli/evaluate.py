@@ -19,7 +19,7 @@ def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
 
     \b
       ensync evaluate runs/quickstart/ensemble
-      mpirun -n 4 ensync evaluate runs/quickstart/synchronous
+      mpirun -n 3 ensync evaluate runs/quickstart/synchronous
       ensync evaluate runs/quickstart/ensemble --set fusion.method=hard_voting
 
     RUN is the output.directory of a run, or a checkpoint in it. A directory in which one run lies
@@ -73,7 +73,7 @@ def predict(
 
     \b
       ensync predict runs/quickstart/ensemble digit.png photos/
-      mpirun -n 4 ensync predict runs/quickstart/ensemble photos/ --format csv
+      mpirun -n 2 ensync predict runs/quickstart/ensemble photos/ --format csv
 
     One line for each image: its three likeliest classes with their share of the votes. Any size and
     format that Pillow reads; images are resized and centre-cropped as `ensync data prepare images`

@@ -20,7 +20,7 @@ def init(name: str, data: str, network: str | None) -> None:
 
     \b
       ensync init my_job --data data/digits.h5
-      ensync init my_job --data data/digits.h5 --network mlp
+      ensync init jobs/mine --data data/digits.h5 --network mlp
 
     Length, batch and network fit the dataset. A file that is there already is not overwritten. One
     process.

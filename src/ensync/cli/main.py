@@ -8,6 +8,7 @@ from ensync import __version__
 from ensync.cli.compare import collect, compare, sweep
 from ensync.cli.completion import completion
 from ensync.cli.data import data
+from ensync.cli.demo import demo
 from ensync.cli.describe import describe, explain
 from ensync.cli.doctor import doctor
 from ensync.cli.evaluate import evaluate, fuse, predict
@@ -39,10 +40,9 @@ def cli() -> None:
 
     \b
     A first session:
-      ensync data prepare digits                          a small real dataset, no network needed
-      mpirun -n 2 ensync compare jobs/quickstart.toml     both strategies and the one-rank baseline
-      ensync evaluate runs/quickstart/ensemble            from its files, on any number of ranks
-      mpirun -n 4 ensync train jobs/quickstart.toml       one run
+      mpirun -n 2 ensync demo                          # a small dataset; strategies are compared
+      ensync evaluate runs/quickstart/ensemble         # from its files, on any number of ranks
+      mpirun -n 2 ensync train jobs/quickstart.toml    # one run
 
     Every verb works without mpirun as one rank. `ensync settings` explains each setting of a job
     file.
@@ -50,6 +50,7 @@ def cli() -> None:
 
 
 for verb in (
+    demo,
     init,
     train,
     resume,

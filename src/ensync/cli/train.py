@@ -18,8 +18,8 @@ def train(job: str, options: RunOptions) -> None:
     """Train the network(s) of a job file.
 
     \b
-      mpirun -n 4 ensync train jobs/quickstart.toml
-      mpirun -n 4 ensync train jobs/quickstart.toml --set training.strategy=ensemble
+      mpirun -n 2 ensync train jobs/quickstart.toml
+      mpirun -n 2 ensync train jobs/quickstart.toml --overwrite --set training.strategy=ensemble
 
     Writes into output.directory: job.toml, history.jsonl, checkpoints/ and result.json.
     """

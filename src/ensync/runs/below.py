@@ -19,6 +19,7 @@ from ensync.storage.checkpoint import checkpoints, position_of
 from ensync.storage.lock import describe_holder
 
 DEEPEST = 4  # directories between a study's and a cell's of it, the cell's included
+WITHIN = ("checkpoints", "cells")  # directories in that of a run or study, which verbs name, too
 RESULTS = (".json", ".jsonl", ".csv", ".html", ".png", ".md", ".tex")
 BESIDE = (*RESULTS, ".onnx", ".safetensors", ".pt", ".py")  # what verbs write, and name
 TAKE_ONE = "describe, evaluate, export, fuse, predict and resume take one run"
@@ -59,11 +60,11 @@ class Summary:
 
 
 def directory_of(path: Path) -> Path:
-    """Return the directory that a path stands for: that of a run or study whose result, page or
-    checkpoints it is; the path itself where it is another.
+    """Return the directory that a path stands for: that of a run or study whose result, page,
+    checkpoints or cells it is; the path itself where it is another.
     """
     beside = path.suffix in BESIDE and path.is_file()
-    return path.parent if beside or (path.name == "checkpoints" and path.is_dir()) else path
+    return path.parent if beside or (path.name in WITHIN and path.is_dir()) else path
 
 
 def choose(given: str, verb: str) -> Choice:

@@ -156,7 +156,7 @@ SOURCES = {
             name="csv",
             content="your table: a label and N*N or N*N*3 pixels, one image a line",
             files="FILE.csv, or a directory with train.csv and perhaps val.csv, test.csv",
-            example="--from table.csv --label digit --shape 28x20 --bad-rows skip",
+            example="--from table.csv --label digit --shape 28x28 --bad-rows skip",
             options=(
                 "from",
                 "validation-from",
