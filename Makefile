@@ -14,15 +14,13 @@ EXTRA := $(if $(filter-out site,$(MPI)),$(MPI))
 comma := ,
 
 # What Open MPI needs as root, with more ranks than cores, without a network card.
+# The environment's bin/activate sets it, too, where nobody has.
 ifeq ($(MPI),openmpi)
-export OMPI_ALLOW_RUN_AS_ROOT := 1
-export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
-export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
-export PRTE_MCA_hwloc_default_binding_policy := none
-export OMPI_MCA_btl := ^ofi
-export OMPI_MCA_osc := ^ucx
-export OMPI_MCA_mpi_yield_when_idle := 1
-export PMIX_MCA_psec := native
+VARIABLES := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+	PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe \
+	PRTE_MCA_hwloc_default_binding_policy=none OMPI_MCA_btl=^ofi OMPI_MCA_osc=^ucx \
+	OMPI_MCA_mpi_yield_when_idle=1 PMIX_MCA_psec=native
+$(foreach variable,$(VARIABLES),$(eval export $(variable)))
 endif
 PYTEST := $(BIN)/python -m pytest -q
 ONRANKS := $(PYTEST) --color=no --with-mpi -m mpi
@@ -36,9 +34,7 @@ help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, once and as a study
-	$(BIN)/ensync data prepare digits
-	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/quickstart.toml --resume
-	$(MPIRUN) -n 2 $(BIN)/ensync compare jobs/studies/quickstart.toml --resume
+	$(MPIRUN) -n 2 $(BIN)/ensync demo
 
 # Two halves, each about one core's work: one begins with compiling kernels, the other with starting
 # programs, which wait much; its networks come when the first has compiled their kernels. Then ranks.
@@ -116,6 +112,8 @@ $(VENV)/made:
 	@test -n "$(PYTHON)" || { echo "Ensync needs Python 3.11 or newer with venv" \
 		"(Debian: apt-get install python3-venv); give PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@for each in $(VARIABLES); do name=$${each%%=*}; \
+		echo "export $$name=\"\$${$$name-$${each#*=}}\""; done >> $(BIN)/activate
 	@touch $@
 
 $(VENV)/installed: $(VENV)/made pyproject.toml

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ensync.runs import open_mpi
+
 # What launchers leave in the environment of their ranks: a run started from one of them must not
 # inherit it.
 _LAUNCHER_PREFIXES = (
@@ -25,16 +27,7 @@ _LAUNCHER_PREFIXES = (
     "GFORTRAN_",
 )
 
-_OPENMPI = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_btl": "^ofi",  # sleeps a second in MPI_Init
-    "OMPI_MCA_osc": "^ucx",  # prints an error for shared windows
-    "OMPI_MCA_mpi_yield_when_idle": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "PRTE_MCA_hwloc_default_binding_policy": "none",
-    "PMIX_MCA_psec": "native",
-}
+_OPENMPI = {each.name: each.value for each in open_mpi.VARIABLES}
 
 # In the environment of all that a `start` starts: a launcher may give ranks groups of their own.
 _MARK = "ENSYNC_TEST_RUN"

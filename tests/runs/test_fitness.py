@@ -1,10 +1,14 @@
 """The doctor's judgement on facts of machines that are not here."""
 
+import os
+import re
+import subprocess
 from dataclasses import replace
 
 import pytest
+from samples import ROOT
 
-from ensync.runs import fitness
+from ensync.runs import fitness, open_mpi
 from ensync.runs.fitness import Rank, Site
 
 GOOD = Site(True, 4 << 20, 1e-3, "/scratch/runs", "lustre", 10**12, "2.0.0")
@@ -197,3 +201,45 @@ def test_red_is_an_exit_code():
         fitness.exit_code([fitness.Finding("red", "a", "b")]) == 1
         and fitness.exit_code([fitness.Finding("yellow", "a", "b")]) == 0
     )
+
+
+def test_variables_that_open_mpi_lacks_are_named_with_the_line_to_type():
+    lacking = tuple(open_mpi.missing({"OMPI_MCA_btl": "self"}, open_mpi.Machine(True, True, True)))
+    assert {each.name for each in open_mpi.VARIABLES} - {each.name for each in lacking} == {
+        "OMPI_MCA_btl"
+    }
+    found = fitness.examine(ranks(2, mpi="Open MPI 5.0.9", unset=lacking), GOOD)
+    told = [each.sentence for each in found if each.subject == "variable"]
+    assert len(told) == len(lacking) == 7 and fitness.exit_code(found) == 0
+    assert "`export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe`" in " ".join(told)
+
+
+@pytest.mark.parametrize("machine", [(True, False, False), (False, True, False), (False,) * 3])
+def test_only_variables_that_a_machine_needs_are_named(machine):
+    known = open_mpi.Machine(*machine)
+    wanted = {each.name for each in open_mpi.VARIABLES if getattr(known, each.when)}
+    assert {each.name for each in open_mpi.missing({}, known)} == wanted
+    assert bool(wanted) == any(machine)
+
+
+def test_the_makefile_sets_the_same_variables():
+    listed = re.search(r"^VARIABLES := (.*?[^\\])\n", (ROOT / "Makefile").read_text(), re.M | re.S)
+    found = dict(word.split("=", 1) for word in listed[1].replace("\\\n", " ").split())
+    assert found == {each.name: each.value for each in open_mpi.VARIABLES}
+
+
+def test_an_environment_of_make_sets_them_where_nobody_has(tmp_path):
+    """With `true` in the place of the Python that would make the environment."""
+    (tmp_path / "bin").mkdir()
+    words = ["make", "-s", "MPI=openmpi", "PYTHON=true", f"VENV={tmp_path}", f"{tmp_path}/made"]
+    subprocess.run(words, cwd=ROOT, check=True)
+    shown = subprocess.run(
+        ["bash", "-c", f"source {tmp_path}/bin/activate; env -0"],
+        env={"PATH": os.environ["PATH"], "OMPI_MCA_btl": "self"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = dict(each.split("=", 1) for each in shown.split("\0") if each)
+    expected = {each.name: each.value for each in open_mpi.VARIABLES} | {"OMPI_MCA_btl": "self"}
+    assert {name: found.get(name) for name in expected} == expected

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ensync.runs.open_mpi import Variable
+
 Level = Literal["green", "yellow", "red"]
 CLOCK_SPREAD = 1.0  # seconds between the clocks of two nodes from which times in logs mislead
 SLOW_ALLREDUCE = (
@@ -49,6 +51,7 @@ class Rank:
     quota: float = (
         math.inf
     )  # cores' worth of time that a control group gives to the ranks of the node together
+    unset: tuple[Variable, ...] = ()  # what Open MPI needs here and nobody has set
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def examine(ranks: Sequence[Rank], site: Site) -> list[Finding]:
     """Return all findings."""
     checks = [
         launcher(ranks),
+        *variables(ranks),
         spread(ranks),
         *cores(ranks),
         *threading(ranks),
@@ -116,6 +120,19 @@ def launcher(ranks: Sequence[Rank]) -> Finding:
         f"{kinds[0]}, {_count(len(ranks), 'rank')} "
         f"{started}{', which find each other' * (len(ranks) > 1)}",
     )
+
+
+def variables(ranks: Sequence[Rank]) -> list[Finding]:
+    """Name each variable that Open MPI lacks, with the line that sets it."""
+    return [
+        Finding(
+            "yellow",
+            "variable",
+            f"without {each.name} {each.without}; type `export {each.name}={each.value}`, or "
+            "activate the environment that `make MPI=openmpi` made, which sets it",
+        )
+        for each in ranks[0].unset
+    ]
 
 
 def spread(ranks: Sequence[Rank]) -> Finding:

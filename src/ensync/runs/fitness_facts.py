@@ -4,6 +4,7 @@ the ranks, and the file system.
 
 import os
 import platform
+from pathlib import Path
 
 from ensync.core.config.job import Job
 from ensync.core.resources import cpu_quota, node_memory, number, process_memory
@@ -17,9 +18,11 @@ from ensync.runs import launch
 from ensync.runs.fitness import Finding, Rank, Site, exit_code
 from ensync.runs.fitness import examine as judge
 from ensync.runs.memory import need_of
+from ensync.runs.open_mpi import FEW_CORES, Machine, Variable, missing
 from ensync.storage import facts as disk
 from ensync.storage.dataset import open_dataset
 
+FABRICS = "/sys/class/infiniband"  # where Linux lists InfiniBand and its kin
 STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
 
@@ -70,7 +73,16 @@ def _rank(comm: Comm, count: int) -> Rank:
         own_memory=own.bytes,
         own_bound=own.bound,
         quota=cpu_quota(),
+        unset=_unset(),
     )
+
+
+def _unset() -> tuple[Variable, ...]:
+    """Return the variables that Open MPI needs on this machine, and that nobody has set."""
+    if not mpi_description().startswith("Open MPI") or _launcher() == "srun":
+        return ()
+    few, fabric = (os.cpu_count() or 1) < FEW_CORES, Path(FABRICS).is_dir()
+    return tuple(missing(os.environ, Machine(os.geteuid() == 0, few, not fabric)))
 
 
 def _launcher() -> str:
