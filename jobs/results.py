@@ -494,8 +494,7 @@ def _section(job: Path, kept: Mapping) -> list[str]:
     lines += _wrapped(f"{day}, {where}; commit {kept['commit']}; {made}.")
     lines += ["", "| | ranks | accuracy | 95 % interval | seconds | speed-up | sent |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for row in comparison.rows:
-        cells = tables.comparison_cells(comparison, row)
+    for cells in tables.comparison_rows(comparison):
         shown = [cells[place] for place in (0, 1, 2, 3, 6, 7, 9)]
         lines.append("| " + " | ".join(shown) + " |")
     lines += [""]

@@ -160,6 +160,7 @@ def make_comparison() -> dict:
             "nodes": 1,
             "ranks": 4,
             "threads_per_rank": 1,
+            "cores": 4,
         },
         "dataset": {
             "name": "fashion-mnist",
@@ -199,16 +200,20 @@ def make_sweep(
             "seconds": 4.8 + 0.1 * (i % 3),
             "samples_per_second": 130_000.0 - 2_000 * i,
             "note": "",
+            "test_images": 10_000,
+            "validation_images": 6_000,
+            "oversubscribed": False,
         }
         for i, value in enumerate(values)
     ]
     rows[-1] |= {"test_accuracy": None, "validation_accuracy": None}
+    made = make_comparison()
     return {
         "format": "ensync-sweep",
         "version": 1,
         "key": key,
         "rows": rows,
-        "job": make_comparison()["job"],
+        **{name: made[name] for name in ("job", "created", "versions", "machine", "dataset")},
     }
 
 

@@ -400,11 +400,13 @@ def test_the_sweep_table(log, sweep):
     assert columns(log.text().splitlines()[1]) == [
         "optimizer.learning_rate",
         "test accuracy",
+        "95 % interval",
         "validation",
+        "95 % interval",
         "seconds",
         "samples/s",
     ]
-    assert columns(log.text().splitlines()[-1]) == ["0.03", "-", "-", "5.00", "120,000"]
+    assert columns(log.text().splitlines()[-1]) == ["0.03", *4 * "-", "5.00", "120,000"]
 
 
 def test_the_other_ranks_are_silent_and_have_every_method(capfd):

@@ -3,10 +3,11 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from ensync.report import curves, figures, style
 from ensync.report.axes import colors_of
-from ensync.report.confusion import confusion_matrix
+from ensync.report.confusion import confusion_difference, confusion_matrix
 from ensync.report.results import ScalingRow, SweepRow
 
 
@@ -58,13 +59,16 @@ def test_curves_show_the_records(comparison):
         "one rank, synchronous, four members"
     )
     assert axes.get_xlabel() == "epoch" and "%" in axes.yaxis.get_major_formatter()(0.5, 0)
-    assert "ensemble: 4 members" in [entry.get_text() for entry in axes.get_legend().get_texts()]
+    legend = axes.figure.legends[0]
+    assert "ensemble: 4 members" in [entry.get_text() for entry in legend.get_texts()]
+    marks = {line.get_marker() for line in axes.get_lines() if line.get_linestyle() == "-"}
+    assert len(marks) == 3, "none rests on its colour"
 
 
-def test_time_is_in_seconds_and_results_are_stars(comparison):
+def test_time_is_in_seconds_and_results_are_large_marks(comparison):
     axes = axes_of(curves.accuracy_by_seconds(comparison["histories"], {"ensemble": (3.6, 0.875)}))
-    stars = [line for line in axes.get_lines() if line.get_marker() == "*"]
-    assert len(stars) == 1 and list(stars[0].get_xdata()) == [3.6] and "(s)" in axes.get_xlabel()
+    large = [line for line in axes.get_lines() if line.get_linestyle() == "None"]
+    assert len(large) == 1 and list(large[0].get_xdata()) == [3.6] and "(s)" in axes.get_xlabel()
 
 
 def test_missing_figures_are_gaps(comparison):
@@ -73,7 +77,13 @@ def test_missing_figures_are_gaps(comparison):
     assert np.isnan(line_with(axes, "synchronous").get_ydata()[3])
 
 
-def test_the_first_epochs_do_not_press_the_rest_into_a_line():
+def heights(axes, *accuracies):
+    """Return where accuracies stand, as shares of the axis's height."""
+    places = axes.transData.transform([(axes.get_xlim()[0], value) for value in accuracies])
+    return axes.transAxes.inverted().transform(places)[:, 1]
+
+
+def test_the_first_epochs_are_seen_and_do_not_press_the_rest_into_a_line():
     records = [
         {
             "epoch": e,
@@ -83,13 +93,38 @@ def test_the_first_epochs_do_not_press_the_rest_into_a_line():
         }
         for e in range(1, 21)
     ]
-    assert axes_of(curves.accuracy_by_epoch({"synchronous": records})).get_ylim()[0] > 0.8
-    assert (
-        axes_of(
-            curves.accuracy_by_seconds({"synchronous": records}, {"synchronous": (20, 0.5)})
-        ).get_ylim()[0]
-        < 0.5
-    ), "a result is never cut off"
+    first, low, high, more = heights(
+        axes_of(curves.accuracy_by_epoch({"synchronous": records})), 0.1, 0.972, 0.99, 0.993
+    )
+    assert 0 <= first < 0.05 and high - low > 0.15 and high < 1 and more - high < 0.1
+    timed = axes_of(curves.accuracy_by_seconds({"synchronous": records}, {"synchronous": (20, 0)}))
+    assert timed.get_ylim()[0] <= 0, "a result is never cut off"
+
+
+@pytest.mark.parametrize("best", [0.5, 0.9, 1.0])
+def test_three_tenths_of_a_point_are_never_magnified(best):
+    """Over members and over epochs alike they are at most a tenth of the height."""
+    grown = axes_of(figures.accuracy_by_members({"soft_voting": [best - 0.003, best]}))
+    records = [
+        {"epoch": e, "train_accuracy": best, "validation_accuracy": best - 0.003 * (e == 1)}
+        for e in (1, 2)
+    ]
+    for axes in (grown, axes_of(curves.accuracy_by_epoch({"synchronous": records}))):
+        low, high = heights(axes, best - 0.003, best)
+        assert 0 <= low < high <= 1 and high - low < 0.1 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("epochs", "ticks"),
+    [(1, [1]), (4, [1, 2, 3, 4]), (12, [2, 4, 6, 8, 10, 12]), (17, [5, 10, 17])],
+)
+def test_the_last_epoch_has_its_tick(epochs, ticks):
+    records = [
+        {"epoch": e, "train_accuracy": 0.9, "validation_accuracy": 0.9}
+        for e in range(1, epochs + 1)
+    ]
+    axes = axes_of(curves.accuracy_by_epoch({"synchronous": records}))
+    assert axes.get_xticks().tolist() == ticks
 
 
 def test_a_run_that_diverged_at_once_has_a_plot(recwarn):
@@ -173,7 +208,33 @@ def test_a_sweep_marks_values_without_a_result(sweep):
 def test_scaling_has_the_ideal_beside_it(all_figures):
     left, right = all_figures["scaling"].axes
     np.testing.assert_array_equal(line_with(left, "ideal").get_ydata(), [1, 2, 4, 8, 16, 32])
-    np.testing.assert_array_equal(line_with(right, "ideal").get_ydata(), np.ones(6))
+    np.testing.assert_array_equal(right.get_lines()[0].get_ydata(), np.ones(6))
+
+
+def test_more_ranks_than_cores_are_hollow():
+    rows = [
+        ScalingRow(
+            strategy="ensemble", ranks=r, seconds=1, speedup=r, efficiency=1, oversubscribed=r > 2
+        )
+        for r in (1, 2, 4)
+    ]
+    left, right = figures.scaling({"ensemble": rows}).axes
+    for axes, value in ((left, 4), (right, 1)):
+        hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == style.PAPER]
+        assert [line.get_xydata().tolist() for line in hollow] == [[[4, value]]]
+
+
+def test_a_difference_of_matrices_is_signed_and_better_is_blue():
+    first, second = np.array([[9, 1], [0, 10]]), np.array([[7, 3], [1, 9]])
+    axes = axes_of(confusion_difference(first, second, ["a", "b"], "t"))
+    written = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "+2", (0, 1): "-2", (1, 0): "-1", (1, 1): "+1"}
+    blue = style.RIGHT
+    assert {to_hex(patch.get_facecolor()) for patch in axes.patches} == {blue}
+    turned = axes_of(confusion_difference(second, first, ["a", "b"], "t"))
+    assert {to_hex(patch.get_facecolor()) for patch in turned.patches} == {style.WRONG}
+    many = np.eye(30, dtype=int)
+    assert axes_of(confusion_difference(many, 2 * many, [""] * 30, "t")).images
 
 
 def test_a_lost_member_is_a_cross(all_figures):
@@ -222,7 +283,7 @@ def test_shortening_leaves_the_words_alone():
         "m",
         "l",
     )
-    for words in ("85.25 %", "86.00 %", f"1.23456 {style.BLUE} font-family: x;"):
+    for words in ("85.2 %", "86.2 %", f"1.23456 {style.BLUE} font-family: x;"):
         assert f">{words}<" in svg
 
 
@@ -240,7 +301,7 @@ def test_png_files_appear_whole(all_figures, tmp_path):
 
     path = style.save_png(all_figures["scaling"], tmp_path / "scaling.png", dpi=50)
     with Image.open(io.BytesIO(path.read_bytes())) as image:
-        assert image.size == (400, 185) and image.getpixel((0, 0))[:3] == (255, 255, 255)
+        assert image.size == (400, 200) and image.getpixel((0, 0))[:3] == (255, 255, 255)
     assert [file.name for file in tmp_path.iterdir()] == ["scaling.png"]
 
 

@@ -7,9 +7,10 @@ import pytest
 from report.html_reader import Reader
 
 from ensync.core.errors import EnsyncError
-from ensync.report import export
+from ensync.report import export, sweep_page
 from ensync.report import page as pages
-from ensync.report.results import Comparison, Sweep, from_json
+from ensync.report.results import Comparison, Machine, Scaling, ScalingRow, Sweep, from_json
+from ensync.report.verdict import choose
 
 
 def comparison_page(content: dict) -> str:
@@ -26,10 +27,50 @@ def read(page) -> Reader:
 
 
 def test_the_verdict_is_on_top(read):
-    assert read.text().index(
-        "Synchronous training reached 89.69 % in 4.71 s; the ensemble (soft voting, 4 members) "
-        "87.53 % in 3.62 s: train together."
-    ) < read.text().index("macro F1")
+    places = [
+        read.text().index(told)
+        for told in (
+            "Train together: it is better by 2.16 points than training apart.",
+            "Synchronous training reached 89.69 % in 4.71 s; the ensemble (soft voting, 4 members) "
+            "87.53 % in 3.62 s; one rank alone 89.33 % in 14.2 s.",
+            "95 % interval 89.08 to 90.27 %",
+            "macro F1",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_the_two_strategies_stand_beside_each_other(comparison):
+    read = from_json(Comparison, comparison)
+    cards = pages.cards_of(read, choose(read).row)
+    assert [card["title"] for card in cards] == ["Together", "Apart", "One rank alone"]
+    assert [card["chosen"] for card in cards] == [True, False, False]
+    assert [card["facts"][1] for card in cards] == ["4.71 s", "3.62 s", "14.20 s"]
+    assert cards[1]["facts"][2] == "4 ranks, 4 networks, soft voting"
+
+
+def test_all_figures_of_a_column_have_as_many_digits(read):
+    for column in range(2, 11):
+        figures = [re.search(r"\.(\d+)", row[column]) for row in read.rows[1:6]]
+        if read.rows[0][column] != "sent":  # in units of their own
+            assert len({len(found[1]) for found in figures if found}) <= 1
+
+
+def test_seconds_of_more_threads_than_cores_are_marked(comparison):
+    comparison["machine"]["cores"] = 2
+    page = Reader(comparison_page(comparison))
+    rows = {row[0]: row for row in page.rows}
+    place = page.rows[0].index("seconds")
+    assert rows["synchronous"][place] == "4.71 *" and rows["one rank"][place] == "14.20"
+    assert "* More threads than cores: these seconds are no measure." in page.text()
+    assert "Seconds are not compared, since there were more threads" in page.text()
+
+
+def test_matrices_are_folded_but_for_one_and_its_difference(page):
+    opened = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    label = 'aria-label="confusion matrix of ([^"]*)"'
+    assert re.findall(label, opened) == ["synchronous", "synchronous less ensemble: soft voting"]
+    assert len(re.findall(label, page)) == 5 and "The others (3)" in page
 
 
 def test_the_table_has_the_figures_and_dashes(read):
@@ -200,18 +241,56 @@ def test_a_sweep_is_written_with_its_plot(sweep, tmp_path):
 
 
 def test_the_sweep_page(sweep):
-    page = Reader(pages.sweep_page(from_json(Sweep, sweep)))
-    assert (
-        "optimizer.learning_rate = 0.001 has the best validation accuracy, 90.50 % (test 90.00 %)."
-        in page.text()
-    )
+    sweep["rows"][3]["oversubscribed"] = True
+    page = Reader(sweep_page.sweep_page(from_json(Sweep, sweep)))
+    for told in (
+        "optimizer.learning_rate = 0.001 has the best validation accuracy, 90.50 % (test 90.00 %).",
+        "2026-11-21 09:30, 4 ranks x 1 thread on 1 node, Intel(R) Xeon(R) 6 <test>",
+        "MPICH 5.0.2",
+        "sha256:1f3a",
+        "* More threads than cores",
+        "learning_rate = 0.001",
+    ):
+        assert told in page.text()
     assert page.rows[0][0] == "optimizer.learning_rate" and page.rows[6] == [
-        "0.03",
-        "-",
-        "-",
-        "5.00",
-        "120,000",
+        *("0.03", "-", "-", "-", "-"),
+        *("5.00", "120,000"),
     ]
+    assert page.rows[3][1:5] == ["90.00 %", "89.40 to 90.57 %", "90.50 %", "89.73 to 91.22 %"]
+    assert page.rows[4][5] == "4.80 *"
+
+
+def test_the_scaling_page_has_what_the_others_have(comparison, tmp_path):
+    rows = [
+        ScalingRow(
+            strategy="synchronous",
+            ranks=ranks,
+            seconds=8.0 / ranks,
+            speedup=float(ranks),
+            efficiency=1.0,
+            test_accuracy=0.9,
+            test_images=1000,
+            oversubscribed=ranks > 4,
+        )
+        for ranks in (1, 2, 4, 8)
+    ]
+    made = {"job": comparison["job"], "created": comparison["created"], "versions": {"numpy": "2"}}
+    scaling = Scaling(rows=rows, machine=Machine("a CPU", 1, 8, 1, 4), **made)
+    files = export.write_scaling(tmp_path, scaling)
+    page = Reader(files["page"].read_text())
+    for told in (
+        "Synchronous: fastest on 4 ranks, 4.00x as fast as on one, an efficiency of 100 %.",
+        "2026-11-21 09:30, 8 ranks x 1 thread on 1 node, a CPU",
+        "* More threads than cores",
+        "learning_rate = 0.001",
+    ):
+        assert told in page.text()
+    assert page.rows[4] == [
+        *("synchronous", "8", "1.00 *", "8.00x", "100 %"),
+        *("90.00 %", "87.98 to 91.71 %"),
+    ]
+    assert {path.name for path in files.values()} == {path.name for path in tmp_path.iterdir()}
+    assert from_json(Scaling, json.loads(files["figures"].read_text())) == scaling
 
 
 def test_a_directory_that_cannot_be_gets_its_sentence(comparison, tmp_path):

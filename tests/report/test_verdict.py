@@ -32,12 +32,13 @@ def with_accuracy(comparison: dict, **right: int) -> dict:
 
 
 def test_the_more_accurate_wins_and_its_price_is_told(comparison):
-    sentence, reason, price = verdict(
+    advice, found, reason, price = verdict(
         with_accuracy(comparison, synchronous=9000, soft_voting=8700, hard_voting=8600)
     )
+    assert advice == "Train together: it is better by 3.00 points than training apart."
     assert (
-        sentence == "Synchronous training reached 90.00 % in 4.71 s; the ensemble (soft voting, 4 "
-        "members) 87.00 % in 3.62 s: train together."
+        found == "Synchronous training reached 90.00 % in 4.71 s; the ensemble (soft voting, 4 "
+        "members) 87.00 % in 3.62 s; one rank alone 89.33 % in 14.2 s."
     )
     assert "3.00 points" in reason and "do not overlap" in reason
     assert price.startswith("It takes 1.30x the time")
@@ -45,38 +46,40 @@ def test_the_more_accurate_wins_and_its_price_is_told(comparison):
 
 def test_the_ensemble_can_win(comparison):
     lines = verdict(with_accuracy(comparison, synchronous=8700, soft_voting=8600, hard_voting=9000))
-    assert "(hard voting, 4 members) 90.00 %" in lines[0] and lines[0].endswith(": train apart.")
-    assert len(lines) == 2, "the faster one has no price"
+    assert "(hard voting, 4 members) 90.00 %" in lines[1]
+    assert lines[0] == (
+        "Train apart: it is better by 3.00 points than training together, and is 1.30x as fast."
+    )
+    assert len(lines) == 3, "the faster one has no price"
 
 
 def test_overlapping_intervals_are_admitted_and_time_is_told(comparison):
     lines = verdict(with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000))
-    assert lines[0].endswith(
-        ": too close to call in accuracy, and training apart is 1.30x as fast."
-    )
-    assert "intervals overlap" in lines[1] and "0.20 points" in lines[1]
+    assert lines[0] == "Train apart: too close to call in accuracy, and 1.30x as fast."
+    assert "intervals overlap" in lines[2] and "0.20 points" in lines[2]
 
 
 def test_alike_in_both_either_will_do(comparison):
     same = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
     row(same, "synchronous")["seconds"] = 3.65
-    assert verdict(same)[0].endswith(
-        ": too close to call in accuracy and alike in time, so either will do."
+    assert (
+        verdict(same)[0]
+        == "Train together or apart: too close to call in accuracy, and alike in time."
     )
 
 
 def test_equal_accuracy_is_called_equal(comparison):
     lines = verdict(with_accuracy(comparison, synchronous=8990, soft_voting=8990, hard_voting=8000))
     assert (
-        lines[0].endswith(": equally accurate, and training apart is 1.30x as fast.")
-        and lines[1] == "Both have the same number of test images right."
+        lines[0] == "Train apart: equally accurate, and 1.30x as fast."
+        and lines[2] == "Both have the same number of test images right."
     )
 
 
 @pytest.mark.parametrize(
     ("only_first", "only_second", "told", "advice"),
     [
-        (140, 60, "more than luck gives", "train together"),
+        (140, 60, "more than luck gives", "Train together: it is better"),
         (110, 100, "no more than luck may give", "too close to call"),
     ],
 )
@@ -92,7 +95,7 @@ def test_a_paired_test_on_the_same_images_goes_before_intervals(
         }
     ]
     lines = verdict(close)
-    assert told in lines[1] and "McNemar" in lines[1] and advice in lines[0]
+    assert told in lines[2] and "McNemar" in lines[2] and advice in lines[0]
 
 
 def test_one_rank_is_named_when_more_ranks_do_not_pay(comparison):
@@ -100,11 +103,31 @@ def test_one_rank_is_named_when_more_ranks_do_not_pay(comparison):
         comparison, one_rank=9000, synchronous=9000, soft_voting=8700, hard_voting=8600
     )
     row(slow, "one rank")["seconds"] = 2.0
-    assert (
-        verdict(slow)[-1]
-        == "One rank alone reached 90.00 % in 2.00 s: more ranks do not pay for this job on this "
-        "machine."
+    lines = verdict(slow)
+    assert lines[0] == (
+        "One rank is enough here: training together on 4 ranks took no less time and is not shown "
+        "to be more accurate."
     )
+    assert "one rank alone 90.00 % in 2.00 s" in lines[1]
+    assert not any("It takes" in line for line in lines), "the price of another row"
+
+
+def test_one_rank_that_is_better_but_slower_is_told(comparison):
+    lines = verdict(
+        with_accuracy(comparison, one_rank=9300, synchronous=9000, soft_voting=8700, hard_voting=1)
+    )
+    assert lines[0].startswith("Train together")
+    assert lines[-1] == "One rank alone is better than that by 3.00 points, in 3.01x the time."
+
+
+def test_seconds_of_more_threads_than_cores_decide_nothing(comparison):
+    close = with_accuracy(comparison, synchronous=8990, soft_voting=8970, hard_voting=8000)
+    close["machine"]["cores"] = 3
+    lines = verdict(close)
+    assert lines[0] == (
+        "Train together or apart: too close to call in accuracy, and no times can be compared."
+    )
+    assert "4.71" not in lines[1] and lines[-1].startswith("Seconds are not compared")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +143,8 @@ def test_a_strategy_without_a_result_is_named(comparison, lost, named):
 def test_a_comparison_made_on_one_rank_takes_it_for_synchronous(comparison):
     comparison["rows"] = [entry for entry in comparison["rows"] if entry["name"] != "synchronous"]
     lines = verdict(with_accuracy(comparison, one_rank=9000, soft_voting=8700, hard_voting=8600))
-    assert lines[0].startswith("Synchronous training reached 90.00 % in 14.2 s;") and not any(
-        "One rank alone" in line for line in lines
+    assert lines[1].startswith("Synchronous training reached 90.00 % in 14.2 s;") and not any(
+        "ne rank alone" in line for line in lines
     )
 
 
@@ -136,7 +159,7 @@ def test_missing_seconds_and_counts_are_no_obstacle(comparison):
         entry["seconds"] = None
     comparison["confusions"] = {}
     lines = verdict(comparison)
-    assert "89.69 %; the ensemble" in lines[0] and "cannot be told" in lines[1]
+    assert "89.69 %; the ensemble" in lines[1] and "cannot be told" in lines[2]
 
 
 def test_an_interval_needs_counts(comparison):

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Of an axis of accuracies, as a share of 1. A study takes 0.3 points for practically equal unless
+# told otherwise; on such an axis they are a tenth of its height at most, and look as small as they
+# are.
+LEAST_SPAN = 0.03
+SMALLEST_ERROR = 0.01  # below it a logarithmic axis of errors ends, so that no errors have a place
+BEYOND = SMALLEST_ERROR / 5  # of 100 %, so that a line there is not cut in half
+ERROR_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 SPREAD = 20  # values further apart than this factor get a logarithmic axis
 
 
@@ -22,6 +29,7 @@ class Look(TypedDict, total=False):
     """How a line looks, apart from its colour."""
 
     marker: str
+    markerfacecolor: str
     markersize: float
     markeredgewidth: float
     linestyle: str
@@ -70,11 +78,53 @@ def percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(label))
 
 
-def whole_axis(axes: Axes) -> None:
-    """Have ticks at whole numbers alone on the x axis."""
-    from matplotlib.ticker import MaxNLocator
+def accuracy_axis(axes: Axes) -> None:
+    """Label accuracies on the y axis in percent, over LEAST_SPAN at least; to be called when all
+    is drawn.
+    """
+    low, high = axes.get_ylim()
+    missing = LEAST_SPAN - (high - low)
+    if missing > 0:
+        low, high = low - missing / 2, high + missing / 2
+        beyond = max(0.0, high - 1 - LEAST_SPAN / 20)  # no accuracy is above 100 %
+        axes.set_ylim(low - beyond, high - beyond)
+    percent_axis(axes)
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+def error_axis(axes: Axes) -> None:
+    """Label accuracies on the y axis in percent at places by the logarithm of their errors, so that
+    low ones and differences between high ones are seen beside each other.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    def place(shares: np.ndarray) -> np.ndarray:
+        placed: np.ndarray = -np.log(1 + SMALLEST_ERROR - np.clip(shares, 0, 1 + BEYOND))
+        return placed
+
+    def share(places: np.ndarray) -> np.ndarray:
+        shares: np.ndarray = 1 + SMALLEST_ERROR - np.exp(-places)
+        return shares
+
+    low, high = axes.dataLim.intervaly
+    axes.set_yscale("function", functions=(place, share))
+    axes.set_ylim(max(0.0, low - 0.02), min(1.0, high) + BEYOND)
+    axes.yaxis.set_major_locator(FixedLocator(ERROR_TICKS))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.percent(value, 0)))
+    axes.set_ylabel(f"{axes.get_ylabel()} (by the log of the error)")
+
+
+def whole_ticks(first: int, last: int, most: int = 6) -> list[int]:
+    """Return about `most` whole numbers from `first` to `last`, round ones but for the last."""
+    sizes = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
+    step = next(size for size in sizes if last - first < most * size)
+    begin = first if step == 1 else -(-first // step) * step
+    return [*range(begin, last - (step - 1) // 2, step), last]
+
+
+def whole_axis(axes: Axes, first: int, last: int) -> None:
+    """Have ticks at whole numbers alone on the x axis, also at the last one."""
+    axes.set_xticks(whole_ticks(first, last))
 
 
 def draw_crosses(axes: Axes, places: Sequence[float], label: str) -> None:

@@ -5,6 +5,7 @@ scaling over ranks.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,13 +13,16 @@ from ensync.core.errors import EnsyncError
 from ensync.report.export import write_scaling, write_sweep
 from ensync.report.history import read_history
 from ensync.report.results import (
+    DatasetFacts,
     FusionFigures,
+    Machine,
     RunResult,
     Scaling,
     ScalingRow,
     Settings,
     Sweep,
     SweepRow,
+    TestedOn,
     from_json,
     with_speedup,
 )
@@ -38,9 +42,29 @@ def collect_sweep(key: str, runs: Sequence[Path]) -> dict[str, Path]:
             f"--over {key}", "a setting of the runs' job, or ranks", "see `ensync settings`"
         )
     rows = [_row(run, result, result.job[section][name]) for run, result in results.items()]
-    job = next(iter(results.values())).job
+    first = next(iter(results.values()))
     _refuse_other_sweep(runs[0].parent / "sweep.json", key)
-    return write_sweep(runs[0].parent, Sweep(key=key, rows=rows, job=job))
+    found = Sweep(key=key, rows=rows, job=first.job, **_made(first))
+    return write_sweep(runs[0].parent, found)
+
+
+class _Made(TypedDict):
+    """When, where, with and on what a run was made, as far as its result says."""
+
+    created: str
+    versions: dict[str, str]
+    machine: Machine
+    dataset: DatasetFacts
+
+
+def _made(result: RunResult) -> _Made:
+    data = result.dataset or TestedOn()
+    return {
+        "created": result.created,
+        "versions": result.versions,
+        "machine": result.machine or Machine(),
+        "dataset": DatasetFacts(data.name, data.path, fingerprint=data.fingerprint),
+    }
 
 
 def _refuse_other_sweep(path: Path, key: str) -> None:
@@ -58,19 +82,21 @@ def _refuse_other_sweep(path: Path, key: str) -> None:
 
 
 def collect_scaling(runs: Sequence[Path]) -> dict[str, Path]:
-    """Write scaling.json, .csv and .png beside the runs; return what is where.
+    """Write scaling.json, .csv, .html and .png beside the runs; return what is where.
 
     Each run's directory is named after its ranks, as in ranks_4. Speed-up is over one rank, or over
     the fewest ranks there are, taken as perfect. Errors: EnsyncError when no run has a result or a
     directory's name has no number.
     """
-    found = [_scaled(run, result) for run, result in _results(runs).items()]
+    results = _results(runs)
+    found = [_scaled(run, result) for run, result in results.items()]
     rows = []
     for strategy in sorted({row.strategy for row in found}):
         of_strategy = [row for row in found if row.strategy == strategy]
         of_strategy.sort(key=lambda row: row.ranks)
         rows += with_speedup(of_strategy, of_strategy[0])
-    return write_scaling(runs[0].parent, Scaling(rows=rows))
+    _, most = max(zip(found, results.values(), strict=True), key=lambda each: each[0].ranks)
+    return write_scaling(runs[0].parent, Scaling(rows=rows, job=most.job, **_made(most)))
 
 
 def doubts(over: str, runs: Sequence[Path]) -> list[str]:
@@ -161,6 +187,8 @@ def _row(run: Path, result: RunResult, value: object) -> SweepRow:
         validation_accuracy=_mean(result.validation_accuracy),
         seconds=result.seconds,
         samples_per_second=float(np.mean(speeds)) if speeds else None,
+        test_images=_images(result),
+        oversubscribed=result.machine is not None and result.machine.oversubscribed,
     )
 
 
@@ -172,6 +200,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _accuracy(result: RunResult) -> float | None:
     figures = next(iter(result.test.values()))
     return figures.accuracy if isinstance(figures, FusionFigures) else None
+
+
+def _images(result: RunResult) -> int | None:
+    """Return the number of test images, None where it is not known."""
+    figures = next(iter(result.test.values()))
+    return figures.rows or None if isinstance(figures, FusionFigures) else None
 
 
 def _scaled(run: Path, result: RunResult) -> ScalingRow:
@@ -187,4 +221,6 @@ def _scaled(run: Path, result: RunResult) -> ScalingRow:
         ranks=int(digits),
         seconds=result.seconds,
         test_accuracy=_accuracy(result),
+        test_images=_images(result),
+        oversubscribed=result.machine is not None and result.machine.oversubscribed,
     )

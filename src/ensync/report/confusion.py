@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CENTRED: Lettering = {"ha": "center", "va": "center", "in_layout": False}
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 
 
@@ -28,7 +29,39 @@ def confusion_matrix(
     """
     counts = np.asarray(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    classes = len(counts)
+    figure, axes = _matrix(len(counts), title)
+    if len(counts) <= ANNOTATED:
+        _write_counts(axes, counts, shares)
+        _name_classes(axes, class_names)
+    else:
+        right = np.eye(len(counts), dtype=bool)[..., None]
+        _draw_image(axes, np.where(right, _color(RIGHT), _color(WRONG)), shares)
+    return figure
+
+
+@styled
+def confusion_difference(
+    first: np.ndarray, second: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
+    """Return by how many images two confusion counts (classes, classes) differ, first - second;
+    blue where the first is better, orange where it is worse, darker by its share of the row.
+
+    Up to 20 classes every difference is written; above, it is a heat map.
+    """
+    counts = np.asarray(first) - np.asarray(second)
+    better = np.where(np.eye(len(counts), dtype=bool), counts, -counts)
+    shares = better / np.maximum(np.asarray(first).sum(axis=1, keepdims=True), 1)
+    figure, axes = _matrix(len(counts), title)
+    if len(counts) <= ANNOTATED:
+        _write_differences(axes, counts, shares)
+        _name_classes(axes, class_names)
+    else:
+        _draw_image(axes, np.where((shares > 0)[..., None], _color(RIGHT), _color(WRONG)), shares)
+    return figure
+
+
+def _matrix(classes: int, title: str) -> tuple[Figure, Axes]:
+    """Return a figure for a matrix of so many classes, empty."""
     side = min(9.0, 1.6 + 0.44 * classes) if classes <= ANNOTATED else 6.4
     figure = new_figure(side + 0.5, side)
     axes = figure.add_subplot(
@@ -36,39 +69,50 @@ def confusion_matrix(
     )
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    (_write_counts if classes <= ANNOTATED else _heat_map)(axes, counts, shares, class_names)
-    return figure
+    return figure, axes
 
 
-def _write_counts(
-    axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]
-) -> None:
+def _write_differences(axes: Axes, counts: np.ndarray, better: np.ndarray) -> None:
+    """Draw cells (blue where better, orange where worse) with their signed differences."""
+    for (i, j), count in np.ndenumerate(counts):
+        if not count:
+            axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **CENTRED, fontsize=8)
+            continue
+        share = cast(float, better[i, j])
+        shade = min(0.9, 0.06 + 6 * abs(share))
+        _draw_cell(axes, (i, j), RIGHT if share > 0 else WRONG, shade)
+        color = "white" if shade > 0.55 else INK
+        axes.text(j, i, f"{count:+d}", color=color, **CENTRED, fontsize=8)
+
+
+def _draw_cell(axes: Axes, place: tuple[int, int], color: str, shade: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = (place[1] - 0.5, place[0] - 0.5)
+    axes.add_patch(
+        Rectangle(corner, 1, 1, facecolor=color, alpha=shade, linewidth=0, in_layout=False)
+    )
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     """Draw shaded cells (blue where right, orange where wrong) with their counts, which need no
     colour to be read.
     """
-    from matplotlib.patches import Rectangle
-
-    classes = len(counts)
     fontsize = 8 if counts.max() < 10_000 else 6.5
-    centred: Lettering = {"ha": "center", "va": "center", "fontsize": fontsize, "in_layout": False}
     for (i, j), count in np.ndenumerate(counts):
         if count:
             share = cast(float, shares[i, j])
             shade = 0.08 + 0.8 * share if i == j else min(0.9, 0.06 + 3 * share)
-            axes.add_patch(
-                Rectangle(
-                    (j - 0.5, i - 0.5),
-                    1,
-                    1,
-                    facecolor=RIGHT if i == j else WRONG,
-                    alpha=shade,
-                    linewidth=0,
-                    in_layout=False,
-                )
-            )
-            axes.text(j, i, f"{count}", color="white" if shade > 0.55 else INK, **centred)
+            _draw_cell(axes, (i, j), RIGHT if i == j else WRONG, shade)
+            color = "white" if shade > 0.55 else INK
+            axes.text(j, i, f"{count}", color=color, **CENTRED, fontsize=fontsize)
         else:
-            axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **centred)
+            axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **CENTRED, fontsize=fontsize)
+
+
+def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
+    """Give a matrix of cells its limits, and its rows and columns the names of their classes."""
+    classes = len(class_names)
     axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
     names = [short(name) for name in class_names]
     slanted: Lettering = {}
@@ -79,19 +123,19 @@ def _write_counts(
     axes.tick_params(length=0)
 
 
-def _heat_map(
-    axes: Axes, counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str]
-) -> None:
-    """Draw the shares of each row as an image, darker is more (a power below 1, so that mistakes
-    are seen).
-    """
+def _color(name: str) -> tuple[float, float, float]:
     from matplotlib.colors import to_rgb
+
+    return to_rgb(name)
+
+
+def _draw_image(axes: Axes, colors: np.ndarray, shares: np.ndarray) -> None:
+    """Draw shares as an image, of these colours (classes, classes, 3); darker is more (a power
+    below 1, so that mistakes are seen).
+    """
     from matplotlib.ticker import MaxNLocator
 
-    image = np.empty((*counts.shape, 4))
-    image[..., :3] = to_rgb(WRONG)
-    image[np.arange(len(counts)), np.arange(len(counts)), :3] = to_rgb(RIGHT)
-    image[..., 3] = shares**0.4
+    image = np.concatenate([colors, np.abs(shares)[..., None] ** 0.4], axis=-1)
     axes.imshow(image, interpolation="nearest")
     axes.set(xlabel="predicted class (number)", ylabel="true class (number)")
     for axis in (axes.xaxis, axes.yaxis):

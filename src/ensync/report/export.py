@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ensync.core.errors import printable
 from ensync.report.files import finite, refuse_write, write_whole
-from ensync.report.page import comparison_page, sweep_page
+from ensync.report.page import comparison_page
 from ensync.report.results import Comparison, ComparisonRow, Scaling, Sweep, to_json
+from ensync.report.sweep_page import scaling_page, sweep_page
 from ensync.report.verdict import interval_of
 
 COMPARISON_COLUMNS = (
@@ -35,8 +36,26 @@ COMPARISON_COLUMNS = (
     "bytes_sent",
     "note",
 )
-SWEEP_COLUMNS = ("value", "test_accuracy", "validation_accuracy", "seconds", "samples_per_second")
-SCALING_COLUMNS = ("strategy", "ranks", "seconds", "speedup", "efficiency", "test_accuracy")
+SWEEP_COLUMNS = (
+    "value",
+    "test_accuracy",
+    "validation_accuracy",
+    "seconds",
+    "samples_per_second",
+    "test_images",
+    "validation_images",
+    "oversubscribed",
+)
+SCALING_COLUMNS = (
+    "strategy",
+    "ranks",
+    "seconds",
+    "speedup",
+    "efficiency",
+    "test_accuracy",
+    "test_images",
+    "oversubscribed",
+)
 
 
 def write_comparison(directory: Path | str, comparison: Comparison) -> dict[str, Path]:
@@ -64,17 +83,13 @@ def write_sweep(directory: Path | str, sweep: Sweep) -> dict[str, Path]:
 
 
 def write_scaling(directory: Path, scaling: Scaling) -> dict[str, Path]:
-    """Write scaling.json, .csv and .png, each whole or not at all; return what is where."""
+    """Write scaling.json, .csv, .html and .png, each whole or not at all; return what is where."""
     from ensync.report import figures, style
 
-    paths = {"figures": directory / "scaling.json", "table": directory / "scaling.csv"}
-    write_whole(paths["figures"], to_json(scaling))
-    write_whole(paths["table"], csv_text(SCALING_COLUMNS, [finite(row) for row in scaling.rows]))
-    series = {
-        strategy: [row for row in scaling.rows if row.strategy == strategy]
-        for strategy in sorted({row.strategy for row in scaling.rows})
-    }
-    return paths | {"plot": style.save_png(figures.scaling(series), directory / "scaling.png")}
+    table = csv_text(SCALING_COLUMNS, [finite(row) for row in scaling.rows])
+    paths = _write(directory, "scaling", to_json(scaling), table, scaling_page(scaling))
+    plot = style.save_png(figures.scaling(scaling.by_strategy), directory / "scaling.png")
+    return paths | {"plot": plot}
 
 
 def _made(directory: Path | str) -> Path:

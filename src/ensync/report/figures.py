@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensync.core.fusion import fusion_label
+from ensync.core.statistics import share_interval
 from ensync.report import text
 from ensync.report.axes import (
+    accuracy_axis,
     colors_of,
     draw_crosses,
     new_figure,
@@ -31,12 +33,17 @@ from ensync.report.style import (
     INK,
     MARKS,
     ORANGE,
+    PAPER,
     SERIES,
+    mark_of,
     styled,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+HOLLOW = "more threads than cores: no measure"
 
 
 @styled
@@ -59,45 +66,86 @@ def accuracy_by_members(fusions: Mapping[str, Sequence[float]]) -> Figure:
         )
     most = max(map(len, fusions.values()), default=1)
     axes.set_xlim(1 - min(0.9, 0.04 * most), most + 0.04 * most)
-    percent_axis(axes)
-    whole_axis(axes)
-    axes.legend(loc="best")
+    accuracy_axis(axes)
+    whole_axis(axes, 1, most)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 @styled
 def sweep(key: str, rows: Sequence[SweepRow]) -> Figure:
-    """Return accuracy and seconds, one above the other, against the values of the swept setting
-    `key`.
+    """Return accuracy with its 95 % interval and seconds, one above the other, against the values
+    of the swept setting `key`; seconds are hollow where there were more threads than cores.
     """
-    figure = new_figure(6.4, 5.0)
+    figure = new_figure(6.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     places, labels = _sweep_places([row.value for row in rows])
-    for axes, name, column, color, mark, style in (
-        (upper, "test", "test_accuracy", BLUE, "o", "-"),
-        (upper, "validation", "validation_accuracy", GREEN, "s", "--"),
-        (lower, "seconds", "seconds", ORANGE, "D", "-"),
+    line = {"test": "-", "validation": "--", "seconds": "-"}
+    for axes, name, column, color, mark in (
+        (upper, "test", "test_accuracy", BLUE, "o"),
+        (upper, "validation", "validation_accuracy", GREEN, "s"),
+        (lower, "seconds", "seconds", ORANGE, "D"),
     ):
         axes.plot(
             places,
             _column(rows, column),
-            linestyle="none" if labels else style,
+            linestyle="none" if labels else line[name],
             marker=mark,
             color=color,
             label=name,
         )
-    draw_crosses(
-        upper,
-        [place for place, row in zip(places, rows) if row.test_accuracy is None],
-        "no result",
-    )
-    percent_axis(upper)
+    for column, images, color, aside in (
+        ("test_accuracy", "test_images", BLUE, -2.0),
+        ("validation_accuracy", "validation_images", GREEN, 2.0),
+    ):
+        shares = zip(places, _column(rows, column), _column(rows, images))
+        _draw_intervals(upper, list(shares), color, aside)
+    accuracy_axis(upper)
+    lost = [place for place, row in zip(places, rows) if row.test_accuracy is None]
+    draw_crosses(upper, lost, "no result")
     upper.set(title=f"What {key} does to accuracy and time", ylabel="accuracy")
     lower.set(xlabel=key, ylabel="training time (s)")
     lower.set_ylim(0, 1.12 * np.nanmax([*_column(rows, "seconds"), 1e-9]))
+    hollow = [
+        each for each in zip(places, _column(rows, "seconds"), rows) if each[2].oversubscribed
+    ]
+    _draw_hollow(lower, [(place, seconds) for place, seconds, _ in hollow], "D", ORANGE)
     value_axis(lower, places, labels)
-    upper.legend(loc="best")
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
+
+
+def _draw_intervals(
+    axes: Axes, shares: Sequence[tuple[float, float, float]], color: str, aside: float
+) -> None:
+    """Draw the 95 % interval of each of `shares`: place, accuracy, images that it is a share of;
+    so many points beside its place, that others are seen.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
+    beside = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
+    for place, accuracy, images in shares:
+        if np.isfinite(accuracy) and np.isfinite(images):
+            found = share_interval(accuracy, int(images))
+            ends = [found.low, found.high]
+            moved = axes.transData + beside
+            axes.plot([place, place], ends, color=color, linewidth=1.2, transform=moved)
+            axes.update_datalim([(place, end) for end in ends])
+    axes.autoscale_view()
+
+
+def _draw_hollow(axes: Axes, places: Sequence[tuple[float, float]], mark: str, color: str) -> None:
+    """Draw marks anew as hollow ones: what was measured there is no measure of time."""
+    if places:
+        axes.plot(
+            *zip(*places),
+            marker=mark,
+            color=color,
+            markerfacecolor=PAPER,
+            linestyle="none",
+            label=HOLLOW,
+            zorder=3,
+        )
 
 
 def _column(rows: Sequence[SweepRow] | Sequence[ScalingRow], name: str) -> list[float]:
@@ -119,22 +167,27 @@ def _sweep_places(values: Sequence[object]) -> tuple[list[float], list[str] | No
 
 @styled
 def scaling(series: Mapping[str, Sequence[ScalingRow]]) -> Figure:
-    """Return speed-up and efficiency against ranks, from the rows by strategy, with the ideal."""
-    figure = new_figure(8.0, 3.7)
+    """Return speed-up and efficiency against ranks, from the rows by strategy, with the ideal;
+    hollow where there were more threads than cores.
+    """
+    figure = new_figure(8.0, 4.0)
     left, right = figure.subplots(1, 2)
     ranks = sorted({row.ranks for rows in series.values() for row in rows})
     left.plot(ranks, ranks, ":", color=GREY, label="ideal")
-    right.plot(ranks, [1.0] * len(ranks), ":", color=GREY, label="ideal")
-    for (name, color), mark in zip(colors_of(list(series)).items(), MARKS * len(series)):
+    right.plot(ranks, [1.0] * len(ranks), ":", color=GREY)
+    for name, color in colors_of(list(series)).items():
         rows = sorted(series[name], key=lambda row: row.ranks)
         for axes, column in ((left, "speedup"), (right, "efficiency")):
+            values = _column(rows, column)
             axes.plot(
                 [row.ranks for row in rows],
-                _column(rows, column),
-                marker=mark,
+                values,
+                marker=mark_of(name),
                 color=color,
-                label=name,
+                label=name if axes is left else None,
             )
+            beyond = [(row.ranks, value) for row, value in zip(rows, values) if row.oversubscribed]
+            _draw_hollow(axes, beyond, mark_of(name), color)
     left.set(title="Speed-up over one rank", xlabel="ranks", ylabel="times as fast")
     right.set(title="Efficiency of each rank", xlabel="ranks", ylabel="efficiency")
     right.set_ylim(0, max(1.05, right.get_ylim()[1]))
@@ -145,7 +198,10 @@ def scaling(series: Mapping[str, Sequence[ScalingRow]]) -> Figure:
         left.set_yscale("log")
         left.set_yticks(ranks, [str(rank) for rank in ranks])
         left.set_yticks([], minor=True)
-    left.legend(loc="upper left")
+    handles = dict(zip(*reversed(left.get_legend_handles_labels())))  # one for each label
+    if (last := handles.pop(HOLLOW, None)) is not None:
+        handles[HOLLOW] = last
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -180,9 +236,9 @@ def accuracy_of_members(
         axes.axhline(value, color=color, linestyle=line, linewidth=1.6, label=fusion_label(name))
     axes.margins(x=max(0.03, 0.5 / len(known)), y=0.25)
     lost = [member for member, value in enumerate(known) if np.isnan(value)]
+    accuracy_axis(axes)
     draw_crosses(axes, lost, "lost")
-    percent_axis(axes)
-    whole_axis(axes)
+    whole_axis(axes, 0, len(known) - 1)
     if fused or lost:
         figure.legend(loc="outside lower center", ncols=6)
     return figure

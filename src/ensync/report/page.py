@@ -1,4 +1,4 @@
-"""A comparison or a sweep as one HTML page that needs nothing else."""
+"""A comparison as one HTML page that needs nothing else, and what all pages share."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from ensync.core.errors import printable_lines
+from ensync.core.fusion import fusion_label
 from ensync.report import plots, tables, text
 from ensync.report.files import finite
+from ensync.report.plots import Drawing
 from ensync.report.results import (
     Comparison,
+    ComparisonRow,
     Contestant,
     DatasetFacts,
     Machine,
     Settings,
-    Sweep,
     from_json,
 )
 from ensync.report.verdict import (
+    choose,
     interval_of,
     notes_of,
+    row_oversubscribed,
     rows_to_compare,
-    sweep_verdict,
-    verdict,
 )
 
 
@@ -37,7 +39,11 @@ class Cell(TypedDict):
 
 
 class Made(Protocol):
-    """What says on which data, where and with what it was made."""
+    """What says when, on which data, where and with what it was made."""
+
+    @property
+    def created(self) -> str:
+        """The time, in ISO's form; empty where it is not known."""
 
     @property
     def dataset(self) -> DatasetFacts:
@@ -56,55 +62,27 @@ def comparison_page(comparison: Comparison) -> str:
     """Return the page of a comparison."""
     comparison = from_json(Comparison, finite(comparison))  # as it will be read from its file
     heads, rows = _comparison_table(comparison)
+    choice = choose(comparison)
+    marked = any(row_oversubscribed(comparison, row) for row in comparison.rows)
     return render(
         "page.html",
         title=f"Ensync comparison: {_subject(comparison)}",
         heading=f"Together or apart? {_subject(comparison)}",
-        under=_under(comparison),
-        verdict=verdict(comparison),
+        under=made_where(comparison),
+        verdict=choice.lines,
+        cards=cards_of(comparison, choice.row),
         heads=heads,
         rows=rows,
-        notes=notes_of(comparison),
+        notes=[
+            *tables.measure_notes(marked),
+            *[f"{name}: {note}" for name, note in notes_of(comparison)],
+        ],
         sections=_comparison_sections(comparison),
         method=_method(comparison),
         facts=facts_of(comparison),
         job=toml_of(comparison.job),
         version=f" {comparison.versions['ensync']}" if "ensync" in comparison.versions else "",
         beside="comparison.json and comparison.csv",
-    )
-
-
-def sweep_page(sweep: Sweep) -> str:
-    """Return the page of a sweep."""
-    sweep = from_json(Sweep, finite(sweep))
-    key, rows = sweep.key, sweep.rows
-    cells = [tables.sweep_cells(row) for row in rows]
-    table = _best(
-        cells,
-        {
-            2: [row.validation_accuracy for row in rows],
-            3: [_reversed(row.seconds) for row in rows],
-        },
-    )
-    return render(
-        "page.html",
-        title=f"Ensync sweep: {key}",
-        heading=f"What {key} does",
-        under="",
-        verdict=sweep_verdict(sweep),
-        heads=[key, *tables.SWEEP_HEADS],
-        rows=table,
-        notes=[],
-        sections=[{"heading": "Plot", "figures": [plots.sweep_plot(sweep)]}],
-        method=[
-            f"The job below was run once for each value of {key}; nothing else was changed.",
-            "The best value is the one with the highest validation accuracy; the test images "
-            "take no part in the choice.",
-        ],
-        facts=[],
-        job=toml_of(sweep.job),
-        version="",
-        beside="sweep.json, sweep.csv and sweep.png",
     )
 
 
@@ -143,11 +121,11 @@ def _subject(comparison: Comparison) -> str:
     return " with ".join(str(each) for each in (data.name or Path(data.path).stem, network) if each)
 
 
-def _under(comparison: Comparison) -> str:
+def made_where(made: Made) -> str:
     """Return the line below the heading: when, where, on how many ranks."""
-    machine, parts = comparison.machine, []
-    if comparison.created:
-        parts.append(datetime.fromisoformat(comparison.created).strftime("%Y-%m-%d %H:%M"))
+    machine, parts = made.machine, []
+    if made.created:
+        parts.append(datetime.fromisoformat(made.created).strftime("%Y-%m-%d %H:%M"))
     if machine.ranks:
         ranks = text.plural(machine.ranks, "rank")
         threads = text.plural(machine.threads_per_rank or 1, "thread")
@@ -155,11 +133,54 @@ def _under(comparison: Comparison) -> str:
     return ", ".join([*parts, *filter(None, [machine.cpu])])
 
 
-def _reversed(value: float | None) -> float | None:
+class Card(TypedDict):
+    """One of the strategies that stand beside each other; chosen: whether it is advised."""
+
+    title: str
+    accuracy: str
+    facts: list[str]
+    chosen: bool
+
+
+def cards_of(comparison: Comparison, chosen: ComparisonRow | None) -> list[Card]:
+    """Return one rank alone, training together and training apart, beside each other."""
+    alone, together, apart = rows_to_compare(comparison)
+    if together is alone:
+        alone = None
+    rows = {"Together": together, "Apart": apart, "One rank alone": alone}
+    seconds = [row.seconds if row else None for row in rows.values()]
+    return [
+        {
+            "title": title,
+            "accuracy": text.percent(row.test_accuracy),
+            "facts": _card_facts(comparison, row, spent),
+            "chosen": chosen is not None and row.name == chosen.name,
+        }
+        for (title, row), spent in zip(rows.items(), text.column(seconds), strict=True)
+        if row
+    ]
+
+
+def _card_facts(comparison: Comparison, row: ComparisonRow, seconds: str) -> list[str]:
+    """Return what stands below a row's accuracy: interval, seconds, ranks and networks."""
+    interval = interval_of(comparison, row)
+    facts = []
+    if interval:
+        facts.append(f"95 % interval {100 * interval.low:.2f} to {text.percent(interval.high)}")
+    if not text.missing(row.seconds):
+        mark = tables.NO_MEASURE * row_oversubscribed(comparison, row)
+        facts.append(f"{seconds} s{mark}")
+    networks = text.plural(row.members or 1, "network")
+    if row.fusion:
+        networks += f", {fusion_label(row.fusion)}"
+    return [*facts, f"{text.plural(row.ranks or 1, 'rank')}, {networks}"]
+
+
+def reversed_of(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def _best(
+def best_of(
     cells: Sequence[Sequence[object]], greatest: Mapping[int, Sequence[float | None]]
 ) -> list[list[Cell]]:
     """Return the cells for the template, the greatest of each column in `greatest` marked (all
@@ -186,7 +207,7 @@ def _comparison_table(comparison: Comparison) -> tuple[list[str], list[list[Cell
     rows = comparison.rows
     k = next((row.top_k.k for row in rows if row.top_k), None)
     heads, intervals = list(tables.COMPARISON_HEADS), [interval_of(comparison, row) for row in rows]
-    cells: list[list[object]] = [[*tables.comparison_cells(comparison, row)] for row in rows]
+    cells: list[list[object]] = [[*cells] for cells in tables.comparison_rows(comparison)]
     for row, line, interval in zip(rows, cells, intervals):
         line[3] = plots.draw_interval(interval, intervals)
         line.insert(2, text.setting(row.members))
@@ -196,21 +217,35 @@ def _comparison_table(comparison: Comparison) -> tuple[list[str], list[list[Cell
         for row, line in zip(rows, cells):
             line.insert(5, text.percent(row.top_k.accuracy if row.top_k else None))
     seconds = heads.index("seconds")
-    return heads, _best(
+    return heads, best_of(
         cells,
         {
             3: [row.test_accuracy for row in rows],
-            seconds: [_reversed(row.seconds) for row in rows],
+            seconds: [reversed_of(row.seconds) for row in rows],
         },
     )
 
 
-def _comparison_sections(comparison: Comparison) -> list[dict[str, object]]:
+class Section(TypedDict):
+    """Figures under a heading; folded: others, shown on demand, under the words of `fold`."""
+
+    heading: str
+    figures: list[Drawing]
+    folded: list[Drawing]
+    fold: str
+
+
+def section(heading: str, figures: list[Drawing], folded: list[Drawing] | None = None) -> Section:
+    """Return figures under a heading, others of the same kind folded."""
+    return {"heading": heading, "figures": figures, "folded": folded or [], "fold": "The others"}
+
+
+def _comparison_sections(comparison: Comparison) -> list[Section]:
     """Return the page's figures under their headings."""
     return [
-        {"heading": "While training", "figures": plots.learning_curves(comparison)},
-        {"heading": "The members", "figures": plots.member_plots(comparison)},
-        {"heading": "What is taken for what", "figures": plots.confusion_plots(comparison)},
+        section("While training", plots.learning_curves(comparison)),
+        section("The members", plots.member_plots(comparison)),
+        section("What is taken for what", *plots.confusion_plots(comparison)),
     ]
 
 

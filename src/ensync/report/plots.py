@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict
 
+import numpy as np
+
 from ensync.report import text
-from ensync.report.results import Comparison, Contestant, Sweep
-from ensync.report.verdict import rows_to_compare
+from ensync.report.results import Comparison, Contestant, Scaling, Sweep
+from ensync.report.verdict import accuracy, rows_to_compare
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -77,7 +79,7 @@ def learning_curves(comparison: Comparison) -> list[Drawing]:
         "Solid: validation, dashed: training. One rank and synchronous training take the same "
         "steps, so their lines agree to rounding."
     )
-    stars = "Stars: test accuracy of the result, for the ensemble that of the best fusion."
+    stars = "Large marks: test accuracy of the result, for the ensemble that of the best fusion."
     return [
         draw(curves.accuracy_by_epoch(histories), "epochs", "accuracy against epochs", same),
         draw(
@@ -116,19 +118,44 @@ def member_plots(comparison: Comparison) -> list[Drawing]:
     return found
 
 
-def confusion_plots(comparison: Comparison) -> list[Drawing]:
-    """Return the confusion matrix of each row."""
-    from ensync.report.confusion import confusion_matrix
-
-    return [
-        draw(
-            confusion_matrix(counts, comparison.class_names, name),
-            f"confusion-{place}",
-            f"confusion matrix of {name}",
-        )
+def confusion_plots(comparison: Comparison) -> tuple[list[Drawing], list[Drawing]]:
+    """Return what is open and what is folded: the confusion matrix of the better of the two
+    strategies and its difference to the other's; those of all other rows.
+    """
+    _, together, apart = rows_to_compare(comparison)
+    pair = [row for row in (together, apart) if row and comparison.confusions.get(row.name)]
+    pair.sort(key=accuracy, reverse=True)
+    matrices = {
+        name: _confusion(comparison, name, place)
         for place, (name, counts) in enumerate(comparison.confusions.items())
         if counts
-    ]
+    }
+    first = pair[0].name if pair else next(iter(matrices), "")
+    shown = [matrices.pop(first)] if first in matrices else []
+    if len(pair) > 1:
+        shown.append(_difference(comparison, first, pair[1].name))
+    return shown, list(matrices.values())
+
+
+def _confusion(comparison: Comparison, name: str, place: int) -> Drawing:
+    from ensync.report.confusion import confusion_matrix
+
+    figure = confusion_matrix(comparison.confusions[name], comparison.class_names, name)
+    return draw(figure, f"confusion-{place}", f"confusion matrix of {name}")
+
+
+def _difference(comparison: Comparison, first: str, second: str) -> Drawing:
+    from ensync.report.confusion import confusion_difference
+
+    counts = [np.asarray(comparison.confusions[name]) for name in (first, second)]
+    title = f"{first} less {second}"
+    return draw(
+        confusion_difference(*counts, comparison.class_names, title),
+        "confusion-difference",
+        f"confusion matrix of {title}",
+        f"Images more or fewer than with {second}. Blue: better, so more on the diagonal or fewer "
+        "beside it; orange: worse.",
+    )
 
 
 def sweep_plot(sweep: Sweep) -> Drawing:
@@ -136,4 +163,14 @@ def sweep_plot(sweep: Sweep) -> Drawing:
     from ensync.report import figures
 
     label = f"accuracy and training time against {sweep.key}"
-    return draw(figures.sweep(sweep.key, sweep.rows), "sweep", label)
+    bars = any(row.test_images for row in sweep.rows)
+    caption = "Bars: 95 % intervals, by the number of images." if bars else ""
+    return draw(figures.sweep(sweep.key, sweep.rows), "sweep", label, caption)
+
+
+def scaling_plot(scaling: Scaling) -> Drawing:
+    """Return speed-up and efficiency against ranks."""
+    from ensync.report import figures
+
+    found = figures.scaling(scaling.by_strategy)
+    return draw(found, "scaling", "speed-up and efficiency against ranks")

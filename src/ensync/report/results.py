@@ -182,12 +182,25 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where it was measured."""
+    """Where it was measured; cores: that all ranks together may use."""
 
     cpu: str | None = None
     nodes: int | None = None
     ranks: int | None = None
     threads_per_rank: int | None = None
+    cores: int | None = None
+
+    @property
+    def oversubscribed(self) -> bool:
+        """Whether there were more threads than cores, so that seconds are no measure."""
+        return is_oversubscribed(self.ranks, self.threads_per_rank, self.cores)
+
+
+def is_oversubscribed(ranks: int | None, threads: int | None, cores: int | None) -> bool:
+    """Return whether ranks of so many threads each have fewer cores; False where it is not
+    known.
+    """
+    return bool(ranks and cores and ranks * (threads or 1) > cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +238,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRow:
-    """What one value of the swept setting gave."""
+    """What one value of the swept setting gave; test_images, validation_images: that the
+    accuracies are shares of; oversubscribed: whether there were more threads than cores.
+    """
 
     value: Any
     test_accuracy: float | None = None
@@ -233,6 +248,9 @@ class SweepRow:
     seconds: float | None = None
     samples_per_second: float | None = None
     note: str = ""
+    test_images: int | None = None
+    validation_images: int | None = None
+    oversubscribed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,11 +262,17 @@ class Sweep:
     key: str
     rows: list[SweepRow]
     job: Settings
+    created: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: Machine = field(default_factory=Machine)
+    dataset: DatasetFacts = field(default_factory=DatasetFacts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingRow:
-    """What a run reached on its ranks."""
+    """What a run reached on its ranks; test_images: that the accuracy is a share of;
+    oversubscribed: whether there were more threads than cores.
+    """
 
     strategy: str
     ranks: int
@@ -256,15 +280,28 @@ class ScalingRow:
     test_accuracy: float | None = None
     speedup: float | None = None
     efficiency: float | None = None
+    test_images: int | None = None
+    oversubscribed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """scaling.json."""
+    """scaling.json; job, created, versions, machine: of the run on most ranks."""
 
     format: str = "ensync-scaling"
     version: int = 1
     rows: list[ScalingRow]
+    job: Settings = field(default_factory=dict)
+    created: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: Machine = field(default_factory=Machine)
+    dataset: DatasetFacts = field(default_factory=DatasetFacts)
+
+    @property
+    def by_strategy(self) -> dict[str, list[ScalingRow]]:
+        """The rows of each strategy."""
+        names = sorted({row.strategy for row in self.rows})
+        return {name: [row for row in self.rows if row.strategy == name] for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

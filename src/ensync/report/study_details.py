@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensync.report import text
-from ensync.report.axes import Lettering, new_figure, percent_axis, short, whole_axis
+from ensync.report.axes import Lettering, accuracy_axis, new_figure, short, whole_axis
 from ensync.report.study_figures import Mark, marks_of
-from ensync.report.study_results import ContestantResult, ReliabilityBin, StudyResult
+from ensync.report.study_results import (
+    ContestantResult,
+    ReliabilityBin,
+    SizeFigures,
+    StudyResult,
+)
 from ensync.report.study_text import points
 from ensync.report.study_verdict import told_on_a_page
 from ensync.report.style import GREY, INK, RIGHT, WRONG, styled
@@ -36,6 +41,11 @@ def grown(study: StudyResult) -> list[ContestantResult]:
     return list(most.values())
 
 
+def by_size(each: ContestantResult) -> Sequence[SizeFigures]:
+    """Return what a contestant reached with 1, 2, ... of its members; nothing of one network."""
+    return each.member_figures.by_size if each.member_figures else []
+
+
 @styled
 def accuracy_by_size(study: StudyResult) -> Figure:
     """Return test accuracy against the number of members fused, mean and spread over subsets."""
@@ -43,12 +53,12 @@ def accuracy_by_size(study: StudyResult) -> Figure:
     axes = figure.add_subplot(
         title="Accuracy against members fused", xlabel="members fused", ylabel="test accuracy"
     )
-    marks = marks_of(study)
+    marks, most = marks_of(study), 1
     for each in grown(study):
-        assert each.member_figures is not None
-        sizes = [one for one in each.member_figures.by_size if one.accuracy is not None]
+        sizes = [one for one in by_size(each) if one.accuracy is not None]
         mark = marks[each.name]
         xs = [size.members for size in sizes]
+        most = max(most, *xs)
         means = np.array([size.accuracy or 0.0 for size in sizes])
         sds = np.array([size.sd or 0.0 for size in sizes])
         axes.fill_between(xs, means - sds, means + sds, color=mark.color, alpha=0.18, linewidth=0)
@@ -60,8 +70,8 @@ def accuracy_by_size(study: StudyResult) -> Figure:
             linestyle=mark.line,
             label=_called(each),
         )
-    percent_axis(axes)
-    whole_axis(axes)
+    accuracy_axis(axes)
+    whole_axis(axes, 1, most)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -77,9 +87,8 @@ def likelihood_by_size(study: StudyResult) -> Figure:
     )
     marks, lawful = marks_of(study), False
     for each in grown(study):
-        assert each.member_figures is not None
         mark = marks[each.name]
-        known = [one for one in each.member_figures.by_size if one.log_likelihood is not None]
+        known = [one for one in by_size(each) if one.log_likelihood is not None]
         axes.plot(
             [one.members for one in known],
             [one.log_likelihood or 0.0 for one in known],
@@ -88,16 +97,18 @@ def likelihood_by_size(study: StudyResult) -> Figure:
             linestyle="none",
             label=_called(each),
         )
-        law = [one for one in each.member_figures.by_size if one.predicted is not None]
+        law = [one for one in by_size(each) if one.predicted is not None]
         axes.plot(
             [one.members for one in law],
             [one.predicted or 0.0 for one in law],
             color=mark.color,
+            linestyle=mark.line,
             linewidth=1.2,
             label=None if lawful or not law else "power law, fitted on few",
         )
         lawful = lawful or bool(law)
-    whole_axis(axes)
+    sizes = [size for each in grown(study) for size in by_size(each)]
+    whole_axis(axes, 1, max((size.members for size in sizes), default=1))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

@@ -6,12 +6,12 @@ A contestant has the same colour and the same mark in every plot, so that none r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
 from ensync.report import text
-from ensync.report.axes import SPREAD, new_figure, percent_axis, short
+from ensync.report.axes import SPREAD, accuracy_axis, new_figure, short
 from ensync.report.study_results import ContestantResult, Range, StudyResult
 from ensync.report.study_verdict import ALIKE, networks_to_predict, untimed_reason
 from ensync.report.style import (
@@ -123,56 +123,83 @@ def headline(study: StudyResult) -> Figure:
     figure = new_figure(5.6, 4.3)
     axes = figure.add_subplot(title="Accuracy against cost", xlabel=label, ylabel="test accuracy")
     marks, shown = marks_of(study), [each for each in study.contestants if each.key in places]
-    _front(axes, [(places[each.key], each.accuracy.mean) for each in shown])
-    xs = _dodged([places[each.key] for each in shown])
+    costs = [places[each.key] for each in shown]
+    _cost_axis(axes, costs)
+    figure.draw_without_rendering()  # so that places on the paper are known
+    xs = _beside(axes, costs)
     for each, x in zip(shown, xs, strict=True):
         _point(axes, each, x, marks[each.name])
-    _cost_axis(axes, xs)
-    percent_axis(axes)
-    figure.draw_without_rendering()  # so that places on the paper are known
-    _label(axes, [(x, each.accuracy.mean) for each, x in zip(shown, xs, strict=True)], shown)
+        top = max(_tops(each))
+        axes.annotate(str(each.ranks), (x, top), (0, 2), **NUMBER)
+    means = [each.accuracy.mean for each in shown]
+    best = pareto(list(zip(costs, means, strict=True)))
+    _front(axes, [(xs[one], means[one]) for one in best])
+    accuracy_axis(axes)
     _legend(figure, axes, study)
     return figure
 
 
-BESIDE = ((6, 4), (-12, 4), (6, -11), (-12, -11), (9, -3), (-15, -3))  # in points, of a label
-MIDDLE = (2.5, 3.0)  # of a label, from its lower left corner
-NEAR = 9.0  # points; labels and marks nearer than this to each other hide each other
+GAP = 11.0  # points between two marks side by side: a mark and its number are narrower
 
 
-def _label(
-    axes: Axes, places: Sequence[tuple[float, float]], contestants: Sequence[ContestantResult]
-) -> None:
-    """Write the number of ranks beside each mark, where it is farthest from marks and labels."""
-    on_paper = axes.transData.transform(places) * 72 / axes.figure.dpi
-    taken = [*on_paper]
-    for each, place, point in zip(contestants, places, on_paper, strict=True):
-        others = np.array([one for one in taken if one is not point] or [[np.inf, np.inf]])
-        middles = [point + offset + MIDDLE for offset in BESIDE]
-        room = [min(np.hypot(*(others - middle).T).min(), NEAR) for middle in middles]
-        best = int(np.argmax(room))
-        taken.append(middles[best])
-        axes.annotate(str(each.ranks), place, BESIDE[best], textcoords="offset points", fontsize=8)
+class _Number(TypedDict):
+    """How the number of ranks stands above a mark."""
+
+    textcoords: Literal["offset points"]
+    ha: Literal["center"]
+    va: Literal["bottom"]
+    fontsize: float
 
 
-def _dodged(places: Sequence[float]) -> list[float]:
-    """Return places of which equal ones are moved a little apart, so that all are seen."""
-    found: list[float] = []
-    seen: dict[float, int] = {}
-    span = max(places, default=0.0) - min(places, default=0.0)
-    step = 0.022 * (span or max(places, default=1.0))
-    counts = {place: places.count(place) for place in places}
-    for place in places:
-        turn = seen[place] = seen.get(place, -1) + 1
-        found.append(place + step * (turn - (counts[place] - 1) / 2))
+NUMBER: _Number = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+
+
+def _tops(each: ContestantResult) -> list[float]:
+    """Return where the bars of a point end above, and the point itself."""
+    bars = (each.accuracy.on_these_images, each.accuracy.on_new_images)
+    return [each.accuracy.mean, *[ends[1] for ends in map(_ends, bars) if ends]]
+
+
+def _beside(axes: Axes, places: Sequence[float]) -> list[float]:
+    """Return places on the horizontal axis of which those that nearly coincide are moved apart, so
+    that all marks and their numbers are seen.
+    """
+    if not places:
+        return []
+    points = axes.figure.dpi / 72
+    on_paper = axes.transData.transform([(place, 0.5) for place in places])[:, 0] / points
+    box = axes.get_window_extent()
+    ends = (box.x0 / points + GAP, box.x1 / points - GAP)
+    moved = apart(on_paper.tolist(), min(GAP, (ends[1] - ends[0]) / len(places)), ends)
+    back = axes.transData.inverted().transform([(place * points, box.y0) for place in moved])
+    return [float(x) for x in back[:, 0]]
+
+
+def apart(places: Sequence[float], gap: float, ends: tuple[float, float]) -> np.ndarray:
+    """Return the places nearest to those given (least squares), between both ends, of which no two
+    are closer than `gap`; in the same order, equal ones as they come.
+
+    What is left of each place without the gaps before it must not decrease: that is isotonic
+    regression, by pooling adjacent violators (Barlow et al. 1972).
+    """
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(order))
+    pools: list[tuple[float, int]] = []  # mean, how many
+    for value in np.asarray(places, float)[order] - steps:
+        pools.append((float(value), 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (one, many), (other, more) = pools[-2:]
+            pools[-2:] = [((one * many + other * more) / (many + more), many + more)]
+    level = np.repeat([mean for mean, _ in pools], [many for _, many in pools])
+    found = np.empty(len(order))
+    found[order] = np.clip(level, ends[0], ends[1] - gap * (len(order) - 1)) + steps
     return found
 
 
 def _front(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
-    front = [places[one] for one in pareto(places)]
-    if len(front) > 1:
+    if len(places) > 1:
         axes.plot(
-            *zip(*front, strict=True),
+            *zip(*places, strict=True),
             color=INK,
             linestyle=(0, (4, 3)),
             linewidth=1.0,
@@ -210,6 +237,7 @@ def _cost_axis(axes: Axes, places: Sequence[float]) -> None:
 
     if places and max(places) > SPREAD * min(places):
         axes.set_xscale("log")
+        axes.set_xlim(min(places) / 1.5, max(places) * 1.5)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
         if places:
@@ -271,7 +299,7 @@ def accuracy_by_ranks(study: StudyResult) -> Figure:
     axes.set_xticks(range(len(counts)), [str(ranks) for ranks in counts])
     axes.set_xlim(-0.5, len(counts) - 0.5)
     axes.grid(axis="x", visible=False)
-    percent_axis(axes)
+    accuracy_axis(axes)
     _legend(figure, axes, study, front=False)
     return figure
 

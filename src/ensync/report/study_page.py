@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from ensync.report import study_details, study_figures, text
 from ensync.report.files import finite
-from ensync.report.page import facts_of, phrase, render, toml_of
+from ensync.report.page import Section, facts_of, phrase, render, section, toml_of
 from ensync.report.plots import Drawing, draw
 from ensync.report.results import from_json
 from ensync.report.study_files import made_on, subject
@@ -24,15 +23,6 @@ MEANING = (
 )
 
 
-class Section(TypedDict):
-    """Figures under a heading; folded: others, shown on demand."""
-
-    heading: str
-    figures: list[Drawing]
-    folded: list[Drawing]
-    fold: str
-
-
 def study_page(study: StudyResult) -> str:
     """Return the page of a study."""
     study = from_json(StudyResult, finite(study))  # as it will be read from its file
@@ -44,7 +34,7 @@ def study_page(study: StudyResult) -> str:
         under=_under(study),
         verdict=study_verdict(study),
         budget=(study.budget.name.replace("_", " "), study.budget.sentence),
-        sections=[section for section in _sections(study) if section["figures"]],
+        sections=_sections(study),
         tables=[_shown(table) for table in tables],
         method=_method(study),
         facts=[*facts_of(study), *_sources(study)],
@@ -84,10 +74,10 @@ def _sections(study: StudyResult) -> list[Section]:
     if not study.contestants:
         return []
     return [
-        {"heading": "At a glance", "figures": _glance(study), "folded": [], "fold": ""},
-        {"heading": "What the members give", "figures": _members(study), "folded": [], "fold": ""},
+        section("At a glance", _glance(study)),
+        section("What the members give", _members(study)),
         _differences(study),
-        {"heading": "How sure they are", "figures": _reliability(study), "folded": [], "fold": ""},
+        section("How sure they are", _reliability(study)),
         _confusions(study),
     ]
 
@@ -96,7 +86,10 @@ def _glance(study: StudyResult) -> list[Drawing]:
     cost = study_figures.cost_of(study)
     found = []
     if cost.places:
-        numbers = f"The number beside a mark is that of the ranks. {MEANING}"
+        numbers = (
+            "The number above a mark is that of the ranks; marks of about the same cost stand side "
+            f"by side. {MEANING}"
+        )
         caption = " ".join(filter(None, [cost.why, numbers]))
         label = f"accuracy, {cost.label}"
         found.append(_draw(study_figures.headline(study), "headline", label, caption))
@@ -119,7 +112,7 @@ def _members(study: StudyResult) -> list[Drawing]:
     found = [
         _draw(study_details.accuracy_by_size(study), "members", "accuracy by members", subsets)
     ]
-    known = [size.log_likelihood for each in grown for size in _sizes(each)]
+    known = [size.log_likelihood for each in grown for size in study_details.by_size(each)]
     if any(value is not None for value in known):
         fitted = sorted({size for each in grown for size in _fitted(each)})
         law = f" Lines: c + b k^a, fitted on {phrase(fitted)} members." if fitted else ""
@@ -132,10 +125,6 @@ def _members(study: StudyResult) -> list[Drawing]:
             )
         )
     return found
-
-
-def _sizes(each: ContestantResult) -> Sequence:
-    return each.member_figures.by_size if each.member_figures else []
 
 
 def _fitted(each: ContestantResult) -> list[int]:

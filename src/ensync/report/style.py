@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT = "#1a1a1b", "#d9d9d8"  # text and frames; grid lines
+PAPER = "#fefefe"  # what hollow marks are filled with
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = (
     "#0072b2",
     "#d55e00",
@@ -41,6 +42,11 @@ NAMED: dict[str, str] = {
     Contestant.SYNCHRONOUS: BLUE,
     Contestant.ENSEMBLE: ORANGE,
 }
+NAMED_MARKS: dict[str, str] = {  # so that none rests on its colour
+    Contestant.ONE_RANK: "P",
+    Contestant.SYNCHRONOUS: "o",
+    Contestant.ENSEMBLE: "^",
+}
 MARKS = ("o", "s", "^", "D", "v", "P")
 FAMILY = ("DejaVu Sans", "sans-serif")
 
@@ -49,6 +55,7 @@ FAMILY = ("DejaVu Sans", "sans-serif")
 VARIABLES = {
     INK: "ink",
     FAINT: "faint",
+    PAPER: "paper",
     BLUE: "blue",
     ORANGE: "orange",
     GREEN: "green",
@@ -89,6 +96,11 @@ SETTINGS = {
     "svg.fonttype": "none",
     "svg.image_inline": True,
 }
+
+
+def mark_of(name: str) -> str:
+    """Return the mark of a strategy, the same in every plot."""
+    return NAMED_MARKS.get(name, "s")
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import numpy as np
 
 from ensync.core import metrics
 from ensync.core.errors import printable
-from ensync.core.statistics import accuracy_interval
+from ensync.core.statistics import accuracy_interval, share_interval
 from ensync.report import text
-from ensync.report.results import Comparison, ComparisonRow, Sweep, SweepRow, TopK
-from ensync.report.verdict import interval_of, notes_of, verdict
+from ensync.report.results import Comparison, Scaling, Sweep, TopK
+from ensync.report.verdict import interval_of, notes_of, row_oversubscribed, verdict
 
 WIDEST_CONFUSION = 20
 Record = Mapping[str, float | None]
@@ -234,48 +234,117 @@ COMPARISON_HEADS = (
 )
 
 
-def comparison_cells(comparison: Comparison, row: ComparisonRow) -> list[str]:
-    """Return the cells of one row of the comparison table, in the order of COMPARISON_HEADS; "-"
-    for what is missing.
+def comparison_rows(comparison: Comparison) -> list[list[str]]:
+    """Return the cells of the comparison table, in the order of COMPARISON_HEADS; "-" for what is
+    missing, "*" behind seconds that are no measure.
     """
-    interval = interval_of(comparison, row)
-    return [
-        row.name,
-        text.setting(row.ranks),
-        text.percent(row.test_accuracy),
-        f"{100 * interval.low:.2f} to {text.percent(interval.high)}" if interval else text.DASH,
-        text.percent(row.macro_f1),
-        text.number(row.test_loss),
-        text.seconds(row.seconds),
-        text.factor(row.speedup),
-        text.percent(row.efficiency, 0),
-        text.size(row.bytes_sent),
-    ]
+    seconds = text.column([row.seconds for row in comparison.rows])
+    found = []
+    for row, spent in zip(comparison.rows, seconds, strict=True):
+        interval = interval_of(comparison, row)
+        found.append(
+            [
+                row.name,
+                text.setting(row.ranks),
+                text.percent(row.test_accuracy),
+                f"{100 * interval.low:.2f} to {text.percent(interval.high)}"
+                if interval
+                else text.DASH,
+                text.percent(row.macro_f1),
+                text.number(row.test_loss),
+                spent + NO_MEASURE * row_oversubscribed(comparison, row),
+                text.times(row.speedup),
+                text.percent(row.efficiency, 0),
+                text.size(row.bytes_sent),
+            ]
+        )
+    return found
+
+
+NO_MEASURE = " *"
+OVERSUBSCRIBED = "* More threads than cores: these seconds are no measure."
+
+
+def measure_notes(marked: bool) -> list[str]:
+    """Return what stands below a table some of whose seconds are marked."""
+    return [OVERSUBSCRIBED] if marked else []
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
     """Return the comparison as a table, the rows' notes below it, and the verdict."""
-    heads = list(COMPARISON_HEADS)
-    rows = [comparison_cells(comparison, row) for row in comparison.rows]
-    lines = text.table(heads, rows)
+    lines = text.table(COMPARISON_HEADS, comparison_rows(comparison))
+    marked = any(row_oversubscribed(comparison, row) for row in comparison.rows)
+    lines += [f"  {note}" for note in measure_notes(marked)]
     lines += [f"  {printable(name)}: {printable(note)}" for name, note in notes_of(comparison)]
     return [*lines, "", *verdict(comparison)]
 
 
-SWEEP_HEADS = ("test accuracy", "validation", "seconds", "samples/s")
+SWEEP_HEADS = (
+    "test accuracy",
+    "95 % interval",
+    "validation",
+    "95 % interval",
+    "seconds",
+    "samples/s",
+)
 
 
-def sweep_cells(row: SweepRow) -> list[str]:
-    """Return the cells of one row of a sweep: the value, then in the order of SWEEP_HEADS."""
+def sweep_rows(sweep: Sweep) -> list[list[str]]:
+    """Return the cells of a sweep's table: the value, then in the order of SWEEP_HEADS."""
+    seconds = text.column([row.seconds for row in sweep.rows])
+    speeds = text.column([row.samples_per_second for row in sweep.rows])
     return [
-        text.setting(row.value),
-        text.percent(row.test_accuracy),
-        text.percent(row.validation_accuracy),
-        text.seconds(row.seconds),
-        text.count(row.samples_per_second),
+        [
+            text.setting(row.value),
+            text.percent(row.test_accuracy),
+            _interval(row.test_accuracy, row.test_images),
+            text.percent(row.validation_accuracy),
+            _interval(row.validation_accuracy, row.validation_images),
+            spent + NO_MEASURE * row.oversubscribed,
+            speed,
+        ]
+        for row, spent, speed in zip(sweep.rows, seconds, speeds, strict=True)
     ]
+
+
+def _interval(share: float | None, images: int | None) -> str:
+    """Return the 95 % interval of an accuracy on so many images."""
+    if text.missing(share) or not images:
+        return text.DASH
+    found = share_interval(share, images)
+    return f"{100 * found.low:.2f} to {text.percent(found.high)}"
 
 
 def sweep_lines(sweep: Sweep) -> list[str]:
     """Return a sweep as a table."""
-    return text.table([sweep.key, *SWEEP_HEADS], [sweep_cells(row) for row in sweep.rows], left=())
+    lines = text.table([sweep.key, *SWEEP_HEADS], sweep_rows(sweep), left=())
+    marked = any(row.oversubscribed for row in sweep.rows)
+    return [*lines, *[f"  {note}" for note in measure_notes(marked)]]
+
+
+SCALING_HEADS = (
+    "strategy",
+    "ranks",
+    "seconds",
+    "speed-up",
+    "efficiency",
+    "test accuracy",
+    "95 % interval",
+)
+
+
+def scaling_rows(scaling: Scaling) -> list[list[str]]:
+    """Return the cells of a scaling's table, in the order of SCALING_HEADS."""
+    seconds = text.column([row.seconds for row in scaling.rows])
+    return [
+        [
+            row.strategy,
+            str(row.ranks),
+            spent + NO_MEASURE * row.oversubscribed,
+            text.times(row.speedup),
+            text.percent(row.efficiency, 0),
+            text.percent(row.test_accuracy),
+            _interval(row.test_accuracy, row.test_images),
+        ]
+        for row, spent in zip(scaling.rows, seconds, strict=True)
+    ]

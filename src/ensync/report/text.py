@@ -60,6 +60,18 @@ def seconds(value: float | None) -> str:
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4}f}"
 
 
+def column(values: Sequence[float | None]) -> list[str]:
+    """Return measured figures, none below 0, with as many digits after the point each: three
+    significant ones of the least, as far as six are enough for the greatest.
+    """
+    known = [value for value in values if not missing(value) and value > 0]
+    if not known:
+        return [DASH if missing(value) else "0" for value in values]
+    places = [math.floor(math.log10(float(f"{value:.2e}"))) for value in (min(known), max(known))]
+    digits = max(0, min(2 - places[0], 5 - places[1]))
+    return [DASH if missing(value) else f"{value:,.{digits}f}" for value in values]
+
+
 def clock(value: float | None) -> str:
     """Return a remaining time in seconds as "0:42", "12:05" or "3:12:05"."""
     if missing(value):
@@ -83,6 +95,11 @@ def size(value: float | None) -> str:
 def factor(value: float | None) -> str:
     """Return a ratio as "1.85x"."""
     return DASH if missing(value) else f"{value:.{2 if value < 10 else 1}f}x"
+
+
+def times(value: float | None) -> str:
+    """Return a ratio of a column of them as "1.85x", "23.40x"."""
+    return DASH if missing(value) else f"{value:.2f}x"
 
 
 def plural(amount: int, one: str, many: str | None = None) -> str:

@@ -2,12 +2,22 @@
 show.
 """
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 
 from ensync.core.fusion import fusion_label
 from ensync.core.statistics import Interval, accuracy_interval, mcnemar
 from ensync.report import text
-from ensync.report.results import Comparison, ComparisonRow, Contestant, Sweep
+from ensync.report.results import (
+    Comparison,
+    ComparisonRow,
+    Contestant,
+    Scaling,
+    Sweep,
+    is_oversubscribed,
+)
 
 LIKELY = 0.05  # with a p-value from here on there is no difference
 ALIKE = 1.05  # times within this factor of each other are equal
@@ -55,38 +65,91 @@ def rows_to_compare(
     return alone[0] if alone else None, together[0] if together else None, best
 
 
-def verdict(comparison: Comparison) -> list[str]:
-    """Return the verdict's sentence, then what must be said beside it, each a line.
-
-    Accuracy decides where the test images show a difference; where they do not, that is said, and
-    who is faster.
+class Choice(NamedTuple):
+    """What a comparison advises: the row to prefer, None where there is nothing to compare, and
+    its sentences: first what to do, then why, each a line.
     """
-    alone, together, apart = rows_to_compare(comparison)
+
+    row: ComparisonRow | None
+    lines: list[str]
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Return what to do, in one sentence, then what was found and what must be said beside it, each
+    a line.
+    """
+    return choose(comparison).lines
+
+
+def choose(comparison: Comparison) -> Choice:
+    """Return what a comparison advises.
+
+    Accuracy decides where the test images show a difference; where they do not, time does. One rank
+    is enough where it was neither slower nor shown to be worse than the better of the two. Seconds
+    of more threads than cores are no measure and decide nothing.
+    """
+    ends = rows_to_compare(comparison)
+    alone, together, apart = (row and _measured(comparison, row) for row in ends)
     if together is None or apart is None:
         lacking = "synchronous training" if together is None else "the ensemble"
-        return [f"There is nothing to compare: {lacking} has no result."]
+        return Choice(None, [f"There is nothing to compare: {lacking} has no result."])
     if apart.members == 1:
-        return [
-            "There is nothing to compare: an ensemble of one member is the same network. Run it "
-            "with mpirun -n 2 or more, or set ensemble.members."
-        ]
-    sentence = (
-        f"Synchronous training reached {_reached(together)}; the ensemble "
-        f"({_kind(apart)}) {_reached(apart)}: "
-    )
-    difference = accuracy(together) - accuracy(apart)
+        return Choice(
+            None,
+            [
+                "There is nothing to compare: an ensemble of one member is the same network. Run "
+                "it with mpirun -n 2 or more, or set ensemble.members."
+            ],
+        )
     shown, reason = _tell_apart(comparison, together, apart)
-    if shown:
-        advice = "train together" if difference > 0 else "train apart"
-        winner, other = (together, apart) if difference > 0 else (apart, together)
-        return [
-            sentence + advice + ".",
-            reason,
-            *_price(winner, other),
-            *_alone(comparison, alone, winner),
-        ]
-    faster, advice = _faster(together, apart)
-    return [sentence + advice, reason, *_alone(comparison, alone, faster)]
+    better = together if accuracy(together) > accuracy(apart) else apart
+    row, advice = _by_accuracy(better, together, apart) if shown else _by_time(together, apart)
+    price = _price(better, apart if better is together else together) if shown else []
+    if alone is not None and _is_enough(comparison, alone, row):
+        how = "together" if row is together else "apart"
+        ranks = text.plural(row.ranks, "rank") if row.ranks else "more ranks"
+        advice = (
+            f"One rank is enough here: training {how} on {ranks} took no less time and is not "
+            "shown to be more accurate."
+        )
+        row, price = alone, []
+    beside = [] if alone is None or alone is together else [f"one rank alone {_reached(alone)}"]
+    found = (
+        f"Synchronous training reached {_reached(together)}",
+        f"the ensemble ({_kind(apart)}) {_reached(apart)}",
+        *beside,
+    )
+    lines = [advice, "; ".join(found) + ".", reason, *price, *_alone(comparison, alone, row)]
+    return Choice(row, [*lines, *_no_measure(comparison)])
+
+
+def row_oversubscribed(comparison: Comparison, row: ComparisonRow) -> bool:
+    """Return whether a row's ranks had more threads than cores."""
+    where = comparison.machine
+    return is_oversubscribed(row.ranks, where.threads_per_rank, where.cores)
+
+
+def _measured(comparison: Comparison, row: ComparisonRow) -> ComparisonRow:
+    """Return a row without its seconds where they are no measure."""
+    return replace(row, seconds=None) if row_oversubscribed(comparison, row) else row
+
+
+def _no_measure(comparison: Comparison) -> list[str]:
+    if not any(row_oversubscribed(comparison, row) for row in comparison.rows):
+        return []
+    return ["Seconds are not compared, since there were more threads than cores."]
+
+
+def _by_accuracy(
+    better: ComparisonRow, together: ComparisonRow, apart: ComparisonRow
+) -> tuple[ComparisonRow, str]:
+    """Return the more accurate row, and the sentence that advises it."""
+    how, other = ("together", "apart") if better is together else ("apart", "together")
+    more = f"{100 * abs(accuracy(together) - accuracy(apart)):.2f} points"
+    one, two = better.seconds, (apart if better is together else together).seconds
+    ahead = not (text.missing(one) or text.missing(two)) and ALIKE * one <= two
+    faster = f", and is {text.factor(two / one)} as fast" if ahead and one and two else ""
+    return better, f"Train {how}: it is better by {more} than training {other}{faster}."
 
 
 def _reached(row: ComparisonRow) -> str:
@@ -138,9 +201,9 @@ def _tell_apart(
     )
 
 
-def _faster(together: ComparisonRow, apart: ComparisonRow) -> tuple[ComparisonRow, str]:
-    """Return the row to prefer of two that are equally accurate as far as is known, and the end
-    of the verdict's sentence.
+def _by_time(together: ComparisonRow, apart: ComparisonRow) -> tuple[ComparisonRow, str]:
+    """Return the row to prefer of two that are equally accurate as far as is known, and the
+    sentence that advises it.
     """
     one, two = together.seconds, apart.seconds
     close = (
@@ -148,15 +211,13 @@ def _faster(together: ComparisonRow, apart: ComparisonRow) -> tuple[ComparisonRo
         if together.test_accuracy == apart.test_accuracy
         else "too close to call in accuracy"
     )
-    if text.missing(one) or text.missing(two):
-        return together, f"{close}, and their times are not known."
+    if text.missing(one) or text.missing(two) or not (one and two):
+        return together, f"Train together or apart: {close}, and no times can be compared."
     if max(one, two) < ALIKE * min(one, two):
-        return together, f"{close} and alike in time, so either will do."
-    row, name = (together, "together") if one < two else (apart, "apart")
-    return (
-        row,
-        f"{close}, and training {name} is {text.factor(max(one, two) / min(one, two))} as fast.",
-    )
+        return together, f"Train together or apart: {close}, and alike in time."
+    row, how = (together, "together") if one < two else (apart, "apart")
+    faster = text.factor(max(one, two) / min(one, two))
+    return row, f"Train {how}: {close}, and {faster} as fast."
 
 
 def _price(winner: ComparisonRow, other: ComparisonRow) -> list[str]:
@@ -170,24 +231,25 @@ def _price(winner: ComparisonRow, other: ComparisonRow) -> list[str]:
     ]
 
 
-def _alone(comparison: Comparison, alone: ComparisonRow | None, winner: ComparisonRow) -> list[str]:
-    """Return the sentence on one rank alone when it was neither slower nor shown to be worse
-    than the winner.
-    """
-    if (
-        alone is None
-        or alone is winner
-        or text.missing(alone.seconds)
-        or text.missing(winner.seconds)
-    ):
+def _alone(comparison: Comparison, alone: ComparisonRow | None, row: ComparisonRow) -> list[str]:
+    """Return the sentence on one rank alone where it is shown to be better than the row advised."""
+    if alone is None or accuracy(alone) <= accuracy(row):
         return []
-    worse = accuracy(winner) > accuracy(alone) and _tell_apart(comparison, winner, alone)[0]
-    if worse or alone.seconds > winner.seconds:
+    if not _tell_apart(comparison, alone, row)[0]:
         return []
-    return [
-        f"One rank alone reached {_reached(alone)}: more ranks do not pay for this job on this "
-        "machine."
-    ]
+    more = f"{100 * (accuracy(alone) - accuracy(row)):.2f} points"
+    if text.missing(alone.seconds) or text.missing(row.seconds) or not row.seconds:
+        return [f"One rank alone is better than that by {more}."]
+    times = text.factor(alone.seconds / row.seconds)
+    return [f"One rank alone is better than that by {more}, in {times} the time."]
+
+
+def _is_enough(comparison: Comparison, alone: ComparisonRow, better: ComparisonRow) -> bool:
+    """Return whether one rank alone was neither slower nor shown to be worse than another row."""
+    if alone is better or text.missing(alone.seconds) or text.missing(better.seconds):
+        return False
+    worse = accuracy(better) > accuracy(alone) and _tell_apart(comparison, better, alone)[0]
+    return not worse and alone.seconds <= better.seconds
 
 
 def sweep_verdict(sweep: Sweep) -> list[str]:
@@ -215,3 +277,22 @@ def sweep_verdict(sweep: Sweep) -> list[str]:
         lines.append(f"Training took from {least} to {most}.")
     lost = [text.setting(row.value) for row in rows if row not in sound]
     return lines + ([f"No result at {', '.join(lost)}."] if lost else [])
+
+
+def scaling_verdict(scaling: Scaling) -> list[str]:
+    """Return how far more ranks are faster, a sentence for each strategy. Runs of more threads than
+    cores do not count.
+    """
+    lines = []
+    for name, rows in scaling.by_strategy.items():
+        sound = [row for row in rows if row.speedup and not row.oversubscribed]
+        if len(sound) < 2:
+            lines.append(f"{name.capitalize()}: no two times can be compared.")
+            continue
+        best = max(sound, key=lambda row: row.speedup or 0.0)
+        lines.append(
+            f"{name.capitalize()}: fastest on {text.plural(best.ranks, 'rank')}, "
+            f"{text.times(best.speedup)} as fast as on one, an efficiency of "
+            f"{text.percent(best.efficiency, 0)}."
+        )
+    return lines or ["No run has a result."]

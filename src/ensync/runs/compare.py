@@ -22,7 +22,6 @@ from ensync.report.results import (
     Contestant,
     DatasetFacts,
     FusionFigures,
-    Machine,
     Pair,
     Record,
     Refused,
@@ -122,10 +121,12 @@ def compare(
 
     outcomes = [_in_turn(comm, who, train_and_test) for who in runs]
     labels = place.loaders.test.labels
+    machine = launch.machine_of(comm, place.threads)
     place.loaders.close()
     if comm.rank:
         return None
-    return _comparison(place, job, [each for each in outcomes if each is not None], labels)
+    found = _comparison(place, job, [each for each in outcomes if each is not None], labels)
+    return replace(found, machine=machine)
 
 
 def _in_turn(
@@ -258,14 +259,13 @@ def _by_members(evaluator: results.EnsembleEvaluator) -> dict[str, list[float | 
 def _comparison(
     place: launch.Prepared, job: Job, outcomes: Sequence[Outcome], labels: np.ndarray
 ) -> Comparison:
-    """Return the comparison of what the contestants reached."""
-    dataset, where = place.loaders.dataset, place.topology
+    """Return the comparison of what the contestants reached, but for the machine."""
+    dataset = place.loaders.dataset
     rows = [row for outcome in outcomes for row in outcome.rows]
     return Comparison(
         job=plain_settings(job),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=launch.versions() | {"MPI": mpi_description()},
-        machine=Machine(launch.cpu_name(), where.nodes, where.size, place.threads),
         dataset=DatasetFacts(
             dataset.name,
             job.data.path,

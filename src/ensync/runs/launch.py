@@ -18,12 +18,14 @@ from ensync.kernels import threads
 from ensync.mpi.room import remove_abandoned
 from ensync.mpi.world import Comm, Topology, on_root, share, topology
 from ensync.report.console import Console
+from ensync.report.results import DatasetFacts, Machine
 from ensync.runs.data import SplitLoaders
 from ensync.runs.existing import holds_run
 from ensync.runs.memory import Need, having, shortage
 from ensync.runs.state import has_checkpoint
 from ensync.runs.warm_up import compile_on_nodes
 from ensync.storage import lock
+from ensync.storage.layout import SPLITS
 
 
 @dataclass
@@ -99,6 +101,13 @@ def cores() -> set[int]:
     )
 
 
+def cores_of(comm: Comm) -> int:
+    """Return the cores that all ranks together may use. Collective."""
+    return len(
+        {(node, core) for node, those in share(comm, (platform.node(), cores())) for core in those}
+    )
+
+
 def _neighbours(comm: Comm) -> list[set[int]]:
     """Return the cores of every rank of this node. Collective."""
     return [
@@ -137,6 +146,23 @@ def continues(comm: Comm, directory: Path, resume: bool, overwrite: bool) -> boo
         return started and resume
 
     return on_root(comm, look)
+
+
+def machine_of(comm: Comm, threads: int) -> Machine:
+    """Return where these ranks run, each on so many threads. Collective."""
+    return Machine(cpu_name(), topology(comm).nodes, comm.size, threads, cores_of(comm))
+
+
+def facts_of(loaders: SplitLoaders) -> DatasetFacts:
+    """Return on which images a run is trained and tested."""
+    dataset, identity = loaders.dataset, loaders.identity
+    return DatasetFacts(
+        identity.name,
+        str(dataset.path),
+        {name: len(getattr(loaders, name)) for name in SPLITS},
+        list(identity.shape),
+        identity.fingerprint,
+    )
 
 
 def versions() -> dict[str, str]:

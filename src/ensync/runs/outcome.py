@@ -10,11 +10,11 @@ from ensync.core.activity import Doing, doing
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.kernels.threads import thread_limit
-from ensync.mpi.world import mpi_description, on_root, topology
+from ensync.mpi.world import mpi_description, on_root
 from ensync.report.console import Console
-from ensync.report.results import Machine, Refused, RunResult, to_json
+from ensync.report.results import Refused, RunResult, to_json
 from ensync.runs import lifecycle, results, session
-from ensync.runs.launch import cpu_name, versions
+from ensync.runs.launch import machine_of, versions
 from ensync.storage.atomic import write_atomically
 from ensync.storage.lock import confirm
 from ensync.training.position import ends_of
@@ -68,7 +68,7 @@ def _finish(run: session.Session) -> None:
 
 def _made_here(run: session.Session, result: RunResult | None) -> RunResult | None:
     """Return a result with when, where and by what it was made. Collective."""
-    machine = Machine(cpu_name(), topology(run.comm).nodes, run.comm.size, thread_limit())
+    machine = machine_of(run.comm, thread_limit())
     if result is None:
         return None
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,6 +1,8 @@
 """One job for each value of a setting, one after the other."""
 
+import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +11,10 @@ import numpy as np
 from ensync.core.config.job import Job, plain_settings
 from ensync.core.fusion import OF_ONE
 from ensync.core.signals import StopRequest
-from ensync.mpi.world import Comm
+from ensync.mpi.world import Comm, mpi_description
 from ensync.report.console import Console
 from ensync.report.results import FusionFigures, Refused, Sweep, SweepRow
-from ensync.runs import lifecycle, results
+from ensync.runs import launch, lifecycle, results
 from ensync.runs.header import show_place, show_run
 from ensync.runs.planned import PlannedRun, Study, check_memory
 from ensync.runs.session import Session
@@ -40,7 +42,7 @@ def sweep(
     study = Study(comm, console, stop_request, resume)
     runs = [PlannedRun(job, comm) for _, job in jobs]
     check_memory(comm, runs)
-    rows = []
+    rows, places = [], []
     for number, (value, _) in enumerate(jobs):
         console.line()
         console.line(f"{key} = {value}", "bold")
@@ -54,16 +56,26 @@ def sweep(
         if number == 0:
             show_place(console, place)
         show_run(console, place, session)
+        places.append((launch.machine_of(comm, place.threads), launch.facts_of(place.loaders)))
         try:
             row = _row(value, session)
         except Stopped as stop:
             raise stop.of_part(f"{key} = {value}", "`ensync sweep --resume`") from None
-        rows += [row] if row is not None else []
+        beyond = places[-1][0].oversubscribed
+        rows += [replace(row, oversubscribed=beyond)] if row is not None else []
         place.loaders.close()
     if comm.rank:
         return None
-    settings = plain_settings(jobs[0][1])
-    return Sweep(key=key, rows=rows, job=settings)
+    machine, dataset = places[0]
+    return Sweep(
+        key=key,
+        rows=rows,
+        job=plain_settings(jobs[0][1]),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=launch.versions() | {"MPI": mpi_description()},
+        machine=machine,
+        dataset=dataset,
+    )
 
 
 def _row(value: object, session: Session) -> SweepRow | None:
@@ -78,6 +90,7 @@ def _row(value: object, session: Session) -> SweepRow | None:
     epochs = trained.state.history
     known = [accuracy for accuracy in evaluator.validation_accuracies if accuracy is not None]
     speeds = [record["samples_per_second"] for record in epochs]
+    images = len(trained.loaders.validation) if len(known) == 1 else None  # of a mean there is none
     return SweepRow(
         value=value,
         test_accuracy=figures.accuracy if isinstance(figures, FusionFigures) else None,
@@ -85,4 +98,6 @@ def _row(value: object, session: Session) -> SweepRow | None:
         seconds=sum(record["seconds"] for record in epochs) / max(trained.mesh.members, 1),
         samples_per_second=float(np.mean(speeds)) if speeds else None,
         note=figures.refused if isinstance(figures, Refused) else "",
+        test_images=figures.rows if isinstance(figures, FusionFigures) else None,
+        validation_images=images,
     )

@@ -6,7 +6,12 @@ The formulas are written out on scipy.special: scipy.stats has them all, but tak
 to import at the end of each run.
 """
 
-from ensync.core.statistics.intervals import Interval, accuracy_interval, mean_interval
+from ensync.core.statistics.intervals import (
+    Interval,
+    accuracy_interval,
+    mean_interval,
+    share_interval,
+)
 from ensync.core.statistics.pairs import PairedTest, mcnemar, paired_counts
 
 __all__ = [
@@ -16,4 +21,5 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "paired_counts",
+    "share_interval",
 ]

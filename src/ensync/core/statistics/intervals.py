@@ -27,6 +27,11 @@ def accuracy_interval(correct: int, rows: int, confidence: float = 0.95) -> Inte
     return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
+def share_interval(share: float, rows: int, confidence: float = 0.95) -> Interval:
+    """Return an accuracy, a share of so many rows, with the interval of `accuracy_interval`."""
+    return accuracy_interval(round(share * rows), rows, confidence)
+
+
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
     """Return the mean over runs (seeds) with Student's t interval; one run alone has the
     interval of all numbers.

@@ -2,15 +2,14 @@
 written and shown after. Both are on disk, so that `ensync report` makes the second anew.
 """
 
-import platform
 from pathlib import Path
 
 from ensync.core.activity import Doing, doing
 from ensync.core.config.job import plain_settings
-from ensync.mpi.world import Comm, on_root, share
+from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
 from ensync.report.study_results import StudyPlan, StudyResult
-from ensync.runs.launch import cores
+from ensync.runs.launch import cores_of
 from ensync.runs.study.analysis import analyse
 from ensync.runs.study.execution import Execution
 from ensync.runs.study.plan_file import write_plan
@@ -35,13 +34,6 @@ def note_plan(comm: Comm, run: Execution) -> None:
         write_plan(run.directory, plan)
 
     on_root(comm, write)
-
-
-def cores_of(comm: Comm) -> int:
-    """Return the cores that all ranks together may use. Collective."""
-    return len(
-        {(node, core) for node, those in share(comm, (platform.node(), cores())) for core in those}
-    )
 
 
 def gather(comm: Comm, directory: Path, console: Console) -> None:

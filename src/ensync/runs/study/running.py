@@ -20,15 +20,9 @@ from ensync.core.errors import EnsyncError
 from ensync.core.fusion import OF_ONE
 from ensync.core.signals import ask_to_stop
 from ensync.mpi.allreduce import sum_counts
-from ensync.mpi.world import Comm, mpi_description, on_root, share, topology
+from ensync.mpi.world import Comm, mpi_description, on_root, share
 from ensync.report.console import SilentConsole
-from ensync.report.results import (
-    CellResult,
-    DatasetFacts,
-    Machine,
-    Record,
-    to_json,
-)
+from ensync.report.results import CellResult, Record, to_json
 from ensync.report.text import plural
 from ensync.runs import launch, lifecycle, results
 from ensync.runs.compare import CONTINUED, bytes_sent
@@ -42,7 +36,6 @@ from ensync.runs.study.files import OUTPUTS, RESULT, read_cell
 from ensync.runs.study.origin import Origin, check_origin, read_origin, write_origin
 from ensync.storage import lock
 from ensync.storage.atomic import write_atomically
-from ensync.storage.layout import SPLITS
 from ensync.storage.outputs import Outputs, write_outputs
 from ensync.training.learning_rate import EpochPlan
 from ensync.training.position import LOST
@@ -165,9 +158,9 @@ def _result(cell: Cell, around: Around, trained: Session, tested: Tested) -> Cel
         learning_rate_factor=cell.learning_rate_factor,
         job=plain_settings(cell.job),
         code=around.origin.code,
-        dataset=facts_of(around.loaders),
+        dataset=launch.facts_of(around.loaders),
         versions=launch.versions() | {"MPI": mpi_description()},
-        machine=_machine(comm, around.threads),
+        machine=launch.machine_of(comm, around.threads),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=trained.elapsed,
         threads=around.threads,
@@ -225,22 +218,6 @@ def _seconds_to(target: float | None, history: Sequence[Record]) -> float | None
         if target is not None and (record.get("fused_validation_accuracy") or 0) >= target
     ]
     return min(reached, default=None)
-
-
-def _machine(comm: Comm, threads: int) -> Machine:
-    return Machine(launch.cpu_name(), topology(comm).nodes, comm.size, threads)
-
-
-def facts_of(loaders: SplitLoaders) -> DatasetFacts:
-    """Return on which images a cell was run."""
-    dataset, identity = loaders.dataset, loaders.identity
-    return DatasetFacts(
-        identity.name,
-        str(dataset.path),
-        {name: len(getattr(loaders, name)) for name in SPLITS},
-        list(identity.shape),
-        identity.fingerprint,
-    )
 
 
 def _write(directory: Path, outputs: Outputs | None, result: CellResult) -> None:
