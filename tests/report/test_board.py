@@ -88,5 +88,5 @@ def test_a_terminal_shows_the_table_below_the_lines():
     board.end(0, result())
     board.close()
     shown = stream.getvalue()
-    assert "0 of 1 cells done, 1 running (a on 1 rank, seed 1: 25%)" in shown
+    assert "0 of 1 cell done, 1 running (a on 1 rank, seed 1: 25%)" in shown
     assert "1/1  a on 1 rank, seed 1: validation 90.00 %, 2.50 s" in shown

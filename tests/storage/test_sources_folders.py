@@ -269,7 +269,7 @@ def test_predict_names_what_it_leaves_out_and_what_it_cannot_read(tmp_path, monk
     assert found.names == ["1.png", "2.png"] and len(found.pixels) == 2
     assert found.notes == [
         "left out, hidden: 1 (./.hidden.png)",
-        "left out, a folder within a folder of pictures: 1 (./sub/ with 1 pictures)",
+        "left out, a folder within a folder of pictures: 1 (./sub/ with 1 picture)",
         "left out, no picture by its name: 1 (./x.txt)",
     ]
     (tmp_path / "broken.png").write_bytes(b"x")

@@ -52,6 +52,11 @@ class EnsyncError(Exception):
         return printable(f"{self.given}; expected {self.expected}; {self.action}.")
 
 
+def plural(amount: int, one: str, many: str | None = None) -> str:
+    """Return "1 rank" or "4 ranks"."""
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
 def printable(text: str) -> str:
     """Return the text on one line, with control characters as \\x1b or \\n: a name from a file
     can neither steer a terminal nor begin a line.

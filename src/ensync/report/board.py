@@ -131,7 +131,8 @@ class Board:
         left = self.seconds_left()
         return [
             *found,
-            f"{self.count(DONE)} of {len(self.cells)} cells done, {len(running)} running{now}, "
+            f"{self.count(DONE)} of {text.plural(len(self.cells), 'cell')} done, "
+            f"{len(running)} running{now}, "
             f"{self.count(LEFT)} left" + (f", {text.clock(left)} to go" if left else ""),
         ]
 
@@ -172,5 +173,7 @@ def _found(result: CellResult) -> str:
         if result.validation_accuracy is None
         else f"validation {text.percent(result.validation_accuracy)}, "
     )
-    out = f", {len(result.excluded)} of {result.members} members left out" * bool(result.excluded)
+    out = f", {len(result.excluded)} of {text.plural(result.members, 'member')} left out" * bool(
+        result.excluded
+    )
     return f"{accuracy}{text.seconds(result.seconds)} s{out}"

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.report.export import write_scaling, write_sweep
 from ensync.report.history import read_history
 from ensync.report.results import (
@@ -107,7 +107,7 @@ def doubts(over: str, runs: Sequence[Path]) -> list[str]:
     said = []
     if left := [str(run) for run in runs if run not in results]:
         said.append(
-            f"{len(left)} of {len(runs)} runs left out, without a result.json: "
+            f"{len(left)} of {plural(len(runs), 'run')} left out, without a result.json: "
             f"{', '.join(left[:5])}" + (" ..." if len(left) > 5 else "")
         )
     jobs = [_flat(result.job) for result in results.values()]

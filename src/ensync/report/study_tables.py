@@ -201,7 +201,7 @@ def _pair(study: StudyResult, pair: PairResult) -> list[str]:
 def _mcnemar(pair: PairResult) -> str:
     """Return on how many seeds McNemar's test alone would tell the two apart."""
     sure = sum(each.p_value < LIKELY for each in pair.mcnemar)
-    return f"{sure} of {len(pair.mcnemar)} seeds" if pair.mcnemar else text.DASH
+    return f"{sure} of {text.plural(len(pair.mcnemar), 'seed')}" if pair.mcnemar else text.DASH
 
 
 def said(study: StudyResult, pair: PairResult) -> str:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ensync.core.errors import plural as plural  # part of this vocabulary, too
 from ensync.core.errors import printable
 
 if TYPE_CHECKING:
@@ -100,11 +101,6 @@ def factor(value: float | None) -> str:
 def times(value: float | None) -> str:
     """Return a ratio of a column of them as "1.85x", "23.40x"."""
     return DASH if missing(value) else f"{value:.2f}x"
-
-
-def plural(amount: int, one: str, many: str | None = None) -> str:
-    """Return "1 rank" or "4 ranks"."""
-    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
 
 
 def cells(text: str) -> int:

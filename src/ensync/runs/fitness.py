@@ -179,20 +179,20 @@ def _cores_of_node(here: Sequence[Rank]) -> tuple[Level, str]:
     if wanted > len(usable):
         return (
             "yellow",
-            f"{wanted} threads of {_count(len(here), 'rank')} share "
+            f"{_count(wanted, 'thread')} of {_count(len(here), 'rank')} share "
             f"{_count(len(usable), 'core')}; set training.threads={share} or "
             f"{option(first, share)}",
         )
     if wanted >= first.quota + 1:
         return "yellow", (
-            f"{wanted} threads of {_count(len(here), 'rank')} get the time of {first.quota:g} "
-            f"core{'s' * (first.quota != 1)} (a control group's CPU quota) "
+            f"{_count(wanted, 'thread')} of {_count(len(here), 'rank')} get the time of "
+            f"{first.quota:g} core{'s' * (first.quota != 1)} (a control group's CPU quota) "
             f"and are halted for the rest; {_within_quota(here)}"
         )
     if 0 < first.granted < max(rank.threads for rank in here):
         return (
             "yellow",
-            f"a rank takes {first.threads} threads but Slurm gave it "
+            f"a rank takes {_count(first.threads, 'thread')} but Slurm gave it "
             f"{_count(first.granted, 'core')} and does not bind it; set "
             f"training.threads={first.granted}",
         )
@@ -303,8 +303,8 @@ def allreduce(ranks: Sequence[Rank], site: Site) -> Finding | None:
         return Finding(
             "red",
             "allreduce",
-            f"a sum over {len(ranks)} ranks came out wrong: this MPI installation is broken; "
-            "take another",
+            f"a sum over {_count(len(ranks), 'rank')} came out wrong: this MPI installation is "
+            "broken; take another",
         )
     if len(ranks) == 1:
         return None

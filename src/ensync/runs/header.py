@@ -136,8 +136,8 @@ def _network(name: str, network: Network) -> str:
         else " x ".join(map(str, network.shape))
     )
     return (
-        f"{name} {chain}: {len(layers)} layers with parameters, {len(network.parameters):,} "
-        "parameters"
+        f"{name} {chain}: {plural(len(layers), 'layer')} with parameters, "
+        f"{len(network.parameters):,} parameters"
     )
 
 

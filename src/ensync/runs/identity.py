@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.runs.schema import IdentityRecord
 from ensync.storage.dataset import Dataset
 
@@ -81,7 +81,7 @@ class Identity:
         """Return it in some words."""
         return (
             f"'{self.name}', {' x '.join(map(str, self.shape))}, {self.classes} classes, "
-            f"{sum(self.sizes.values()):,} images, {self.fingerprint[:15]}"
+            f"{plural(sum(self.sizes.values()), 'image')}, {self.fingerprint[:15]}"
         )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from ensync.core.activity import tick
 from ensync.core.config.schema import Training
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.core.sharding import groups
 from ensync.mpi.mesh import Mesh
 from ensync.nn.memory import Workspace
@@ -75,6 +75,6 @@ def check_virtual_shards(training: Training, ranks: int, members: int) -> None:
             f"training.deterministic = true with training.virtual_shards = {shards} and {most} "
             "ranks for one network",
             "no more ranks than shards, each of which one rank computes",
-            f"start at most {shards} ranks for each network, or give --set "
+            f"start at most {plural(shards, 'rank')} for each network, or give --set "
             f"training.virtual_shards={most}, with which the bits are others",
         )

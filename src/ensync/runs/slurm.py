@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensync.core.errors import EnsyncError, nearest, printable
+from ensync.core.errors import EnsyncError, nearest, plural, printable
 from ensync.core.launching import started
 from ensync.runs.options import Request
 
@@ -100,8 +100,9 @@ def check(request: Request, partitions: Sequence[Partition]) -> Partition:
     wanted = request.ranks_per_node * request.cores_per_rank
     if wanted > partition.cores:
         raise EnsyncError(
-            f"{request.ranks_per_node} ranks x {request.cores_per_rank} cores on a node",
-            f"at most {partition.cores} cores, as nodes of '{partition.name}' have",
+            f"{plural(request.ranks_per_node, 'rank')} x "
+            f"{plural(request.cores_per_rank, 'core')} on a node",
+            f"at most {plural(partition.cores, 'core')}, as nodes of '{partition.name}' have",
             "lower --ranks-per-node or --cores-per-rank",
         )
     if partition.minutes is not None and minutes(request.time) > partition.minutes:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.core.errors import printable
+from ensync.core.errors import plural, printable
 from ensync.storage.layout import SPLITS, Layout
 
 MOST_LINES = 40  # classes listed one by one
@@ -18,7 +18,7 @@ def describe(path: Path, found: Layout, counts: dict[str, np.ndarray]) -> str:
     total = sum(found.sizes.values())
     lines = [
         f"{path}: {found.texts['name']}",
-        f"  {total:,} images, {height} x {width} pixels, "
+        f"  {plural(total, 'image')}, {height} x {width} pixels, "
         f"{'grey' if channels == 1 else 'colour'}, {len(found.class_names)} classes, "
         f"{total * height * width * channels / 1e6:.1f} MB",
         "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.report.results import Record
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class History(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         rows = len(next(iter(self._columns.values()), ()))
-        return f"<History of {rows} epochs of members: {', '.join(self)}>"
+        return f"<History of {plural(rows, 'epoch')} of members: {', '.join(self)}>"
 
     def to_pandas(self) -> DataFrame:
         """Return the columns as a DataFrame of pandas. Errors: EnsyncError without pandas.

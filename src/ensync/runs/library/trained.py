@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensync.core.config.schema import Job
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.core.fusion import FUSIONS, shares, winners
 from ensync.mpi.world import alone
 from ensync.report.history import readable_records
@@ -122,7 +122,7 @@ class Run:
         found, given = self.predict(images, method), self._labels(labels)
         if len(given) != len(found):
             raise EnsyncError(
-                f"{len(found)} images with {len(given)} labels",
+                f"{plural(len(found), 'image')} with {plural(len(given), 'label')}",
                 "one label for each image",
                 "give both of the same rows",
             )

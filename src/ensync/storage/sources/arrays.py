@@ -10,7 +10,7 @@ from math import isqrt
 
 import numpy as np
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.storage.sources.depth import Values
 from ensync.storage.sources.source import LISTED, Images, Source, identities
 
@@ -297,8 +297,8 @@ def _check(
     for split, found in splits.items():
         if images[split].shape[0] != len(labels[split]):
             raise EnsyncError(
-                f"{origin}: {found.images} has {images[split].shape[0]} rows and {found.labels} "
-                f"{len(labels[split])}",
+                f"{origin}: {found.images} has {plural(images[split].shape[0], 'row')} and "
+                f"{found.labels} {len(labels[split])}",
                 "one label for each image",
                 "save both of the same rows",
             )

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.storage.sources.folders import (
     DISK,
     NO_PICTURE,
@@ -187,7 +187,7 @@ def _check_folder(folder: Folder) -> None:
         )
     if not folder.folders:
         loose = (
-            f" but {len(folder.pictures)} pictures (such as {shown(folder.pictures[0])})"
+            f" but {plural(len(folder.pictures), 'picture')} (such as {shown(folder.pictures[0])})"
             if folder.pictures
             else ""
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.storage.sources import csv_lines
 from ensync.storage.sources.csv_layout import Columns
 from ensync.storage.sources.csv_lines import fields, number
@@ -171,7 +171,7 @@ def _why(line: bytes, columns: Columns, scale: Scale) -> str:
     """Return what is wrong with a bad row."""
     row = fields(line, columns.delimiter)
     if len(row) != columns.count:
-        return f"has {len(row)} values instead of {columns.count}"
+        return f"has {plural(len(row), 'value')} instead of {columns.count}"
     for place in sorted([columns.label, *columns.pixels]):
         if why := _wrong(row[place], place, columns, scale):
             return why

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.storage.sources import csv_lines
 from ensync.storage.sources.csv_lines import number
 from ensync.storage.sources.csv_look import Look, called
@@ -41,7 +41,7 @@ class Values(NamedTuple):
         return (
             "one value only"
             if different == 1
-            else f"{different} different values in {self.counts.total()} rows"
+            else f"{different} different values in {plural(self.counts.total(), 'row')}"
         )
 
     def numbers(self) -> set[float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.storage.sources.names import replicas, shown
 from ensync.storage.sources.source import first_few, named_errors
 from ensync.storage.sources.tally import Tally
@@ -121,7 +121,7 @@ def note_rest(inside: Folder, tally: Tally, files: Files = DISK) -> None:
     """Note what else is there: folders, files that are no pictures, names that look alike."""
     for name in inside.folders:
         below = files.pictures_below(inside.path / name)
-        tally.add(NESTED, f"{inside.name}{shown(name)}/ with {below} pictures")
+        tally.add(NESTED, f"{inside.name}{shown(name)}/ with {plural(below, 'picture')}")
     for name in inside.others:
         tally.add(NO_PICTURE, inside.name + shown(name))
     for one, other in replicas(inside.pictures):

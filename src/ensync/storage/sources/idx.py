@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.storage.published import PUBLISHED, other_owner
 from ensync.storage.sources.source import Source, checksum, named_errors, regular_file
 
@@ -134,8 +134,8 @@ def _check_pair(
 ) -> None:
     if len(images) != len(labels):
         raise EnsyncError(
-            f"{image_path.name} holds {len(images)} images and {label_path.name} {len(labels)} "
-            "labels",
+            f"{image_path.name} holds {plural(len(images), 'image')} and {label_path.name} "
+            f"{plural(len(labels), 'label')}",
             "one label for each image",
             "take both files from the same publication",
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensync.core.errors import plural
 from ensync.storage.request import Progress
 from ensync.storage.sources.checking import Asked, Checked, PictureSet, source_of_pictures
 from ensync.storage.sources.class_folders import Split, find_splits
@@ -64,7 +65,8 @@ def read_images(
 
 
 def _sum_name(split: str, found: Split) -> str:
-    return f"{split}: {shown(found.folder.path.resolve().name)}/ ({len(found.files)} pictures)"
+    folder = shown(found.folder.path.resolve().name)
+    return f"{split}: {folder}/ ({plural(len(found.files), 'picture')})"
 
 
 def _check(found: Split, how: Recipe, checked: Checked, what: str, progress: Progress) -> str:
