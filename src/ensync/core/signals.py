@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,13 +37,24 @@ class StoppedEarly(BaseException):
         )
 
 
+def _nothing() -> None:
+    """Look for nothing."""
+
+
 class StopRequest:
-    """The first signal received, or 0. While `at_once` is true a signal raises StoppedEarly."""
+    """The first signal received, or 0. While `at_once` is true a signal raises StoppedEarly.
+
+    look: called whenever it is asked; sets `number` where others have received a signal.
+    """
 
     number: int = 0
     at_once: bool = False
 
+    def __init__(self) -> None:
+        self.look: Callable[[], None] = _nothing
+
     def __call__(self) -> int:
+        self.look()
         return 1 if self.number else 0
 
     def receive(self, number: int, frame: types.FrameType | None) -> None:

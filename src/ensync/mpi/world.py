@@ -98,7 +98,7 @@ def share(comm: Comm, item: T) -> list[T]:
 
 
 def patient_barrier(
-    comm: Comm, longest_sleep: float = 0.02, meanwhile: Callable[[], None] = lambda: None
+    comm: Comm, longest_sleep: float = 0.02, meanwhile: Callable[[], object] = lambda: None
 ) -> None:
     """Wait for all ranks, asleep between looks: a barrier's spinning would take the cores of the
     ranks that still work. Collective.
@@ -110,7 +110,7 @@ def patient_barrier(
 
 
 def _sleep_until_all_come(
-    comm: Comm, longest_sleep: float = 0.02, meanwhile: Callable[[], None] = lambda: None
+    comm: Comm, longest_sleep: float = 0.02, meanwhile: Callable[[], object] = lambda: None
 ) -> None:
     request, pause = comm.Ibarrier(), 1e-5
     while not request.Test():

@@ -29,6 +29,7 @@ from ensync.report.results import (
 )
 from ensync.runs import launch, lifecycle, results
 from ensync.runs.header import show_place, show_run
+from ensync.runs.hearing import hearing_each_other
 from ensync.runs.planned import PlannedRun, Study, check_memory
 from ensync.runs.session import Session
 from ensync.runs.stopped import Stopped
@@ -119,7 +120,8 @@ def compare(
         show_run(console, place, session)
         return _outcome(who, session, who in continued)
 
-    outcomes = [_in_turn(comm, who, train_and_test) for who in runs]
+    with hearing_each_other(comm, stop_request):
+        outcomes = [_in_turn(comm, who, train_and_test, stop_request) for who in runs]
     labels = place.loaders.test.labels
     machine = launch.machine_of(comm, place.threads)
     place.loaders.close()
@@ -130,7 +132,10 @@ def compare(
 
 
 def _in_turn(
-    comm: Comm, contestant: Contestant, work: Callable[[Contestant], Outcome | None]
+    comm: Comm,
+    contestant: Contestant,
+    work: Callable[[Contestant], Outcome | None],
+    stop_request: StopRequest,
 ) -> Outcome | None:
     """Return work(contestant) on the ranks that train it, None on the others, which wait for them.
     Collective; a stop is raised on all ranks.
@@ -143,7 +148,7 @@ def _in_turn(
             stopped = stop.of_part(
                 f"the part '{contestant}' of the comparison", "`ensync compare --resume`"
             )
-    patient_barrier(comm)
+    patient_barrier(comm, meanwhile=stop_request)
     if heard := [stop for stop in share(comm, stopped) if stop is not None]:
         raise heard[0]
     return outcome

@@ -29,7 +29,8 @@ class RunContext:
 
     judge: called, collectively, after each epoch; returns the validation accuracy of all members
     fused, which the history then has. None: nobody asks for it. profiler: what records the steps,
-    where the job wants it. callbacks: what is told how it goes.
+    where the job wants it. callbacks: what is told how it goes. compared: whether the run stands
+    beside others, so that it alone must not be trained on with other settings.
     """
 
     comm: Comm
@@ -40,6 +41,7 @@ class RunContext:
     judge: Judge | None = None
     profiler: Profiler | None = None
     callbacks: Callbacks = Callbacks()
+    compared: bool = False
 
     @property
     def strategy(self) -> Strategy:

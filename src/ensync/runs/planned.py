@@ -172,9 +172,8 @@ class PlannedRun:
         """Return its session, from its start or from its newest checkpoint. Collective over its
         ranks. EnsyncError where it was started with another job.
         """
-        context = replace(
-            self.context(loaders, study.console, study.stop_request), judge=study.judge
-        )
+        alone = self.context(loaders, study.console, study.stop_request)
+        context = replace(alone, judge=study.judge, compared=True)
         if not continued:
             return start(context)
         loaded = state.load_newest(self.ranks, self.directory)

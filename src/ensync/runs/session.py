@@ -257,9 +257,18 @@ class Session:
             epoch = loaded.attributes["positions"][member]["epoch"] if loaded else 0
             who = f"member {member}" if self.mesh.members > 1 else "the network"
             self.console.warn(
-                f"{who} {why}; it is kept as it was after {plural(epoch, 'epoch')}, from where "
-                f"{self.remedy} trains it on"
+                f"{who} {why}; it is kept as it was after {plural(epoch, 'epoch')}, {self._advice}"
             )
+
+    @property
+    def _advice(self) -> str:
+        """What is said of a member that diverged and is kept as it was before."""
+        if self.context.compared:
+            return (
+                "and left out here: lower optimizer.learning_rate for all that is compared, or let "
+                "a study try several (study.trials)"
+            )
+        return f"from where {self.remedy} trains it on"
 
     @property
     def remedy(self) -> str:

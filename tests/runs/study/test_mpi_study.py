@@ -11,7 +11,8 @@ from ensync.core.errors import EnsyncError
 from ensync.mpi.world import alone, on_root
 from ensync.runs import results, state
 from ensync.runs.planned import PlannedRun
-from ensync.runs.study import calibration, origin
+from ensync.runs.stopped import Stopped
+from ensync.runs.study import calibration, origin, stage
 from ensync.runs.study.answers import greedy_soup
 from ensync.training.evaluation import evaluate_block
 
@@ -253,3 +254,30 @@ def test_nothing_is_held_after_a_study(make):
     directory = run(make(contestants=["one_rank"], seeds=1))
     COMM.Barrier()
     assert not list(directory.rglob("*lock.json*"))
+
+
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in turn"])
+def test_a_signal_to_one_rank_stops_the_cells_of_all(make, monkeypatch, pack):
+    """Also those that sum nothing with it, and where it waits for others meanwhile."""
+    begun, last = [], COMM.rank == COMM.size - 1
+
+    def endless(cell, around):
+        begun.append(cell.name)
+        signal(around.study.stop_request)
+        while not around.study.stop_request():
+            pass
+        raise Stopped("stopped", "", "go on", 75)
+
+    def signal(stop_request):
+        if last and not stop_request.number:
+            stop_request.receive(15, None)
+
+    def wait(self):
+        signal(self.stop_request)
+        self.stop_request()
+
+    monkeypatch.setattr(stage, "run_cell", endless)
+    monkeypatch.setattr(stage.Stage, "_wait", wait)
+    with pytest.raises(Stopped):
+        run(make("asked", contestants=["one_rank"], seeds=2 * COMM.size), pack=pack)
+    assert len(begun) == (1 if pack or COMM.rank == 0 else 0)

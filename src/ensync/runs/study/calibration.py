@@ -67,7 +67,7 @@ def calibrate(cell: Cell, around: Around) -> None:
 
 def _wait_for_others(directory: Path, stop_request: StopRequest) -> None:
     """Wait while another process, which runs other cells of the study, is about this pace."""
-    while read_pace(directory) is None and not stop_request.number:
+    while read_pace(directory) is None and not stop_request():
         if (describe_holder(directory) or GONE).startswith(GONE):
             return
         tick()

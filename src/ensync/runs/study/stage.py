@@ -13,6 +13,7 @@ from ensync.report.board import DONE, LEFT, Board, Shown
 from ensync.report.console import Console
 from ensync.report.results import CellResult
 from ensync.runs import results
+from ensync.runs.hearing import hearing_each_other
 from ensync.runs.planned import Study
 from ensync.runs.stopped import Stopped
 from ensync.runs.study.calibration import calibrate, read_pace
@@ -72,20 +73,26 @@ class Stage:
         for turn in turns if self.manner.pack else []:
             data.open(self.cells[turn.cell].cell)
         try:
-            for turn in turns:
-                if not self.manner.pack:
-                    data.only(self.cells[turn.cell].cell)
-                ranks = places.group(self.cells[turn.cell].cell.ranks, turn.group)
-                asked = ranks if self.manner.pack else self.comm
-                stops = asked is not None and self._stops(turn.cell, asked)
-                if ranks is not None and not stops:
-                    self._take(turn.cell, ranks, data)
-                if not self.manner.pack:
-                    self._meet()
-            self._meet()
+            with hearing_each_other(self.comm, self.stop_request):
+                for turn in turns:
+                    self._turn(turn, places, data)
+                self._meet()
         finally:
             self.board.close()
         places.free()
+
+    def _turn(self, turn: Turn, places: Places, data: StudyData) -> None:
+        """Run a cell where this rank is one of its ranks. Collective."""
+        cell = self.cells[turn.cell].cell
+        if not self.manner.pack:
+            data.only(cell)
+        ranks = places.group(cell.ranks, turn.group)
+        asked = ranks if self.manner.pack else self.comm
+        stops = asked is not None and self._stops(turn.cell, asked)
+        if ranks is not None and not stops:
+            self._take(turn.cell, ranks, data)
+        if not self.manner.pack:
+            self._meet()
 
     def _turns(self) -> list[Turn]:
         left = [number for number, each in enumerate(self.cells) if each.shown.state == LEFT]
@@ -130,6 +137,7 @@ class Stage:
         """Return whether one of the ranks was asked to stop; then all have stopped before this
         cell. Collective over them.
         """
+        self.stop_request()  # also what others were asked
         heard = share(ranks, (self.stopped, int(self.stop_request.number)))
         earlier = next((stop for stop, _ in heard if stop is not None), None)
         signalled = max(signal_number for _, signal_number in heard)
@@ -146,11 +154,16 @@ class Stage:
 
     def _meet(self) -> None:
         """Wait for all ranks; raise the first stop on all of them. Collective."""
-        patient_barrier(self.comm, meanwhile=self._look)
+        patient_barrier(self.comm, meanwhile=self._wait)
         self._looked = 0.0
         self._look()
         if heard := [stop for stop in share(self.comm, self.stopped) if stop is not None]:
             raise heard[0]
+
+    def _wait(self) -> None:
+        """Pass on, and hear, wishes to stop while others work."""
+        self.stop_request()
+        self._look()
 
     def _look(self) -> None:
         """Show on rank 0 the cells that other ranks have done meanwhile, by their files."""
