@@ -103,6 +103,13 @@ def render(template: str, **parts: object) -> str:
     return environment.get_template(template).render(**parts)
 
 
+def framed(page: str) -> str:
+    """Return a page as an element of a notebook, in a frame, so that its style is its own."""
+    from markupsafe import escape
+
+    return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:40rem;border:0"></iframe>'
+
+
 def _clean(value: object) -> object:
     """Return text without control characters other than the ends of lines; what is marked up
     already stays.

@@ -235,6 +235,12 @@ class Comparison:
     accuracy_by_members: dict[str, list[float | None]] = field(default_factory=dict)
     paired: list[Pair] = field(default_factory=list)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the page."""
+        from ensync.report.page import comparison_page, framed
+
+        return framed(comparison_page(self))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRow:

@@ -319,6 +319,13 @@ class StudyResult:
     pairs: list[PairResult] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the page."""
+        from ensync.report.page import framed
+        from ensync.report.study_page import study_page
+
+        return framed(study_page(self))
+
     @property
     def ranks(self) -> list[int]:
         """The numbers of ranks that contestants ran on, ascending."""

@@ -31,6 +31,7 @@ from ensync.runs.sweeping import swept
 from ensync.storage.lock import confirm
 
 if TYPE_CHECKING:
+    from ensync.report.study_results import StudyResult
     from ensync.runs.study.execution import Execution
 
 NO_STUDY = StudyOptions()
@@ -78,18 +79,27 @@ def compare_job(comm: Comm, job: Job, options: RunOptions, console: Console) -> 
     return comparison
 
 
-def study(comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions) -> None:
-    """Run the cells of a study that are missing; write and show what it found."""
+def study(
+    comm: Comm,
+    job: Job,
+    options: RunOptions,
+    wanted: StudyOptions = NO_STUDY,
+    console: Console | None = None,
+) -> StudyResult | None:
+    """Run the cells of a study that are missing; write, show and return what it found, None where
+    only some cells are run or listed.
+    """
     from ensync.runs.study import gathering
 
     if wanted.list_cells:
         _list_cells(comm, job)
-        return
-    with held_study(comm, job, options, wanted) as run:
+        return None
+    with held_study(comm, job, options, wanted, console) as run:
         if not wanted.gather:
             train_cells(run)
         if wanted.cell is None:
-            gathering.gather(comm, run.directory, run.console)
+            return gathering.gather(comm, run.directory, run.console)
+    return None
 
 
 def _list_cells(comm: Comm, job: Job) -> None:
@@ -105,14 +115,18 @@ def _list_cells(comm: Comm, job: Job) -> None:
 
 @contextmanager
 def held_study(
-    comm: Comm, job: Job, options: RunOptions, wanted: StudyOptions
+    comm: Comm,
+    job: Job,
+    options: RunOptions,
+    wanted: StudyOptions,
+    console: Console | None = None,
 ) -> Iterator[Execution]:
     """Hold the directory of a study within the block, but for one cell of it; give what runs its
     cells.
     """
     from ensync.runs.study import execution
 
-    console = make_console(comm.rank, options.verbose)
+    console = console or make_console(comm.rank, options.verbose)
     again = execution.Again(options.resume, options.overwrite, wanted.pack, wanted.cell)
     facts = on_root(comm, lambda: execution.facts_of_file(job.data.path))
     held = [] if wanted.cell is not None else [Path(job.output.directory)]

@@ -284,13 +284,13 @@ def _make_room(path: Path, plan: Layout) -> None:
         raise EnsyncError(
             f"{path.parent} cannot be used because {reason(error)}",
             "a writable directory",
-            "choose another with --to",
+            "write to another path",
         ) from error
     if free < needed:
         raise EnsyncError(
             f"{path.parent} has {free / 1e6:.1f} MB free",
             f"{needed / 1e6:.1f} MB for {path.name}",
-            "make room or choose another directory with --to",
+            "make room, or write it to another directory",
         )
 
 
@@ -308,13 +308,13 @@ def check_target(path: Path) -> None:
         raise EnsyncError(
             f"{path} cannot be written because {reason(error)}",
             "a name and a directory that can be",
-            "choose another with --to",
+            "write to another path",
         ) from error
     if why := foreign(path):
         raise EnsyncError(
             f"{path} is there and is no dataset that could be replaced ({why})",
             "a free name",
-            "remove it, or choose another with --to",
+            "remove it, or write to another path",
         )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import VotingClassifier
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -84,6 +84,23 @@ def test_features_are_scaled_each_by_its_own_range():
     assert fitted.score(features, labels) > 0.9
     outside = features[:2] + [0, 0, 1]  # beyond what was seen: as the largest that was
     assert np.isfinite(fitted.predict_proba(outside)).all()
+
+
+def test_values_so_far_that_others_are_blurred_are_told(recwarn, monkeypatch):
+    """But not the rounding of usual ones, whose error is the step over the root of 12."""
+    given = np.random.default_rng(0).normal(size=(500, 3))
+    low, width = given.min(0), np.ptp(given, 0)
+    error = np.rint((given - low) / width * 255) / 255 * width + low - given
+    assert np.allclose(error.std(0), width / 255 / np.sqrt(12), rtol=0.1)
+    monkeypatch.setattr(estimator.EnsyncClassifier, "_trained", lambda *_: None)
+    small().fit(given, given[:, 0] > 0)
+    small().fit(given[:, [0, 0]] * [1, 0], given[:, 0] > 0)  # one that has a single value
+    assert not recwarn.list
+    given[7, 1] = 1e3
+    with pytest.warns(DataConversionWarning, match="in the features 1: a few far values"):
+        small().fit(given, given[:, 0] > 0)
+    with pytest.warns(DataConversionWarning, match="^X: a few far values"):
+        small().fit(given[:, None], given[:, 0] > 0)
 
 
 def test_a_copy_and_a_pickle_go_on(train_split, test_split):

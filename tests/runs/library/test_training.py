@@ -10,6 +10,7 @@ from ensync.core.config.job import dump_job, load_job
 from ensync.core.errors import EnsyncError
 from ensync.mpi.world import alone
 from ensync.report.results import Comparison, from_json
+from ensync.report.study_results import StudyResult
 from ensync.runs import train
 from ensync.runs.options import RunOptions
 
@@ -100,5 +101,20 @@ def test_a_comparison_is_that_of_the_verb(place, tmp_path, capfd):
     assert set(scores.values()) <= {row.test_accuracy for row in comparison.rows}
     with pytest.raises(EnsyncError, match="earlier results are there"):
         ensync.compare(given)
-    with pytest.raises(EnsyncError, match="has a section"):
-        ensync.compare(given | {"study": {"seeds": 2}})
+    shown = comparison._repr_html_()
+    assert shown.startswith("<iframe ") and "&lt;h1&gt;Together or apart?" in shown
+
+
+def test_a_study_is_that_of_the_verb(place, tmp_path, capfd):
+    wide = {"base": "one_rank", "set": ["network.hidden=[12]"]}
+    study = {"seeds": 2, "contestants": ["one_rank", "wide"], "own": {"wide": wide}}
+    given = settings(place, tmp_path / "ours", study=study)
+    found = ensync.compare(given, quiet=True)
+    assert capfd.readouterr().out == ""
+    written = from_json(StudyResult, json.loads((tmp_path / "ours/study.json").read_bytes()))
+    assert found == written and len(found.pairs) == 1
+    assert [each.name for each in found.contestants] == ["one_rank", "wide"]
+    assert "&lt;!DOCTYPE html&gt;" in found._repr_html_()
+    with pytest.raises(EnsyncError, match="earlier results are there"):
+        ensync.compare(given, quiet=True)
+    assert ensync.compare(given, quiet=True, resume=True).pairs == found.pairs

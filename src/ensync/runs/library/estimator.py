@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -22,6 +24,9 @@ from ensync.runs.library.training import Section, job, train
 from ensync.runs.stopped import Stopped
 
 WHITE = 255.0
+# Of a feature's variance, the part of the error of rounding from which on it is told. Of 256 steps
+# over the range of normal values it is 0.0001, over six times their range 0.003.
+BLURRED = 0.01
 LARGEST_SEED = 2**31 - 1
 
 
@@ -61,9 +66,12 @@ class EnsyncClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train on X with the labels y (n,), of any type, and return self.
 
         X: (n, features), or images (n, height, width) or (n, height, width, 1 or 3), which networks
-        with convolutions need. uint8 is taken as it is. Other numbers are rounded to 256 steps:
-        between the least and the largest value of each feature, or of all images. Errors:
-        ValueError for what cannot be trained on, and for settings that a job refuses.
+        with convolutions need. uint8 is taken as it is. Other numbers are rounded to 256 equal
+        steps between the least and the largest value of each feature, or of all images, since
+        datasets hold bytes; beyond these two, `predict` takes them for the nearer one. Where that
+        blurs a feature, as far values make of its steps a few, a DataConversionWarning says so:
+        clip or transform it before (scikit-learn's QuantileTransformer). Errors: ValueError for
+        what cannot be trained on, and for settings that a job refuses.
 
         >>> X = np.random.default_rng(0).normal(size=(40, 3))
         >>> ensync.EnsyncClassifier(epochs=1).fit(X, X[:, 0] > 0).classes_
@@ -80,6 +88,7 @@ class EnsyncClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             self.low_ = np.asarray(np.min(given, axis), np.float64)
             self.high_ = np.asarray(np.max(given, axis), np.float64)
+            _warn_of_blurred(given, self.high_ - self.low_)
         self._shape = given.shape[1:]
         try:
             self.run_ = self._trained(self._pixels(given), numbers)
@@ -157,3 +166,24 @@ class EnsyncClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for name, section in (self.settings or {}).items():
             own[name] = own.get(name, {}) | dict(section)
         return dict(own)
+
+
+def _warn_of_blurred(given: np.ndarray, width: np.ndarray) -> None:
+    """Warn of features of X, or of images, whose rounding to 256 steps over `width` errs with more
+    than BLURRED of their variance: a step's square over 12 (Bennett 1948).
+    """
+    axis = 0 if given.ndim == 2 else None
+    error = (width / WHITE) ** 2 / 12
+    blurred = np.atleast_1d(error > BLURRED * np.var(given, axis, dtype=np.float64))
+    if not blurred.any():
+        return
+    numbers = ", ".join(map(str, np.flatnonzero(blurred)[:5]))
+    more = blurred.sum() - 5
+    rest = f" and {more} more" if more > 0 else ""
+    what = f"X in the features {numbers}{rest}" if axis == 0 else "X"
+    warnings.warn(
+        f"{what}: a few far values leave the others few of the 256 steps to which they are "
+        "rounded; clip or transform them first",
+        DataConversionWarning,
+        stacklevel=3,
+    )

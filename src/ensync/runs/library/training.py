@@ -9,13 +9,13 @@ from ensync.core import streams
 from ensync.core.config.effects import refuse_without_effect
 from ensync.core.config.job import job_from_dict, load_job
 from ensync.core.config.schema import Job
-from ensync.core.errors import EnsyncError
 from ensync.kernels.threads import get_threads
 from ensync.mpi.abort import guard
 from ensync.mpi.world import Comm, on_root, share, world
 from ensync.report.callbacks import Callback
 from ensync.report.console import Console, SilentConsole, make_console
 from ensync.report.results import Comparison
+from ensync.report.study_results import StudyResult
 from ensync.runs import studies
 from ensync.runs import train as runs
 from ensync.runs.library.dataset import Dataset
@@ -120,14 +120,15 @@ def compare(
     overwrite: bool = False,
     resume: bool = False,
     quiet: bool = False,
-) -> Comparison:
+) -> Comparison | StudyResult:
     """Compare one rank, synchronous training and an ensemble, as `ensync compare` does; return what
-    each reached, on every rank.
+    each reached, on every rank. A notebook shows it as its page.
 
     job, comm, overwrite, resume, quiet: as for `train`. Each contestant is a run in a directory of
     its own below output.directory: one_rank, synchronous, ensemble. rows: one for each fusion of
-    each contestant, with test_accuracy (a share of 1) and seconds. Errors: EnsyncError, also for a
-    job with a study.
+    each contestant, with test_accuracy (a share of 1) and seconds. A job with a section [study] is
+    run as a study, whose result has contestants and pairs instead, as in study.json. Errors:
+    EnsyncError.
 
     >>> comparison = ensync.compare("jobs/digits.toml", overwrite=True, quiet=True)
     >>> [row.strategy for row in comparison.rows if row.test_accuracy > 0.5][:2]
@@ -136,22 +137,14 @@ def compare(
     ranks = world() if comm is None else comm
     options = RunOptions(resume=resume, overwrite=overwrite)
     with _together(ranks):
-        wanted = on_root(ranks, lambda: _without_study(_job_of(job)))
-        found = studies.compare_job(ranks, wanted, options, _console(ranks, quiet))
-        compared = share(ranks, found)[0]
-    assert compared is not None, "rank 0 has it"
-    return compared
-
-
-def _without_study(given: Job) -> Job:
-    """Return a job, refuse one with a study."""
-    if given.study is not None:
-        raise EnsyncError(
-            "ensync.compare with a job that has a section [study]",
-            "a job without",
-            "leave the section out, or run the study with `ensync compare`",
-        )
-    return given
+        wanted, console = on_root(ranks, lambda: _job_of(job)), _console(ranks, quiet)
+        found: Comparison | StudyResult | None
+        if wanted.study is not None:
+            found = studies.study(ranks, wanted, options, console=console)
+        else:
+            found = share(ranks, studies.compare_job(ranks, wanted, options, console))[0]
+    assert found is not None, "rank 0 has it"
+    return found
 
 
 def _together(ranks: Comm) -> AbstractContextManager[None]:

@@ -36,8 +36,10 @@ def note_plan(comm: Comm, run: Execution) -> None:
     on_root(comm, write)
 
 
-def gather(comm: Comm, directory: Path, console: Console) -> None:
-    """Write and show what the cells of a study found so far. Collective."""
+def gather(comm: Comm, directory: Path, console: Console) -> StudyResult:
+    """Write and show what the cells of a study found so far, and return it on all ranks.
+    Collective.
+    """
     from ensync.report.study_files import write_study
 
     def write() -> tuple[StudyResult, dict[str, Path]]:
@@ -49,3 +51,4 @@ def gather(comm: Comm, directory: Path, console: Console) -> None:
         found, files = on_root(comm, write)
     console.study(found)
     console.files({**files, "cells": directory / "cells"})
+    return found
