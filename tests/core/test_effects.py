@@ -43,6 +43,19 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         {"training": {"deterministic": True}},
     ),
     ({"training": {"precision": "bf16"}}, "training.precision", {"network": {"name": "vgg"}}),
+    (
+        {"network": {"new_output": True}},
+        "network.new_output",
+        {"network": {"weights": "a.safetensors"}},
+    ),
+    *(
+        (
+            {"network": {"weights": "a.safetensors", name: "he_normal"}},
+            f"network.{name}",
+            {"network": {"new_output": True}},
+        )
+        for name in ("initializer", "output_initializer")
+    ),
     ({"network": {"batch_norm": "local"}}, "network.batch_norm", {"network": {"name": "resnet"}}),
     (
         {"network": {"batch_norm": "local", "layers": [{"kind": "dense"}]}},

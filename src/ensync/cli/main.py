@@ -12,7 +12,7 @@ from ensync.cli.demo import demo
 from ensync.cli.describe import describe, explain
 from ensync.cli.doctor import doctor
 from ensync.cli.evaluate import evaluate, fuse, predict
-from ensync.cli.exchange import export
+from ensync.cli.exchange import export, import_weights
 from ensync.cli.init import init
 from ensync.cli.options import Verbs
 from ensync.cli.ranks import speaks
@@ -62,6 +62,7 @@ for verb in (
     fuse,
     predict,
     export,
+    import_weights,
     describe,
     explain,
     submit,

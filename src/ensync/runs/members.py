@@ -12,14 +12,19 @@ from ensync.mpi.mesh import Mesh
 from ensync.nn.memory import Workspace
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.context import RunContext
+from ensync.runs.export.weights import Weights
 from ensync.runs.length import parts_of
 from ensync.runs.networks import build_network
 from ensync.training.batches import first_images
 from ensync.training.trainer import Trainer
 
 
-def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
-    """Return this rank's members with their start values. Collective over the ranks of `mesh`."""
+def build_trainers(
+    context: RunContext, mesh: Mesh, weights: Weights | None = None
+) -> dict[int, Trainer]:
+    """Return this rank's members with their start values, those of `weights` where there are some.
+    Collective over the ranks of `mesh`.
+    """
     job, loaders = context.job, context.loaders
     trainers: dict[int, Trainer] = {}
 
@@ -50,6 +55,7 @@ def build_trainers(context: RunContext, mesh: Mesh) -> dict[int, Trainer]:
             progress,
             start_values=strategy.start_values(member),
             start_images=partial(first_images, loaders.train, loaders.identity.shape),
+            start_from=weights.fill if weights else None,
             parts=parts_of(strategy, context.comm.size, loaders.train.labels, member),
             timeline=timeline,
         )

@@ -12,6 +12,7 @@ from ensync.mpi.world import agree_any, on_root, share
 from ensync.report.history import rebuild
 from ensync.report.text import plural
 from ensync.runs.context import RunContext
+from ensync.runs.export.weights import weights_of
 from ensync.runs.members import build_trainers
 from ensync.runs.replicas import restore_replicas
 from ensync.runs.session import Session
@@ -24,7 +25,12 @@ def start(context: RunContext) -> Session:
     identity, phases = context.loaders.identity, context.strategy.phases(context.comm.size)
     mesh = make_mesh(context.comm, phases[0].members)
     state = RunState(context.job, mesh.members, identity.fingerprint, identity)
-    return Session(context, state, mesh, build_trainers(context, mesh))
+    weights = weights_of(context.comm, context.job.network)
+    trainers = build_trainers(context, mesh, weights)
+    if weights:
+        filled = weights.fill(next(iter(trainers.values())).network)
+        context.console.line(f"start weights: {filled} (network.weights = {weights.path!r})")
+    return Session(context, state, mesh, trainers)
 
 
 def _check_same(
@@ -38,6 +44,8 @@ def _check_same(
         "training.seed",
         "data.validation_seed",
         "network.initializer",
+        "network.weights",
+        "network.new_output",
         "training.deterministic",
         "training.virtual_shards",
         *(name for name in now if name.startswith(("ensemble.", "communication."))),

@@ -42,6 +42,7 @@ class Trainer(Replica):
     position: Position = field(default_factory=Position)
     start_values: int = 0  # number of the random stream of its first parameters
     start_images: Callable[[], Images] | None = None  # of which its first filters may be made
+    start_from: Callable[[Network], object] | None = None  # sets them where they are not drawn
     tuner: ThreadTuner | None = None  # where the number of threads is left to the program
     parts: Sequence[Part] = ()  # of its training, where it has other rows first or later
     timeline: Timeline | None = None  # where its steps are noted
@@ -67,6 +68,8 @@ class Trainer(Replica):
     def restart(self) -> None:
         """Take the start values."""
         self.network.initialize(self.job.training.seed, self.start_values, self.start_images)
+        if self.start_from is not None:
+            self.start_from(self.network)
         if self.optimizer.steps:  # the slots of a new one are zero; writing takes their memory
             for slot in self.optimizer.slots.values():
                 slot[:] = 0

@@ -135,6 +135,18 @@ DEPENDENCES = (
         + " or such layers",
     ),
     Dependence(
+        ("network.new_output",),
+        ("network.weights",),
+        lambda job: bool(job.network.weights),
+        "a file network.weights",
+    ),
+    Dependence(
+        ("network.initializer", "network.output_initializer"),
+        ("network.weights", "network.new_output"),
+        lambda job: job.network.new_output or not job.network.weights,
+        "weights that are drawn",
+    ),
+    Dependence(
         ("network.activation",),
         ("network.hidden",),
         _hidden_matters,

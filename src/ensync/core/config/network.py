@@ -226,6 +226,18 @@ class NetworkSettings(Section):
         )
         + ", others: 1",
     )
+    weights: str = Field(
+        "",
+        description="a file .safetensors or .pt to start from, in place of drawn weights: arrays "
+        "by the names that `ensync export` gives them, all of the network's and no others; "
+        "`ensync import FILE JOB.toml` checks it. All members of an ensemble start from it. "
+        "[[optimizer.groups]] with epochs = 0 leaves parameters as they are",
+    )
+    new_output: bool = Field(
+        False,
+        description="the last dense layer starts anew, as for other classes than those of "
+        "network.weights",
+    )
     batch_norm: Literal["synchronised", "local"] = Field(
         "synchronised",
         description="statistics of a batch over all ranks of the network, or of each rank's "

@@ -149,7 +149,8 @@ class Group(Section):
     epochs: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="the group is trained for so many epochs, also parts of one, and then left as "
-        "it is; 0: from the start",
+        "it is; 0: from the start (frozen). Moving statistics of batch normalisation are no "
+        "parameters, and follow the images all the same",
     )
     anneal: bool = Field(
         False, description="the whole schedule runs within the epochs of the group"
