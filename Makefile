@@ -37,7 +37,8 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, 
 	$(MPIRUN) -n 2 $(BIN)/ensync demo
 
 # Two halves, each about one core's work: one begins with compiling kernels, the other with starting
-# programs, which wait much; its networks come when the first has compiled their kernels. Then ranks.
+# programs, which wait much; its networks come when the first has compiled their kernels. Then
+# ranks.
 STARTED := $(wildcard tests/launched/test_*.py)
 FIRST := $(filter $(addprefix tests/launched/test_,cli_% abort.py library.py study.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
