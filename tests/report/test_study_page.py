@@ -144,6 +144,22 @@ def test_one_rank_alone_is_named_where_more_do_not_pay(study):
     assert study_verdict(study)[3].startswith("One rank alone reached 89.72 %")
 
 
+def test_marks_of_one_cost_stand_side_by_side():
+    """As near to their places as the gap allows: beside a search among all on a grid."""
+    random = np.random.default_rng(4)
+    for _ in range(20):
+        places = random.integers(0, 9, 4).astype(float)
+        found = study_figures.apart(places.tolist(), 2.0, (-20.0, 40.0))
+        order = np.argsort(places, kind="stable")
+        assert np.diff(found[order]).min() >= 2.0 - 1e-9
+        for way in random.normal(0, 0.2, (50, 4)):  # no small change is allowed and nearer
+            other = found + way
+            if np.diff(other[order]).min() >= 2.0:
+                assert ((other - places) ** 2).sum() >= ((found - places) ** 2).sum() - 1e-9
+    assert study_figures.apart([1.0, 9.0], 1.0, (0.0, 10.0)).tolist() == [1.0, 9.0]
+    assert study_figures.apart([0.0] * 3, 2.0, (0.0, 9.0)).tolist() == [0.0, 2.0, 4.0]
+
+
 def test_pareto_against_brute_force():
     random = np.random.default_rng(3)
     for _ in range(50):

@@ -162,9 +162,13 @@ def test_cells_that_rest_on_something_else_are_refused_before_training(
     refused(make(**more), "with other sources of Ensync")
 
 
-def test_a_contestant_that_diverges_is_done_and_says_so(make):
+def test_a_contestant_that_diverges_is_done_and_says_so(make, capfd):
     own = {"wild": {"base": "one_rank", "set": ["optimizer.learning_rate=1e30"]}}
     directory = run(make(contestants=["one_rank"], own=own, seeds=1))
+    told = " ".join(capfd.readouterr().out.split())
+    if COMM.rank == 0:  # a cell that is trained on alone would be refused
+        assert "left out here: lower optimizer.learning_rate for all that is compared" in told
+        assert "ensync resume" not in told
     found = cells(directory)
     assert "diverged" in found["wild/ranks_1/seed_1"]["excluded"]["0"]
     assert found["one_rank/ranks_1/seed_1"]["validation_accuracy"] is not None

@@ -24,9 +24,10 @@ from ensync.runs.library.training import Section, job, train
 from ensync.runs.stopped import Stopped
 
 WHITE = 255.0
-# Of a feature's variance, the part of the error of rounding from which on it is told. Of 256 steps
-# over the range of normal values it is 0.0001, over six times their range 0.003.
+# The part of a feature's variance, by its quartiles, from which on the error of rounding is told.
+# Of 256 steps over the range of normal values it is about 0.0001.
 BLURRED = 0.01
+NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of normal values
 LARGEST_SEED = 2**31 - 1
 
 
@@ -170,11 +171,14 @@ class EnsyncClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def _warn_of_blurred(given: np.ndarray, width: np.ndarray) -> None:
     """Warn of features of X, or of images, whose rounding to 256 steps over `width` errs with more
-    than BLURRED of their variance: a step's square over 12 (Bennett 1948).
+    than BLURRED of their variance: a step's square over 12 (Bennett 1948). The variance is that of
+    normal values with the same quartiles, which far values do not move.
     """
     axis = 0 if given.ndim == 2 else None
+    low, high = np.percentile(given, (25, 75), axis)
     error = (width / WHITE) ** 2 / 12
-    blurred = np.atleast_1d(error > BLURRED * np.var(given, axis, dtype=np.float64))
+    variance = ((high - low) / NORMAL_QUARTILES) ** 2
+    blurred = np.atleast_1d((variance > 0) & (error > BLURRED * variance))
     if not blurred.any():
         return
     numbers = ", ".join(map(str, np.flatnonzero(blurred)[:5]))
