@@ -1,5 +1,5 @@
 """Many command lines within one start: python commands.py LIST, a JSON list of [name, [argument,
-...]]; each rank writes LIST.rankN.
+..., directory]]; each rank writes LIST.rankN.
 
 The record of a command is {"code": exit code, "out": ..., "err": ...}, as this rank alone has them.
 Importing Ensync once per start, and not once per command, makes a test of fifty mistakes one of
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import chdir, redirect_stderr, redirect_stdout
 
 from ensync.cli.main import main
 from ensync.mpi.world import world
@@ -38,11 +39,24 @@ def captured(arguments):
     return {"code": code, "out": files[0].read().decode(), "err": files[1].read().decode()}
 
 
+def here(directory, *arguments):
+    """Run one command line in a directory, in the process of a test, whose own streams are
+    pytest's; return its record.
+    """
+    with (
+        chdir(directory),
+        redirect_stdout(open(1, "w", closefd=False)),
+        redirect_stderr(open(2, "w", closefd=False)),
+    ):
+        return captured(list(arguments))
+
+
 if __name__ == "__main__":
-    comm, records = world(), {}
-    with open(sys.argv[1]) as file:
+    comm, records, listed = world(), {}, os.path.abspath(sys.argv[1])
+    with open(listed) as file:
         commands = json.load(file)
-    for name, arguments in commands:
+    for name, arguments, directory in commands:
+        os.chdir(directory)
         records[name] = captured(arguments)
-        with open(f"{sys.argv[1]}.rank{comm.rank}", "w") as file:
+        with open(f"{listed}.rank{comm.rank}", "w") as file:
             json.dump(records, file)

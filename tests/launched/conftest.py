@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from launched import launch
+from launched import launch, wheel
 
 ROWS = 300  # of the digits, so that a run takes a moment
 
@@ -63,8 +63,14 @@ class Place:
         """Run many command lines in one start; return each one's records by rank (see
         commands.py).
         """
+        return self.all_in(ranks, {name: (line, ".") for name, line in commands.items()}, limit)
+
+    def all_in(self, ranks: int, commands: dict[str, tuple], limit: float) -> dict[str, list[dict]]:
+        """Run many command lines in one start, each (line, directory) where it says."""
         listed = self / "commands.json"
-        listed.write_text(json.dumps(list(commands.items())))
+        listed.write_text(
+            json.dumps([[name, *line_and_place] for name, line_and_place in commands.items()])
+        )
         ended = launch.run(
             ranks,
             str(Path(__file__).with_name("commands.py")),
@@ -132,6 +138,37 @@ def dataset(tmp_path_factory):
         limit=290,
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """The wheel that is made of the sdist."""
+    place = tmp_path_factory.mktemp("package")
+    return wheel.wheel(wheel.sdist(place), place)
+
+
+@pytest.fixture(scope="session")
+def site(made, tmp_path_factory):
+    """A directory into which the wheel is installed, with short trainings in its jobs."""
+    site = tmp_path_factory.mktemp("installed") / "site"
+    wheel.install(made, site)
+    for path in (site / "ensync/runs/jobs").rglob("*.toml"):
+        text = path.read_text()
+        assert "epochs = 20\n" in text
+        path.write_text(text.replace("epochs = 20\n", "epochs = 3\n"))
+    return site
+
+
+@pytest.fixture(scope="session")
+def demo(site, dataset, tmp_path_factory):
+    """What `mpirun -n 2 ensync demo` of the installed wheel wrote into an empty directory, and
+    what it printed.
+    """
+    place = tmp_path_factory.mktemp("demo")
+    command, options = str(site / "bin/ensync"), {"env": wheel.environment(site), "cwd": place}
+    ended = launch.run(2, command, "demo", limit=300, **options)
+    assert (ended.code, ended.err) == (0, ""), ended
+    return place, ended.out
 
 
 def make_place(directory, dataset):

@@ -4,13 +4,23 @@ import json
 import shutil
 
 import pytest
+from launched.commands import here
 
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(200)]
 
 
+def done(place, *arguments):
+    """What a command line printed in this process, as one rank; it must succeed in silence."""
+    ended = here(place.directory, *arguments)
+    assert (ended["code"], ended["err"]) == (0, ""), ended
+    return ended["out"]
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_doctor_finds_all_that_a_job_needs(shared_place, ranks):
-    lines = shared_place.done(ranks, "doctor", "job.toml").splitlines()
+    words = ["doctor", "job.toml"]
+    said = done(shared_place, *words) if ranks == 1 else shared_place.done(ranks, *words)
+    lines = said.splitlines()
     assert [line.split()[1] for line in lines if line.split()[1] != "allreduce"] == [
         "MPI",
         "nodes",
@@ -28,8 +38,9 @@ def test_the_doctor_finds_all_that_a_job_needs(shared_place, ranks):
 def test_the_doctor_says_what_is_wrong(shared_place):
     missing = shared_place.ensync(2, "doctor", "absent.toml")
     assert missing.code == 2 and missing.err.count("\n") == 1 and "absent.toml" in missing.err
-    beside = shared_place.ensync(1, "doctor", "job.toml", "--set", "output.directory=/proc/runs")
-    assert beside.code == 1 and "red     files" in beside.out
+    words = ["doctor", "job.toml", "--set", "output.directory=/proc/runs"]
+    beside = here(shared_place.directory, *words)
+    assert beside["code"] == 1 and "red     files" in beside["out"]
 
 
 def test_runs_trained_apart_are_collected(shared_place):
@@ -47,8 +58,8 @@ def test_runs_trained_apart_are_collected(shared_place):
             f"output.directory={directory}",
         )
         shutil.copytree(shared_place / directory, shared_place / f"apart/ranks_{ranks}")
-    shared_place.done(
-        1,
+    done(
+        shared_place,
         "collect",
         "--over",
         "optimizer.learning_rate",
@@ -59,7 +70,7 @@ def test_runs_trained_apart_are_collected(shared_place):
     assert [
         row["value"] for row in json.loads((shared_place / "apart/sweep.json").read_text())["rows"]
     ] == [0.01, 0.02]
-    shared_place.done(1, "collect", "--over", "ranks", "apart/ranks_1", "apart/ranks_2")
+    done(shared_place, "collect", "--over", "ranks", "apart/ranks_1", "apart/ranks_2")
     rows = json.loads((shared_place / "apart/scaling.json").read_text())["rows"]
     assert (
         [row["ranks"] for row in rows] == [1, 2]
@@ -88,8 +99,8 @@ def test_runs_trained_apart_are_collected(shared_place):
 )
 def test_what_cannot_be_collected(shared_place, arguments, sentence):
     if not (shared_place / "runs/one").exists():
-        shared_place.done(
-            1,
+        done(
+            shared_place,
             "train",
             "job.toml",
             "--set",
@@ -102,5 +113,6 @@ def test_what_cannot_be_collected(shared_place, arguments, sentence):
         (shared_place / "runs/ranks_9/result.json").write_text(
             '{"format": "ensync-result", "version": 1, "seconds": null}'
         )
-    refused = shared_place.ensync(1, "collect", *arguments)
-    assert refused.code == 2 and sentence in refused.err and refused.err.count("\n") == 1
+    refused = here(shared_place.directory, "collect", *arguments)
+    assert refused["code"] == 2 and sentence in refused["err"]
+    assert refused["err"].count("\n") == 1
