@@ -22,6 +22,7 @@ from ensync.runs.planned import PlannedRun
 from ensync.runs.train import resume, train
 
 pytestmark = pytest.mark.mpi
+MESSAGE = 4 * (64 * 8 + 8 + 8 * 10 + 10 + 4)  # bytes of a gradient and its metrics
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,9 @@ def test_a_run_says_why_it_ended_and_trains_on(make_job, say):
     machine = result(job)["machine"]
     assert machine["ranks"] == COMM.size and machine["threads_per_rank"] >= 1 and machine["cpu"]
     assert result(job)["created"] and "numba" in result(job)["versions"]
+    steps = 4 * -(-len_train(job) // 36)
+    assert result(job)["bytes_sent"] == COMM.size * (COMM.size > 1) * steps * MESSAGE
+    assert ("sent in sums" in said) == (COMM.size > 1)
     assert "nothing is left to train (all 4 epochs)" in say(resume, directory, (), False)
     more = ("training.epochs=60", "training.early_stopping=2", "optimizer.learning_rate=0.3")
     said = say(resume, directory, more, False)

@@ -122,7 +122,8 @@ class RunResult:
     """result.json of a run, and fusion.json; accuracies of members are None where one is left
     out. members_without_views: by the test images alone, where evaluation.augmentation adds views.
 
-    created, versions, machine, profile: of the training, in result.json alone.
+    created, versions, machine, profile, bytes_sent: of the training, in result.json alone; the
+    bytes are those that all ranks handed to its sums, None where an earlier start handed more.
     """
 
     format: str = "ensync-result"
@@ -140,6 +141,7 @@ class RunResult:
     versions: dict[str, str] = field(default_factory=dict)
     machine: Machine | None = None
     profile: StepProfile | None = None
+    bytes_sent: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

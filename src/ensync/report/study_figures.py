@@ -40,6 +40,7 @@ KNOWN = {
     "ensemble_bootstrap": (ORANGE, "<"),
     "shared_start": (GREEN, "v"),
     "larger_network": (INK, "X"),
+    "local_sgd": (BLUE, "d"),
 }
 LINES = ("-", "--", "-.", ":")
 

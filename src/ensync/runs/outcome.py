@@ -10,9 +10,11 @@ from ensync.core.activity import Doing, doing
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.kernels.threads import thread_limit
+from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.world import mpi_description, on_root
 from ensync.report.console import Console
 from ensync.report.results import Refused, RunResult, to_json
+from ensync.report.text import size
 from ensync.runs import lifecycle, results, session
 from ensync.runs.launch import machine_of, versions
 from ensync.storage.atomic import write_atomically
@@ -41,6 +43,8 @@ def _finish(run: session.Session) -> None:
     method = run.context.strategy.fusion_method
     result = _made_here(run, results.result_of(evaluator, [method], run.elapsed))
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
+    if result is not None and result.bytes_sent:
+        console.line(f"sent in sums: {size(result.bytes_sent)} by all ranks")
     with doing(Doing.WRITING):
         on_root(run.comm, lambda: write_json(run.directory / "result.json", result))
     show_scores(console, evaluator, result)
@@ -69,12 +73,14 @@ def _finish(run: session.Session) -> None:
 def _made_here(run: session.Session, result: RunResult | None) -> RunResult | None:
     """Return a result with when, where and by what it was made. Collective."""
     machine = machine_of(run.comm, thread_limit())
+    sent = int(sum_counts(run.comm, np.array([run.sent]))[0])
     if result is None:
         return None
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     made_by = versions() | {"MPI": mpi_description()}
     profile = run.context.profiler.found if run.context.profiler else None
-    return replace(result, created=made, versions=made_by, machine=machine, profile=profile)
+    result = replace(result, created=made, versions=made_by, machine=machine, profile=profile)
+    return result if run.state.elapsed else replace(result, bytes_sent=sent)
 
 
 def show_scores(

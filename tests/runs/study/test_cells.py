@@ -138,6 +138,7 @@ def test_what_is_the_same_or_cannot_work_is_named():
         "ensemble_bootstrap on 1 rank: one network is no ensemble",
         "shared_start on 1 rank: one network is no ensemble",
         "larger_network on 1 rank: the same as one_rank",
+        "local_sgd on 1 rank: the same as one_rank",
     ]
     own = {"many": {"base": "one_rank", "set": ["training.strategy=ensemble"]}}
     found = planned({"ranks": [2, 4], "contestants": ["one_rank"], "own": own})
@@ -146,9 +147,23 @@ def test_what_is_the_same_or_cannot_work_is_named():
     assert {cell.contestant for cell in planned(only).cells} == {"synchronous"}
 
 
+def test_only_those_that_say_so_are_trained_apart():
+    """Whatever the job says, which is for local_sgd."""
+    own = {"local_64": {"base": "synchronous", "set": ["communication.every=64"]}}
+    study = {"contestants": ALL, "own": own, "seeds": 1, "ranks": [3]}
+    for given, every in (({}, 16), ({"every": 5, "start": 7}, 5)):
+        jobs = {c.contestant: c.job for c in planned(study, communication=given).cells}
+        assert jobs.keys() == {*ALL, "local_64"}
+        apart = {name: job.communication.every for name, job in jobs.items()}
+        assert {k: v for k, v in apart.items() if v != 1} == {"local_sgd": every, "local_64": 64}
+        assert jobs["local_sgd"].communication.start == given.get("start", 0)
+        assert jobs["local_64"].communication.start == 0
+
+
 @pytest.mark.parametrize(
     "name,sections,words",
     [
+        ("local_sgd", {"training": {"deterministic": True}}, "training.deterministic = true with"),
         ("synchronous_grown", {"training": {"batch": "full"}}, "'full' cannot grow"),
         ("synchronous_grown", {"training": {"batch": 400}}, "400 x 4 is more than the 1,437"),
         ("shared_start", {"training": {"epochs": 1}}, "leaves nothing"),

@@ -91,6 +91,10 @@ CONTESTANTS = {
         "one synchronous network, wider, with as many parameters as the ensembles have together "
         "(Abe et al. 2022)",
     ),
+    "local_sgd": ContestantSpec(
+        "local SGD",
+        "one network on all ranks, whose replicas meet as [communication] says, or every 16 steps",
+    ),
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # a directory's
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.effects import refuse_without_effect
 from ensync.core.config.job import job_from_dict, override, plain_settings, without_study
 from ensync.core.config.schema import Ensemble, Fusion, Job
@@ -17,6 +18,7 @@ from ensync.strategies import strategy_of
 # What a study gives each of its runs.
 FIXED = ("data.path", "training.seed", "training.epochs", "training.max_steps")
 FIXED_SECTIONS = ("output", "study")
+STEPS_APART = 16  # of local_sgd, where the job says nothing
 SHARE_OF_START = 4  # one of so many epochs, or seconds, is of the one network of shared_start
 
 
@@ -116,8 +118,23 @@ def _refusal(job: Job, ranks: int, facts: Facts) -> str:
 
 def _single(job: Job) -> Job:
     """Return the job of one network, without settings that only an ensemble has."""
-    job = updated(job, training={"strategy": "synchronous"})
+    job = _talking(updated(job, training={"strategy": "synchronous"}))
     return job.model_copy(update={"ensemble": Ensemble(), "fusion": Fusion()})
+
+
+def _talking(job: Job) -> Job:
+    """Return the job with gradients that are summed in every step."""
+    return job.model_copy(update={"communication": Communication()})
+
+
+def _local(asked: Asked) -> Job | Impossible:
+    given = asked.job.communication
+    meetings = given if given.is_local else Communication(every=STEPS_APART)
+    found = _single(asked.job).model_copy(update={"communication": meetings})
+    try:
+        return job_from_dict({**plain_settings(found)})
+    except EnsyncError as error:
+        return Impossible(error.given)
 
 
 def _one(asked: Asked) -> Job | Impossible:
@@ -160,7 +177,7 @@ def _members(data: str) -> Callable[[Asked], Job | Impossible]:
         start = "own" if job.ensemble.start == "synchronous" else job.ensemble.start
         plain = {"start": start, "synchronous_epochs": Ensemble().synchronous_epochs}
         changed = updated(
-            job,
+            _talking(job),
             training={"strategy": "ensemble"},
             ensemble={"data": data, "skew": Ensemble().skew, **plain},
         )
@@ -180,7 +197,7 @@ def _shared_start(asked: Asked) -> Job | Impossible:
     if first >= epochs and asked.budget not in TIMED:
         return Impossible("training.epochs = 1 leaves nothing after a synchronous epoch")
     return updated(
-        job,
+        _talking(job),
         training={"strategy": "ensemble"},
         ensemble={
             "data": "shards",
@@ -209,4 +226,5 @@ CHANGES: Mapping[str, Callable[[Asked], Job | Impossible]] = {
     "ensemble_bootstrap": _members("bootstrap"),
     "shared_start": _shared_start,
     "larger_network": _larger,
+    "local_sgd": _local,
 }

@@ -22,7 +22,7 @@ FACTORS = (1.0, 1 / 2, 2.0, 1 / 4, 4.0, 1 / 8, 8.0, 1 / 16, 16.0)
 CALIBRATION_STEPS = 50  # at most an epoch
 CALIBRATION_SAMPLES = 4096  # at least, where steps are of few samples
 # Contestants that are one network on one rank, the first of them in a study's list among them.
-ALONE = ("one_rank", "synchronous", "synchronous_grown", "larger_network")
+ALONE = ("one_rank", "synchronous", "synchronous_grown", "larger_network", "local_sgd")
 
 
 def plan(job: Job, launched: int, facts: Facts, known: Known) -> Plan:
@@ -163,6 +163,8 @@ class _Planner:
         if ranks > 1 or name not in ALONE:
             return ""
         if name == "larger_network" and self.job.ensemble.members > 1:
+            return ""
+        if name == "local_sgd" and self.job.communication.is_outer:
             return ""
         before = self.study.names[: self.study.names.index(name)]
         return next((other for other in ALONE if other in before), "")
