@@ -107,6 +107,7 @@ class StopAt(StopRequest):
     """Ask to stop after so many looks, on one rank only."""
 
     def __init__(self, looks, rank=0):
+        super().__init__()
         self.left, self.rank = looks, rank
 
     def __call__(self):
