@@ -136,3 +136,32 @@ def test_processes_that_compile_at_once_find_their_code(tmp_path):
             for x in ("3.5", "3", "3.5")
         ]
         assert [run.communicate(timeout=60)[0] for run in runs] == ["8.0\n", "7\n", "8.0\n"]
+
+
+STARTED = """
+import sys, tempfile
+tried, make = [], tempfile.TemporaryFile
+
+def counted(*args, **kwargs):
+    tried.append(kwargs.get("dir"))
+    return make(*args, **kwargs)
+
+tempfile.TemporaryFile = counted
+import ensync.nn.layers.table
+from numba.core.registry import cpu_target
+
+cpu_target.target_context.refresh()  # as the first kernel does
+inside = [str(each) for each in tried if "ensync" in str(each)]
+assert len(inside) == len(set(inside)) > 1, inside
+assert "scipy.linalg" not in sys.modules
+from numba.np import arraymath, linalg
+
+assert arraymath._HAVE_BLAS
+linalg.ensure_blas()  # as a function does that needs it
+assert "scipy.linalg" in sys.modules
+"""
+
+
+def test_a_start_tries_each_directory_once_and_leaves_scipy_alone():
+    done = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

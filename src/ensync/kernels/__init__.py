@@ -6,6 +6,12 @@ from ensync.kernels.threads import prepare_environment
 
 prepare_environment()  # before numba is imported
 
-from ensync.kernels.cache import check_cache_files  # noqa: E402
+from ensync.kernels.cache import (  # noqa: E402
+    check_cache_files,
+    postpone_scipy,
+    try_directories_once,
+)
 
 check_cache_files()
+try_directories_once()
+postpone_scipy()
