@@ -398,9 +398,10 @@ def _together_or_apart(found: Mapping[Path, Mapping]) -> list[str]:
     said = (
         "Points: test accuracy of networks trained apart less that of one trained synchronously on "
         "as many ranks, mean over seeds, with its 95 % interval on new images. From: the networks "
-        "that it takes to be as accurate as that one, a dash where all are not. Larger: points of "
-        "one network with the parameters of all, less the same one; with the budget `samples` it "
-        "takes as many times the arithmetic of the others. Each study has its section below."
+        "that it takes to be more accurate than that one by what a study calls practically equal, "
+        "a dash where all are not. Larger: points of one network with the parameters of all, less "
+        "the same one; with the budget `samples` it takes as many times the arithmetic of the "
+        "others. Each study has its section below."
     )
     return [
         *("## Together or apart", "", *_wrapped(said), ""),
@@ -429,20 +430,19 @@ def _apart_rows(study: StudyResult) -> list[list[str]]:
             [
                 *(str(each.ranks), each.label, points(-pair.difference, True)),
                 *(span(turned, True), better),
-                _from(each, by_key[pair.first]),
+                _from(each, by_key[pair.first].accuracy.mean + study.practically_equal / 100),
                 larger.get(each.ranks, text.DASH),
             ]
         )
     return rows
 
 
-def _from(apart: ContestantResult, together: ContestantResult) -> str:
-    """Return the fewest networks of a contestant that are as accurate as another, by the mean over
-    their choices and seeds.
+def _from(apart: ContestantResult, least: float) -> str:
+    """Return the fewest networks of a contestant that reach an accuracy, by the mean over their
+    choices and seeds.
     """
     sizes = apart.member_figures.by_size if apart.member_figures else []
-    mean = together.accuracy.mean
-    enough = [each.members for each in sizes if (each.accuracy or 0) >= mean]
+    enough = [each.members for each in sizes if (each.accuracy or 0) >= least]
     return str(min(enough)) if enough else text.DASH
 
 
