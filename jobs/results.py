@@ -1,4 +1,4 @@
-"""Make RESULTS.md and the picture beside it from what is kept in results/, or keep more there.
+"""Make RESULTS.md and the pictures beside it from what is kept in results/, or keep more there.
 
     mpirun -n 2 ensync compare jobs/quickstart.toml
     python jobs/results.py keep jobs/quickstart.toml runs/quickstart
@@ -6,7 +6,7 @@
 
 `keep` copies in short what the directory holds: study.json of a study, comparison.json of a
 comparison, or result.json of a single training, of which there may be one for each seed. Without
-it RESULTS.md is written, and the picture for light and dark pages; `make results` calls that.
+it RESULTS.md is written, and pictures for light and dark pages; `make results` calls that.
 
 What is kept names the commit that made it. No figure of RESULTS.md is typed.
 """
@@ -24,23 +24,22 @@ from pathlib import Path
 
 from ensync.core.config.job import load_job
 from ensync.core.statistics import mean_interval
-from ensync.report import curves, style, tables, text
+from ensync.report import style, tables, text
 from ensync.report.history import read_history
-from ensync.report.results import Comparison, Contestant, FusionFigures, RunResult, from_json
+from ensync.report.results import Comparison, FusionFigures, RunResult, from_json
 from ensync.report.study_figures import headline
 from ensync.report.study_files import markdown_table
 from ensync.report.study_results import ContestantResult, Range, StudyResult
 from ensync.report.study_tables import Table, accuracy_table, cost_table
 from ensync.report.study_text import points, span
 from ensync.report.study_verdict import study_verdict
-from ensync.report.verdict import notes_of, rows_to_compare, verdict
+from ensync.report.verdict import notes_of, verdict
 from ensync.runs.study.origin import code_sha256
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLACE = HERE / "results"
-PICTURED = "fashion_mnist-mlp_ensemble"
-PICTURED_STUDIES = ("studies-fashion_mnist_mlp", "studies-fashion_mnist_cnn")  # where kept
+PICTURED = ("fashion_mnist_mlp", "fashion_mnist_mlp_per_network")  # of studies/
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
 FONTS = "DejaVu Sans, Verdana, sans-serif"
 DROPPED = ("measured", "accuracy_by_members")
@@ -391,7 +390,7 @@ def _together_or_apart(found: Mapping[Path, Mapping]) -> list[str]:
         "larger",
     ]
     rows = [
-        [job.stem, study.budget.name, *cells]
+        [job.stem.replace("_", " "), *cells]
         for job, study in zip(found, studies)
         for cells in _apart_rows(study)
     ]
@@ -401,11 +400,12 @@ def _together_or_apart(found: Mapping[Path, Mapping]) -> list[str]:
         "that it takes to be more accurate than that one by what a study calls practically equal, "
         "a dash where all are not. Larger: points of one network with the parameters of all, less "
         "the same one; with the budget `samples` it takes as many times the arithmetic of the "
-        "others. Each study has its section below."
+        "others. Each study has its section below, with its budget, which is `samples` where its "
+        "name has no other."
     )
     return [
         *("## Together or apart", "", *_wrapped(said), ""),
-        *_narrow(Table("apart", "", heads, rows, left=2)),
+        *_narrow(Table("apart", "", heads, rows, left=1)),
     ]
 
 
@@ -510,16 +510,6 @@ def _wrapped(sentence: str) -> list[str]:
 
 
 def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
-    """Return a comparison's accuracy against time as an SVG file for a light or a dark page."""
-    comparison = from_json(Comparison, kept)
-    ends = dict(zip(Contestant, rows_to_compare(comparison)))
-    stars = {who.value: (row.seconds, row.test_accuracy) for who, row in ends.items() if row}
-    figure = curves.accuracy_by_seconds(comparison.histories, stars)
-    label = f"accuracy against time, {comparison.dataset.name}"
-    return _svg(style.to_svg(figure, "comparison", label), colors)
-
-
-def study_picture(kept: Mapping, colors: Mapping[str, str]) -> str:
     """Return a study's accuracy against cost as an SVG file for a light or a dark page."""
     study = from_json(StudyResult, kept)
     label = f"accuracy against cost, {study.dataset.name}"
@@ -542,13 +532,11 @@ def _svg(svg: str, colors: Mapping[str, str]) -> str:
 
 def pictures(found: Kept) -> dict[str, str]:
     """Return the picture files, by name."""
-    drawn = {}
-    for shade, colors in (("light", LIGHT), ("dark", DARK)):
-        drawn[f"comparison-{shade}.svg"] = picture(found.comparisons[PICTURED], colors)
-        for name in PICTURED_STUDIES:
-            if name in found.studies:
-                drawn[f"{name}-{shade}.svg"] = study_picture(found.studies[name], colors)
-    return drawn
+    return {
+        f"{name}-{shade}.svg": picture(found.studies[f"studies-{name}"], colors)
+        for shade, colors in (("light", LIGHT), ("dark", DARK))
+        for name in PICTURED
+    }
 
 
 def main(arguments: list[str]) -> None:

@@ -186,15 +186,33 @@ def test_another_cost_stands_on_the_axis_where_seconds_are_no_measure(study):
     packed = replace(study.contestants[0], cost=replace(study.contestants[0].cost, packed=True))
     made = replace(study, contestants=[packed, *study.contestants[1:]])
     label, places, why = study_figures.cost_of(made)
-    assert label.startswith("parameters") and "ran beside" in why and "as many samples" in why
+    assert label.startswith("parameters") and "ran beside" in why and "as much arithmetic" in why
     assert places["one_rank@1"] == 235_146 and places["ensemble_full@4"] == 4 * 235_146
     assert places["shared_start@4"] == 235_146, "one averaged network answers"
     more = replace(packed, cost=replace(packed.cost, samples=4e6))
     others = replace(made, contestants=[more, *made.contestants[1:]])
     label, places, why = study_figures.cost_of(others)
-    assert label.startswith("samples") and places["synchronous@2"] == 1_080_000
-    assert why.endswith("samples instead.")
+    assert label.startswith("samples x parameters") and places["synchronous@2"] == 1
+    assert places["one_rank@1"] == 4e6 / 1_080_000 and "samples times parameters" in why
+    larger = replace(packed, parameters=4 * 235_146)
+    others = replace(made, contestants=[larger, *made.contestants[1:]])
+    assert study_figures.cost_of(others).places["one_rank@1"] == 4, "of as many samples"
     assert "the cost of a prediction instead" in Reader(study_page.study_page(made)).text()
+
+
+def test_many_contestants_of_equal_cost_stand_in_a_group_of_their_cost(study):
+    first = replace(study.contestants[0], cost=replace(study.contestants[0].cost, packed=True))
+    same = [
+        replace(
+            first, name=f"own_{n}", ranks=n, parameters=100, cost=replace(first.cost, samples=6)
+        )
+        for n in range(20)
+    ]
+    larger = replace(same[0], name="larger_network", parameters=250)
+    axes = study_figures.headline(replace(study, contestants=[*same, larger])).axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2.5"]
+    points = [float(line.get_xdata()[0]) for line in axes.get_lines() if line.get_marker() == "X"]
+    assert points == [21.0], "after the twenty, and a gap"
 
 
 def test_marks_of_equal_cost_stand_beside_each_other_within_the_picture(study):

@@ -16,6 +16,7 @@ from ensync.report.study_results import ContestantResult, Range, StudyResult
 from ensync.report.study_verdict import ALIKE, networks_to_predict, untimed_reason
 from ensync.report.style import (
     BLUE,
+    FAINT,
     GREEN,
     GREY,
     INK,
@@ -81,7 +82,8 @@ class CostAxis(NamedTuple):
 
 def cost_of(study: StudyResult) -> CostAxis:
     """Return what the headline's horizontal axis is: core-seconds where all contestants were
-    measured alone, else samples, or the parameters to predict with where samples are the same.
+    measured alone, else the arithmetic of training, or the parameters to predict with where that
+    is the same. Arithmetic: samples times the parameters of the network that they went through.
     """
     everyone = study.contestants
     if everyone and all(each.cost.timed for each in everyone):
@@ -89,16 +91,21 @@ def cost_of(study: StudyResult) -> CostAxis:
         places = {key: spread.mean for key, spread in found.items() if spread}
         return CostAxis("core-seconds", {key: mean for key, mean in places.items() if mean})
     reason = untimed_reason(*everyone)
-    why = f"{reason[:1].upper()}{reason[1:]}: samples instead."
-    samples = {each.key: each.cost.samples for each in everyone}
-    known = {key: count for key, count in samples.items() if count}
-    if not known or max(known.values()) > ALIKE * min(known.values()):
-        return CostAxis("samples trained on, all networks", known, why)
+    work = {each.key: (each.cost.samples or 0) * each.parameters for each in everyone}
+    known = {key: product for key, product in work.items() if product}
+    least = min(known.values(), default=1.0)
+    if not known or max(known.values()) > ALIKE * least:
+        return CostAxis(
+            "samples x parameters, the least = 1",
+            {key: product / least for key, product in known.items()},
+            f"{reason[:1].upper()}{reason[1:]}: samples times parameters instead, as the "
+            "arithmetic of training goes.",
+        )
     parameters = {each.key: each.parameters * networks_to_predict(each) for each in everyone}
     return CostAxis(
         "parameters to predict with, all networks",
         {key: float(count) for key, count in parameters.items() if count},
-        f"{reason[:1].upper()}{reason[1:]}, and all have trained on as many samples: the cost of "
+        f"{reason[:1].upper()}{reason[1:]}, and training took all as much arithmetic: the cost of "
         "a prediction instead.",
     )
 
@@ -125,9 +132,7 @@ def headline(study: StudyResult) -> Figure:
     axes = figure.add_subplot(title="Accuracy against cost", xlabel=label, ylabel="test accuracy")
     marks, shown = marks_of(study), [each for each in study.contestants if each.key in places]
     costs = [places[each.key] for each in shown]
-    _cost_axis(axes, costs)
-    figure.draw_without_rendering()  # so that places on the paper are known
-    xs = _beside(axes, costs)
+    xs = _places_of(figure, axes, costs)
     for each, x in zip(shown, xs, strict=True):
         _point(axes, each, x, marks[each.name])
         top = max(_tops(each))
@@ -141,6 +146,7 @@ def headline(study: StudyResult) -> Figure:
 
 
 GAP = 11.0  # points between two marks side by side: a mark and its number are narrower
+FAR = 3  # gaps that a mark may be moved aside before its place tells another cost
 
 
 class _Number(TypedDict):
@@ -161,13 +167,49 @@ def _tops(each: ContestantResult) -> list[float]:
     return [each.accuracy.mean, *[ends[1] for ends in map(_ends, bars) if ends]]
 
 
-def _beside(axes: Axes, places: Sequence[float]) -> list[float]:
-    """Return places on the horizontal axis of which those that nearly coincide are moved apart, so
-    that all marks and their numbers are seen.
+def _places_of(figure: Figure, axes: Axes, costs: Sequence[float]) -> list[float]:
+    """Set up the horizontal axis, and return the place of each cost on it: where it is, or a little
+    beside others like it, or, where too many are alike, in groups of equal cost.
     """
-    if not places:
+    if not costs:
         return []
-    points = axes.figure.dpi / 72
+    _cost_axis(axes, costs)
+    figure.draw_without_rendering()  # so that places on the paper are known
+    points = figure.dpi / 72
+    found = _beside(axes, costs, points)
+    ends = [axes.transData.transform([(x, 0.5) for x in xs])[:, 0] for xs in (costs, found)]
+    if np.abs(ends[1] - ends[0]).max() / points <= FAR * GAP:
+        return found
+    return _in_groups(axes, costs)
+
+
+def _in_groups(axes: Axes, costs: Sequence[float]) -> list[float]:
+    """Return places in which equal costs stand side by side, a tick for each cost, in its order."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator
+
+    places, groups, x = [0.0] * len(costs), list[tuple[float, list[float]]](), 0.0
+    for one in sorted(range(len(costs)), key=lambda one: costs[one]):
+        if not groups or costs[one] > ALIKE * groups[-1][0]:
+            x += 1.0 if groups else 0.0  # between groups
+            groups.append((costs[one], []))
+        places[one] = x
+        groups[-1][1].append(x)
+        x += 1.0
+    axes.set_xscale("linear")
+    axes.set_xlim(-1.0, x)
+    axes.xaxis.set_major_locator(FixedLocator([float(np.mean(xs)) for _, xs in groups]))
+    told = [_short_count(float(f"{cost:.3g}")) for cost, _ in groups]
+    axes.xaxis.set_major_formatter(FixedFormatter(told))
+    axes.grid(False, axis="x")
+    for _, xs in groups[1:]:
+        axes.axvline(xs[0] - 1.0, color=FAINT, linewidth=0.7, zorder=0)
+    return places
+
+
+def _beside(axes: Axes, places: Sequence[float], points: float) -> list[float]:
+    """Return places on the horizontal axis of which those that nearly coincide are moved apart, so
+    that all marks and their numbers are seen. points: pixels of a point.
+    """
     on_paper = axes.transData.transform([(place, 0.5) for place in places])[:, 0] / points
     box = axes.get_window_extent()
     ends = (box.x0 / points + GAP, box.x1 / points - GAP)
@@ -248,7 +290,7 @@ def _cost_axis(axes: Axes, places: Sequence[float]) -> None:
 
 
 def _short_count(value: float) -> str:
-    """Return "540,000" or "1.08 M"."""
+    """Return "540,000", "1.08 M" or "3.25"."""
     return f"{value / 1e6:g} M" if abs(value) >= 1e6 else f"{value:,.10g}"
 
 
