@@ -380,7 +380,6 @@ def _together_or_apart(found: Mapping[Path, Mapping]) -> list[str]:
     studies = [from_json(StudyResult, kept) for kept in found.values()]
     heads = [
         "study",
-        "budget",
         "ranks",
         "apart",
         "points",
