@@ -25,6 +25,20 @@ from ensync.runs.study.plan_file import read_plan
 from ensync.storage import lock
 
 
+def test_weights_of_another_content_are_another_origin(tmp_path):
+    file = tmp_path / "start.safetensors"
+    found = []
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        found.append(origin_of(cell(network={"weights": str(file)}), STUDY, "sha256:1"))
+    assert [words.partition(" = ")[0] for words in differences(*found)] == [
+        "the content of network.weights"
+    ]
+    file.unlink()
+    missing = origin_of(cell(network={"weights": str(file)}), STUDY, "sha256:1")
+    assert "not readable" in str(differences(found[0], missing))
+
+
 @pytest.mark.parametrize(
     "trials, factor",
     [

@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import ensync
 from ensync.core.config.job import flat_settings
 from ensync.core.config.schema import Job
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, reason
 from ensync.report.results import to_json
 from ensync.runs.planned import FREE
 from ensync.runs.study.cells import Cell
@@ -76,10 +76,21 @@ def origin_of(cell: Cell, study: Job, fingerprint: str) -> Origin:
         for name, value in settings.items()
         if name not in FREE and name.partition(".")[0] not in FREE
     }
+    if cell.job.network.weights:
+        kept["the content of network.weights"] = _content(Path(cell.job.network.weights))
     if study.study is not None:
         kept |= {f"study.{name}": getattr(study.study, name) for name in OF_CELLS}
     plain: dict[str, object] = json.loads(json.dumps(kept))
     return Origin(code_sha256(), fingerprint, plain)
+
+
+def _content(path: Path) -> str:
+    """Return the sha256 of a file; what cannot be read is refused where a cell starts from it."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        return f"not readable, {reason(error)}"
 
 
 def write_origin(directory: Path, origin: Origin) -> None:
