@@ -186,7 +186,9 @@ def ask_to_stop() -> None:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Note SIGINT and those of AGAIN while the block runs; put the old handlers back after it."""
+    """Note SIGINT and those of AGAIN while the block runs; put the old handlers back after it, and
+    forget what came where a program goes on after it (one that imports Ensync).
+    """
     before = _catch() | {signal.SIGINT: signal.signal(signal.SIGINT, _stop_request.receive)}
     if not _noting:
         _stop_request.number = 0
@@ -195,3 +197,5 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if not _noting:
+            _stop_request.number = 0
