@@ -72,6 +72,7 @@ def import_weights(
     from them. Nothing is trained or written.
 
     \b
+      ensync export runs/quickstart/synchronous --format safetensors --to digits.safetensors
       ensync import digits.safetensors jobs/quickstart.toml
       ensync import digits.safetensors jobs/quickstart.toml --new-output
 

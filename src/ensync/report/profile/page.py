@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ensync.core.errors import EnsyncError
 from ensync.report import plots, text
 from ensync.report.files import write_whole
-from ensync.report.page import render
+from ensync.report.page import render, section
 from ensync.report.profile.picture import MOST_RANKS, draw_steps, shown_steps
 from ensync.report.profile.summary import HEADS, basis, profile_cells, remarks
 from ensync.report.profile.trace import FILE
@@ -70,6 +70,7 @@ def profile_page(profile: Profile, job: str) -> str:
         heading="Where the time of a step goes",
         under=basis(table),
         verdict=[verdict(table)],
+        cards=[],
         heads=HEADS,
         rows=[
             [
@@ -79,7 +80,7 @@ def profile_page(profile: Profile, job: str) -> str:
             for place, row in enumerate(profile_cells(table))
         ],
         notes=[],
-        sections=[{"heading": "A few steps", "figures": figures if shown else []}],
+        sections=[section("A few steps", figures if shown else [])],
         method=[f"{line[:1].upper()}{line[1:]}." for line in remarks(table)],
         facts=[],
         job=job,
