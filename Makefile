@@ -40,7 +40,8 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, 
 # programs, which wait much; its networks come when the first has compiled their kernels. Then
 # ranks.
 STARTED := $(wildcard tests/launched/test_*.py)
-FIRST := $(filter $(addprefix tests/launched/test_,cli_% abort.py library.py study.py),$(STARTED))
+FIRST := $(filter $(addprefix tests/launched/test_,abort.py cli_% examples.py library.py study.py \
+	wheel.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
 	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi test-launched \
 		RANKS="$(filter 1,$(RANKS))" STARTED="$(filter-out $(FIRST),$(STARTED))" -- \
