@@ -19,6 +19,7 @@ def test_what_one_rank_tells_all_others_hear(tellers):
     ranks = {place % comm.size for place in tellers}
     alert = Alert(comm)
     assert alert.heard() == 0
+    share(comm, None)  # nobody tells before all have looked
     if comm.rank in ranks:
         alert.tell(10 + comm.rank)
         alert.tell(99)  # too late
