@@ -10,14 +10,19 @@ from contextlib import suppress
 import pytest
 from launched.processes import wait_until
 from runs.helpers import COMM, SILENT, common_digits, job_maker, run
+from runs.study.helpers import run as run_study
 
 from ensync.core.signals import StopRequest
 from ensync.mpi import shared_memory
+from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.watchdog import watch
 from ensync.mpi.world import on_root
 from ensync.report.history import read_history
 from ensync.runs import state
+from ensync.runs.evaluate import evaluate
+from ensync.runs.options import RunOptions
 from ensync.runs.sweep import sweep
+from ensync.runs.train import resume, train_job
 
 pytestmark = [
     pytest.mark.mpi,
@@ -83,6 +88,33 @@ def test_a_sweep_gives_back_what_each_value_took(make_job):
     sweep_over(*range(2, 12))
     wait_until(lambda: not opened_since(files))  # threads close theirs a moment after the run
     assert len(shared_memory._open) == segments
+
+
+def test_verbs_give_back_their_images_and_sums(make_job, monkeypatch):
+    """What is left shared, Open MPI frees at the end of the program in an order of each rank's own,
+    and waits for ever where these differ.
+    """
+    sums = []
+    monkeypatch.setattr(NodeVector, "__init__", counted(NodeVector.__init__, sums.append))
+    monkeypatch.setattr(NodeVector, "free", counted(NodeVector.free, sums.remove))
+    job = make_job(training={"epochs": 1})
+    segments = dict(shared_memory._open)
+    train_job(COMM, job, RunOptions(), SILENT)
+    resume(COMM, job.output.directory, ("training.epochs=2",), False)
+    evaluate(COMM, job.output.directory, (), ())
+    study = {"contestants": ["synchronous"], "seeds": 1, "redraw_validation": True}
+    run_study(make_job("study", training={"epochs": 1}, study=study))
+    assert shared_memory._open == segments and sums == []
+
+
+def counted(method, note):
+    """The method, after which `note` is told of its object."""
+
+    def after(self, *args):
+        method(self, *args)
+        note(self)
+
+    return after
 
 
 def test_the_watchdog_closes_its_file():

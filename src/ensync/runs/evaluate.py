@@ -87,6 +87,7 @@ def evaluate(
         console.warn(f"member {member} is left out: {why}")
     result = results.result_of(evaluator, methods or (own,), loaded.state.elapsed)
     show_scores(console, evaluator, result)
+    place.loaders.close()
     if target is not None:
         path, fusion = target, result and replace(result, format="ensync-fusion")
         on_root(comm, lambda: write_json(path, fusion))

@@ -24,14 +24,18 @@ from ensync.training.position import ends_of
 
 def complete(run: session.Session) -> None:
     """Train a session to its end, test it, show and write its result, without the ranks that die
-    meanwhile where that is possible.
+    meanwhile where that is possible; give back what it holds, unless a dead rank would have to.
     """
+    ranks = run.comm.size
     try:
         trained = lifecycle.train(run)
         lifecycle.retry(trained, lambda: _finish(trained))
     except Exception as error:
         run.context.callbacks.stop(error)
         raise
+    if trained.comm.size == ranks:
+        lifecycle.close(trained)
+        trained.context.loaders.close()
 
 
 def _finish(run: session.Session) -> None:

@@ -60,6 +60,7 @@ def predict(
     planned.prepare(comm, lambda: loaders)
     with console.counting() as progress, watched(comm, loaded, job, loaders, progress):
         votes = results.predict(comm, loaded, job, loaders, method)
+    loaders.close()
     if votes is None:
         return
     for note in [*notes, *_left_out(found)]:

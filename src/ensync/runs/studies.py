@@ -146,6 +146,7 @@ def train_cells(run: Execution) -> None:
     gathering.note_plan(run.comm, run)
     run.prepare()
     run.run()
+    run.data.close()
 
 
 def sweep(comm: Comm, path: str, over: str, options: RunOptions) -> None:
