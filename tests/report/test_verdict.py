@@ -32,7 +32,7 @@ def with_accuracy(comparison: dict, **right: int) -> dict:
 
 
 def test_the_more_accurate_wins_and_its_price_is_told(comparison):
-    advice, found, reason, price = verdict(
+    advice, found, reason, price, _ = verdict(
         with_accuracy(comparison, synchronous=9000, soft_voting=8700, hard_voting=8600)
     )
     assert advice == "Train together: it is better by 3.00 points than training apart."
@@ -50,7 +50,14 @@ def test_the_ensemble_can_win(comparison):
     assert lines[0] == (
         "Train apart: it is better by 3.00 points than training together, and is 1.30x as fast."
     )
-    assert len(lines) == 3, "the faster one has no price"
+    assert len(lines) == 4, "the faster one has no price"
+
+
+@pytest.mark.parametrize("data", ["shards", "full"])
+def test_one_seed_and_equal_epochs_are_named(comparison, data):
+    comparison["job"]["ensemble"] = {"data": data}
+    last = verdict(comparison)[-1]
+    assert "--seeds 5" in last and ("saw 4 times the samples" in last) is (data == "full")
 
 
 def test_overlapping_intervals_are_admitted_and_time_is_told(comparison):
@@ -117,7 +124,7 @@ def test_one_rank_that_is_better_but_slower_is_told(comparison):
         with_accuracy(comparison, one_rank=9300, synchronous=9000, soft_voting=8700, hard_voting=1)
     )
     assert lines[0].startswith("Train together")
-    assert lines[-1] == "One rank alone is better than that by 3.00 points, in 3.01x the time."
+    assert lines[-2] == "One rank alone is better than that by 3.00 points, in 3.01x the time."
 
 
 def test_seconds_of_more_threads_than_cores_decide_nothing(comparison):
@@ -127,7 +134,7 @@ def test_seconds_of_more_threads_than_cores_decide_nothing(comparison):
     assert lines[0] == (
         "Train together or apart: too close to call in accuracy, and no times can be compared."
     )
-    assert "4.71" not in lines[1] and lines[-1].startswith("Seconds are not compared")
+    assert "4.71" not in lines[1] and lines[-2].startswith("Seconds are not compared")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from ensync.report.results import (
 
 LIKELY = 0.05  # with a p-value from here on there is no difference
 ALIKE = 1.05  # times within this factor of each other are equal
+WHOLE = ("full", "bootstrap")  # of ensemble.data: as many rows for each member as there are
 
 
 def accuracy(row: ComparisonRow) -> float:
@@ -120,7 +121,7 @@ def choose(comparison: Comparison) -> Choice:
         *beside,
     )
     lines = [advice, "; ".join(found) + ".", reason, *price, *_alone(comparison, alone, row)]
-    return Choice(row, [*lines, *_no_measure(comparison)])
+    return Choice(row, [*lines, *_no_measure(comparison), _one_seed(comparison, apart)])
 
 
 def row_oversubscribed(comparison: Comparison, row: ComparisonRow) -> bool:
@@ -138,6 +139,16 @@ def _no_measure(comparison: Comparison) -> list[str]:
     if not any(row_oversubscribed(comparison, row) for row in comparison.rows):
         return []
     return ["Seconds are not compared, since there were more threads than cores."]
+
+
+def _one_seed(comparison: Comparison, apart: ComparisonRow) -> str:
+    """Return the sentence on what no comparison of one seed and equal epochs shows."""
+    n, rows = apart.members, comparison.job.get("ensemble", {}).get("data")
+    more = f", so {n} members on all of the data saw {n} times the samples"
+    return (
+        f"Each was trained once, for the same epochs{more if rows in WHOLE and n else ''}: ensync "
+        "compare --seeds 5 tells a difference from the luck of one seed, on an equal budget."
+    )
 
 
 def _by_accuracy(
