@@ -45,7 +45,8 @@ FONTS = "DejaVu Sans, Verdana, sans-serif"
 DROPPED = ("measured", "accuracy_by_members")
 DROPPED_OF_CONTESTANTS = ("confusion", "reliability", "reliability_calibrated")
 DROPPED_OF_FUSIONS = ("precision", "recall", "f1", "confusion")
-OF_RUNS = ("training.seed", "training.threads", "training.precision")  # may differ from the job
+OF_STUDIES = ("training.precision",)  # may differ from the job
+OF_RUNS = ("training.seed", "training.threads", *OF_STUDIES)
 LIGHT = {
     "ink": "#1a1a1b",
     "faint": "#d9d9d8",
@@ -128,7 +129,7 @@ def _comparison(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]
 
 def _study(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
     """Return where a study is kept, and what of it."""
-    _refuse_other(job, directory, "study", found)
+    _refuse_other(job, directory, "study", found, OF_STUDIES)
     if found["cells_left"]:
         sys.exit(f"{directory} is not finished: {found['cells_left']} cells are missing")
     if found["code"] != code_sha256():
@@ -458,6 +459,8 @@ def _study_section(job: Path, kept: Mapping) -> list[str]:
         f"{study.budget.sentence}"
     )
     where = f"{study.machine.cpu}, {text.plural(study.machine.nodes or 1, 'node')}"
+    precision = study.job["training"].get("precision", "float32")
+    where += f"; {precision}" if precision != "float32" else ""
     lines += ["", *_wrapped(f"{day}, {where}; commit {kept['commit']}; {made}."), ""]
     lines += [*_narrow(_short_table(study)), ""]
     for each in study.left_out:

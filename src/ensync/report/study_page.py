@@ -156,8 +156,9 @@ def _reliability(study: StudyResult) -> list[Drawing]:
         return []
     marks = study_figures.marks_of(study)
     figure = study_details.reliability(shown, [marks[each.name] for each in shown])
+    one = "; one rank beside" if most > 1 and any(each.ranks == 1 for each in shown) else ""
     caption = (
-        f"On {text.plural(most, 'rank')}; one rank beside. A point is a fifteenth of the test "
+        f"On {text.plural(most, 'rank')}{one}. A point is a fifteenth of the test "
         "images of all seeds; below the dotted line the network is too sure of itself."
     )
     return [_draw(figure, "reliability", "reliability diagrams", caption)]
