@@ -9,6 +9,7 @@ import sys
 import pytest
 from launched import launch
 from launched.processes import kill_all, rank_processes, wait_until
+from PIL import Image
 
 pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(200)]
 
@@ -93,6 +94,8 @@ def test_a_later_resume_trains_the_lost_members_to_the_end(place, mortal):
     whole = place.done(4, "train", "job.toml", *ENSEMBLE, "--set", "output.directory=runs/whole")
     assert mortal({2: 20, 0: 30}).code == 0
     assert "is left out: lost with " in place.done(1, "fuse", "runs/job", "--method", "soft_voting")
+    Image.new("L", (8, 8)).save(place.directory / "black.png")
+    assert "is left out: lost with " in place.done(1, "predict", "runs/job", "black.png")
     place.done(3, "resume", "runs/job")
     assert (
         place.result()["test"] == place.result("runs/whole")["test"]

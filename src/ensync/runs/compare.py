@@ -235,7 +235,7 @@ def _row(
         )
     if isinstance(figures, Refused):
         return replace(common, note="; ".join(filter(None, [figures.refused, common.note])))
-    left_out = [f"member {m} left out: {why}" for m, why in evaluator.test.excluded.items()]
+    left_out = evaluator.left_out
     return replace(
         common,
         test_accuracy=figures.accuracy,

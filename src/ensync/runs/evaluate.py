@@ -83,8 +83,8 @@ def evaluate(
         loaders = loaders.without_validation()  # of which nothing would be shown
     with console.counting() as progress, watched(comm, loaded, job, loaders, progress):
         evaluator = results.evaluator_of_files(comm, loaded, job, loaders)
-    for member, why in evaluator.test.excluded.items():
-        console.warn(f"member {member} is left out: {why}")
+    for line in evaluator.left_out:
+        console.warn(line)
     result = results.result_of(evaluator, methods or (own,), loaded.state.elapsed)
     show_scores(console, evaluator, result)
     place.loaders.close()

@@ -42,8 +42,8 @@ def _finish(run: session.Session) -> None:
     """Test a trained session, show and write its result."""
     console = run.console
     evaluator = results.evaluator_of_session(run)
-    for member, why in evaluator.test.excluded.items():
-        console.warn(f"member {member} is left out: {why}")
+    for line in evaluator.left_out:
+        console.warn(line)
     method = run.context.strategy.fusion_method
     result = _made_here(run, results.result_of(evaluator, [method], run.elapsed))
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])

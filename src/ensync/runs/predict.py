@@ -59,13 +59,13 @@ def predict(
     loaders = loaders_for(planned, loaded, trained_on, pixels, method)
     planned.prepare(comm, lambda: loaders)
     with console.counting() as progress, watched(comm, loaded, job, loaders, progress):
-        votes = results.predict(comm, loaded, job, loaders, method)
+        predicted = results.predict(comm, loaded, job, loaders, method)
     loaders.close()
-    if votes is None:
+    if predicted.votes is None:
         return
-    for note in [*notes, *_left_out(found)]:
+    for note in [*notes, *_left_out(found), *predicted.left_out]:
         console.warn(note)
-    share_of = shares(np.maximum(votes, 0))
+    share_of = shares(np.maximum(predicted.votes, 0))
     if machine:
         write = as_csv if form == "csv" else as_json
         streams.say(write(names, share_of, trained_on.class_names, found.bad))

@@ -4,6 +4,7 @@ scores, fused.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,13 @@ from ensync.training.reducers import WHOLE, Part
 from ensync.training.views import views_of
 
 NOT_SELECTED = "not selected"  # why a member that nobody asked for is in no fusion
+
+
+class Prediction(NamedTuple):
+    """On rank 0 the fused votes float64 (images, classes), and a line for each member left out."""
+
+    votes: np.ndarray | None
+    left_out: list[str]
 
 
 @dataclass
@@ -94,6 +102,15 @@ class EnsembleEvaluator:
         averaged, sent = self._averaged(weights)
         votes = averaged.votes(self.comm, FUSIONS[OF_ONE], np.ones(1))
         return OnRoot(votes.values, votes.sent + sent)
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each member that is in no fusion, but for those that nobody asked for."""
+        return [
+            f"member {member} is left out: {why}"
+            for member, why in self.test.excluded.items()
+            if why != NOT_SELECTED
+        ]
 
     def refusal(self, fusion: Fusion) -> str:
         """Return why the members cannot be fused so, "" where they can."""
@@ -347,13 +364,11 @@ def predict(
     loaders: SplitLoaders,
     method: str,
     only: Sequence[int] | None = None,
-) -> np.ndarray | None:
-    """Return on rank 0 the fused votes float64 `(images, classes)` for the test images of
-    `loaders`, of the members `only` or of all. Collective.
-    """
+) -> Prediction:
+    """Return what the members `only` or all answer to the test images of `loaders`. Collective."""
     evaluator = evaluator_of_files(comm, loaded, job, loaders, only)
     check_possible(evaluator, method)
-    return evaluator.votes(FUSIONS[method]).values
+    return Prediction(evaluator.votes(FUSIONS[method]).values, evaluator.left_out)
 
 
 def check_possible(evaluator: EnsembleEvaluator, method: str) -> None:

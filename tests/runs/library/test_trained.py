@@ -76,6 +76,24 @@ def test_averaged_weights_predict(place, test_split):
     assert np.allclose(found, expected, atol=1e-5)
 
 
+@pytest.fixture
+def lame(place):
+    """The ensemble, whose member 1 has a parameter that is not finite."""
+    run = ensync.load(place.several.directory)
+    run._tester.loaded.arrays["members/0001/parameters"][0] = np.nan
+    return run
+
+
+def test_a_member_that_is_left_out_is_warned_of(lame, test_split, tmp_path):
+    told = "member 1 is left out: its outputs are not finite"
+    with pytest.warns(UserWarning, match=told) as warned:
+        found = lame.predict_proba(test_split[0])
+    assert warned[0].filename == __file__, "the user's line"
+    assert np.array_equal(found, lame.members[0].predict_proba(test_split[0]))
+    with pytest.warns(UserWarning, match=told):
+        lame.export(tmp_path / "one.onnx")
+
+
 def test_pictures_are_what_the_verb_predicts(place, test_split, tmp_path, capfd):
     for number, image in enumerate(test_split[0][:5, ..., 0]):
         Image.fromarray(image).save(tmp_path / f"{number}.png")

@@ -10,7 +10,7 @@ import numpy as np
 from ensync.core.fusion import FUSIONS, Fusion
 from ensync.nn.network import Network
 from ensync.runs.identity import Identity
-from ensync.runs.results import NOT_SELECTED, EnsembleEvaluator
+from ensync.runs.results import EnsembleEvaluator
 from ensync.runs.scores import voting_weights
 from ensync.training.views import View
 
@@ -39,9 +39,15 @@ class Trained:
                 yield network
 
     @property
-    def left_out(self) -> dict[int, str]:
-        """Why members of the run are in no fusion, by number; not those that nobody asked for."""
-        return {m: why for m, why in self.evaluator.test.excluded.items() if why != NOT_SELECTED}
+    def notes(self) -> list[str]:
+        """Sentences on what differs from the run."""
+        found = self.evaluator.left_out
+        if self.evaluator.job.training.precision == "bf16":
+            found.append(
+                "the run computes with operands in bf16, other programs compute in float32: their "
+                "answers differ by what bf16 rounds"
+            )
+        return found
 
     @property
     def identity(self) -> Identity:

@@ -58,14 +58,4 @@ def _write(directory: str, options: ExportOptions) -> _Written:
     trained = trained_of(tester.evaluator(method, only), method, str(run))
     name = "network" if member is None else f"member_{member}"
     path = Path(options.to) if options.to else run / f"{name}{FORMATS[options.form].suffix}"
-    return _Written(dict(write(trained, options.form, path)), _notes(tester, trained.left_out))
-
-
-def _notes(tester: Tester, left_out: dict[int, str]) -> list[str]:
-    found = [f"member {member} is left out: {why}" for member, why in left_out.items()]
-    if tester.job.training.precision == "bf16":
-        found.append(
-            "the run computes with operands in bf16, other programs compute in float32: their "
-            "answers differ by what bf16 rounds"
-        )
-    return found
+    return _Written(dict(write(trained, options.form, path)), trained.notes)

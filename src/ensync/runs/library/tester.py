@@ -1,5 +1,6 @@
 """A loaded run made ready to compute: what `predict` and `score` ask for votes."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,11 +101,18 @@ class Tester:
         self, images: np.ndarray, method: str, only: Sequence[int] | None = None
     ) -> np.ndarray:
         """Return the fused votes float64 (n, classes) for images uint8 (n, height, width,
-        channels), of the members `only` or of all.
+        channels), of the members `only` or of all. Warn of those that are left out.
         """
         if not len(images):
             return np.zeros((0, self.identity.classes))
         loaders = loaders_for(self._planned, self.loaded, self.identity, images, method)
-        votes = results.predict(self.comm, self.loaded, self.job, loaders, method, only)
-        assert votes is not None, "this rank is the only one"
-        return votes
+        predicted = results.predict(self.comm, self.loaded, self.job, loaders, method, only)
+        assert predicted.votes is not None, "this rank is the only one"
+        warn(predicted.left_out, 5)
+        return predicted.votes
+
+
+def warn(notes: Sequence[str], level: int) -> None:
+    """Warn of each at a line of the user's, which is so many calls up, this one included."""
+    for note in notes:
+        warnings.warn(note, stacklevel=level)

@@ -18,7 +18,7 @@ from ensync.report.results import FusionFigures, Record, RunResult, from_json
 from ensync.runs import opening
 from ensync.runs.below import directory_of, runs_below
 from ensync.runs.library.history import History, learning_curves
-from ensync.runs.library.tester import Tester
+from ensync.runs.library.tester import Tester, warn
 from ensync.runs.state import has_checkpoint
 
 LISTED = 8  # runs that a refusal names
@@ -89,7 +89,7 @@ class Run:
 
         images: uint8 (n, height, width, channels) as the dataset has them; one channel may be left
         out. method: the fusion of an ensemble [default: that of its job]. Errors: EnsyncError for
-        other images, and for a fusion that is not possible.
+        other images, and for a fusion that is not possible. Warns of each member that is left out.
 
         >>> images = ensync.Dataset("data/digits.h5").images("test")
         >>> ensync.load("runs/digits").predict(images[:4])
@@ -140,7 +140,8 @@ class Run:
         probabilities of `predict_proba` and the labels of `predict` out; "safetensors" or
         "pytorch": the weights of one network by PyTorch's names, and beside them a file .py that
         builds it [default: by the ending .onnx, .safetensors or .pt]. method: as for `predict`.
-        Errors: EnsyncError for what the format cannot hold, and without its package.
+        Errors: EnsyncError for what the format cannot hold, and without its package. A member that
+        is left out is warned of, and so are operands in bf16, which other programs do not round.
 
         >>> path = ensync.load("runs/digits").export("digits.onnx")
         >>> import onnxruntime
@@ -157,7 +158,9 @@ class Run:
         package_of(name)
         chosen = self._tester.method(method, self._only)
         evaluator = self._tester.evaluator(chosen, self._only)
-        dict(write(trained_of(evaluator, chosen, str(self.directory)), name, target))
+        trained = trained_of(evaluator, chosen, str(self.directory))
+        dict(write(trained, name, target))
+        warn(trained.notes, 3)
         return target
 
     @cached_property
