@@ -76,11 +76,11 @@ def steps_of(place, run):
     return max((int(name.partition("-s")[2].removesuffix(".h5")) for name in names), default=0)
 
 
-def begin(place, run, ranks=2, verb="train", after=20, **options):
+def begin(place, run, ranks=2, verb="train", after=20, settings=(), **options):
     """Start a run or its continuation and wait until it has made some steps."""
     before = steps_of(place, run)
     words = (
-        ["train", "job.toml", *LONG, "--set", f"output.directory={run}"]
+        ["train", "job.toml", *LONG, *settings, "--set", f"output.directory={run}"]
         if verb == "train"
         else ["resume", run]
     )
@@ -119,16 +119,23 @@ def ended(process, limit=10):
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_one_killed_rank_ends_the_job_and_the_run_resumes_to_the_same_bits(whole, rank):
-    run = f"runs/killed{rank}"
-    process = begin(whole, run)
+# The rank that is killed, and how ranks meet. Those that wait for nobody must end, too.
+KILLED = {"synchronous": (0, ()), "local": (1, ("--set", "communication.every=7"))}
+
+
+@pytest.mark.parametrize("meetings", KILLED)
+def test_one_killed_rank_ends_the_job_and_the_run_resumes_to_the_same_bits(whole, meetings):
+    (rank, settings), run, other = KILLED[meetings], f"runs/killed_{meetings}", "runs/whole"
+    if settings:  # before the other, since it compiles what both need
+        other = f"runs/whole_{meetings}"
+        whole.done(2, "train", "job.toml", *LONG, *settings, "--set", f"output.directory={other}")
+    process = begin(whole, run, settings=settings)
     os.kill(rank_processes(process.pid)[rank], signal.SIGKILL)
     code, _, err = ended(process)
     assert code != 0 and "Traceback" not in err
     assert steps_of(whole, run) < 210, "the run was over before it could be killed"
     whole.done(2, "resume", run)
-    assert_same(whole, run, "runs/whole")
+    assert_same(whole, run, other)
 
 
 def test_runs_killed_again_and_again_resume_to_the_same_bits(whole):

@@ -1,5 +1,5 @@
-"""Replicas that meet now and then: beside plain numpy, independent runs, synchronous ones, and
-those that were never interrupted.
+"""Replicas that meet now and then: beside plain numpy, independent runs and synchronous ones. What
+can happen to their runs is in test_mpi_communication.py.
 """
 
 from pathlib import Path
@@ -12,7 +12,6 @@ from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker
 from ensync.core.config.communication import Communication
 from ensync.core.sharding import block, epoch_order
 from ensync.mpi.world import alone
-from ensync.nn.network import LOSS_SUM
 from ensync.runs import lifecycle, results, state
 from ensync.runs.stopped import Stopped
 from ensync.runs.validation import check_replicas
@@ -171,37 +170,6 @@ def test_those_that_never_meet_are_an_ensemble_from_a_shared_start(make_job):
         np.testing.assert_allclose(found[f"members/0000/{name}"], mean, rtol=1e-9, atol=1e-12)
 
 
-RESUMED = [
-    {"communication": {"every": 4}},
-    {"communication": {"every": 5, "start": 2, "outer_momentum": 0.9}},
-    {"communication": {"every": "never"}, "network": {"layers": NORMALIZED, "hidden": None}},
-    {
-        "communication": {"every": 4, "average_optimizer": True},
-        "training": {"strategy": "ensemble", "best_weights": True},
-        "ensemble": {"members": 2},
-    },
-]
-
-
-@pytest.mark.parametrize("sections", RESUMED, ids=lambda s: str(s["communication"]))
-def test_resumed_equals_uninterrupted_to_the_bit(make_job, monkeypatch, sections):
-    """From a checkpoint between meetings, and with many of them."""
-    monkeypatch.setattr("ensync.mpi.wishes.LONGEST", 1)
-    sections = {**sections, "training": {"precision": "float32", **sections.get("training", {})}}
-    whole, positions = gathered(run(COMM, make_job("whole", **sections)))
-    job = make_job("parts", **sections)
-    with pytest.raises(Stopped):
-        run(COMM, job, StopAt(6, rank=COMM.size - 1))
-    loaded = state.load_newest(COMM, Path(job.output.directory))
-    found = gathered(resume(COMM, loaded, job))
-    saved = gathered(run(COMM, make_job("saved", **sections, checkpoint={"every_steps": 3})))
-    for vectors, reached in (found, saved):
-        assert set(vectors) == set(whole)
-        assert all(np.array_equal(vectors[name], values) for name, values in whole.items())
-        assert [p["loss_sum"] for p in reached] == [p["loss_sum"] for p in positions]
-        assert [p["correct"] for p in reached] == [p["correct"] for p in positions]
-
-
 def test_the_mean_goes_on_on_other_ranks(make_job):
     """A run that was stopped between two meetings is one network for evaluation and for one
     rank.
@@ -219,27 +187,6 @@ def test_the_mean_goes_on_on_other_ranks(make_job):
         assert again.trainers[0].optimizer.steps == 12 > reached
         assert results.evaluator_of_session(again).fuse("soft_voting").accuracy > 0.3
     COMM.Barrier()
-
-
-@pytest.mark.parametrize("every", [4, "never"])
-def test_a_loss_that_is_not_finite_on_one_rank_ends_all(make_job, every):
-    trained = begin(COMM, make_job(communication={"every": every}))
-    reducer = trained.trainers[0].reducer
-    compute = reducer.reduce
-
-    def spoil(gradient, stop_requested):
-        def spoiled(network, part):
-            rows = gradient(network, part)
-            if trained.trainers[0].optimizer.steps == 5 and COMM.rank == COMM.size - 1:
-                network.metrics[LOSS_SUM] = np.nan
-            return rows
-
-        return compute(spoiled, stop_requested)
-
-    reducer.reduce = spoil
-    trained = lifecycle.train(trained)
-    assert "diverged in epoch 1, step" in trained.ended()[0]
-    assert COMM.allgather(trained.ended()) == COMM.size * [trained.ended()]
 
 
 def test_only_meetings_send(make_job):

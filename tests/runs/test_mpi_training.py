@@ -126,7 +126,6 @@ def test_streamed_ranks_equal_one_rank(make_job, monkeypatch):
 
 
 RESUMED = [
-    ("synchronous", {}),
     (
         "synchronous",
         {
