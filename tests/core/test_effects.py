@@ -181,6 +181,7 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             ("never", "outer_momentum", 0.9),
             (1, "start", 5),
             ("never", "average_optimizer", True),
+            ("never", "compression", "bf16"),
         )
     ],
     (

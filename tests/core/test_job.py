@@ -192,6 +192,13 @@ def test_what_supposes_equal_replicas_is_refused_where_they_differ(section, key,
     assert "communication.every = 1" in str(refused.value)
 
 
+def test_what_has_the_same_bits_on_any_ranks_is_not_rounded_off():
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}
+    given = {"training": {"deterministic": True}, "communication": {"compression": "bf16"}}
+    with pytest.raises(EnsyncError, match="communication.compression = 'bf16'"):
+        job_from_dict(tables | given)
+
+
 @pytest.mark.parametrize("every", [0, -1, "always", 2.5])
 def test_meetings_are_every_so_many_steps_or_never(every):
     tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}

@@ -13,6 +13,7 @@ from ensync.core.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.shared_memory import free_space_obstacle
 from ensync.mpi.shared_update import SharedUpdate
+from ensync.mpi.wire import Wire, passed
 from ensync.mpi.wishes import Wishes
 from ensync.mpi.world import Comm, agree_any, node_of
 
@@ -29,7 +30,8 @@ class Allreduce:
     """Sums flat float32 or float64 vectors over the ranks of a communicator, in place, and counts
     what that costs.
 
-    calls, bytes (of the vectors) and seconds (waiting for slower ranks included) are this rank's.
+    calls, bytes (passed to other ranks, see mpi.wire.passed) and seconds (waiting for slower ranks
+    included) are this rank's.
     """
 
     def __init__(self, comm: Comm) -> None:
@@ -50,6 +52,10 @@ class Allreduce:
     def wishes(self) -> Wishes:
         """Return what hears wishes of the ranks between their meetings."""
         return Wishes(self.comm, self._count)
+
+    def wire(self) -> Wire:
+        """Return what passes compressed vectors between the ranks, and counts their bytes here."""
+        return Wire(self.comm, self._note)
 
     def vector(self, n: int, dtype: np.dtype | type = np.float32) -> "SummedVector":
         """Return a vector of zeros (n,) that is summed fast: where ranks share a node, it lies in
@@ -82,6 +88,10 @@ class Allreduce:
             add = partial(_sum, self.comm, values) if shared is None else shared.sum
             self._sum(_GRADIENT, add, values.nbytes)
 
+    def sum_by(self, add: Callable[[], None]) -> None:
+        """Sum a gradient by `add`, whose calls of a wire count their bytes. Collective."""
+        self._sum(_GRADIENT, add, 0)
+
     def _sum(self, operation: float, add: Callable[[], None], nbytes: int) -> None:
         start = perf_counter()
         begin(operation, start)
@@ -108,8 +118,11 @@ class Allreduce:
 
     def _count(self, nbytes: int, seconds: float) -> None:
         self.calls += 1
-        self.bytes += nbytes
+        self.bytes += passed(nbytes, self.comm.size)
         self.seconds += seconds
+
+    def _note(self, nbytes: int) -> None:
+        self.bytes += nbytes
 
     def close(self) -> None:
         """Give the memory of all vectors back, which must not be touched again; the counters
@@ -134,6 +147,10 @@ class SummedVector:
 
     def sum(self) -> None:
         """Replace the values by their sum over the ranks, the same bits on all. Collective."""
+        self._allreduce.sum_gradient(self)
+
+    def sum_whole(self) -> None:
+        """Do so without loss of digits, where `sum` compresses. Collective."""
         self._allreduce.sum_gradient(self)
 
 

@@ -123,7 +123,9 @@ class _Exchange:
         self.received = np.empty((sum(map(len, self.held)), length), dtype)
         self.sent_counts = [subtrees * other for other in self.lengths]
         self.received_counts = [len(nodes) * length for nodes in self.held]
-        self.bytes = self.sent.nbytes + length * dtype.itemsize
+        # what stays on this rank is not passed
+        places = subtrees * (n - length) + (comm.size - 1) * length
+        self.bytes = places * dtype.itemsize
 
     def run(self, out: np.ndarray) -> None:
         """Write to `out` the sum of all ranks' own subtrees. Collective."""

@@ -123,7 +123,7 @@ class RunResult:
     out. members_without_views: by the test images alone, where evaluation.augmentation adds views.
 
     created, versions, machine, profile, bytes_sent: of the training, in result.json alone; the
-    bytes are those that all ranks handed to its sums, None where an earlier start handed more.
+    bytes are those that all ranks passed to others, None where an earlier start passed more.
     """
 
     format: str = "ensync-result"

@@ -38,8 +38,8 @@ from ensync.training.position import ends_of
 MEASURED = [
     "Seconds count training steps and the validation after each epoch; compiling kernels, "
     "loading the dataset, writing checkpoints and the test are left out.",
-    "Sent counts the bytes that all ranks hand to their sums: gradients of every step, and the "
-    "members' votes or parameters.",
+    "Sent counts the bytes that all ranks pass to others: of the gradients of every step, and of "
+    "the members' votes or parameters.",
     "All rows have the same data, seeds, epochs and threads per rank; the test images play no "
     "part in training or in the choice of weights.",
 ]
@@ -212,7 +212,7 @@ def _common_row(contestant: Contestant, trained: Session, sent: int | None) -> C
 
 
 def bytes_sent(trained: Session) -> int:
-    """Return the bytes that all ranks handed to the sums of the training. Collective."""
+    """Return the bytes that all ranks passed to others in the training. Collective."""
     return int(sum_counts(trained.comm, np.array([trained.sent]))[0])
 
 

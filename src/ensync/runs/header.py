@@ -55,7 +55,7 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
                     "shards": _shards(place, session),
                     "strategy": f"{job.training.strategy}, batch {trainer.batch:,}, "
                     f"{_length(trainer)}, {job.optimizer.name} "
-                    f"{job.optimizer.learning_rate:g}{_meetings(session)}",
+                    f"{job.optimizer.learning_rate:g}{_meetings(session)}{_compression(session)}",
                 }
             ),
             "",
@@ -74,6 +74,16 @@ def _meetings(session: Session) -> str:
     first = f" after {plural(c.start, 'common step')}" * (c.start > 0)
     outer = f", outer rate {c.outer_learning_rate:g} and momentum {c.outer_momentum:g}"
     return f", replicas {when}{first}{outer * c.is_outer}"
+
+
+def _compression(session: Session) -> str:
+    """Return how sums are compressed, "" where every digit is sent."""
+    c = session.job.communication
+    if not c.compresses:
+        return ""
+    if session.comm.size <= session.mesh.members:
+        return f", no {c.compression} compression: a network has one rank, which sends nothing"
+    return f", sums compressed by {c.compression}"
 
 
 def _length(trainer: Trainer) -> str:

@@ -137,7 +137,10 @@ def _copies(job: Job) -> int:
     slow = bool(job.lookahead.every_steps)
     # the network of the last meeting, the replica beside the mean, and the outer momentum
     local = (2 + bool(job.communication.outer_momentum)) * job.communication.is_local
-    return 2 + 3 + 2 * bool(t.weight_average) + slow + local + bool(t.best_weights) + sliced
+    # what a rank has not sent yet; words that it sends, receives and gathers
+    packed = 3 * job.communication.compresses
+    beside = 2 * bool(t.weight_average) + slow + local + packed + bool(t.best_weights) + sliced
+    return 2 + 3 + beside
 
 
 def shortage(needs: Sequence[Need], all_ranks: Sequence[Having]) -> EnsyncError | None:

@@ -68,9 +68,7 @@ class EnsembleEvaluator:
     # how many validation images each member had right, and of how many, by the checkpoint, where
     # the images are not at hand
     saved_validation: tuple[np.ndarray, int] | None = None
-    sent: dict[str, int] = field(
-        default_factory=dict
-    )  # bytes that a fusion handed to MPI, over all ranks
+    sent: dict[str, int] = field(default_factory=dict)  # bytes that a fusion passed between ranks
     predictions: dict[str, np.ndarray] = field(
         default_factory=dict
     )  # on rank 0, labels int64 (rows,) by fusion

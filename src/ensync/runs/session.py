@@ -41,7 +41,7 @@ class Session:
     test (runs.results).
 
     pending: this rank's records on their way to the others. sent_before: bytes that this rank
-    handed to the sums of the phases before.
+    passed to others in the phases before.
     """
 
     context: RunContext
@@ -86,7 +86,7 @@ class Session:
 
     @property
     def sent(self) -> int:
-        """Bytes that this rank has handed to the sums of the training since the program started."""
+        """Bytes that this rank has passed to others in training since the program started."""
         return self.sent_before + sum(t.reducer.bytes for t in self.trainers.values())
 
     def run(self) -> None:

@@ -79,10 +79,8 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
             trainers[member].resume()
             trainers[member].reopen(before)
     session = Session(context, state, mesh, trainers)
-    if restore_replicas(loaded.path, loaded.arrays or {}, mesh, trainers):
-        session.console.line(
-            "the replicas of the run were on other ranks: these go on from the mean of the replicas"
-        )
+    for sentence in restore_replicas(loaded.path, loaded.arrays or {}, mesh, trainers):
+        session.console.line(sentence)
     _check_steps(session)
     _cut_history(session)
     trainer = next(iter(trainers.values()))

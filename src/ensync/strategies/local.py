@@ -64,7 +64,7 @@ class LocalReducer(Reducer):
 
     @property
     def bytes(self) -> int:
-        """Bytes of the summed vectors."""
+        """Bytes passed to other ranks."""
         return self._together.bytes
 
     @property
@@ -74,31 +74,37 @@ class LocalReducer(Reducer):
 
     @property
     def vectors(self) -> dict[str, np.ndarray]:
-        """The network of the last meeting, and the outer momentum."""
-        return {"meeting": self._meeting, **self._outer.slots}
+        """The network of the last meeting, the outer momentum, and what summing keeps."""
+        return {"meeting": self._meeting, **self._outer.slots, **self._together.vectors}
 
     @property
     def differing(self) -> dict[str, np.ndarray]:
-        """Parameters, statistics, the optimiser's state, and counts since the last meeting."""
+        """Parameters, statistics, the optimiser's state, counts since the last meeting, and what
+        this rank has not sent yet.
+        """
         slots = {f"optimizer/{name}": slot for name, slot in self._optimizer.slots.items()}
         n = self.network
         own = {"parameters": n.parameters, "statistics": n.statistics, "counts": self._counts}
-        return own | slots
+        return own | slots | self._together.differing
 
     @property
     def replica(self) -> dict[str, np.ndarray]:
-        """What was kept aside, and the counts since the last meeting."""
-        return self._kept | {"counts": self._counts} if self._kept else {}
+        """What was kept aside, the counts since the last meeting, and what is not sent yet."""
+        kept = self._kept | {"counts": self._counts} if self._kept else {}
+        return kept | self._together.replica
 
     def restore(self, replica: Mapping[str, np.ndarray]) -> None:
         """Take a replica as it was saved; without one, as after a meeting."""
         self._counts[:] = replica.get("counts", 0)
         self._metrics[:] = 0
-        self._kept = {name: v.copy() for name, v in replica.items() if name != "counts"}
+        self._together.restore(replica)
+        others = {"counts", *self._together.differing}
+        self._kept = {name: v.copy() for name, v in replica.items() if name not in others}
 
     def restart(self) -> None:
         """Forget all meetings."""
         self.restore({})
+        self._together.restart()
         for slot in self._outer.slots.values():
             slot[:] = 0
 
@@ -122,7 +128,8 @@ class LocalReducer(Reducer):
         if self._counts[SINCE]:
             n = self.network
             self._kept = {"parameters": n.parameters.copy(), "statistics": n.statistics.copy()}
-            self._sum_differences()
+            self._take_differences()
+            self._gradient.sum_whole()
             np.subtract(self._meeting, n.gradient, out=n.parameters)
             n.statistics[:] = n.statistics_share
 
@@ -194,20 +201,20 @@ class LocalReducer(Reducer):
         self._metrics[:] = 0
         return found
 
-    def _sum_differences(self) -> None:
-        """Write the sum of s_k (w - w_k) to the gradient, and the mean of the statistics to their
-        share.
+    def _take_differences(self) -> None:
+        """Write s_k (w - w_k) to the gradient, and this rank's share of the mean of the statistics
+        to theirs.
         """
         n, share = self.network, float(self._counts[ROWS] / self._all_rows)
         np.subtract(self._meeting, n.parameters, out=n.gradient)
         n.gradient *= share
         n.metrics[:] = 0
         np.multiply(n.statistics, share, out=n.statistics_share)
-        self._gradient.sum()
 
     def _meet(self) -> None:
         n, share = self.network, float(self._counts[ROWS] / self._all_rows)
-        self._sum_differences()
+        self._take_differences()
+        self._gradient.sum()
         self._outer.step(self._meeting, n.gradient)
         n.parameters[:] = self._meeting
         n.statistics[:] = n.statistics_share

@@ -12,6 +12,7 @@ from ensync.mpi.shared_update import SharedUpdate
 from ensync.mpi.world import Comm
 from ensync.nn.network import STOP, Network, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.strategies.compression import CompressedReducer, compressed_message
 from ensync.strategies.local import LocalReducer
 from ensync.training.reducers import Compute, Part, Reducer, SerialReducer
 from ensync.training.virtual_shards import DeterministicReducer
@@ -38,6 +39,14 @@ def choose(
     if comm.size == 1 and not communication.is_outer:
         return SerialReducer(network)
     allreduce = Allreduce(comm)
+    if communication.compresses and comm.size > 1:
+        compressed = compressed_message(communication, allreduce, network)
+        network.bind_message(compressed.values)
+        plain = AllreduceReducer(network, allreduce, compressed)
+        together: Reducer = CompressedReducer(plain, compressed)
+        if communication.is_local:
+            return LocalReducer(communication, optimizer, together, allreduce, compressed)
+        return together
     gradient = allreduce.vector(len(network.message), network.dtype)
     network.bind_message(gradient.values)
     if communication.is_local:
@@ -60,7 +69,7 @@ class _OverRanks(Reducer):
 
     @property
     def bytes(self) -> int:
-        """Bytes of the summed vectors."""
+        """Bytes passed to other ranks."""
         return self._allreduce.bytes
 
     @property

@@ -68,8 +68,8 @@ class Reducer(ABC):
 
     @property
     def bytes(self) -> int:
-        """Bytes that this rank has passed to others so far, those of batch normalisation
-        included.
+        """Bytes that this rank has passed to others so far (mpi.wire.passed), those of batch
+        normalisation included.
         """
         return 0
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ensync.core.config.compression import COMPRESSIONS, NONE
 from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.optimizers import Optimizer
 
@@ -41,6 +42,18 @@ class Communication(Section):
         description="whether meetings also average the optimisers' states, such as momentum, which "
         "otherwise stay each rank's own",
     )
+    compression: Literal["none", "bf16"] = Field(
+        "none",
+        description="what ranks send in the sums of gradients, or of differences in meetings: "
+        + "; ".join(f"{name}: {spec.help}" for name, spec in COMPRESSIONS.items())
+        + ". What a rank does not send of a sum it adds to the next (error feedback, Karimireddy "
+        "et al. 2019)",
+    )
+
+    @property
+    def compresses(self) -> bool:
+        """Whether less than every digit is sent."""
+        return self.compression != NONE
 
     @property
     def is_outer(self) -> bool:

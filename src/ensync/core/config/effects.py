@@ -230,6 +230,12 @@ DEPENDENCES = (
         "communication.every above 1",
     ),
     Dependence(
+        ("communication.compression",),
+        ("communication.every", "communication.start"),
+        lambda job: job.communication.every != NEVER or job.communication.start > 0,
+        "sums, so communication.every other than 'never' or communication.start above 0",
+    ),
+    Dependence(
         ("augmentation.epochs",),
         tuple(f"augmentation.{change}" for change in MOVES),
         _moves,

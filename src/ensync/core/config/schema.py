@@ -350,6 +350,17 @@ class Job(Section):
         return self
 
     @model_validator(mode="after")
+    def _compressed(self) -> "Job":
+        """Refuse to round off what is to have the same bits on any number of ranks."""
+        if self.training.deterministic and self.communication.compresses:
+            raise ValueError(
+                "training.deterministic = true with communication.compression = "
+                f"'{self.communication.compression}' (what is rounded off depends on the number "
+                "of ranks)|sums of every digit|leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _together(self) -> "Job":
         """Refuse settings that contradict each other."""
         apart = STRATEGIES[self.training.strategy].ensemble and self.ensemble.start == "own"
