@@ -185,6 +185,16 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         )
     ],
     (
+        {"communication": {"shares": "speed"}, "training": {"strategy": "ensemble"}},
+        "communication.shares",
+        {"ensemble": {"members": 2}},
+    ),
+    (
+        {"communication": {"shares": "speed"}, "training": {"batch": 1}},
+        "communication.shares",
+        {"training": {"batch": 2}},
+    ),
+    (
         {"ensemble": {"skew": 0.1}},
         "ensemble.skew",
         {"ensemble": {"data": "label_skew"}, "training": {"strategy": "ensemble"}},

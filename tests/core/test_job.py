@@ -204,3 +204,25 @@ def test_meetings_are_every_so_many_steps_or_never(every):
     tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}
     with pytest.raises(EnsyncError, match="communication.every"):
         job_from_dict(tables | {"communication": {"every": every}})
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"training": {"deterministic": True}}, "training.deterministic = true"),
+        ({"network": {"name": "resnet", "batch_norm": "local"}}, "rows of each rank"),
+        (
+            {
+                "network": {"layers": [{"kind": "batch_normalization"}, {"kind": "dense"}]},
+                "communication": {"every": 4},
+            },
+            "rows of each rank",
+        ),
+    ],
+)
+def test_parts_by_speed_that_would_change_the_result_are_refused(sections, named):
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}, **sections}
+    job_from_dict(tables)
+    by_speed = {**tables.get("communication", {}), "shares": "speed"}
+    with pytest.raises(EnsyncError, match=f"^communication.shares = 'speed' with .*{named}"):
+        job_from_dict(tables | {"communication": by_speed})

@@ -124,6 +124,8 @@ class RunResult:
 
     created, versions, machine, profile, bytes_sent: of the training, in result.json alone; the
     bytes are those that all ranks passed to others, None where an earlier start passed more.
+    shares: for each member the rows of a batch by rank, as in its last epoch, where they go by
+    speed.
     """
 
     format: str = "ensync-result"
@@ -142,6 +144,7 @@ class RunResult:
     machine: Machine | None = None
     profile: StepProfile | None = None
     bytes_sent: int | None = None
+    shares: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

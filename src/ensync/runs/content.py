@@ -60,6 +60,7 @@ class Standing(Exact):
     plateau_loss: Figure
     plateau_epochs: Count
     finished: Word
+    speeds: list[Annotated[Finite, Field(gt=0)]] = []
     updates: Count
 
 

@@ -166,7 +166,7 @@ def _shards(place: Prepared, session: Session) -> str:
     )
     return (
         f"each batch of {trainer.batch:,} cut {'into' if parts else 'among'} {parts}{size} "
-        f"rank{'s' * (size > 1)}"
+        f"rank{'s' * (size > 1)}" + ", by their speeds once these are known" * bool(trainer.shares)
     )
 
 

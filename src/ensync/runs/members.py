@@ -16,6 +16,7 @@ from ensync.runs.export.weights import Weights
 from ensync.runs.length import parts_of
 from ensync.runs.networks import build_network
 from ensync.training.batches import first_images
+from ensync.training.shares import Shares
 from ensync.training.trainer import Trainer
 
 
@@ -52,6 +53,7 @@ def build_trainers(
             loaders.train_of(rows),
             rows,
             context.stop_request,
+            Shares() if job.communication.by_speed and mesh.data.size > 1 else None,
             progress,
             start_values=strategy.start_values(member),
             start_images=partial(first_images, loaders.train, loaders.identity.shape),

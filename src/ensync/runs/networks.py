@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from ensync.core.config.schema import Job
+from ensync.core.shares import most_rows
 from ensync.nn.memory import Workspace
 from ensync.nn.models import zoo
 from ensync.nn.network import Network
@@ -38,6 +39,8 @@ def rows_at_once(job: Job, train_rows: int, ranks: int) -> int:
     of a slice of the batch.
     """
     largest = min(job.training.slice, largest_batch(job), train_rows)
+    if job.communication.by_speed:
+        return most_rows(largest, ranks)
     return -(-largest // (job.training.virtual_shards if job.training.deterministic else ranks))
 
 

@@ -17,6 +17,7 @@ from ensync.report.results import Refused, RunResult, to_json
 from ensync.report.text import size
 from ensync.runs import lifecycle, results, session
 from ensync.runs.launch import machine_of, versions
+from ensync.runs.speeds import last_shares
 from ensync.storage.atomic import write_atomically
 from ensync.storage.lock import confirm
 from ensync.training.position import ends_of
@@ -84,6 +85,8 @@ def _made_here(run: session.Session, result: RunResult | None) -> RunResult | No
     made_by = versions() | {"MPI": mpi_description()}
     profile = run.context.profiler.found if run.context.profiler else None
     result = replace(result, created=made, versions=made_by, machine=machine, profile=profile)
+    if run.job.communication.by_speed:
+        result = replace(result, shares=last_shares(run.state.history, run.mesh.members))
     return result if run.state.elapsed else replace(result, bytes_sent=sent)
 
 

@@ -33,6 +33,7 @@ class MemberPosition(TypedDict):
     plateau_loss: float | None
     plateau_epochs: int
     finished: str
+    speeds: NotRequired[list[float]]
     updates: int
 
 
@@ -41,7 +42,8 @@ class EpochRecord(TypedDict):
     number. Records of older versions lack some.
 
     seconds: of its training; elapsed: of the run up to its end. ended: why it was the last one.
-    fused_validation_accuracy: of all members fused, where a study looks for a target.
+    fused_validation_accuracy: of all members fused, where a study looks for a target. shares: rows
+    of a batch, or of a slice of it, by rank, where these go by speed.
     """
 
     event: NotRequired[str]
@@ -58,6 +60,7 @@ class EpochRecord(TypedDict):
     elapsed: NotRequired[float]
     ended: NotRequired[str]
     fused_validation_accuracy: NotRequired[float]
+    shares: NotRequired[list[int]]
 
 
 class RunAttributes(TypedDict):

@@ -25,6 +25,7 @@ from ensync.runs.context import RunContext
 from ensync.runs.data import SplitLoaders
 from ensync.runs.records import epoch_record
 from ensync.runs.schema import EpochRecord
+from ensync.runs.speeds import follow_speeds, rows_of_ranks
 from ensync.runs.state import RunState, has_checkpoint, load_newest
 from ensync.runs.state import save as save_run
 from ensync.runs.stopped import Stopped
@@ -198,7 +199,9 @@ class Session:
         """Validate on the ranks of the member and return the epoch's record. Collective over
         these ranks.
         """
+        shares = rows_of_ranks(trainer, self.mesh.data.size) if trainer.shares else []
         figures, found = trainer.close_epoch(), {}
+        follow_speeds(trainer, self.mesh.data, self.console)
         estimate_average_statistics(trainer)
         if len(self.loaders.validation):
             loss, accuracy = validate(trainer, self.loaders.validation, self.mesh.data)
@@ -207,7 +210,10 @@ class Session:
         every = self.job.training.check_replicas
         if every and trainer.position.epoch % every == 0:
             check_replicas(trainer, self.mesh.data, f"after epoch {trainer.position.epoch}")
-        return epoch_record(trainer, trainer.position.epoch, figures | found, self.elapsed)
+        record = epoch_record(trainer, trainer.position.epoch, figures | found, self.elapsed)
+        if shares:
+            record["shares"] = shares
+        return record
 
     def _judge(self, records: list[EpochRecord]) -> None:
         """Note in the records of epochs how the members do together, where the context asks for

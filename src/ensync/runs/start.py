@@ -16,6 +16,7 @@ from ensync.runs.export.weights import weights_of
 from ensync.runs.members import build_trainers
 from ensync.runs.replicas import restore_replicas
 from ensync.runs.session import Session
+from ensync.runs.speeds import say_unknown
 from ensync.runs.state import Loaded, RunState
 from ensync.training.trainer import Trainer
 
@@ -81,6 +82,7 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
     session = Session(context, state, mesh, trainers)
     for sentence in restore_replicas(loaded.path, loaded.arrays or {}, mesh, trainers):
         session.console.line(sentence)
+    say_unknown(trainers.values(), mesh.data.size, session.console)
     _check_steps(session)
     _cut_history(session)
     trainer = next(iter(trainers.values()))

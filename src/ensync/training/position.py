@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ensync.core.config.schema import Training
+from ensync.core.shares import Speeds
 
 EARLY, DIVERGED, LOST = (
     "early stopping",
@@ -33,6 +34,7 @@ class Position:
     finished: str = (
         ""  # why it stopped before the last epoch: "early stopping ...", "diverged ...", "lost ..."
     )
+    speeds: Speeds = ()  # of the ranks, by which batches are cut; none: equally
 
     def over(self, training: Training, updates: int) -> bool:
         """Whether training ended, by these settings, after so many steps of the network."""
@@ -61,9 +63,9 @@ class Position:
     def from_dict(cls, values: Mapping[str, Any]) -> "Position":
         """Read what as_dict wrote."""
         found: dict[str, Any] = {
-            f.name: f.default if values[f.name] is None else values[f.name] for f in fields(cls)
+            f.name: f.default if values.get(f.name) is None else values[f.name] for f in fields(cls)
         }
-        return cls(**found)
+        return cls(**{**found, "speeds": tuple(found["speeds"])})
 
 
 def ends_of(ended: Mapping[int, str]) -> str:

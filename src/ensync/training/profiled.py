@@ -46,9 +46,8 @@ class ProfiledRunner:
 def _profiled(r: Replica, timeline: Timeline) -> Replica:
     """Return a replica for a runner, with objects that note what those of `r` do."""
     reducer, loader = ProfiledReducer(r.reducer, timeline), ProfiledLoader(r.loader, timeline)
-    return Replica(
-        r.job, r.member, r.network, r.optimizer, reducer, loader, r.rows, r.stop_requested
-    )
+    seen = (r.job, r.member, r.network, r.optimizer, reducer, loader, r.rows, r.stop_requested)
+    return Replica(*seen, r.shares)
 
 
 class ProfiledLoader(BatchLoader):
@@ -85,6 +84,11 @@ class ProfiledReducer(Reducer):
                 reducer.total = ProfiledSum(reducer.total, timeline)
         for network in networks:
             network.timeline = timeline
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on sums."""
+        return self.reducer.seconds
 
     def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
         """Reduce as the reducer does; what follows the last computation is the meeting."""

@@ -21,6 +21,7 @@ from types import TracebackType
 import numpy as np
 
 from ensync.core.sharding import block
+from ensync.core.shares import Speeds, block_by_speed
 from ensync.nn.network import METRICS, STOP, Network, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
 
@@ -31,19 +32,25 @@ class Part:
 
     allreduce: replaces a vector by its sum over all parts; None where there is one part only, or
     where batch normalisation is to take its statistics within the part. alone: whether the
-    gradient is that of the mean loss of this part, not of all.
+    gradient is that of the mean loss of this part, not of all. speeds: of all parts, by which rows
+    are cut; none: into equal blocks.
     """
 
     count: int
     index: int
     allreduce: Callable[[np.ndarray], None] | None = None
     alone: bool = False
+    speeds: Speeds = ()
+
+    def block(self, n: int) -> tuple[int, int]:
+        """Return (start, stop) of its rows when n rows are cut into the parts."""
+        if self.speeds:
+            return block_by_speed(n, self.speeds, self.index)
+        return block(n, self.count, self.index)
 
     def rows(self, n: int, at_once: int) -> int:
         """Return how many of n rows it has, of which so many at once are cut into the parts."""
-        spans = (
-            block(min(at_once, n - first), self.count, self.index) for first in range(0, n, at_once)
-        )
+        spans = (self.block(min(at_once, n - first)) for first in range(0, n, at_once))
         return sum(stop - start for start, stop in spans)
 
 

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ensync.core.config.schema import Job
-from ensync.core.sharding import Purpose, block, key64
+from ensync.core.sharding import Purpose, key64
 from ensync.kernels.dense import online
 from ensync.nn.layers.base import Layer, Step
 from ensync.nn.layers.dense import Dense
@@ -20,6 +21,7 @@ from ensync.nn.optimizers import Factors, Optimizer
 from ensync.training.batches import BatchLoader, augmenter_of
 from ensync.training.mixing import mixing_of
 from ensync.training.reducers import Part, Reducer, SerialReducer
+from ensync.training.shares import Shares
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Replica:
 
     rows: of the training split, int64, the same on all ranks that train the network.
     stop_requested: positive where this rank was asked to stop; a runner asks once a call.
+    shares: where the parts of a batch go by the speeds of the ranks.
     """
 
     job: Job
@@ -38,6 +41,7 @@ class Replica:
     loader: BatchLoader
     rows: np.ndarray
     stop_requested: Callable[[], int] = lambda: 0
+    shares: Shares | None = None
 
 
 class Runner(Protocol):
@@ -76,10 +80,21 @@ class MiniBatchRunner:
     def run(self, rows: np.ndarray, epoch: int, factors: Factors) -> StepMetrics:
         """Do one step, without an update where the loss is not finite."""
         r = self.replica
-        metrics = r.reducer.reduce(partial(self._compute, rows, epoch), r.stop_requested)
+        compute = self._compute if r.shares is None else partial(self._compute_share, r.shares)
+        metrics = r.reducer.reduce(partial(compute, rows, epoch), r.stop_requested)
         if math.isfinite(metrics.loss_sum):
             r.reducer.apply(r.optimizer, factors)
         return metrics
+
+    def _compute_share(
+        self, shares: Shares, batch: np.ndarray, epoch: int, network: Network, part: Part
+    ) -> int:
+        """Compute a part as large as this rank is fast, and note how fast that was."""
+        reducer, start = self.replica.reducer, perf_counter()
+        waited = reducer.seconds
+        rows = self._compute(batch, epoch, network, shares.cut(part))
+        shares.note(rows, perf_counter() - start - (reducer.seconds - waited))
+        return rows
 
     def _compute(self, batch: np.ndarray, epoch: int, network: Network, part: Part) -> int:
         """Fill the network's message from a part of the global batch, slice by slice where that
@@ -102,7 +117,7 @@ class MiniBatchRunner:
         step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
         for first in range(0, len(batch), r.job.training.slice):
             rows = batch[first : first + r.job.training.slice]
-            start, stop = block(len(rows), part.count, part.index)
+            start, stop = part.block(len(rows))
             step.first_row = first + start
             inputs, labels = r.loader.load(rows[start:stop], network.inputs, augmenter)
             partners = None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ensync.core.config.communication import NEVER
-from ensync.core.config.layers import LayerSection, ParallelLayer, ResidualLayer
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS, networks_with
 from ensync.core.config.optimizers import OPTIMIZERS
@@ -37,26 +36,6 @@ class Dependence:
     effective: Callable[[Job], bool]
     wanted: str
     refused: bool = True  # not where a verb beside `train` uses them all the same
-
-
-def _listed(layers: Sequence[Any]) -> Iterator[LayerSection]:
-    """Yield the settings of listed layers, and of those within them."""
-    for layer in layers:
-        yield layer
-        if isinstance(layer, ResidualLayer):
-            yield from _listed([*layer.layers, *layer.shortcut])
-        elif isinstance(layer, ParallelLayer):
-            yield from _listed([inner for branch in layer.branches for inner in branch])
-
-
-def _has(job: Job, trait: str) -> bool:
-    """Whether the network, or one of its listed layers, has what `NetworkSpec` and `LayerSection`
-    call so.
-    """
-    given = job.network
-    if given.layers is not None:
-        return any(getattr(layer, trait) for layer in _listed(given.layers))
-    return bool(getattr(NETWORKS[given.name], trait))
 
 
 def _hidden_matters(job: Job, *convolutional: str) -> bool:
@@ -123,13 +102,13 @@ DEPENDENCES = (
     Dependence(
         ("training.precision",),
         ("network.name",),
-        lambda job: job.training.precision != "bf16" or _has(job, "bf16"),
+        lambda job: job.training.precision != "bf16" or job.network.has("bf16"),
         "'float32' for a network without convolutions, whose products alone are in bf16",
     ),
     Dependence(
         ("network.batch_norm",),
         ("network.name",),
-        lambda job: _has(job, "batch_normalization"),
+        lambda job: job.network.has("batch_normalization"),
         "a network with batch normalisation: "
         + ", ".join(networks_with("batch_normalization"))
         + " or such layers",
@@ -234,6 +213,23 @@ DEPENDENCES = (
         ("communication.every", "communication.start"),
         lambda job: job.communication.every != NEVER or job.communication.start > 0,
         "sums, so communication.every other than 'never' or communication.start above 0",
+    ),
+    Dependence(
+        ("communication.shares",),
+        ("training.strategy", "ensemble.members", "ensemble.start"),
+        lambda job: (
+            not STRATEGIES[job.training.strategy].ensemble
+            or job.ensemble.members > 0
+            or job.ensemble.start == "synchronous"
+        ),
+        "a network that several ranks train, since members have their rows by ensemble.data, "
+        "however fast their ranks are",
+    ),
+    Dependence(
+        ("communication.shares",),
+        ("training.batch", "growth.every_epochs"),
+        lambda job: job.training.batch != 1 or job.growth.every_epochs > 0,
+        "a training.batch of several images",
     ),
     Dependence(
         ("augmentation.epochs",),

@@ -2,7 +2,7 @@
 nn.models.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,9 +12,12 @@ from ensync.core.config.layers import (
     EXACT,
     Activation,
     InitializerName,
+    LayerSection,
     LayerSettings,
+    ParallelLayer,
     Positive,
     Rate,
+    ResidualLayer,
     Section,
 )
 
@@ -164,6 +167,16 @@ def _rates(spec: NetworkSpec) -> str:
     return f"{rates or 0}, after {spec.dropout_after}"
 
 
+def _listed(layers: Sequence[Any]) -> Iterator[LayerSection]:
+    """Yield the settings of listed layers, and of those within them."""
+    for layer in layers:
+        yield layer
+        if isinstance(layer, ResidualLayer):
+            yield from _listed([*layer.layers, *layer.shortcut])
+        elif isinstance(layer, ParallelLayer):
+            yield from _listed([inner for branch in layer.branches for inner in branch])
+
+
 class NetworkSettings(Section):
     """Which network: a name of the zoo and its settings, or a list of layers."""
 
@@ -275,3 +288,11 @@ class NetworkSettings(Section):
                     "it or choose another network"
                 )
         return self
+
+    def has(self, trait: str) -> bool:
+        """Whether the network, or one of its listed layers, has what `NetworkSpec` and
+        `LayerSection` call so.
+        """
+        if self.layers is not None:
+            return any(getattr(layer, trait) for layer in _listed(self.layers))
+        return bool(getattr(NETWORKS[self.name], trait))

@@ -361,6 +361,29 @@ class Job(Section):
         return self
 
     @model_validator(mode="after")
+    def _by_speed(self) -> "Job":
+        """Refuse parts by speed where they would change what is trained."""
+        own = self.network.batch_norm == "local" or self.communication.is_local
+        for found, given, expected, action in (
+            (
+                self.training.deterministic,
+                "training.deterministic = true",
+                "bits that do not depend on how fast a rank is",
+                "leave one of the two out",
+            ),
+            (
+                own and self.network.has("batch_normalization"),
+                "batch normalisation over the rows of each rank",
+                "statistics that do not depend on how fast a rank is",
+                "set network.batch_norm = 'synchronised' and meet in every step, or leave "
+                "communication.shares out",
+            ),
+        ):
+            if found and self.communication.by_speed:
+                raise ValueError(f"communication.shares = 'speed' with {given}|{expected}|{action}")
+        return self
+
+    @model_validator(mode="after")
     def _together(self) -> "Job":
         """Refuse settings that contradict each other."""
         apart = STRATEGIES[self.training.strategy].ensemble and self.ensemble.start == "own"
