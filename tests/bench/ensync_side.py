@@ -11,8 +11,10 @@ from ensync.kernels import threads
 from ensync.mpi.world import Comm
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
+from ensync.runs.networks import rows_at_once
 from ensync.strategies.reducers import choose
 from ensync.training.batches import BatchLoader
+from ensync.training.shares import Shares
 from ensync.training.trainer import Trainer
 
 SAMPLES = 16384
@@ -27,10 +29,15 @@ def images_and_labels(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_trainee(
-    comm: Comm, sizes: tuple[int, ...], batch: int, optimizer: str, online: bool = False
+    comm: Comm,
+    sizes: tuple[int, ...],
+    batch: int,
+    optimizer: str,
+    online: bool = False,
+    by_speed: bool = False,
 ) -> Trainer:
     """Return the network in training; `online`: tanh and squared error as in oregon-mlp, else
-    ReLU and cross-entropy. Collective.
+    ReLU and cross-entropy. by_speed: with room for parts by speed, which are measured. Collective.
     """
     job = Job.model_validate(
         {
@@ -41,6 +48,7 @@ def make_trainee(
                 "loss": "mean_squared_error" if online else "cross_entropy",
             },
             "optimizer": {"name": optimizer, "learning_rate": 1e-3},
+            "communication": {"shares": "speed" if by_speed else "equal"},
             "output": {"directory": "-"},
         }
     )
@@ -48,11 +56,14 @@ def make_trainee(
     loader = BatchLoader(
         images, labels, np.full(1, 127.5, np.float32), np.full(1, 1 / 74, np.float32)
     )
-    network = zoo.build(job, (1, sizes[0], 1), sizes[-1], -(-batch // comm.size))
+    rows = rows_at_once(job, SAMPLES, comm.size)
+    network = zoo.build(job, (1, sizes[0], 1), sizes[-1], rows)
     update = Optimizer(job.optimizer, network.layout, network.dtype)
-    reducer = choose(job.training, comm, network, update, lambda: network)
+    reducer = choose(job.training, job.communication, comm, network, update, lambda: network)
     network.initialize(1)
-    return Trainer(job, 0, network, update, reducer, loader, np.arange(SAMPLES))
+    shares = Shares() if by_speed else None
+    every = np.arange(SAMPLES)
+    return Trainer(job, 0, network, update, reducer, loader, every, shares=shares)
 
 
 def runner(trainer: Trainer) -> Callable[[int], None]:

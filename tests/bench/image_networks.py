@@ -127,7 +127,7 @@ def make_trainee(
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))
     update = Optimizer(job.optimizer, network.layout, network.dtype)
-    reducer = choose(job.training, comm, network, update, lambda: network)
+    reducer = choose(job.training, job.communication, comm, network, update, lambda: network)
     loader = BatchLoader(images, labels, 127.5 * channels, channels / 74)
     network.initialize(1, images=partial(first_images, loader, case.shape))
     return Trainer(job, 0, network, update, reducer, loader, np.arange(len(labels)))
