@@ -50,7 +50,38 @@ def test_own_contestants_come_in_any_case():
     assert study(contestants=["wide", "one_rank"], own=OWN).names == ["wide", "one_rank"]
 
 
+def test_the_values_of_a_setting_are_contestants():
+    found = study(over="communication.every = 1, 16,never", own=OWN)
+    assert found.names == ["every_1", "every_16", "every_never", "wide"]
+    assert [found.label(name) for name in found.names[1:]] == [
+        "every = 16",
+        "every = never",
+        "wide",
+    ]
+    assert found.axis.setting == "communication.every"
+    assert found.axis.values == {"every_1": 1, "every_16": 16, "every_never": "never"}
+    both = study(over="network.hidden=[64,32],[8]", contestants=["one_rank"])
+    assert both.names[0] == "one_rank" and list(both.axis.values.values()) == [[64, 32], [8]]
+    again = job_from_dict(tomllib.loads(dump_job(job_from_dict({**SMALLEST, "study": both}))))
+    assert again.study == both
+
+
+def test_values_have_one_name_however_they_are_written():
+    """So that a study is resumed with another spelling."""
+    first, other = (study(over=f"optimizer.learning_rate={x}") for x in ("1e-3,0.1", "0.001,1e-1"))
+    assert first.names == other.names == ["learning_rate_0.001", "learning_rate_0.1"]
+
+
 REFUSED = [
+    ({"over": "communication.every"}, ["study.over = 'communication.every'", "section.key=value"]),
+    ({"over": "every=1,2"}, ["study.over = 'every=1,2'", "section.key=value"]),
+    ({"over": "communication.every=1,,2"}, ["section.key=value,value"]),
+    ({"over": "network.hidden=[64,32"}, ["brackets and quotes closed"]),
+    ({"over": "optimizer.learning_rate=0.01,1e-2"}, ["has 1e-2 twice", "leave one of them out"]),
+    (
+        {"over": "communication.every=1,4", "own": {"every_4": OWN["wide"]}},
+        ["[study.own.every_4] that is another contestant"],
+    ),
     ({"seeds": 0}, ["study.seeds = 0", "greater than or equal to 1", "--set study.seeds="]),
     ({"trials": 0}, ["study.trials = 0"]),
     ({"seds": 3}, ["study.seds", "did you mean 'seeds'"]),

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ensync.core.config.values import safe_name, split_values
 from ensync.core.errors import EnsyncError
 from ensync.report.collect import doubts
-from ensync.runs.sweeping import safe_name, split_values, swept
+from ensync.runs.sweeping import swept
 
 ROOT = Path(__file__).parents[2]
 

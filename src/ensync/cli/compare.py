@@ -22,6 +22,11 @@ from ensync.runs.options import RunOptions, StudyOptions
 @click.option("--budget", metavar="NAME", help="What contestants have alike, such as samples.")
 @click.option("--amount", metavar="X", help="Of the budget, where it has one: seconds, accuracy.")
 @click.option("--contestants", metavar="NAME,NAME,...", help="What is compared.")
+@click.option(
+    "--over",
+    metavar="SECTION.KEY=V1,V2,...",
+    help="Compare the values of one setting, such as communication.every=1,16,never.",
+)
 @click.option("--trials", metavar="K", help="Learning rates tried for each contestant.")
 @click.option("--pack", is_flag=True, help="Run cells beside each other where ranks are free.")
 @click.option("--cell", type=int, metavar="K", help="Run only these cells: see --list-cells.")
@@ -37,12 +42,13 @@ def compare(job: str, options: RunOptions, study: StudyOptions) -> None:
     Ends with a table, and writes comparison.json, .csv and .html into output.directory.
 
     With a section [study] in the job, or one of --seeds, --ranks, --budget, --amount,
-    --contestants and --trials, it is a study: each contestant is trained on each rank count with
-    each seed, under the same budget, so that luck is told from difference.
+    --contestants, --over and --trials, it is a study: each contestant is trained on each rank count
+    with each seed, under the same budget, so that luck is told from difference.
 
     \b
       mpirun -n 2 ensync compare jobs/studies/quickstart.toml --seeds 4 --resume    # one more
       mpirun -n 2 ensync compare jobs/studies/quickstart.toml --ranks 1,2 --resume --pack
+      mpirun -n 4 ensync compare jobs/quickstart.toml --over communication.every=1,16,never
 
     Each run is a cell with a directory of its own, below output.directory/cells; it can be killed
     at any moment and goes on with --resume. `ensync settings` explains the section [study].

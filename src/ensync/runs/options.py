@@ -24,8 +24,9 @@ class StudyOptions:
     """Options of `ensync compare` that belong to a study.
 
     Those named as settings of the section [study] stand for them, as they are written there or with
-    commas between the parts of a list. pack: cells run beside each other; cell: only those of one
-    number; list_cells: name them; gather: train nothing.
+    commas between the parts of a list. over: in place of the contestants that the job names; pack:
+    cells run beside each other; cell: only those of one number; list_cells: name them; gather:
+    train nothing.
     """
 
     seeds: str | None = None
@@ -33,6 +34,7 @@ class StudyOptions:
     budget: str | None = None
     amount: str | None = None
     contestants: str | None = None
+    over: str | None = None
     trials: str | None = None
     pack: bool = False
     cell: int | None = None
@@ -42,10 +44,12 @@ class StudyOptions:
     @property
     def overrides(self) -> tuple[str, ...]:
         """The settings, as `--set` takes them."""
-        given = {name: getattr(self, name) for name in ("seeds", "budget", "amount", "trials")}
+        names = ("seeds", "budget", "amount", "trials", "over")
+        given = {name: getattr(self, name) for name in names}
+        contestants = "" if self.over and self.contestants is None else self.contestants
         listed = {
             "ranks": _listed(self.ranks, str),
-            "contestants": _listed(self.contestants, json.dumps),
+            "contestants": _listed(contestants, json.dumps),
         }
         return tuple(
             f"study.{name}={value}" for name, value in (given | listed).items() if value is not None

@@ -50,7 +50,8 @@ def compare(comm: Comm, path: str, options: RunOptions, wanted: StudyOptions = N
         raise EnsyncError(
             f"{wanted.actions[0]} with {path}, which has no section [study]",
             "a study",
-            "describe one in the job file, or give --seeds, --ranks, --budget or --contestants",
+            "describe one in the job file, or give --seeds, --ranks, --budget, --contestants or "
+            "--over",
         )
     compare_job(comm, job, options, make_console(comm.rank, options.verbose))
 

@@ -237,7 +237,45 @@ def test_own_contestants_differ_as_they_say():
     assert (few.ranks, few.label, few.job.network.hidden) == (1, "a small one", [4])
 
 
+def test_values_of_a_setting_differ_in_it_alone():
+    """All else is as in the job, also what other contestants leave out."""
+    meetings = {"outer_learning_rate": 0.7, "average_optimizer": True}
+    study = {"over": "communication.every=4,64", "seeds": 1}
+    found = planned(study, communication={"every": 2, **meetings})
+    assert [(c.name, c.job.communication.every) for c in found.cells] == [
+        ("every_4/ranks_4/seed_1", 4),
+        ("every_64/ranks_4/seed_1", 64),
+    ]
+    for cell in found.cells:
+        plain = job_of(study, communication={"every": cell.job.communication.every, **meetings})
+        assert cell.job.communication == plain.communication and cell.label.startswith("every = ")
+        assert cell.job.training == plain.training and cell.job.optimizer == plain.optimizer
+
+
+def test_values_without_effect_on_so_many_ranks_are_one():
+    """A rank alone meets nobody, unless a meeting does more than to take the mean."""
+    study = {"over": "communication.every=1,4,never", "seeds": 1, "ranks": [1, 2]}
+    found = planned(study)
+    assert [cell.name.rpartition("/")[0] for cell in found.cells] == [
+        *("every_1/ranks_1", "every_1/ranks_2", "every_4/ranks_2", "every_never/ranks_2")
+    ]
+    assert found.left_out == [
+        "every_4 on 1 rank: the same as every_1",
+        "every_never on 1 rank: the same as every_1",
+    ]
+    apart = planned({**study, "ranks": [2]}, training={"strategy": "ensemble"})
+    assert [cell.contestant for cell in apart.cells] == ["every_1"]
+    outer = {"over": "communication.every=1,4", "seeds": 1, "ranks": [1]}
+    assert len(planned(outer, communication={"outer_learning_rate": 0.7}).cells) == 2
+    same = planned({"over": "optimizer.learning_rate=1,1.0", "seeds": 1})
+    assert [cell.contestant for cell in same.cells] == ["learning_rate_1"]
+
+
 REFUSED = [
+    ({"over": "communication.evry=1,4"}, {}, ["study.over", "'every'", "correct study.over"]),
+    ({"over": "communication.every=1,0"}, {}, ["communication.every = 0", "correct study.over"]),
+    ({"over": "optimizer.momentum=0.5,0.9"}, {}, ["in study.over, where it has no effect"]),
+    ({"over": "training.seed=1,2"}, {}, ["training.seed in study.over", "study gives"]),
     ({"ranks": [1, 8]}, {}, ["[1, 8] with 4 ranks launched", "mpirun -n 8"]),
     ({"contestants": ["one_rank"], "own": {"a": {"set": ["training.seed=3"]}}}, {}, ["seed"]),
     ({"own": {"a": {"set": ["training.epoch=3"]}}}, {}, ["study.own.a", "'epochs'"]),

@@ -16,6 +16,7 @@ from ensync.core.config.layers import KINDS
 from ensync.core.config.optimizers import Group
 from ensync.core.config.schema import Job
 from ensync.core.config.study import Own
+from ensync.core.config.values import toml_value
 from ensync.core.errors import EnsyncError, leads_nowhere, nearest
 
 DEEPEST = 40  # sections, lists and layers within each other
@@ -99,15 +100,8 @@ def override(tables: Tables, overrides: Sequence[str]) -> Tables:
                 "a section",
                 f"write it as [{section}]",
             )
-        table[key] = _toml_value(value.strip())
+        table[key] = toml_value(value.strip())
     return tables
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
 
 
 def job_from_dict(tables: Tables, origin: str = "the job") -> Job:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from ensync.core.config.layers import Positive, Section
-from ensync.core.errors import nearest
+from ensync.core.config.over import Over, over_of
+from ensync.core.errors import EnsyncError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ CONTESTANTS = {
         "one network on all ranks, whose replicas meet as [communication] says, or every 16 steps",
     ),
 }
+AS_GIVEN = "job"  # what contestants of a study's own may differ from, too: the job as it is
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # a directory's
 
 if TYPE_CHECKING:
@@ -103,13 +105,15 @@ if TYPE_CHECKING:
     BaseName = str
 else:
     BudgetName = Literal[tuple(BUDGETS)]
-    BaseName = Literal[tuple(CONTESTANTS)]
+    BaseName = Literal[(*CONTESTANTS, AS_GIVEN)]
 
 
 class Own(Section):
     """A contestant of one's own: another one with other settings."""
 
-    base: BaseName = Field(description="the contestant that it differs from")
+    base: BaseName = Field(
+        description=f"the contestant that it differs from, or '{AS_GIVEN}': the job as it is"
+    )
     set: Annotated[list[str], Field(min_length=1)] = Field(
         description="its other settings, each 'section.key=value' as on the command line"
     )
@@ -143,7 +147,13 @@ class Study(Section):
         description="learning rates tried for each contestant and rank count, times 1, 1/2, 2, "
         "1/4, ..., on the first seed; the best by validation accuracy is taken",
     )
-    contestants: Annotated[list[str], Field(min_length=1)] = Field(
+    over: str = Field(
+        "",
+        description="contestants that differ in one setting of the job, each with one of these "
+        "values, such as 'communication.every=1,16,never'; `contestants` then come beside them "
+        "where they are given",
+    )
+    contestants: list[str] = Field(
         [
             "one_rank",
             "synchronous",
@@ -170,17 +180,50 @@ class Study(Section):
     @property
     def names(self) -> list[str]:
         """All contestants in order, those of one's own last where the list leaves them out."""
-        return list(dict.fromkeys([*self.contestants, *self.own]))
+        return list(dict.fromkeys([*self.contestants, *self._values, *self.own]))
+
+    @property
+    def axis(self) -> Over | None:
+        """The setting whose values are contestants, None where there is none."""
+        return over_of(self.over) if self.over else None
+
+    @property
+    def _values(self) -> list[str]:
+        """The names of contestants that differ in one setting."""
+        return list(self.axis.values) if self.axis else []
 
     def label(self, name: str) -> str:
         """Return the name of a contestant on a page."""
-        return self.own[name].label or name if name in self.own else CONTESTANTS[name].label
+        own = self.made(name)
+        return own.label or name if own else CONTESTANTS[name].label
+
+    def made(self, name: str) -> Own | None:
+        """Return what a contestant of this study alone is made of, None of one that every job can
+        have.
+        """
+        axis = self.axis
+        if axis and name in axis.values:
+            return Own(base=AS_GIVEN, set=[axis.override(name)], label=axis.label(name))
+        return self.own.get(name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_contestants(cls, given: object) -> object:
+        """Leave the usual contestants out where the values of a setting are contestants."""
+        if isinstance(given, dict) and given.get("over") and "contestants" not in given:
+            return {**given, "contestants": []}
+        return given
 
     @model_validator(mode="after")
     def _possible(self) -> "Study":
         """Refuse what no study can be."""
-        for refusal in (self._refused_ranks(), self._refused_amount(), self._refused_names()):
-            if refusal:
+        for refused in (
+            self._refused_ranks,
+            self._refused_amount,
+            self._refused_over,
+            self._refused_names,
+        ):
+            if refusal := refused():
                 raise ValueError(refusal)
         return self
 
@@ -204,11 +247,24 @@ class Study(Section):
             return f"study.amount = {self.amount:g} with {given}|{wanted}|give study.amount"
         return ""
 
+    def _refused_over(self) -> str:
+        try:
+            return "" if self.names else self._none()
+        except EnsyncError as error:
+            return f"{error.given}|{error.expected}|{error.action}"
+
+    def _none(self) -> str:
+        return (
+            "study.contestants = []|a contestant at least, or study.over"
+            "|name some of them, or leave it out for the usual ones"
+        )
+
     def _refused_names(self) -> str:
-        known = [*CONTESTANTS, *self.own]
+        others = [*CONTESTANTS, *self._values]
+        known = [*others, *self.own]
         for name in self.own:
-            if not NAME.fullmatch(name) or name in CONTESTANTS:
-                what = "that is another contestant" if name in CONTESTANTS else "as its name"
+            if not NAME.fullmatch(name) or name in others:
+                what = "that is another contestant" if name in others else "as its name"
                 return (
                     f"[study.own.{name}] {what}|a name of letters, digits, '_', '-' and '.', which "
                     "no other contestant has|rename it"

@@ -8,7 +8,7 @@ from ensync.core.config.communication import Communication
 from ensync.core.config.effects import refuse_without_effect
 from ensync.core.config.job import job_from_dict, override, plain_settings, without_study
 from ensync.core.config.schema import Ensemble, Fusion, Job
-from ensync.core.config.study import TIMED, Own, Study
+from ensync.core.config.study import AS_GIVEN, TIMED, Own, Study
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.runs.study.facts import Facts
@@ -53,23 +53,29 @@ def networks(job: Job, ranks: int) -> int:
     return strategy_of(job).members(ranks)
 
 
+def most_together(job: Job, ranks: int) -> int:
+    """Return how many of so many ranks train one network at any time."""
+    count = networks(job, ranks)
+    return ranks if count > 1 and job.ensemble.start == "synchronous" else -(-ranks // count)
+
+
 def contestant(job: Job, name: str, ranks: int, facts: Facts) -> Job | Impossible:
     """Return the job of a contestant on so many ranks, without its length, or why there is none.
 
     Errors: EnsyncError where a contestant of one's own has settings that cannot be.
     """
     study = job.study or Study()
-    own = study.own.get(name)
+    own = study.made(name)
     base = own.base if own else name
     found = CHANGES[base](Asked(without_study(job), ranks, facts, study.budget))
     if isinstance(found, Impossible):
         return found
     if own:
-        found = _with_own(found, name, own)
+        found = _with_own(found, f"study.own.{name}" if name in study.own else "study.over", own)
     if why := _refusal(found, ranks, facts):
         return Impossible(why)
-    if base in ENSEMBLES and study.budget == "inference":
-        return _sized(found, facts, Fraction(1, networks(found, ranks)))
+    if study.budget == "inference" and (count := networks(found, ranks)) > 1:
+        return _sized(found, facts, Fraction(1, count))
     return found
 
 
@@ -79,9 +85,11 @@ def _sized(job: Job, facts: Facts, share: Fraction) -> Job | Impossible:
     return Impossible(found) if isinstance(found, str) else found
 
 
-def _with_own(job: Job, name: str, own: Own) -> Job:
-    """Return the job with the settings of a contestant of one's own."""
-    origin = f"study.own.{name}"
+def _with_own(job: Job, origin: str, own: Own) -> Job:
+    """Return the job with the settings of a contestant of one's own.
+
+    origin: the setting that has them.
+    """
     for text in own.set:
         key = text.partition("=")[0].strip()
         if key in FIXED or key.partition(".")[0] in FIXED_SECTIONS:
@@ -93,7 +101,8 @@ def _with_own(job: Job, name: str, own: Own) -> Job:
     try:
         found = job_from_dict(override({**plain_settings(job)}, own.set), origin)
     except EnsyncError as error:
-        raise EnsyncError(error.given, error.expected, f"correct the 'set' of {origin}") from None
+        where = origin if origin == "study.over" else f"the 'set' of {origin}"
+        raise EnsyncError(error.given, error.expected, f"correct {where}") from None
     refuse_without_effect(found, own.set, origin, only_overrides=True)
     return found
 
@@ -106,8 +115,7 @@ def _refusal(job: Job, ranks: int, facts: Facts) -> str:
             return "one network is no ensemble"
         if job.ensemble.data in ("shards", "label_skew") and count > facts.train:
             return f"{count} members cannot share {facts.train:,} training rows"
-    starts_as_one = count > 1 and job.ensemble.start == "synchronous"
-    together = ranks if starts_as_one else -(-ranks // count)
+    together = most_together(job, ranks)
     if training.deterministic and together > training.virtual_shards:
         return (
             f"{together} ranks for one network are more than the {training.virtual_shards} "
@@ -139,6 +147,10 @@ def _local(asked: Asked) -> Job | Impossible:
 
 def _one(asked: Asked) -> Job | Impossible:
     return _single(asked.job)
+
+
+def _as_given(asked: Asked) -> Job | Impossible:
+    return asked.job
 
 
 def _grown(asked: Asked) -> Job | Impossible:
@@ -216,7 +228,6 @@ def _larger(asked: Asked) -> Job | Impossible:
     return _sized(_single(asked.job), asked.facts, Fraction(count))
 
 
-ENSEMBLES = ("ensemble_shards", "ensemble_full", "ensemble_bootstrap", "shared_start")
 CHANGES: Mapping[str, Callable[[Asked], Job | Impossible]] = {
     "one_rank": _one,
     "synchronous": _one,
@@ -227,4 +238,5 @@ CHANGES: Mapping[str, Callable[[Asked], Job | Impossible]] = {
     "shared_start": _shared_start,
     "larger_network": _larger,
     "local_sgd": _local,
+    AS_GIVEN: _as_given,
 }

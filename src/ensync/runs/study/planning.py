@@ -7,13 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.job import without_study
 from ensync.core.config.schema import Job
 from ensync.core.config.study import TIMED, Study
 from ensync.core.errors import EnsyncError
 from ensync.runs.study.budgets import Networks, seconds_of, with_samples, with_seconds
 from ensync.runs.study.cells import Cell, Known, Place, Plan
-from ensync.runs.study.contestants import Impossible, contestant, networks, updated, with_rate
+from ensync.runs.study.contestants import (
+    Impossible,
+    contestant,
+    most_together,
+    networks,
+    updated,
+    with_rate,
+)
 from ensync.runs.study.facts import Facts
 from ensync.training.learning_rate import EpochPlan
 
@@ -127,6 +135,8 @@ class _Planner:
                     continue
                 job = self._contestant(name, place[1])
                 if isinstance(job, Job):
+                    job = self._unless_same(name, job, found, place[1])
+                if isinstance(job, Job):
                     found[place] = job
                 else:
                     why.setdefault(f"{name} on {_ranks(place[1])}: {job.why}")
@@ -145,7 +155,7 @@ class _Planner:
         found = contestant(self.job, name, ranks, self.facts)
         if (
             isinstance(found, Job)
-            and name in self.study.own
+            and self.study.made(name)
             and self.study.budget in TIMED
             and Networks.of(found, ranks, self.facts).common_epochs
         ):
@@ -154,8 +164,21 @@ class _Planner:
             )
         return found
 
+    def _unless_same(
+        self, name: str, job: Job, before: Mapping[Place, Job], ranks: int
+    ) -> Job | Impossible:
+        """Return the job of a contestant, unless it is one of a setting's values that trains on so
+        many ranks what one before it does.
+        """
+        axis = self.study.axis
+        for place, other in before.items() if axis and name in axis.values else ():
+            comparable = axis and place[0] in axis.values and place[1] == ranks
+            if comparable and _trained(other, ranks) == _trained(job, ranks):
+                return Impossible(f"the same as {place[0]}")
+        return job
+
     def _base(self, name: str) -> str:
-        own = self.study.own.get(name)
+        own = self.study.made(name)
         return own.base if own else name
 
     def _same(self, name: str, ranks: int) -> str:
@@ -249,6 +272,15 @@ class _Planner:
             output={"directory": str(directory)},
         )
         return replace(cell, job=without_study(given))
+
+
+def _trained(job: Job, ranks: int) -> Job:
+    """Return the job without what has no effect on so many ranks: where each has a network of its
+    own, none meets another.
+    """
+    if most_together(job, ranks) > 1 or job.communication.is_outer:
+        return job
+    return job.model_copy(update={"communication": Communication()})
 
 
 def _ranks(count: int) -> str:
