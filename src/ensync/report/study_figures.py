@@ -13,7 +13,8 @@ import numpy as np
 from ensync.report import text
 from ensync.report.axes import SPREAD, accuracy_axis, new_figure, short
 from ensync.report.study_results import ContestantResult, Range, StudyResult
-from ensync.report.study_verdict import ALIKE, networks_to_predict, untimed_reason
+from ensync.report.study_text import ALIKE
+from ensync.report.study_verdict import networks_to_predict, untimed_reason
 from ensync.report.style import (
     BLUE,
     FAINT,
@@ -134,8 +135,8 @@ def headline(study: StudyResult) -> Figure:
     costs = [places[each.key] for each in shown]
     xs = _places_of(figure, axes, costs)
     for each, x in zip(shown, xs, strict=True):
-        _point(axes, each, x, marks[each.name])
-        top = max(_tops(each))
+        draw_accuracy(axes, each, x, marks[each.name])
+        top = max(tops(each))
         axes.annotate(str(each.ranks), (x, top), (0, 2), **NUMBER)
     means = [each.accuracy.mean for each in shown]
     best = pareto(list(zip(costs, means, strict=True)))
@@ -161,7 +162,7 @@ class _Number(TypedDict):
 NUMBER: _Number = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
 
 
-def _tops(each: ContestantResult) -> list[float]:
+def tops(each: ContestantResult) -> list[float]:
     """Return where the bars of a point end above, and the point itself."""
     bars = (each.accuracy.on_these_images, each.accuracy.on_new_images)
     return [each.accuracy.mean, *[ends[1] for ends in map(_ends, bars) if ends]]
@@ -251,7 +252,9 @@ def _front(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
         )
 
 
-def _point(axes: Axes, each: ContestantResult, x: float, mark: Mark, label: str = "") -> None:
+def draw_accuracy(
+    axes: Axes, each: ContestantResult, x: float, mark: Mark, label: str = ""
+) -> None:
     """Draw an accuracy with the interval on these images thick, on new images thin."""
     for found, width in ((each.accuracy.on_these_images, 2.4), (each.accuracy.on_new_images, 0.9)):
         if (ends := _ends(found)) is not None:
@@ -338,7 +341,7 @@ def accuracy_by_ranks(study: StudyResult) -> Figure:
             linewidth=1.2,
         )
         for x, each in zip(xs, rows, strict=True):
-            _point(axes, each, x, mark)
+            draw_accuracy(axes, each, x, mark)
     axes.set_xticks(range(len(counts)), [str(ranks) for ranks in counts])
     axes.set_xlim(-0.5, len(counts) - 0.5)
     axes.grid(axis="x", visible=False)

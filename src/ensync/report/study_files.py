@@ -102,6 +102,7 @@ def contestant_row(each: ContestantResult) -> dict[str, object]:
         "samples": each.cost.samples,
         "steps": each.cost.steps,
         "bytes_sent": each.cost.bytes_sent,
+        **_spread("bytes_per_sample", each.cost.bytes_per_sample),
     }
     for name in ("disagreement", "double_fault", "oracle", "member_loss", "fused_loss"):
         row |= _spread(name, getattr(members, name) if members else None)
@@ -156,6 +157,12 @@ def subject(study: StudyResult) -> str:
     return " with ".join(str(each) for each in (data, network) if each)
 
 
+def question(study: StudyResult) -> str:
+    """Return what a study asks, and of what: the heading of its page."""
+    asked = f"What {study.over.setting} does:" if study.over else "Together or apart?"
+    return f"{asked} {subject(study)}"
+
+
 def made_on(study: StudyResult) -> str:
     """Return when and where it was made, in a line."""
     parts = [study.machine.cpu or ""]
@@ -166,7 +173,7 @@ def made_on(study: StudyResult) -> str:
 
 def markdown(study: StudyResult) -> str:
     """Return the verdict, the budget and all tables as Markdown."""
-    lines = [f"# Together or apart? {_plain(subject(study))}", ""]
+    lines = [f"# {_plain(question(study))}", ""]
     for sentence in study_verdict(study):
         lines += [_plain(sentence), ""]
     lines += [f"Budget, {_plain(study.budget.name)}: {_plain(study.budget.sentence)}", ""]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ensync.report import study_details, study_figures, text
+from ensync.report import study_along_figures, study_details, study_figures, text
 from ensync.report.files import finite
 from ensync.report.page import Section, facts_of, phrase, render, section, toml_of
 from ensync.report.plots import Drawing, draw
 from ensync.report.results import from_json
-from ensync.report.study_files import made_on, subject
+from ensync.report.study_files import made_on, question, subject
 from ensync.report.study_results import ContestantResult, StudyResult
 from ensync.report.study_tables import Table, study_tables
-from ensync.report.study_verdict import poles, study_verdict
+from ensync.report.study_verdict import poles, study_verdict, untimed_reason
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def study_page(study: StudyResult) -> str:
     return render(
         "study.html",
         title=f"Ensync study: {subject(study)}",
-        heading=f"Together or apart? {subject(study)}",
+        heading=question(study),
         under=_under(study),
         verdict=study_verdict(study),
         budget=(study.budget.name.replace("_", " "), study.budget.sentence),
@@ -74,7 +74,7 @@ def _sections(study: StudyResult) -> list[Section]:
     if not study.contestants:
         return []
     return [
-        section("At a glance", _glance(study)),
+        section("At a glance", along(study) if study.over else _glance(study)),
         section("What the members give", _members(study)),
         _differences(study),
         section("How sure they are", _reliability(study)),
@@ -97,6 +97,34 @@ def _glance(study: StudyResult) -> list[Drawing]:
         ranks = study_figures.accuracy_by_ranks(study)
         found.append(_draw(ranks, "ranks", "accuracy against ranks", MEANING))
     return found
+
+
+def along(study: StudyResult) -> list[Drawing]:
+    """Return the plots of a study over one setting."""
+    assert study.over is not None
+    value = f"Above a mark stands its {study.over.setting}. {MEANING}"
+    if not study_along_figures.sends(study):
+        figure = study_along_figures.by_value(study)
+        return [_draw(figure, "value", f"accuracy against {study.over.setting}", MEANING)]
+    found, sent = [], study_along_figures.sent(study)
+    if sent:
+        zero = (
+            ""
+            if all(sent.values())
+            else " 0 B is left of the dotted line: a logarithmic axis has no place for it."
+        )
+        why = "" if study_along_figures.seconds(study) else f" {_untimed(study)}"
+        figure = study_along_figures.by_bytes(study)
+        found.append(_draw(figure, "bytes", "accuracy against bytes", value + zero + why))
+    if study_along_figures.seconds(study):
+        figure = study_along_figures.by_seconds(study)
+        found.append(_draw(figure, "seconds", "accuracy against seconds", value))
+    return found
+
+
+def _untimed(study: StudyResult) -> str:
+    reason = untimed_reason(*study.contestants)
+    return f"{reason[:1].upper()}{reason[1:]}."
 
 
 def _draw(figure: Figure, name: str, label: str, caption: str = "") -> Drawing:

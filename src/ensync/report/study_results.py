@@ -144,7 +144,8 @@ class Cost:
     more threads than cores. Either makes its seconds no measure.
 
     seconds: training and validation; core_seconds: seconds x ranks x threads; samples: of all
-    networks; seconds_to_target: until the target of the budget, None where it was not reached.
+    networks; bytes_sent: by all ranks, bytes_per_sample: these for each sample; seconds_to_target:
+    until the target of the budget, None where it was not reached.
     """
 
     seconds: Spread | None = None
@@ -152,6 +153,7 @@ class Cost:
     samples: float | None = None
     steps: float | None = None
     bytes_sent: float | None = None
+    bytes_per_sample: Spread | None = None
     seconds_to_target: list[float | None] = field(default_factory=list)
     packed: bool = False
     oversubscribed: bool = False
@@ -295,9 +297,25 @@ class DeclaredBudget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudyAxis:
+    """The setting whose values are contestants ("communication.every"), and its values by the names
+    of these, in the order of the job.
+    """
+
+    setting: str
+    values: dict[str, object]
+
+    @property
+    def key(self) -> str:
+        """The setting without its section: "every"."""
+        return self.setting.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
     """study.json. practically_equal: in points of accuracy; code: digest of the sources that
-    trained the cells; trials: learning rates tried for each contestant.
+    trained the cells; trials: learning rates tried for each contestant; over: None where no setting
+    makes contestants.
     """
 
     format: str = "ensync-study"
@@ -308,6 +326,7 @@ class StudyResult:
     practically_equal: float = 0.3
     redraw_validation: bool = False
     trials: int = 1
+    over: StudyAxis | None = None
     dataset: DatasetFacts = field(default_factory=DatasetFacts)
     machine: Machine = field(default_factory=Machine)
     versions: dict[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ensync.report import text
+from ensync.report.study_along import beside_first
 from ensync.report.study_results import (
     ContestantResult,
     PairResult,
@@ -92,16 +93,17 @@ def cost_table(study: StudyResult) -> Table:
             text.count(None if each.cost.samples is None else round(each.cost.samples)),
             text.count(None if each.cost.steps is None else round(each.cost.steps)),
             text.size(each.cost.bytes_sent),
+            sent_per_sample(each),
             f"{each.parameters:,}",
             text.setting(each.learning_rate_factor),
         ]
         for each in study.contestants
     ]
     heads = ["contestant", "ranks", "threads", "seconds", "core-seconds", "samples", "steps"]
-    more = ["sent", "parameters", "learning rate x"]
+    more = ["sent", "sent a sample", "parameters", "learning rate x"]
     notes = [
         "Steps and parameters are of one network, samples of all. Core-seconds: seconds x "
-        "ranks x threads."
+        "ranks x threads. Sent: what all ranks hand to their sums, counted there."
     ]
     if any(each.cost.packed for each in study.contestants):
         notes.append("* Other cells ran beside: these seconds are no measure and not compared.")
@@ -109,6 +111,12 @@ def cost_table(study: StudyResult) -> Table:
         notes.append("* More threads than cores: these seconds are no measure and not compared.")
     target = _target_notes(study)
     return Table("cost", "Cost", [*heads, *more], rows, notes=[*notes, *target])
+
+
+def sent_per_sample(contestant: ContestantResult) -> str:
+    """Return the bytes that all ranks sent for each sample, mean over seeds: "12.3 kB"."""
+    sent = contestant.cost.bytes_per_sample
+    return text.size(sent.mean if sent else None)
 
 
 def _seconds(spread: Spread | None) -> str:
@@ -287,6 +295,19 @@ def left_out_table(study: StudyResult) -> Table:
     return Table("left_out", "Left out", ["what", "why"], rows, left=2)
 
 
+def _pairs_told(study: StudyResult) -> list[PairResult]:
+    """Return the pairs that the verdict is about: of the first value of a setting, else those of
+    the verdict's two.
+    """
+    if along := beside_first(study):
+        return list(along[1].values())
+    if (found := poles(study)) is None:
+        return []
+    ours = {found.first.key, found.second.key}
+    shown = [pair for pair in study.pairs if pair.ranks == found.pair.ranks]
+    return [pair for pair in shown if ours & {pair.first, pair.second}]
+
+
 def study_lines(study: StudyResult) -> list[str]:
     """Return a study as the terminal shows it: accuracy, the pairs of the verdict's two, what is
     left out, and the verdict.
@@ -294,14 +315,16 @@ def study_lines(study: StudyResult) -> list[str]:
     lines = []
     accuracy, cost = accuracy_table(study), cost_table(study)
     if accuracy.rows:
-        rows = [[*row[:6], row[6], cost.rows[place][4]] for place, row in enumerate(accuracy.rows)]
-        lines += text.table([*accuracy.heads[:7], "core-seconds"], rows)
+        shown = [cost.heads.index("core-seconds")]
+        shown += [cost.heads.index("sent a sample")] * bool(study.over)
+        rows = [
+            [*row[:7], *(spent[place] for place in shown)]
+            for row, spent in zip(accuracy.rows, cost.rows, strict=True)
+        ]
+        lines += text.table([*accuracy.heads[:7], *(cost.heads[place] for place in shown)], rows)
         lines += [f"  {note}" for note in cost.notes if note.startswith("*")]
-    if found := poles(study):
-        ours = {found.first.key, found.second.key}
-        shown = [pair for pair in study.pairs if pair.ranks == found.pair.ranks]
-        shown = [pair for pair in shown if ours & {pair.first, pair.second}]
-        rows = [[*_pair(study, pair)[:5], said(study, pair)] for pair in shown]
+    if pairs := _pairs_told(study):
+        rows = [[*_pair(study, pair)[:5], said(study, pair)] for pair in pairs]
         heads = ["", "less", "points", "these images", "new images", ""]
         lines += ["", *text.table(heads, rows, left=(0, 1, 5))]
     if left_out := left_out_table(study).rows:

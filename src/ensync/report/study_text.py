@@ -6,6 +6,7 @@ from ensync.report import text
 from ensync.report.study_results import Accuracy, Range, Spread, StudyResult
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+ALIKE = 1.05  # costs within this factor of each other are equal
 
 
 def named(study: StudyResult, key: str) -> str:

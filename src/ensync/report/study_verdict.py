@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ensync.report import text
+from ensync.report.study_along import along
 from ensync.report.study_results import ContestantResult, PairResult, StudyResult
-from ensync.report.study_text import chance, points, span
+from ensync.report.study_text import ALIKE, chance, points, span
 from ensync.report.verdict import LIKELY
 
 LARGER = "larger_network"  # a control, more than the job's network trained together
-ALIKE = 1.05  # costs within this factor of each other are equal
 
 
 class Poles(NamedTuple):
@@ -70,6 +70,8 @@ def _first_of(
 
 def study_verdict(study: StudyResult) -> list[str]:
     """Return the verdict's sentence, then what must be said beside it, each a line."""
+    if told := along(study):
+        return [*told, *_missing(study)]
     found = poles(study)
     if found is None:
         return [_nothing(study), *_missing(study)]

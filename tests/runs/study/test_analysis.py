@@ -276,6 +276,29 @@ def test_cost_is_a_mean_over_seeds_and_marks_what_is_no_measure(study, tmp_path)
     assert many.cost.oversubscribed and not many.cost.timed
 
 
+def test_bytes_of_a_sample_are_a_mean_over_seeds_that_know_them(tmp_path):
+    """A continued cell does not know what an earlier start sent."""
+    for seed, sent in ((1, 3000), (2, None), (3, 9000)):
+        of = PLAIN[1]
+        write_cell(tmp_path, cell_of(of, 2, seed, bytes_sent=sent), outputs_of(of, seed))
+    cost = analyse(tmp_path).contestants[0].cost
+    assert cost.bytes_sent is None
+    assert (cost.bytes_per_sample.mean, cost.bytes_per_sample.values) == (2.0, [1.0, None, 3.0])
+
+
+def test_the_setting_that_makes_contestants_is_told(tmp_path, study):
+    of = (Simulated("every_4"), Simulated("every_never"), Simulated("every_1"))
+    write_simulated(tmp_path, of, over="communication.every=1,4,never")
+    found = analyse(tmp_path)
+    assert found.over.setting == "communication.every"
+    assert list(found.over.values.items()) == [
+        *(("every_1", 1), ("every_4", 4), ("every_never", "never"))
+    ]
+    assert [each.name for each in found.contestants] == ["every_1", "every_4", "every_never"]
+    assert from_json(StudyResult, json.loads(to_json(found))) == found
+    assert study.over is None
+
+
 def test_one_seed_gives_no_interval_over_seeds(tmp_path):
     write_simulated(tmp_path, PLAIN[:2], seeds=(1,))
     found = analyse(tmp_path)

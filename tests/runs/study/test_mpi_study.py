@@ -13,6 +13,7 @@ from ensync.runs import results, state
 from ensync.runs.planned import PlannedRun
 from ensync.runs.stopped import Stopped
 from ensync.runs.study import calibration, origin, stage
+from ensync.runs.study.analysis import analyse
 from ensync.runs.study.answers import greedy_soup
 from ensync.training.evaluation import evaluate_block
 
@@ -179,6 +180,24 @@ def test_a_contestant_that_diverges_is_done_and_says_so(make, capfd):
     gather(job)
     assert times(directory) == before
     assert "wild" in (directory / "study.html").read_text()
+
+
+def test_values_of_a_setting_are_trained_as_contestants_of_ones_own(make):
+    """The same bits, and the rarer ranks meet, the fewer bytes they send for a sample."""
+    own = {"local_4": {"base": "synchronous", "set": ["communication.every=4"]}}
+    directory = run(make(over="communication.every=1,4,never", own=own, seeds=1))
+    found = on_root(COMM, lambda: analyse(directory))
+    sent = {each.name: each.cost.bytes_per_sample.mean for each in found.contestants}
+    if COMM.size == 1:
+        assert sent == {"every_1": 0.0, "local_4": 0.0} and len(found.left_out) == 2
+        return
+    assert list(sent) == ["every_1", "every_4", "every_never", "local_4"]
+    assert sent["every_1"] > 2 * sent["every_4"] and sent["every_4"] > sent["every_never"] > 0
+    assert found.over.values == {"every_1": 1, "every_4": 4, "every_never": "never"}
+    ours, theirs = (
+        outputs(directory, f"{name}/ranks_{COMM.size}/seed_1") for name in ("every_4", "local_4")
+    )
+    assert np.array_equal(ours.test.probabilities, theirs.test.probabilities)
 
 
 def test_the_best_learning_rate_by_validation_is_taken(make):

@@ -12,7 +12,13 @@ import numpy as np
 from ensync.core.config.study import BUDGETS, Study
 from ensync.core.errors import EnsyncError
 from ensync.report.results import CellResult, Settings
-from ensync.report.study_results import DeclaredBudget, LeftOut, StudyPlan, StudyResult
+from ensync.report.study_results import (
+    DeclaredBudget,
+    LeftOut,
+    StudyAxis,
+    StudyPlan,
+    StudyResult,
+)
 from ensync.report.text import plural
 from ensync.runs.study.cell_figures import CellFigures, figures_of
 from ensync.runs.study.files import CELLS, OUTPUTS, RESULT, Refusal, read, read_cell
@@ -76,6 +82,7 @@ def analyse(directory: Path) -> StudyResult:
         practically_equal=rules.practically_equal,
         redraw_validation=study.redraw_validation,
         trials=study.trials,
+        over=_axis(study),
         dataset=newest.dataset,
         machine=newest.machine,
         versions=dict(newest.versions),
@@ -119,6 +126,12 @@ def _study(directory: Path, job: Settings) -> Study:
         return Study.model_validate(job.get("study") or {})
     except ValueError as error:
         raise OF_PLAN.error(directory / PLAN, "its section study is not one") from error
+
+
+def _axis(study: Study) -> StudyAxis | None:
+    """Return the setting whose values are contestants, None where there is none."""
+    axis = study.axis
+    return StudyAxis(setting=axis.setting, values=dict(axis.values)) if axis else None
 
 
 def _refuse_none(directory: Path, cells: Mapping[str, CellResult]) -> None:

@@ -135,10 +135,18 @@ def _cost(cells: Sequence[CellResult], cores: int | None) -> Cost:
         samples=float(np.mean([cell.samples for cell in cells])),
         steps=float(np.mean([cell.steps for cell in cells])),
         bytes_sent=None if None in sent else float(np.mean(np.array(sent, float))),
+        bytes_per_sample=spread(map(_sent_per_sample, cells)),
         seconds_to_target=[cell.seconds_to_target for cell in cells],
         packed=any(cell.packed for cell in cells),
         oversubscribed=cores is not None and busy > cores,
     )
+
+
+def _sent_per_sample(cell: CellResult) -> float | None:
+    """Return the bytes that all ranks sent for each sample, None where either is not known."""
+    if cell.bytes_sent is None or not cell.samples:
+        return None
+    return cell.bytes_sent / cell.samples
 
 
 def _fusions(cells: Sequence[CellFigures]) -> list[FusionOutcome]:
