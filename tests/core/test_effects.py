@@ -184,6 +184,19 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             ("never", "compression", "bf16"),
         )
     ],
+    *[
+        (
+            {"communication": {"compression": "bf16", f"compression_{key}": value}},
+            f"communication.compression_{key}",
+            {"communication": {"compression": way}},
+        )
+        for way, key, value in (
+            ("powersgd", "rank", 4),
+            ("topk", "start", 0.2),
+            ("int8", "block", 64),
+            ("topk", "share", 0.1),
+        )
+    ],
     (
         {"communication": {"shares": "speed"}, "training": {"strategy": "ensemble"}},
         "communication.shares",

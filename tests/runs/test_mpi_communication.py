@@ -47,6 +47,12 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "DiLoCo": {"communication": {"every": 4, "outer_learning_rate": 0.7, "outer_momentum": 0.9}},
     "never": normalized(every="never"),
     "averaged momentum": ensemble(every=4, average_optimizer=True),
+    "bf16 words": normalized(compression="bf16"),
+    "bf16 meetings": {"communication": {"every": 3, "start": 2, "compression": "bf16"}},
+    "PowerSGD": {"communication": {"compression": "powersgd", "compression_start": 0.3}},
+    "PowerSGD meetings": {"communication": {"every": 3, "compression": "powersgd"}},
+    "int8 blocks": {"communication": {"compression": "int8", "compression_block": 100}},
+    "top-k": {"communication": {"compression": "topk", "compression_share": 0.1}},
 }
 each = pytest.mark.parametrize("strategy", STRATEGIES)
 

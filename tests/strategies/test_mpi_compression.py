@@ -8,8 +8,11 @@ import pytest
 from ensync.core.sharding import block
 from ensync.mpi.allreduce import Allreduce, replicas_equal
 from ensync.mpi.world import world
+from ensync.nn.layers.base import Parameter
+from ensync.strategies.compression.powersgd import PowerSgd
 from ensync.strategies.compression.quantised import QuantisedSum
-from ensync.strategies.compression.words import Bf16
+from ensync.strategies.compression.sparse import TopK, break_even, largest
+from ensync.strategies.compression.words import Bf16, Int8
 
 pytestmark = pytest.mark.mpi
 LENGTHS = [1, 2, 17, 4097, 40_001]  # fewer than ranks, and what no number of ranks divides
@@ -57,33 +60,66 @@ def test_bf16_words_are_the_nearest_numbers():
     assert np.isnan(coded(Bf16(), nans.view(np.float32))).all()
 
 
+def test_int8_words_are_the_nearest_of_255_numbers_of_their_block():
+    values = share(5, 1003)
+    values[256:512] = 0
+    values[512:600] = 1e-44  # less than 1/127 of it is zero
+    found = coded(Int8(256), values)
+    for start in range(0, 1003, 256):
+        block = values[start : start + 256]
+        scale = np.abs(block).max() / np.float32(127)
+        expected = np.rint(block / scale) * scale if scale > 0 else np.zeros_like(block)
+        assert np.array_equal(found[start : start + 256], expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", LENGTHS)
-def test_words_are_added_at_full_length_in_order_of_rank(n, dtype):
-    comm, code = world(), Bf16()
+@pytest.mark.parametrize("code", [Bf16(), Int8(256)], ids=["bf16", "int8"])
+def test_words_are_added_at_full_length_in_order_of_rank(code, n, dtype):
+    comm = world()
     allreduce = Allreduce(comm)
     vector, error = share(comm.rank, n, dtype), np.empty(n, dtype)
     QuantisedSum(allreduce.wire(), n, code).sum(vector, error)
-    sent = [coded(code, share(rank, n, dtype)) for rank in range(comm.size)]
+    blocks = [slice(*block(n, comm.size, rank)) for rank in range(comm.size)]
+
+    def sent_of(values):
+        return np.concatenate([coded(code, values[each]) for each in blocks])
+
+    sent = [sent_of(share(rank, n, dtype)) for rank in range(comm.size)]
     total = sent[0].copy()
     for other in sent[1:]:
         total += other
-    expected = coded(code, total)
+    expected = sent_of(total)
     assert np.array_equal(vector, expected) and replicas_equal(comm, vector)
     lost = share(comm.rank, n, dtype) - sent[comm.rank]
-    own = slice(*block(n, comm.size, comm.rank))
+    own = blocks[comm.rank]
     lost[own] += total[own] - expected[own]
     assert np.array_equal(error, lost)
-    assert comm.allreduce(allreduce.bytes) == 2 * (comm.size - 1) * code.nbytes(n)
+    assert comm.allreduce(allreduce.bytes) == 2 * (comm.size - 1) * sum(
+        code.nbytes(each.stop - each.start) for each in blocks
+    )
 
 
-COMPRESSORS = {"bf16": lambda allreduce, n: QuantisedSum(allreduce.wire(), n, Bf16())}
+LAYOUT = [Parameter("w", (3, 3, 5, 20)), Parameter("b", (20,)), Parameter("v", (30, 40))]
+LENGTH = sum(parameter.size for parameter in LAYOUT)
+
+
+def power_sgd(allreduce, dtype=np.float32):
+    return PowerSgd(allreduce.wire(), [(p.name, p) for p in LAYOUT], dtype, 2, 0)
+
+
+COMPRESSORS = {
+    "bf16": lambda allreduce: QuantisedSum(allreduce.wire(), LENGTH, Bf16()),
+    "int8": lambda allreduce: QuantisedSum(allreduce.wire(), LENGTH, Int8(100)),
+    "topk": lambda allreduce: TopK(allreduce.wire(), LENGTH, 0.03),
+    "powersgd": power_sgd,
+}
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_what_was_sent_and_what_is_kept_back_add_up_to_the_gradients(name):
-    comm, n = world(), 4097
-    compressor = COMPRESSORS[name](Allreduce(comm), n)
+    comm, n = world(), LENGTH
+    compressor = COMPRESSORS[name](Allreduce(comm))
     error, done, wanted = np.zeros(n, np.float32), np.zeros(n), np.zeros(n)
     for step in range(6):
         vectors = [share(100 * step + rank, n) for rank in range(comm.size)]
@@ -100,10 +136,77 @@ def test_what_was_sent_and_what_is_kept_back_add_up_to_the_gradients(name):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_what_is_not_finite_arrives_everywhere(name, bad):
-    comm, n = world(), 1000
+    comm, n = world(), LENGTH
     vector, error = share(comm.rank, n), np.zeros(n, np.float32)
     if comm.rank == comm.size - 1:
         vector[123] = bad
     with warnings.catch_warnings(action="error"):
-        COMPRESSORS[name](Allreduce(comm), n).sum(vector, error)
+        COMPRESSORS[name](Allreduce(comm)).sum(vector, error)
     assert not np.isfinite(vector[123]) and replicas_equal(comm, np.isfinite(vector))
+
+
+def test_the_largest_numbers_of_all_ranks_are_added():
+    comm, n = world(), LENGTH
+    allreduce = Allreduce(comm)
+    vector, error = share(comm.rank, n), np.empty(n, np.float32)
+    TopK(allreduce.wire(), n, 0.03).sum(vector, error)
+    count = -(-3 * n // 100)
+    expected = np.zeros(n, np.float32)
+    for rank in range(comm.size):
+        values = share(rank, n)
+        values[np.argsort(np.abs(values))[: n - count]] = 0
+        expected += values
+    assert np.array_equal(vector, expected) and replicas_equal(comm, vector)
+    assert np.array_equal(error, np.where(error == 0, 0, share(comm.rank, n)))
+    assert np.count_nonzero(error) == n - count
+    assert allreduce.bytes == 8 * count * (comm.size - 1)
+    assert largest(np.array([1, -3, np.nan, 2, -np.inf]), 3).tolist() == [1, 2, 4]
+
+
+@pytest.mark.parametrize("share_sent", [0.001, 0.01, 0.2])
+def test_beyond_so_many_ranks_words_take_fewer_bytes_than_pairs(share_sent):
+    n, ranks = 1e6, break_even(share_sent)
+    assert 8 * share_sent * n * (ranks - 1) <= 4 * n * (ranks - 1) / ranks
+    assert 8 * share_sent * n * ranks > 4 * n * ranks / (ranks + 1)
+
+
+def test_power_iteration_projects_the_sum_on_what_the_last_factors_lead_to():
+    """P P^T M for an orthonormal P of the columns of M Q, whichever it is."""
+    comm = world()
+    allreduce = Allreduce(comm)
+    compressor = power_sgd(allreduce, np.float64)
+    vectors = [share(rank, LENGTH, float) for rank in range(comm.size)]
+    total = np.sum(vectors, axis=0)
+    expected, lost, start = total.copy(), np.zeros(LENGTH), 0
+    rights = compressor.vectors["right_factors"].copy()
+    for place, rows, columns in ((slice(0, 900), 45, 20), (slice(920, 2120), 30, 40)):
+        right = rights[start : start + 2 * rows].reshape(rows, 2)
+        start += 2 * rows
+        reached = total[place].reshape(rows, columns).T @ right
+        onto = reached @ np.linalg.pinv(reached)
+        expected[place] = (total[place].reshape(rows, columns) @ onto).ravel()
+        own = vectors[comm.rank][place].reshape(rows, columns)
+        lost[place] = (own - own @ onto).ravel()
+    vector, error = vectors[comm.rank].copy(), np.empty(LENGTH)
+    compressor.sum(vector, error)
+    np.testing.assert_allclose(vector, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(error, lost, rtol=1e-9, atol=1e-9)
+    numbers = 2 * (45 + 20) + 2 * (30 + 40) + 20
+    assert allreduce.bytes == pytest.approx(2 * (comm.size - 1) / comm.size * 8 * numbers, abs=2)
+
+
+def test_power_iteration_finds_a_matrix_of_its_rank_and_goes_on_after_zeros():
+    comm = world()
+    compressor, error = power_sgd(Allreduce(comm), np.float64), np.empty(LENGTH)
+    for _ in range(2):
+        compressor.sum(np.zeros(LENGTH), error)
+    random = np.random.default_rng(1)
+    matrix = random.normal(size=(30, 2)) @ random.normal(size=(2, 40))
+    for _ in range(2):
+        vector = np.zeros(LENGTH)
+        vector[920:] = matrix.ravel() / comm.size
+        compressor.sum(vector, error)
+    np.testing.assert_allclose(vector[920:], matrix.ravel(), rtol=1e-6, atol=1e-9)
+    compressor.restart()
+    first = compressor.vectors["right_factors"]
+    assert np.array_equal(first, power_sgd(Allreduce(comm), np.float64).vectors["right_factors"])

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     LABEL_SKEW = 6
     SPLIT = 7
     MIXING = 8
+    COMPRESSION = 9
 
 
 def seed_sequence(seed: int, purpose: Purpose, *keys: int) -> np.random.SeedSequence:

@@ -16,6 +16,7 @@ from ensync.report.console import Console
 from ensync.report.text import plural
 from ensync.runs.launch import Prepared, versions
 from ensync.runs.session import Session
+from ensync.strategies.compression import described
 from ensync.strategies.strategy import Strategy
 from ensync.training.trainer import Trainer
 
@@ -83,7 +84,7 @@ def _compression(session: Session) -> str:
         return ""
     if session.comm.size <= session.mesh.members:
         return f", no {c.compression} compression: a network has one rank, which sends nothing"
-    return f", sums compressed by {c.compression}"
+    return f", sums compressed by {described(c)}"
 
 
 def _length(trainer: Trainer) -> str:

@@ -110,6 +110,8 @@ class LocalReducer(Reducer):
 
     def __enter__(self) -> None:
         """Put the replica back into the network."""
+        self._together.run_steps = self.run_steps
+        self._together.__enter__()
         vectors = self.differing
         for name, values in self._kept.items():
             vectors[name][:] = values

@@ -40,7 +40,7 @@ def choose(
         return SerialReducer(network)
     allreduce = Allreduce(comm)
     if communication.compresses and comm.size > 1:
-        compressed = compressed_message(communication, allreduce, network)
+        compressed = compressed_message(communication, allreduce, network, optimizer, training.seed)
         network.bind_message(compressed.values)
         plain = AllreduceReducer(network, allreduce, compressed)
         together: Reducer = CompressedReducer(plain, compressed)

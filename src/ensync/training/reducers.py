@@ -64,11 +64,12 @@ class Reducer(ABC):
 
     network: this rank's replica, whose vectors may lie in memory of the reducer until `close`.
     part: this rank's part of rows that all ranks of the network share outside of steps. left: how
-    many steps come before the end of the `with`, outside of which the replicas are equal; set
-    before it.
+    many steps come before the end of the `with`, outside of which the replicas are equal;
+    run_steps: how many the whole run has; both are set before it.
     """
 
     left: int = 0
+    run_steps: int = 0
 
     def __init__(self, network: Network, part: Part = WHOLE) -> None:
         self.network, self.part = network, part

@@ -165,6 +165,7 @@ class Trainer(Replica):
         last = end if steps is None else self.position.step + steps
         last = min(-(-last // runner.steps) * runner.steps, end)
         start, self.reducer.left = time.perf_counter(), last - self.position.step
+        self.reducer.run_steps = self.starts[-1]
         if self.shares is not None:
             self.shares.speeds = self.position.speeds
         with self.reducer:

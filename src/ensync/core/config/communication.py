@@ -9,6 +9,7 @@ from pydantic import Field
 from ensync.core.config.compression import COMPRESSIONS, NONE
 from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.optimizers import Optimizer
+from ensync.core.config.tables import only
 
 NEVER = "never"
 
@@ -50,13 +51,33 @@ class Communication(Section):
         description="whether meetings also average the optimisers' states, such as momentum, which "
         "otherwise stay each rank's own",
     )
-    compression: Literal["none", "bf16"] = Field(
+    compression: Literal["none", "bf16", "powersgd", "int8", "topk"] = Field(
         "none",
         description="what ranks send in the sums of gradients, or of differences in meetings: "
         + "; ".join(f"{name}: {spec.help}" for name, spec in COMPRESSIONS.items())
         + ". What a rank does not send of a sum it adds to the next (error feedback, Karimireddy "
         "et al. 2019)",
     )
+    compression_rank: Positive = Field(
+        2, description=f"{only(COMPRESSIONS, 'compression_rank')}: rank of a matrix that is sent"
+    )
+    compression_start: Rate = Field(
+        0.1,
+        description=f"{only(COMPRESSIONS, 'compression_start')}: share of the run's steps before "
+        "the first compressed sum",
+    )
+    compression_block: Positive = Field(
+        256, description=f"{only(COMPRESSIONS, 'compression_block')}: numbers that share a scale"
+    )
+    compression_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description=f"{only(COMPRESSIONS, 'compression_share')}: share of the numbers sent"
+    )
+
+    @property
+    def whole_before(self) -> float:
+        """The share of a run's steps whose sums are sent whole."""
+        begins_later = "compression_start" in COMPRESSIONS[self.compression].settings
+        return self.compression_start if begins_later else 0.0
 
     @property
     def compresses(self) -> bool:

@@ -21,4 +21,15 @@ class CompressionSpec:
 COMPRESSIONS = {
     NONE: CompressionSpec("every digit"),
     "bf16": CompressionSpec("16 of the 32 bits of each number"),
+    "powersgd": CompressionSpec(
+        "a factorisation of low rank of each matrix (Vogels et al. 2019)",
+        ("compression_rank", "compression_start"),
+    ),
+    "int8": CompressionSpec(
+        "8 bits for each number and a scale for a block", ("compression_block",)
+    ),
+    "topk": CompressionSpec(
+        "the numbers that are largest in size, with their places",
+        ("compression_share", "compression_start"),
+    ),
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ensync.core.config.communication import NEVER
+from ensync.core.config.compression import COMPRESSIONS
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS, networks_with
 from ensync.core.config.optimizers import OPTIMIZERS
@@ -208,6 +209,7 @@ DEPENDENCES = (
         lambda job: job.communication.is_local and job.communication.every != NEVER,
         "communication.every above 1",
     ),
+    *_depends_on_name("communication.compression", COMPRESSIONS),
     Dependence(
         ("communication.compression",),
         ("communication.every", "communication.start"),

@@ -17,6 +17,10 @@ class CompressedReducer(Reducer):
         super().__init__(together.network, together.part)
         self._together, self._gradient = together, gradient
 
+    def __enter__(self) -> None:
+        """Have the steps after which to compress."""
+        self._gradient.start.run_steps = self.run_steps
+
     @property
     def bytes(self) -> int:
         """Bytes passed to other ranks."""
