@@ -17,6 +17,7 @@ from ensync.cli.init import init
 from ensync.cli.options import Verbs
 from ensync.cli.ranks import speaks
 from ensync.cli.report import report
+from ensync.cli.scale import scale
 from ensync.cli.submit import submit
 from ensync.cli.train import resume, train
 from ensync.core import streams
@@ -57,6 +58,7 @@ for verb in (
     compare,
     sweep,
     collect,
+    scale,
     report,
     evaluate,
     fuse,

@@ -1,0 +1,258 @@
+"""Steps on any number of ranks, predicted from what was measured on some."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ensync.core.scaling.passing import (
+    STRATEGIES,
+    Place,
+    Sizes,
+    Wires,
+    cost_of,
+    is_known,
+)
+from ensync.core.scaling.steps import Curve, StepTimes, curves
+
+WORTH = 0.5  # efficiency below which ranks cost more than they bring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What was measured of a job on the ranks at hand.
+
+    threads, ranks_on_node, cores_of_node: as started. steps: whole steps of one rank, by rows and
+    threads. freely: seconds of a step without a wait before each, over one with it. update:
+    seconds of the optimiser's step within each; loop: of the training loop around each; meeting:
+    of the arithmetic of a meeting of replicas.
+    """
+
+    sizes: Sizes
+    threads: int
+    ranks_on_node: int
+    cores_of_node: int
+    steps: tuple[StepTimes, ...]
+    freely: float
+    update: float
+    loop: float
+    meeting: float
+    wires: Wires
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to use ranks: a name of STRATEGIES, and the steps from meeting to meeting."""
+
+    strategy: str
+    every: float = 1
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        if self.strategy != "local SGD":
+            return self.strategy
+        return f"local SGD, {'never' if math.isinf(self.every) else f'H = {self.every:g}'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Seconds of a step that go into one thing each. shared: those of the arithmetic that more
+    ranks divide; small: that a small share of a batch costs more than in proportion; update: of
+    the parameters, and the loop; waiting: for the slowest; node: sums in memory; latency,
+    bandwidth: sums by MPI.
+    """
+
+    shared: float
+    small: float
+    update: float
+    waiting: float
+    node: float
+    latency: float
+    bandwidth: float
+
+    @property
+    def seconds(self) -> float:
+        """All of them."""
+        return float(sum(vars(self).values()))
+
+    @property
+    def largest(self) -> str:
+        """The name of the largest."""
+        return max(vars(self), key=lambda name: getattr(self, name))
+
+    @property
+    def loss(self) -> str:
+        """The name of the largest that more ranks do not divide."""
+        return max(
+            (name for name in vars(self) if name != "shared"), key=lambda name: getattr(self, name)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A contestant on so many ranks. rows: of the largest share of a batch; samples: per second
+    over all ranks; bytes: that all ranks hand to the sums of an epoch's steps; efficiency: samples
+    per second over those of as many single ranks.
+    """
+
+    contestant: Contestant
+    ranks: int
+    nodes: int
+    threads: int
+    rows: int
+    step: float
+    parts: Parts
+    samples: float
+    epoch: float
+    bytes: float
+    efficiency: float
+
+
+def place_of(ranks: int, on_node: int) -> Place:
+    """Return the nodes of so many ranks that fill nodes one by one."""
+    return Place(1, ranks) if ranks <= on_node else Place(-(-ranks // on_node), on_node)
+
+
+def largest_share(sizes: Sizes, ranks: int) -> int:
+    """Return the rows of a batch that the fullest of so many ranks computes: slice by slice, each
+    cut into blocks that differ by one row at most.
+    """
+    whole, rest = divmod(min(sizes.batch, sizes.rows), sizes.slice)
+    return whole * -(-sizes.slice // ranks) + -(-rest // ranks)
+
+
+class Model:
+    """Predicts the steps of a job from its calibration."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.calibration = calibration
+        self.curves = curves(calibration.steps)
+
+    def predict(
+        self, contestant: Contestant, ranks: int, threads: int = 0, on_node: int = 0
+    ) -> Prediction | None:
+        """Return a prediction; None where what it needs is not known.
+
+        threads: of each rank, 0 for the fastest number up to those as started; on_node: ranks
+        that share a node, 0 for as many as there are.
+        """
+        place = place_of(ranks, on_node or self.calibration.ranks_on_node)
+        pattern = STRATEGIES[contestant.strategy](self.calibration.sizes, contestant.every)
+        if not is_known(pattern, self.calibration.wires, place):
+            return None
+        most = self.calibration.threads
+        allowed = [threads] if threads else [each for each in self.curves if each <= most]
+        found = [self._on(contestant, ranks, place, count) for count in allowed]
+        return min(found, key=lambda each: each.step)
+
+    def _on(self, contestant: Contestant, ranks: int, place: Place, threads: int) -> Prediction:
+        sizes, curve = self.calibration.sizes, self.curves[threads]
+        own = STRATEGIES[contestant.strategy](sizes, contestant.every).own
+        rows = largest_share(sizes, 1 if own else ranks)
+        parts = self._parts(contestant, ranks, place, curve)
+        batch = min(sizes.batch, sizes.rows) * (ranks if own else 1)
+        alone = self._alone(curve)
+        return Prediction(
+            contestant=contestant,
+            ranks=ranks,
+            nodes=place.nodes,
+            threads=threads,
+            rows=rows,
+            step=parts.seconds,
+            parts=parts,
+            samples=batch / parts.seconds,
+            epoch=sizes.rows * parts.seconds / batch,
+            bytes=self._bytes(contestant, ranks) * -(-sizes.rows // batch),
+            efficiency=batch / parts.seconds / ranks * alone / min(sizes.batch, sizes.rows),
+        )
+
+    def _alone(self, curve: Curve) -> float:
+        """Return the seconds of a step on one rank."""
+        c = self.calibration
+        return c.freely * curve.seconds(largest_share(c.sizes, 1)) + c.loop
+
+    def _bytes(self, contestant: Contestant, ranks: int) -> float:
+        pattern = STRATEGIES[contestant.strategy](self.calibration.sizes, contestant.every)
+        return ranks * pattern.bytes if ranks > 1 else 0.0
+
+    def _parts(self, contestant: Contestant, ranks: int, place: Place, curve: Curve) -> Parts:
+        c = self.calibration
+        pattern = STRATEGIES[contestant.strategy](c.sizes, contestant.every)
+        divided = 1 if pattern.own else ranks
+        rows = largest_share(c.sizes, divided)
+        freely = c.freely if ranks == 1 or pattern.meets > 1 else 1.0
+        step = curve.seconds(rows)
+        waiting = 0.0
+        if ranks > 1 and not pattern.own and not math.isinf(pattern.meets):
+            waiting = (curve.seconds(rows, ranks) - step) / math.sqrt(pattern.meets)
+        update = min(c.update, step)
+        shared = freely * (curve.seconds(largest_share(c.sizes, 1)) - update) / divided
+        computed = freely * max(0.0, step - update)
+        if pattern.shares_update and c.sizes.elementwise:
+            update /= place.on_node
+        meeting = c.meeting / pattern.meets if ranks > 1 and pattern.meets > 1 else 0.0
+        cost = cost_of(pattern, c.wires, place)
+        return Parts(
+            shared=min(shared, computed),
+            small=max(0.0, computed - shared),
+            update=freely * update + c.loop + meeting,
+            waiting=waiting,
+            node=cost.node,
+            latency=cost.latency,
+            bandwidth=cost.bandwidth,
+        )
+
+    def table(self, contestants: Iterable[Contestant], ranks: Sequence[int]) -> list[Prediction]:
+        """Return all predictions that can be made."""
+        found = (self.predict(each, count) for each in contestants for count in ranks)
+        return [each for each in found if each is not None]
+
+    def shapes(self, cores: int) -> list[Prediction]:
+        """Return synchronous training on so many cores, as ranks of each number of threads that
+        was measured, the fastest first.
+        """
+        found = []
+        here = min(cores, self.calibration.cores_of_node)
+        for threads in self.curves:
+            if threads <= here and cores // threads:
+                on_node = max(1, here // threads)
+                each = self.predict(Contestant("synchronous"), cores // threads, threads, on_node)
+                found += [each] if each is not None else []
+        return sorted(found, key=lambda each: each.epoch)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How far more ranks pay. fastest: ranks of the shortest epoch; reason: what keeps more from
+    being faster, "" where nothing does up to the most that were asked for; worthwhile: the most
+    ranks of which each still does half of what it does alone; loss: what takes the rest there.
+    """
+
+    fastest: int
+    reason: str
+    worthwhile: int
+    loss: str
+
+
+def limit_of(predictions: Sequence[Prediction]) -> Limit:
+    """Return how far more ranks pay, given the predictions of one contestant by ranks, ascending.
+    The reason is the part of a step that has grown most from the fastest to the next, or that each
+    of the more ranks has no sample.
+    """
+    fastest = min(predictions, key=lambda each: each.epoch)
+    place = predictions.index(fastest)
+    after = predictions[place + 1 :]
+    reason = _growth(fastest, after[0]) if after else ""
+    worth = fastest
+    for each in predictions:
+        if each.efficiency < WORTH:
+            break
+        worth = each
+    return Limit(fastest.ranks, reason, worth.ranks, worth.parts.loss)
+
+
+def _growth(before: Prediction, after: Prediction) -> str:
+    if after.rows == before.rows and not math.isinf(after.contestant.every):
+        return "rows"
+    names = [name for name in vars(after.parts) if name != "shared"]
+    return max(names, key=lambda name: getattr(after.parts, name) - getattr(before.parts, name))

@@ -1,0 +1,108 @@
+"""What a calibration leads to: rows, limits, and what is not known, as scale.json has it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from ensync.core.scaling.prediction import (
+    Calibration,
+    Contestant,
+    Model,
+    Prediction,
+    limit_of,
+)
+from ensync.report.scale_results import ScaleLimit, ScaleRow, ScaleShape, StepParts
+from ensync.report.text import plural
+
+EVERY = (4, 16, 64, 256)  # steps between meetings of local SGD
+USUAL = 16  # of these, where the job has none of its own
+
+
+def contestants(every: int | str) -> list[Contestant]:
+    """Return what is predicted; every: the job's own communication.every."""
+    own = {every} if isinstance(every, int) and every > 1 else set()
+    return [
+        Contestant("synchronous"),
+        *(Contestant("local SGD", steps) for steps in sorted({*EVERY, *own})),
+        Contestant("apart"),
+    ]
+
+
+def row_of(found: Prediction) -> ScaleRow:
+    """Return a prediction as scale.json has it."""
+    every = found.contestant.every
+    return ScaleRow(
+        strategy=found.contestant.strategy,
+        label=found.contestant.label,
+        every=None if math.isinf(every) else every,
+        ranks=found.ranks,
+        nodes=found.nodes,
+        threads=found.threads,
+        rows=found.rows,
+        step_seconds=found.step,
+        samples_per_second=found.samples,
+        efficiency=found.efficiency,
+        epoch_seconds=found.epoch,
+        epoch_bytes=found.bytes,
+        bound=found.parts.largest,
+        parts=StepParts(**asdict(found.parts)),
+    )
+
+
+def limits(predictions: Sequence[Prediction], every: int | str) -> list[ScaleLimit]:
+    """Return how far more ranks pay, together and with meetings; every: the job's own
+    communication.every.
+    """
+    steps = every if isinstance(every, int) and every > 1 else USUAL
+    found = []
+    for each in (Contestant("synchronous"), Contestant("local SGD", steps)):
+        mine = sorted(
+            (one for one in predictions if one.contestant == each), key=lambda one: one.ranks
+        )
+        if len(mine) > 1:
+            limit = limit_of(mine)
+            found.append(ScaleLimit(label=each.label, most=mine[-1].ranks, **vars(limit)))
+    return found
+
+
+def shapes(model: Model, cores: int) -> list[ScaleShape]:
+    """Return synchronous training on so many cores, in the shapes that can be predicted, the
+    fastest first.
+    """
+    return [
+        ScaleShape(
+            cores=cores,
+            ranks=each.ranks,
+            threads=each.threads,
+            step_seconds=each.step,
+            epoch_seconds=each.epoch,
+        )
+        for each in model.shapes(cores)
+    ]
+
+
+def unknown(calibration: Calibration, ranks: Iterable[int]) -> list[str]:
+    """Return what was not measured and not given, where that is needed for so many ranks."""
+    wires, most, sentences = calibration.wires, max(ranks), []
+    here = calibration.ranks_on_node
+    if most > here and wires.between is None:
+        sentences.append(
+            f"More than {plural(here, 'rank')} that train together are not predicted, since no "
+            "link between nodes was measured: start it on two nodes, or give --latency and "
+            "--bandwidth."
+        )
+    if here > 1 and wires.node is None:
+        sentences.append(
+            "Sums of ranks that share a node were not measured: start it on as many ranks of a "
+            "node as you want to know of."
+        )
+    return sentences
+
+
+def default_ranks(calibration_ranks: int, is_linked: bool) -> tuple[int, ...]:
+    """Return the ranks that are predicted where none are asked for: powers of two up to 1,024, or
+    those at hand where no link between nodes is known.
+    """
+    most = 1024 if is_linked else calibration_ranks
+    powers = {1 << place for place in range(11) if 1 << place <= most}
+    return tuple(sorted(powers | {calibration_ranks}))

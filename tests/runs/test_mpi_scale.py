@@ -1,0 +1,142 @@
+"""What `ensync scale` measures and predicts on ranks: bytes beside those that training counts, and
+the whole verb on a small job.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs.helpers import COMM, begin, common_digits, job_maker
+
+from ensync.core.config.job import dump_job
+from ensync.core.scaling.links import Link
+from ensync.core.scaling.prediction import Contestant, Model
+from ensync.mpi.allreduce import sum_counts
+from ensync.runs import lifecycle
+from ensync.runs.scale import verb
+from ensync.runs.scale.checking import read_prediction
+from ensync.runs.scale.steps import MANY, build, rows_to_time, steps_in
+
+pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("one_thread")]
+ROWS = 407  # of the digits: 293 for training, 6 batches of 50
+WISH = 16  # bytes by which ranks between meetings hear of each other
+NORMALIZED = [
+    {"kind": "dense", "units": 6},
+    {"kind": "batch_normalization", "activation": "relu", "momentum": 0.8},
+    {"kind": "dense"},
+]
+JOBS = {
+    "synchronous": {},
+    "normalised over ranks": {"network": {"layers": NORMALIZED}},
+    "normalised by rank": {"network": {"layers": NORMALIZED, "batch_norm": "local"}},
+    "meetings": {  # whose checkpoints would sum the slots of other optimisers
+        "communication": {"every": 3},
+        "network": {"layers": NORMALIZED},
+        "optimizer": {"name": "sgd"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return common_digits(tmp_path_factory, ROWS)
+
+
+@pytest.fixture
+def make_job(dataset, tmp_path):
+    return job_maker(dataset, tmp_path, training={"epochs": 2, "batch": 50})
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_bytes_are_those_that_training_counts(make_job, name):
+    """But for the wishes of replicas, of which there is one sum a step at most."""
+    job = make_job(**JOBS[name])
+    session = begin(COMM, job)
+    bench = build(job, session.loaders)
+    lifecycle.train(session)
+    counted = int(sum_counts(COMM, np.array([session.sent]))[0])
+    every = job.communication.every
+    contestant = Contestant("local SGD" if every > 1 else "synchronous", every)
+    calibration = calibrated(bench.sizes)
+    predicted = 2 * Model(calibration).predict(contestant, COMM.size).bytes
+    wishes = COMM.size * WISH * 2 * 6 * (every > 1)
+    assert predicted <= counted <= predicted + wishes
+    assert (predicted > 0) == (COMM.size > 1)
+
+
+def calibrated(sizes):
+    """A calibration of these sizes with made-up times."""
+    from ensync.core.scaling.links import Network
+    from ensync.core.scaling.passing import NodeSum, Wires
+    from ensync.core.scaling.prediction import Calibration
+    from ensync.core.scaling.steps import StepTimes
+
+    network = Network(Link(1.0, 1.0), "MPICH")
+    return Calibration(
+        sizes=sizes,
+        threads=1,
+        ranks_on_node=COMM.size,
+        cores_of_node=COMM.size,
+        steps=(StepTimes(1, 50, 1, 1.0, (1.0,)),),
+        freely=1.0,
+        update=0.1,
+        loop=0.0,
+        meeting=0.1,
+        wires=Wires(NodeSum(2, 1.0, 1.0), network, network),
+    )
+
+
+def test_timed_steps_leave_the_network_as_it_is(make_job):
+    job = make_job(optimizer={"name": "adam", "weight_decay": 0.1})
+    session = begin(COMM, job)
+    bench = build(job, session.loaders)
+    before = bench.network.parameters.copy()
+    bench.step(50)
+    bench.step(7)
+    assert before.any() and np.array_equal(bench.network.parameters, before)
+    assert bench.sizes.rows == 293 and bench.sizes.batch == 50
+
+
+def test_rows_and_steps_that_are_timed():
+    from ensync.core.scaling.passing import Sizes
+
+    sizes = Sizes(
+        **dict(rows=1000, batch=256, slice=512, itemsize=4),
+        **dict(parameters=1, statistics=0, exact=4, slots=0),
+    )
+    found = rows_to_time(sizes, [2**k for k in range(11)], launched=3)
+    assert len(found) == 6 and {1, 86, 256} <= set(found) and found == sorted(found)
+    assert rows_to_time(sizes, [1], launched=1) == [256]
+    assert steps_in(10.0, 1.0) == 10 and steps_in(0.1, 1.0) == 5
+    assert steps_in(100.0, 0.1) == MANY and steps_in(100.0, 1e-9) == 500
+
+
+def test_the_verb_writes_what_it_predicts(make_job, capfd):
+    """A link is given, since all ranks of the tests share a node."""
+    job = make_job(network={"hidden": [6]})
+    path = Path(job.output.directory).with_suffix(".toml")
+    if COMM.rank == 0:
+        path.write_text(dump_job(job))
+    COMM.Barrier()
+    options = verb.ScaleOptions(ranks=(1, COMM.size, 64), latency=0.01, bandwidth=1e9, seconds=0.1)
+    verb.scale(COMM, str(path), options)
+    COMM.Barrier()
+    found = read_prediction(Path(job.output.directory))
+    assert {row.ranks for row in found.rows} == {1, COMM.size, 64}
+    assert found.calibration.wires.between.link.latency == 0.01
+    assert (found.calibration.wires.node is None) == (COMM.size == 1)
+    model = Model(found.calibration)
+    for row in found.rows:
+        every = float("inf") if row.every is None else row.every
+        again = model.predict(Contestant(row.strategy, every), row.ranks)
+        assert again.step == pytest.approx(row.step_seconds)
+        assert sum(getattr(row.parts, name) for name in row.parts.__slots__) == pytest.approx(
+            row.step_seconds
+        )
+    out = capfd.readouterr().out
+    assert ("seconds of an epoch" in out and "latency" in out) == (COMM.rank == 0)
+    if COMM.rank == 0:
+        lines = Path(job.output.directory, "scale.csv").read_text().splitlines()
+        assert len(lines) == 1 + len(found.rows)
+        assert json.loads(Path(job.output.directory, "scale.json").read_text())["version"] == 1

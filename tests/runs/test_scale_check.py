@@ -1,0 +1,157 @@
+"""Runs beside their predictions: errors by hand, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ensync.core.config.job import job_from_dict, plain_settings
+from ensync.core.errors import EnsyncError
+from ensync.core.scaling.links import Link, MeasuredSum, Network
+from ensync.core.scaling.passing import NodeSum, Sizes, Wires
+from ensync.core.scaling.prediction import Calibration, Contestant, Model
+from ensync.core.scaling.steps import StepTimes
+from ensync.report.results import Machine, RunResult, to_json
+from ensync.report.scale_results import ScaleResult
+from ensync.report.scale_tables import check_lines, scale_lines
+from ensync.runs.scale import outcome
+from ensync.runs.scale.checking import check, measured_step, prediction_of, read_prediction
+
+SIZES = Sizes(
+    **dict(rows=6400, batch=64, slice=512, itemsize=4),
+    **dict(parameters=996, statistics=0, exact=4, slots=2),
+)
+LINK = Network(Link(1e-3, 1e-6), "MPICH 5.0.2", (MeasuredSum(2, 4000, 0.006),))
+
+
+def settings(**sections):
+    tables = {"data": {"path": "d.h5"}, "output": {"directory": "runs/a"}} | sections
+    return plain_settings(job_from_dict(tables))
+
+
+@pytest.fixture
+def prediction():
+    """Steps of 10 ms alone and 6 ms on half a batch; a sum over two nodes takes 6 ms."""
+    steps = tuple(StepTimes(1, rows, 1, s, (s,)) for rows, s in ((32, 0.006), (64, 0.010)))
+    calibration = Calibration(
+        **dict(sizes=SIZES, threads=1, ranks_on_node=1, cores_of_node=1, steps=steps),
+        **dict(freely=1.0, update=0.001, loop=0.0, meeting=0.002),
+        wires=Wires(NodeSum(2, 1e-5, 1e-9), LINK, LINK),
+    )
+    model, ranks = Model(calibration), (1, 2, 4, 8)
+    found = model.table(outcome.contestants(1), ranks)
+    return ScaleResult(
+        job=settings(),
+        calibration=calibration,
+        rows=[outcome.row_of(each) for each in found],
+        limits=outcome.limits(found, 1),
+        shapes=outcome.shapes(model, 1),
+        unknown=outcome.unknown(calibration, ranks),
+    )
+
+
+def write_run(directory, step, machine=None, **sections):
+    """Write what a run of two epochs leaves whose steps took so long on average."""
+    result = RunResult(
+        job=settings(**sections),
+        seconds=1.0,
+        test={},
+        machine=machine or Machine("a CPU", 2, 2, 1, 2),
+        bytes_sent=1_600_000,
+    )
+    directory.mkdir(parents=True)
+    (directory / "result.json").write_text(to_json(result))
+    records = [
+        {"member": 0, "epoch": epoch, "step": 100 * epoch, "seconds": seconds}
+        for epoch, seconds in ((1, 120 * step), (2, 80 * step))
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (directory / "history.jsonl").write_text(lines)
+    return directory
+
+
+def test_the_error_is_that_of_the_mean_step(prediction, tmp_path):
+    found = check(write_run(tmp_path / "run", step=0.015), prediction)
+    assert found.predicted == pytest.approx(0.006 + 0.006)
+    assert found.measured == pytest.approx(0.015)
+    assert found.error == pytest.approx(-0.2)
+    assert found.predicted_bytes == found.measured_bytes == 1_600_000
+    assert (found.label, found.ranks, found.nodes) == ("synchronous", 2, 2)
+    shown = "\n".join(check_lines([found]))
+    assert "-20.0 %" in shown and "off by 20.0 % at most (run)" in shown
+
+
+@pytest.mark.parametrize(
+    "sections,contestant",
+    [
+        ({"communication": {"every": 8}}, Contestant("local SGD", 8)),
+        ({"communication": {"every": "never"}}, Contestant("local SGD", float("inf"))),
+        ({"training": {"strategy": "ensemble"}}, Contestant("apart")),
+    ],
+)
+def test_a_run_is_told_by_its_job(prediction, tmp_path, sections, contestant):
+    found = check(write_run(tmp_path / "run", 0.01, **sections), prediction)
+    assert found.label == contestant.label
+    expected = Model(prediction.calibration).predict(contestant, 2)
+    assert found.predicted == pytest.approx(expected.step)
+
+
+def test_a_prediction_comes_back_from_its_file(prediction, tmp_path):
+    (tmp_path / "scale.json").write_text(to_json(prediction))
+    assert read_prediction(tmp_path) == prediction
+    assert prediction_of(tmp_path / "run", None) == prediction  # in the directory above
+    other = write_run(tmp_path / "elsewhere/run", 0.01)
+    assert prediction_of(other, str(tmp_path / "scale.json")) == prediction
+
+
+REFUSED = {
+    "other": ({"training": {"batch": 32}}, None, "whose training.batch is not that"),
+    "network": ({"network": {"hidden": [7]}}, None, "whose network is not that"),
+    "groups": (
+        {"training": {"strategy": "ensemble"}, "ensemble": {"members": 3}},
+        None,
+        "members are not as many as its ranks",
+    ),
+    "threads": ({}, Machine("a CPU", 2, 2, 16, 32), "of which the prediction knows nothing"),
+    "place": ({}, Machine(), "does not say where"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_runs_are_refused(prediction, tmp_path, name):
+    sections, machine, why = REFUSED[name]
+    with pytest.raises(EnsyncError, match=why):
+        check(write_run(tmp_path / "run", 0.01, machine, **sections), prediction)
+
+
+def test_what_is_no_run_or_no_prediction_is_refused(prediction, tmp_path):
+    with pytest.raises(EnsyncError, match="no result can be read"):
+        check(tmp_path, prediction)
+    with pytest.raises(EnsyncError, match=r"there is none"):
+        prediction_of(tmp_path, None)
+    (tmp_path / "scale.json").write_text('{"format": "ensync-scale", "version": 9}')
+    with pytest.raises(EnsyncError, match="version 9 of 'ensync-scale'"):
+        read_prediction(tmp_path)
+    (tmp_path / "scale.json").write_text("[1")
+    with pytest.raises(EnsyncError, match="JSONDecodeError"):
+        read_prediction(tmp_path)
+    (tmp_path / "history.jsonl").write_text("")
+    with pytest.raises(EnsyncError, match="has no epoch"):
+        measured_step(tmp_path)
+
+
+def test_the_tables_say_what_follows(prediction):
+    shown = "\n".join(scale_lines(prediction))
+    assert "MPI between nodes: 1000.0 us a message, 1.0 MB/s, measured" in shown
+    assert "seconds of an epoch" in shown and "local SGD, H = 64" in shown
+    assert "Synchronous is fastest on 1 rank; more are slower, because of the" in shown
+
+
+def test_what_was_not_measured_is_said(prediction):
+    bare = replace(prediction.calibration, wires=Wires(), ranks_on_node=2)
+    link, node = outcome.unknown(bare, (1, 2, 4))
+    assert "More than 2 ranks that train together are not predicted" in link
+    assert "Sums of ranks that share a node were not measured" in node
+    assert outcome.unknown(prediction.calibration, (1, 64)) == []
+    assert outcome.default_ranks(3, False) == (1, 2, 3)
+    assert outcome.default_ranks(3, True)[-3:] == (256, 512, 1024)
