@@ -112,6 +112,7 @@ REFUSED = {
         None,
         "members are not as many as its ranks",
     ),
+    "compressed": ({"communication": {"compression": "bf16"}}, None, "sums are compressed"),
     "threads": ({}, Machine("a CPU", 2, 2, 16, 32), "of which the prediction knows nothing"),
     "place": ({}, Machine(), "does not say where"),
 }

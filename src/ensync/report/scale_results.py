@@ -24,8 +24,8 @@ class StepParts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleRow:
     """A strategy on so many ranks. every: steps between meetings, None for never; rows: the largest
-    share of a batch; bytes: that all ranks hand to sums in an epoch; bound: the largest part of
-    the step.
+    share of a batch; bytes: that all ranks pass to others in an epoch; bound: the largest part
+    of the step.
     """
 
     strategy: str
@@ -92,7 +92,7 @@ class ScaleResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckRow:
-    """A run beside its prediction: seconds of a step, and bytes that all ranks handed to sums.
+    """A run beside its prediction: seconds of a step, and bytes that all ranks passed.
 
     error: of the prediction, as a share of what was measured.
     """

@@ -96,7 +96,7 @@ def test_synchronous_ranks_of_their_own_nodes(calibration):
             **dict(node=0.0, latency=4 * 0.5, bandwidth=1.5 * 4.0),
         }
     )
-    assert found.step == pytest.approx(14.0) and found.bytes == 4 * 4000 * 100
+    assert found.step == pytest.approx(14.0) and found.bytes == 4 * 6000 * 100
     assert found.efficiency == pytest.approx(18 / 14 / 4)
 
 

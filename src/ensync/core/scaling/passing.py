@@ -76,10 +76,13 @@ class Pattern:
     own: bool = False
     shares_update: bool = False
 
-    @property
-    def bytes(self) -> float:
-        """Bytes that each rank passes in a step."""
-        return sum(each.nbytes * each.times for each in self.passed)
+    def bytes(self, ranks: int) -> float:
+        """Return the bytes that so many ranks together pass to others in a step, as
+        mpi.wire.passed counts them: each rank 2 (p - 1) / p of a vector that p ranks sum.
+        """
+        return ranks * sum(
+            2 * (ranks - 1) * each.nbytes // ranks * each.times for each in self.passed
+        )
 
 
 def synchronous(sizes: Sizes, every: float) -> Pattern:

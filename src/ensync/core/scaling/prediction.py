@@ -91,8 +91,8 @@ class Parts:
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """A contestant on so many ranks. rows: of the largest share of a batch; samples: per second
-    over all ranks; bytes: that all ranks hand to the sums of an epoch's steps; efficiency: samples
-    per second over those of as many single ranks.
+    over all ranks; bytes: that all ranks pass to others in the steps of an epoch; efficiency:
+    samples per second over those of as many single ranks.
     """
 
     contestant: Contestant
@@ -147,7 +147,8 @@ class Model:
 
     def _on(self, contestant: Contestant, ranks: int, place: Place, threads: int) -> Prediction:
         sizes, curve = self.calibration.sizes, self.curves[threads]
-        own = STRATEGIES[contestant.strategy](sizes, contestant.every).own
+        pattern = STRATEGIES[contestant.strategy](sizes, contestant.every)
+        own = pattern.own
         rows = largest_share(sizes, 1 if own else ranks)
         parts = self._parts(contestant, ranks, place, curve)
         batch = min(sizes.batch, sizes.rows) * (ranks if own else 1)
@@ -162,7 +163,7 @@ class Model:
             parts=parts,
             samples=batch / parts.seconds,
             epoch=sizes.rows * parts.seconds / batch,
-            bytes=self._bytes(contestant, ranks) * -(-sizes.rows // batch),
+            bytes=pattern.bytes(ranks) * -(-sizes.rows // batch),
             efficiency=batch / parts.seconds / ranks * alone / min(sizes.batch, sizes.rows),
         )
 
@@ -170,10 +171,6 @@ class Model:
         """Return the seconds of a step on one rank."""
         c = self.calibration
         return c.freely * curve.seconds(largest_share(c.sizes, 1)) + c.loop
-
-    def _bytes(self, contestant: Contestant, ranks: int) -> float:
-        pattern = STRATEGIES[contestant.strategy](self.calibration.sizes, contestant.every)
-        return ranks * pattern.bytes if ranks > 1 else 0.0
 
     def _parts(self, contestant: Contestant, ranks: int, place: Place, curve: Curve) -> Parts:
         c = self.calibration

@@ -129,6 +129,12 @@ def contestant_of(run: Path, result: RunResult) -> Contestant:
     """Return how a run used its ranks. Errors: EnsyncError for groups of ranks."""
     training, communication = result.job["training"], result.job.get("communication", {})
     ranks = result.machine.ranks if result.machine else 1
+    if communication.get("compression", "none") != "none":
+        raise EnsyncError(
+            f"{run}, whose sums are compressed",
+            "a run with communication.compression = 'none'",
+            "leave it out",
+        )
     if training["strategy"] == "ensemble":
         if result.job["ensemble"]["members"] not in (0, ranks):
             raise EnsyncError(

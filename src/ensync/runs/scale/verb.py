@@ -94,6 +94,11 @@ def _usable(job: Job, options: ScaleOptions) -> Job:
             job.training.deterministic,
             "predict the job with --set training.deterministic=false",
         ),
+        (
+            f"communication.compression = '{job.communication.compression}'",
+            job.communication.compresses,
+            "predict the job with --set communication.compression=none",
+        ),
     ):
         if is_so:
             raise EnsyncError(
