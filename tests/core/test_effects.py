@@ -182,8 +182,31 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             (1, "start", 5),
             ("never", "average_optimizer", True),
             ("never", "compression", "bf16"),
+            (1, "growth", 0.1),
+            ("never", "growth", 0.1),
+            ("never", "partners", "ring"),
+            (1, "start_accuracy", 0.9),
         )
     ],
+    *[
+        (
+            {"communication": {"every": 8, "partners": "ring", key: value}},
+            f"communication.{key}",
+            {"communication": {"partners": "all"}},
+        )
+        for key, value in (
+            ("outer_learning_rate", 0.7),
+            ("outer_momentum", 0.9),
+            ("average_optimizer", True),
+            ("growth", 0.1),
+            ("compression", "bf16"),
+        )
+    ],
+    (
+        {"communication": {"every": 8, "estimate_statistics": True}},
+        "communication.estimate_statistics",
+        {"network": {"name": "minixception"}},
+    ),
     *[
         (
             {"communication": {"compression": "bf16", f"compression_{key}": value}},

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.explanation import explain_settings
 from ensync.core.config.job import Job, dump_job, job_from_dict, load_job
 from ensync.core.config.study import Study
@@ -183,7 +184,10 @@ def test_settings_are_explained():
         ("lookahead", "every_steps", 5),
     ],
 )
-@pytest.mark.parametrize("apart", [{"every": 4}, {"every": "never"}, {"outer_momentum": 0.9}])
+@pytest.mark.parametrize(
+    "apart",
+    [{"every": 4}, {"every": "never"}, {"outer_momentum": 0.9}, {"partners": "butterfly"}],
+)
 def test_what_supposes_equal_replicas_is_refused_where_they_differ(section, key, value, apart):
     tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}, section: {key: value}}
     assert not job_from_dict(tables).communication.is_local
@@ -197,6 +201,17 @@ def test_what_has_the_same_bits_on_any_ranks_is_not_rounded_off():
     given = {"training": {"deterministic": True}, "communication": {"compression": "bf16"}}
     with pytest.raises(EnsyncError, match="communication.compression = 'bf16'"):
         job_from_dict(tables | given)
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps"), [(0.4, 0), (0.2, 1), (0.1, 4), (0.0999, 4), (0.089, 5), (0.0, 1 << 40)]
+)
+def test_an_interval_grows_with_the_square_of_the_inverse_rate(rate, steps):
+    """A rate whose last digit is another one on other CPUs gives the same interval."""
+    c = Communication(every=2, growth=0.2)
+    for nearly in (rate, rate * (1 + 1e-15), rate * (1 - 1e-15)):
+        assert c.grown(nearly) == pytest.approx(steps, rel=1e-6)
+    assert Communication(every=2).grown(rate) == 0
 
 
 @pytest.mark.parametrize("every", [0, -1, "always", 2.5])

@@ -120,20 +120,14 @@ def dataset(tmp_path_factory):
     path = tmp_path_factory.mktemp("dataset") / "digits.h5"
     write_digits(path)
     (path.parent / "job.toml").write_text(JOB)
-    online = [
-        "--set",
-        "training.batch=1",
-        "--set",
-        "optimizer.name=sgd",
-        "--set",
-        "training.epochs=1",
-        "--overwrite",
-    ]
+    once = ["--set", "training.epochs=1", "--overwrite"]
+    online = ["--set", "training.batch=1", "--set", "optimizer.name=sgd"]
     Place(path.parent).all_of(
         1,
         {
             "steps": ["train", "job.toml", "--set", "network.dropout=0.1"],
-            "online": ["train", "job.toml", *online],
+            "online": ["train", "job.toml", *online, *once],
+            "meetings": ["train", "job.toml", "--set", "communication.every=4", *once],
         },
         limit=290,
     )

@@ -53,6 +53,13 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "PowerSGD meetings": {"communication": {"every": 3, "compression": "powersgd"}},
     "int8 blocks": {"communication": {"compression": "int8", "compression_block": 100}},
     "top-k": {"communication": {"compression": "topk", "compression_share": 0.1}},
+    "QSR": {
+        "communication": {"every": 2, "growth": 0.05},
+        "schedule": {"name": "step", "step_epochs": 0.4, "factor": 0.5},
+    },
+    "SWAP": normalized(every="never", start_accuracy=0.05, estimate_statistics=True),
+    "butterfly": normalized(partners="butterfly", estimate_statistics=True),
+    "ring": {"communication": {"every": 2, "partners": "ring", "start": 1}},
 }
 each = pytest.mark.parametrize("strategy", STRATEGIES)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker, resume, run
+from runs.plain_replicas import OPTIMIZER, RATE, Softmax, local
 
 from ensync.core.config.communication import Communication
-from ensync.core.sharding import block, epoch_order
+from ensync.core.sharding import block
 from ensync.mpi.wire import passed
 from ensync.mpi.world import alone
 from ensync.runs import lifecycle, results, state
@@ -21,7 +22,6 @@ from ensync.training.reducers import Part, SerialReducer
 
 pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("one_thread")]
 ROWS = 407  # of the digits: 293 for training, in batches of 50 that 3 and 4 ranks do not divide
-RATE, MOMENTUM = 0.05, 0.9
 NORMALIZED = [
     {"kind": "dense", "units": 6},
     {"kind": "batch_normalization", "activation": "relu", "momentum": 0.8},
@@ -41,65 +41,12 @@ def make_job(dataset, tmp_path):
         tmp_path,
         network={"hidden": []},
         training={"precision": "float64", "epochs": 2, "batch": 50},
-        optimizer={"name": "momentum", "learning_rate": RATE},
+        optimizer=OPTIMIZER,
     )
 
 
 def parameters(trained):
     return gathered(trained)[0]["members/0000/parameters"]
-
-
-class Plain:
-    """Softmax regression on the digits by replicas in plain numpy, float64."""
-
-    def __init__(self, trained, start, settings):
-        loader, self.settings, self.start = trained.loaders.train, settings, start
-        pixels = trained.loaders.dataset.read("train", 0, len(loader)).astype(float)
-        self.inputs = (pixels - np.float64(loader.mean)) * np.float64(loader.inverse_std)
-        self.targets = np.eye(10)[loader.labels]
-        self.seed = trained.job.training.seed
-
-    def gradient(self, w, rows):
-        """Return that of the mean loss of rows (n,), given weights and biases (650,)."""
-        outputs = self.inputs[rows] @ w[:640].reshape(64, 10) + w[640:]
-        shares = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        slope = shares / shares.sum(axis=1, keepdims=True) - self.targets[rows]
-        return np.append((self.inputs[rows].T @ slope).ravel(), slope.sum(axis=0)) / len(rows)
-
-    def trained(self, ranks, epochs, batch):
-        """Return the mean of the replicas after so many epochs."""
-        s, (w, outer) = self.settings, (self.start.copy(), np.zeros_like(self.start))
-        apart = [[w.copy(), np.zeros_like(w), 0] for _ in range(ranks)]  # velocity, samples
-        step = since = 0
-        for epoch in range(epochs):
-            order = epoch_order(len(self.inputs), self.seed, epoch)
-            for rows in (order[i : i + batch] for i in range(0, len(order), batch)):
-                parts = [rows[slice(*block(len(rows), ranks, k))] for k in range(ranks)]
-                step += 1
-                if step <= s.start:
-                    parts = [rows] * ranks
-                for each, part in zip(apart, parts, strict=True):
-                    if len(part):
-                        each[1] = MOMENTUM * each[1] + self.gradient(each[0], part)
-                        each[0] = each[0] - RATE * each[1]
-                        each[2] += len(part)
-                since += 1
-                if step <= s.start or (s.every != "never" and since == s.every):
-                    rate, mu = s.outer_learning_rate, s.outer_momentum
-                    if step <= s.start:
-                        rate, mu = 1, 0
-                    total, since = sum(each[2] for each in apart), 0
-                    shares = [each[2] / total for each in apart]
-                    d = w - sum(share * each[0] for share, each in zip(shares, apart))
-                    outer = mu * outer + d
-                    w = w - rate * (d + mu * outer)
-                    velocity = sum(share * each[1] for share, each in zip(shares, apart))
-                    for each in apart:
-                        each[0], each[2] = w.copy(), 0
-                        each[1] = velocity if s.average_optimizer else each[1]
-        if not since:
-            return w
-        return sum(each[2] * each[0] for each in apart) / sum(each[2] for each in apart)
 
 
 SETTINGS = [
@@ -113,22 +60,38 @@ SETTINGS = [
 ]
 
 
+def compared(make_job, settings, shape, **sections):
+    """Compare a run with plain numpy. shape: epochs, batch."""
+    epochs, batch = shape
+    training = {"batch": batch, "epochs": epochs}
+    trained = begin(COMM, make_job(communication=settings, training=training, **sections))
+    plain, start = Softmax(trained), parameters(trained)
+    rates = [RATE * factor for factor in FACTORS[bool(sections)]]
+    shape = (COMM.size, *shape)
+    expected = local(plain, start, Communication(**settings), shape, rates)
+    found = parameters(lifecycle.train(trained))
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
+
+
+FACTORS = [[1] * 12, [1 / 3, 2 / 3, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125, 0.125]]
+FALLING = {"name": "step", "step_epochs": 0.5, "factor": 0.5, "warmup_epochs": 0.5}
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_steps_are_those_of_plain_numpy(make_job, settings):
     """12 steps, of which the last of each epoch has 43 rows: neither 2, 3 nor 4 divide it."""
-    trained = begin(COMM, make_job(communication=settings))
-    plain = Plain(trained, parameters(trained), Communication(**settings))
-    found = parameters(lifecycle.train(trained))
-    np.testing.assert_allclose(found, plain.trained(COMM.size, 2, 50), rtol=1e-7, atol=1e-10)
+    compared(make_job, settings, (2, 50))
+
+
+@pytest.mark.parametrize("growth", [0.03, 0.05])
+def test_intervals_grow_as_the_rate_falls(make_job, growth):
+    """Of the steps 1 and 2 of a warm-up, then by the rate of their first one."""
+    compared(make_job, {"every": 2, "growth": growth}, (2, 50), schedule=FALLING)
 
 
 def test_ranks_without_rows_wait(make_job):
     """The last batch has one row, of which all ranks but one have none."""
-    settings = {"every": 3}
-    trained = begin(COMM, make_job(communication=settings, training={"batch": 73, "epochs": 1}))
-    plain = Plain(trained, parameters(trained), Communication(**settings))
-    found = parameters(lifecycle.train(trained))
-    np.testing.assert_allclose(found, plain.trained(COMM.size, 1, 73), rtol=1e-7, atol=1e-10)
+    compared(make_job, {"every": 3}, (1, 73))
 
 
 def test_meetings_in_every_step_are_synchronous_training(make_job, monkeypatch):

@@ -11,6 +11,7 @@ from mpi4py import MPI
 
 from ensync.core.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
+from ensync.mpi.partner import Exchange
 from ensync.mpi.shared_memory import free_space_obstacle
 from ensync.mpi.shared_update import SharedUpdate
 from ensync.mpi.wire import Wire, passed
@@ -52,6 +53,10 @@ class Allreduce:
     def wishes(self) -> Wishes:
         """Return what hears wishes of the ranks between their meetings."""
         return Wishes(self.comm, self._count)
+
+    def exchange(self, like: np.ndarray) -> Exchange:
+        """Return what passes vectors like this one between two ranks at a time."""
+        return Exchange(self.comm, like, self._pass)
 
     def wire(self) -> Wire:
         """Return what passes compressed vectors between the ranks, and counts their bytes here."""
@@ -119,6 +124,11 @@ class Allreduce:
     def _count(self, nbytes: int, seconds: float) -> None:
         self.calls += 1
         self.bytes += passed(nbytes, self.comm.size)
+        self.seconds += seconds
+
+    def _pass(self, nbytes: int, seconds: float) -> None:
+        self.calls += 1
+        self.bytes += nbytes
         self.seconds += seconds
 
     def _note(self, nbytes: int) -> None:

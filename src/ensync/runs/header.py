@@ -2,10 +2,12 @@
 better.
 """
 
+import math
 import os
 
 import numpy as np
 
+from ensync.core.config.communication import ALL, Communication
 from ensync.kernels.simd.bf16_gain import bf16_gain
 from ensync.mpi.world import mpi_description
 from ensync.nn.layers.base import walk
@@ -17,6 +19,7 @@ from ensync.report.text import plural
 from ensync.runs.launch import Prepared, versions
 from ensync.runs.session import Session
 from ensync.strategies.compression import described
+from ensync.strategies.gossip import is_butterfly
 from ensync.strategies.strategy import Strategy
 from ensync.training.trainer import Trainer
 
@@ -71,10 +74,29 @@ def _meetings(session: Session) -> str:
     c = session.job.communication
     if not c.is_local or session.comm.size <= session.mesh.members:
         return ""
-    when = "never meet" if isinstance(c.every, str) else f"meet every {plural(c.every, 'step')}"
     first = f" after {plural(c.start, 'common step')}" * (c.start > 0)
+    if c.start_accuracy:
+        first = f", apart from a training accuracy of {c.start_accuracy:g} on" + (
+            f" or after {plural(c.start, 'step')}" * (c.start > 0)
+        )
+    return f", replicas {_when(c)}{_whom(c, session.mesh.data.size)}{first}"
+
+
+def _when(c: Communication) -> str:
+    """Return when replicas meet."""
+    if isinstance(c.every, str):
+        return "never meet"
+    below = c.growth / math.sqrt(c.every)
+    grown = f", rarer at learning rates below {below:.3g}" if c.growth else ""
+    return f"meet every {plural(c.every, 'step')}{grown}"
+
+
+def _whom(c: Communication, ranks: int) -> str:
+    """Return whom replicas of so many ranks meet, and what they do, "" for all and their mean."""
+    if c.partners != ALL:
+        return " one partner of a " + ("butterfly" if is_butterfly(c.partners, ranks) else "ring")
     outer = f", outer rate {c.outer_learning_rate:g} and momentum {c.outer_momentum:g}"
-    return f", replicas {when}{first}{outer * c.is_outer}"
+    return outer * c.is_outer
 
 
 def _compression(session: Session) -> str:

@@ -101,6 +101,9 @@ class Session:
                 self._train_leg(*target)
         for trainer in trainers:
             check_replicas(trainer, self.mesh.data, "at the end")
+            whole = self.last_epoch == self.job.training.epochs and not trainer.position.finished
+            if whole and (remark := trainer.reducer.remark):
+                self.console.warn(remark)
 
     @property
     def train_start(self) -> TrainStart:

@@ -5,6 +5,7 @@ import math
 from ensync.core.errors import EnsyncError
 from ensync.mpi.allreduce import replicas_equal
 from ensync.mpi.world import Comm, share
+from ensync.nn.network import Network
 from ensync.runs.networks import rows_together
 from ensync.training.batches import BatchLoader
 from ensync.training.callbacks import VALIDATED
@@ -13,16 +14,24 @@ from ensync.training.trainer import Trainer
 
 
 def estimate_average_statistics(trainer: Trainer) -> None:
-    """Give the average of the weights the statistics that belong to it; those of the network in
-    training stay. Collective over the member's ranks.
+    """Give an average of weights the statistics that belong to it: that of the last steps, where
+    those of the network in training stay, and that of replicas. Collective over the member's ranks.
     """
-    if trainer.average.vectors and len(trainer.network.statistics):
+    if not len(trainer.network.statistics):
+        return
+    if trainer.average.vectors:
         with trainer.using(VALIDATED) as network:
-            job, rows = trainer.job, trainer.rows
-            together = rows_together(job, network, len(rows))
-            estimate = Estimate(rows, together, job.training.seed)
-            estimate_statistics(network, trainer.loader, estimate, trainer.reducer.part)
+            _estimate(trainer, network)
             trainer.average.vectors["statistics"][:] = network.statistics
+    elif trainer.reducer.estimates:
+        _estimate(trainer, trainer.network)
+
+
+def _estimate(trainer: Trainer, network: Network) -> None:
+    """Set the network's moving statistics to those of the member's rows."""
+    job, rows = trainer.job, trainer.rows
+    estimate = Estimate(rows, rows_together(job, network, len(rows)), job.training.seed)
+    estimate_statistics(network, trainer.loader, estimate, trainer.reducer.part)
 
 
 def validate(trainer: Trainer, loader: BatchLoader, ranks: Comm) -> tuple[float, float]:

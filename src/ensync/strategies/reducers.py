@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ensync.core.config.communication import Communication
+from ensync.core.config.communication import ALL, Communication
 from ensync.core.config.schema import Training
 from ensync.mpi.allreduce import Allreduce, SummedVector
 from ensync.mpi.shard_sum import ShardSum
@@ -13,6 +13,7 @@ from ensync.mpi.world import Comm
 from ensync.nn.network import STOP, Network, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
 from ensync.strategies.compression import CompressedReducer, compressed_message
+from ensync.strategies.gossip import GossipReducer
 from ensync.strategies.local import LocalReducer
 from ensync.training.reducers import Compute, Part, Reducer, SerialReducer
 from ensync.training.virtual_shards import DeterministicReducer
@@ -45,18 +46,23 @@ def choose(
         plain = AllreduceReducer(network, allreduce, compressed)
         together: Reducer = CompressedReducer(plain, compressed)
         if communication.is_local:
-            return LocalReducer(communication, optimizer, together, allreduce, compressed)
+            return _apart(communication)(communication, optimizer, together, allreduce, compressed)
         return together
     gradient = allreduce.vector(len(network.message), network.dtype)
     network.bind_message(gradient.values)
     if communication.is_local:
         together = AllreduceReducer(network, allreduce, gradient)
-        return LocalReducer(communication, optimizer, together, allreduce, gradient)
+        return _apart(communication)(communication, optimizer, together, allreduce, gradient)
     if optimizer.elementwise:
         update = allreduce.shared_update(gradient, len(network.parameters))
         if update is not None:
             return SharedMemoryReducer(network, allreduce, update)
     return AllreduceReducer(network, allreduce, gradient)
+
+
+def _apart(communication: Communication) -> type[LocalReducer] | type[GossipReducer]:
+    """Return the reducer of replicas that differ."""
+    return LocalReducer if communication.partners == ALL else GossipReducer
 
 
 class _OverRanks(Reducer):

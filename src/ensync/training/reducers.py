@@ -133,6 +133,19 @@ class Reducer(ABC):
         """
         return {}
 
+    @property
+    def remark(self) -> str:
+        """What a user should hear of the steps when training is over, "" for nothing."""
+        return ""
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the network, outside of steps, wants moving statistics that no step led to."""
+        return False
+
+    def after_epoch(self, accuracy: float) -> None:
+        """Hear the training accuracy of an epoch, the same on all ranks."""
+
     def restart(self) -> None:
         """Forget the steps so far."""
 

@@ -238,6 +238,7 @@ class Trainer(Replica):
     def close_epoch(self) -> dict[str, float]:
         """Return the epoch's training figures and move on to the next one."""
         p, figures = self.position, self.figures()
+        self.reducer.after_epoch(figures["train_accuracy"])
         p.epoch, p.step = p.epoch + 1, 0
         p.loss_sum, p.correct, p.samples, p.seconds = 0.0, 0, 0, 0.0
         self._counted = 0

@@ -1,7 +1,8 @@
-"""How often the ranks that train one network meet, as a section of a job file. What they do
-between and in their meetings is in strategies.local.
+"""How often the ranks that train one network meet, and whom, as a section of a job file. What they
+do between and in their meetings is in strategies.apart and the modules that import it.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,10 +13,12 @@ from ensync.core.config.optimizers import Optimizer
 from ensync.core.config.tables import only
 
 NEVER = "never"
+ALL, BUTTERFLY = "all", "butterfly"
+LONGEST = 1 << 40  # steps of an interval; more than any run has
 
 
 class Communication(Section):
-    """How often the ranks that train one network together meet (local SGD)."""
+    """How often the ranks that train one network together meet (local SGD), and whom (gossip)."""
 
     every: Positive | Literal["never"] = Field(
         1,
@@ -29,6 +32,25 @@ class Communication(Section):
         0,
         description="steps in which gradients are summed before the first such interval "
         "(post-local SGD, Lin et al. 2020)",
+    )
+    start_accuracy: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="gradients are summed until an epoch has this training accuracy, or `start` "
+        "steps are over where that is above 0; with every = 'never' and estimate_statistics that "
+        "is SWAP (Gupta et al. 2020); 0: `start` alone counts",
+    )
+    growth: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="the interval that begins at the learning rate r has max(every, floor((growth "
+        "/ r)^2)) steps, as many as `every` while the rate rises: meetings become rare as the rate "
+        "falls (quadratic synchronization rule, Gu et al. 2024); 0: all have `every`",
+    )
+    partners: Literal["all", "butterfly", "ring"] = Field(
+        "all",
+        description="whom a rank meets; all: all others; butterfly and ring: in each meeting one "
+        "other, whose replica comes while the next gradient is computed, and both come halfway "
+        "(gossip, Lian et al. 2017): in turn those whose numbers differ in one bit, where the "
+        "ranks are a power of two, else those beside it in a ring",
     )
     outer_learning_rate: Annotated[float, Field(gt=0)] = Field(
         1.0,
@@ -50,6 +72,11 @@ class Communication(Section):
         False,
         description="whether meetings also average the optimisers' states, such as momentum, which "
         "otherwise stay each rank's own",
+    )
+    estimate_statistics: bool = Field(
+        False,
+        description="whether the mean of replicas gets moving statistics of batch normalisation "
+        "that are estimated anew from training images, instead of the mean of theirs",
     )
     compression: Literal["none", "bf16", "powersgd", "int8", "topk"] = Field(
         "none",
@@ -85,6 +112,12 @@ class Communication(Section):
         return self.compression != NONE
 
     @property
+    def sums(self) -> bool:
+        """Whether anything is ever summed over all ranks."""
+        together = self.start > 0 or self.start_accuracy > 0
+        return together or (self.every != NEVER and self.partners == ALL)
+
+    @property
     def is_outer(self) -> bool:
         """Whether a meeting does more than to take the mean."""
         return self.outer_learning_rate != 1 or self.outer_momentum > 0
@@ -106,4 +139,15 @@ class Communication(Section):
     @property
     def is_local(self) -> bool:
         """Whether replicas differ between meetings."""
-        return self.every != 1 or self.is_outer
+        return self.every != 1 or self.is_outer or self.partners != ALL
+
+    def grown(self, rate: float) -> int:
+        """Return the steps that an interval which begins at this learning rate has at least, 0 for
+        no more than `every`.
+
+        The last digits of a rate do not count, which ranks of other CPU types may have others of.
+        """
+        if not self.growth:
+            return 0
+        ratio = min(self.growth / rate, math.sqrt(LONGEST)) if rate > 0 else math.sqrt(LONGEST)
+        return math.floor(ratio**2 * (1 + 1e-9))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ensync.core.config.communication import NEVER
+from ensync.core.config.communication import ALL, NEVER
 from ensync.core.config.compression import COMPRESSIONS
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS, networks_with
@@ -198,10 +198,20 @@ DEPENDENCES = (
         "meetings, so another communication.every than 'never'",
     ),
     Dependence(
-        ("communication.start",),
-        ("communication.every",),
+        (
+            "communication.start",
+            "communication.start_accuracy",
+            "communication.estimate_statistics",
+        ),
+        ("communication.every", "communication.partners"),
         lambda job: job.communication.is_local,
-        "communication.every above 1, or 'never'",
+        "communication.every above 1 or 'never', or communication.partners other than 'all'",
+    ),
+    Dependence(
+        ("communication.estimate_statistics",),
+        ("network.name",),
+        lambda job: job.network.has("batch_normalization"),
+        "a network with batch normalisation",
     ),
     Dependence(
         ("communication.average_optimizer",),
@@ -211,10 +221,33 @@ DEPENDENCES = (
     ),
     *_depends_on_name("communication.compression", COMPRESSIONS),
     Dependence(
+        ("communication.growth",),
+        ("communication.every",),
+        lambda job: job.communication.every not in (1, NEVER),
+        "communication.every above 1, the shortest interval",
+    ),
+    Dependence(
+        ("communication.partners",),
+        ("communication.every",),
+        lambda job: job.communication.every != NEVER,
+        "meetings, so another communication.every than 'never'",
+    ),
+    Dependence(
+        (
+            "communication.outer_learning_rate",
+            "communication.outer_momentum",
+            "communication.average_optimizer",
+            "communication.growth",
+        ),
+        ("communication.partners",),
+        lambda job: job.communication.partners == ALL,
+        "meetings of all ranks, so communication.partners = 'all'",
+    ),
+    Dependence(
         ("communication.compression",),
-        ("communication.every", "communication.start"),
-        lambda job: job.communication.every != NEVER or job.communication.start > 0,
-        "sums, so communication.every other than 'never' or communication.start above 0",
+        ("communication.every", "communication.partners", "communication.start"),
+        lambda job: job.communication.sums,
+        "sums, so ranks that meet all others, or communication.start above 0",
     ),
     Dependence(
         ("communication.shares",),

@@ -344,8 +344,8 @@ class Job(Section):
                 if given:
                     raise ValueError(
                         f"{given} with replicas that differ between meetings ({why})"
-                        f"|communication.every = 1 without an outer step|{action}, or change "
-                        "[communication]"
+                        "|communication.every = 1 with all ranks and without an outer step"
+                        f"|{action}, or change [communication]"
                     )
         return self
 
