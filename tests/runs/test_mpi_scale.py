@@ -3,6 +3,8 @@ the whole verb on a small job.
 """
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,17 @@ from runs.helpers import COMM, begin, common_digits, job_maker
 
 from ensync.core.config.job import dump_job
 from ensync.core.scaling.links import Link
+from ensync.core.scaling.noise import parts_of
 from ensync.core.scaling.prediction import Contestant, Model
 from ensync.mpi.allreduce import sum_counts
+from ensync.nn.network import LOSS_SUM
 from ensync.runs import lifecycle
 from ensync.runs.scale import verb
 from ensync.runs.scale.checking import read_prediction
+from ensync.runs.scale.noise import NoiseReducer, measure_noise
 from ensync.runs.scale.steps import MANY, build, rows_to_time, steps_in
+from ensync.training.reducers import Part
+from ensync.training.runners import MiniBatchRunner
 
 pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("one_thread")]
 ROWS = 407  # of the digits: 293 for training, 6 batches of 50
@@ -106,10 +113,53 @@ def test_rows_and_steps_that_are_timed():
         **dict(parameters=1, statistics=0, exact=4, slots=0),
     )
     found = rows_to_time(sizes, [2**k for k in range(11)], launched=3)
-    assert len(found) == 6 and {1, 86, 256} <= set(found) and found == sorted(found)
-    assert rows_to_time(sizes, [1], launched=1) == [256]
+    assert len(found) == 6 and {1, 86, 256, 512} <= set(found) and found == sorted(found)
+    assert rows_to_time(sizes, [1], launched=1) == [256, 512]
+    assert rows_to_time(replace(sizes, batch=600), [1], launched=1) == [600]
     assert steps_in(10.0, 1.0) == 10 and steps_in(0.1, 1.0) == 5
     assert steps_in(100.0, 0.1) == MANY and steps_in(100.0, 1e-9) == 500
+
+
+@pytest.mark.parametrize("batch", [48, 50])
+def test_norms_are_those_of_each_part_by_itself(make_job, batch):
+    """On any number of ranks: of 8 or 10 parts of a batch, one after the other on one rank."""
+    job = make_job(training={"batch": batch, "precision": "float64"}, network={"hidden": [5]})
+    session = begin(COMM, job)
+    bench = build(job, session.loaders)
+    parts = parts_of(batch, 512, COMM.size)
+    assert parts == {48: 8, 50: 10}[batch]
+    reducer = NoiseReducer(bench.network, COMM, parts, batch)
+    rows = np.arange(batch)
+    replica = bench.runner.replica
+    compute = partial(MiniBatchRunner(replica)._compute, rows, 0)
+    metrics = reducer.reduce(compute, lambda: 0)
+    mean, found = bench.network.gradient.copy(), []
+    for part in range(parts):
+        compute(bench.network, Part(parts, part, alone=True))
+        found.append(bench.network.gradient.copy())
+    compute(bench.network, Part(1, 0))
+    np.testing.assert_allclose(mean, bench.network.gradient, rtol=1e-9, atol=1e-12)
+    assert metrics.loss_sum == pytest.approx(float(bench.network.metrics[LOSS_SUM]))
+    ((of_parts, of_whole),) = reducer.norms
+    assert of_parts == pytest.approx(np.mean([g @ g for g in found]))
+    assert of_whole == pytest.approx(mean @ mean)
+
+
+def test_a_short_training_gives_a_noise_scale(make_job):
+    """The same on any number of ranks, to rounding; the last batch of an epoch, of 35 rows, is left
+    out. Without a whole batch nothing is known.
+    """
+    job = make_job(training={"batch": 43, "precision": "float64", "epochs": 4})
+    session = begin(COMM, job)
+    bench = build(job, session.loaders)
+    found = measure_noise(COMM, bench, session.loaders, 20, 60.0)
+    assert (found.steps, found.parts, found.rows) == (10, 43, 1)
+    assert 0 <= found.low < found.scale
+    again = measure_noise(COMM, bench, session.loaders, 20, 60.0)
+    assert again.scale == pytest.approx(found.scale, rel=1e-6)
+    assert COMM.bcast(found.scale) == pytest.approx(found.scale)
+    nothing = measure_noise(COMM, bench, session.loaders, 0, 60.0)
+    assert not nothing.is_known and nothing.steps == 0
 
 
 def test_the_verb_writes_what_it_predicts(make_job, capfd):
@@ -119,7 +169,9 @@ def test_the_verb_writes_what_it_predicts(make_job, capfd):
     if COMM.rank == 0:
         path.write_text(dump_job(job))
     COMM.Barrier()
-    options = verb.ScaleOptions(ranks=(1, COMM.size, 64), latency=0.01, bandwidth=1e9, seconds=0.1)
+    options = verb.ScaleOptions(
+        ranks=(1, COMM.size, 64), latency=0.01, bandwidth=1e9, seconds=0.1, noise_steps=4
+    )
     verb.scale(COMM, str(path), options)
     COMM.Barrier()
     found = read_prediction(Path(job.output.directory))

@@ -4,50 +4,20 @@ import json
 from dataclasses import replace
 
 import pytest
+from report.scale_sample import make_scale, settings
 
-from ensync.core.config.job import job_from_dict, plain_settings
 from ensync.core.errors import EnsyncError
-from ensync.core.scaling.links import Link, MeasuredSum, Network
-from ensync.core.scaling.passing import NodeSum, Sizes, Wires
-from ensync.core.scaling.prediction import Calibration, Contestant, Model
-from ensync.core.scaling.steps import StepTimes
+from ensync.core.scaling.passing import Wires
+from ensync.core.scaling.prediction import Contestant, Model
 from ensync.report.results import Machine, RunResult, to_json
-from ensync.report.scale_results import ScaleResult
 from ensync.report.scale_tables import check_lines, scale_lines
 from ensync.runs.scale import outcome
 from ensync.runs.scale.checking import check, measured_step, prediction_of, read_prediction
 
-SIZES = Sizes(
-    **dict(rows=6400, batch=64, slice=512, itemsize=4),
-    **dict(parameters=996, statistics=0, exact=4, slots=2),
-)
-LINK = Network(Link(1e-3, 1e-6), "MPICH 5.0.2", (MeasuredSum(2, 4000, 0.006),))
-
-
-def settings(**sections):
-    tables = {"data": {"path": "d.h5"}, "output": {"directory": "runs/a"}} | sections
-    return plain_settings(job_from_dict(tables))
-
 
 @pytest.fixture
 def prediction():
-    """Steps of 10 ms alone and 6 ms on half a batch; a sum over two nodes takes 6 ms."""
-    steps = tuple(StepTimes(1, rows, 1, s, (s,)) for rows, s in ((32, 0.006), (64, 0.010)))
-    calibration = Calibration(
-        **dict(sizes=SIZES, threads=1, ranks_on_node=1, cores_of_node=1, steps=steps),
-        **dict(freely=1.0, update=0.001, loop=0.0, meeting=0.002),
-        wires=Wires(NodeSum(2, 1e-5, 1e-9), LINK, LINK),
-    )
-    model, ranks = Model(calibration), (1, 2, 4, 8)
-    found = model.table(outcome.contestants(1), ranks)
-    return ScaleResult(
-        job=settings(),
-        calibration=calibration,
-        rows=[outcome.row_of(each) for each in found],
-        limits=outcome.limits(found, 1),
-        shapes=outcome.shapes(model, 1),
-        unknown=outcome.unknown(calibration, ranks),
-    )
+    return make_scale()
 
 
 def write_run(directory, step, machine=None, **sections):

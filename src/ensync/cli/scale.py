@@ -82,6 +82,13 @@ class Counts(click.ParamType):
     show_default=True,
     help="Measure for so long at most, about.",
 )
+@click.option(
+    "--noise-steps",
+    type=click.IntRange(0, 400),
+    default=200,
+    show_default=True,
+    help="Train so many steps for the gradient noise scale; 0: without it.",
+)
 @click.option("--check", is_flag=True, help="Compare trained runs with what was predicted.")
 @click.option(
     "--prediction", type=PLACE, metavar="DIR", help="Where the prediction is, with --check."
@@ -97,7 +104,9 @@ def scale(things: tuple[str, ...], check: bool, prediction: str | None, **option
     ranks at hand: on two nodes, the one between nodes. What is not there is said, and can be given.
     From these follow, for synchronous training, for local SGD and for networks apart, the seconds
     of a step and of an epoch, bytes, and efficiency on any number of ranks; how far more ranks
-    pay, and what ends it; which ranks x threads suit the cores. It trains nothing.
+    pay, and what ends it; which ranks x threads suit the cores. A short training, which is then
+    forgotten, measures the gradient noise scale: with the times it says how many ranks together
+    reach the same loss soonest, so that the rest had better be members of an ensemble.
 
     It writes scale.json, .csv and .html into output.directory. With --check, trained runs are
     compared with the prediction there, in the directory above, or in that of --prediction:
@@ -106,9 +115,9 @@ def scale(things: tuple[str, ...], check: bool, prediction: str | None, **option
       ensync train jobs/quickstart.toml --set output.directory=runs/quickstart/one
       ensync scale --check runs/quickstart/one
     """
-    given = {name: value for name, value in options.items() if value}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     if check:
-        if given.keys() - {"seconds"}:
+        if given.keys() - {"seconds", "noise_steps"}:
             raise click.UsageError("--check goes with runs and --prediction alone.")
         _check(things, prediction)
         return
@@ -116,7 +125,7 @@ def scale(things: tuple[str, ...], check: bool, prediction: str | None, **option
         raise click.UsageError("One job is predicted; runs and --prediction go with --check.")
     from ensync.runs.scale import verb
 
-    found = verb.ScaleOptions(**{"ranks_per_node": 0, "cores": 0} | given)
+    found = verb.ScaleOptions(**given)
     on_ranks(lambda comm: verb.scale(comm, things[0], found))
 
 

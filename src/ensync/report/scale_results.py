@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ensync.core.scaling.noise import Together
 from ensync.core.scaling.prediction import Calibration
 from ensync.report.results import DatasetFacts, Machine, Settings
 
@@ -70,9 +71,25 @@ class ScaleShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleNoise:
+    """The gradient noise scale in samples with its 95 % interval, None where the gradient cannot be
+    told from noise. steps: it is the mean of so many, whose batches were cut into `parts` of
+    `rows` samples.
+    """
+
+    scale: float | None
+    low: float
+    high: float | None
+    steps: int
+    parts: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleResult:
     """scale.json. unknown: what could not be predicted, and why, in sentences; seconds: that the
-    measuring took.
+    measuring took. together: for each number of ranks that train one network, the batch that
+    reaches the same loss soonest, by the noise scale.
     """
 
     format: str = "ensync-scale"
@@ -82,6 +99,8 @@ class ScaleResult:
     rows: list[ScaleRow]
     limits: list[ScaleLimit] = field(default_factory=list)
     shapes: list[ScaleShape] = field(default_factory=list)
+    noise: ScaleNoise | None = None
+    together: list[Together] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     seconds: float = 0.0
     created: str = ""

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ensync.core.scaling.noise import soonest
 from ensync.core.scaling.steps import LONGEST
 from ensync.report import text
-from ensync.report.scale_results import CheckRow, ScaleLimit, ScaleResult, ScaleRow
+from ensync.report.scale_results import (
+    CheckRow,
+    ScaleLimit,
+    ScaleNoise,
+    ScaleResult,
+    ScaleRow,
+)
 
 BOUNDS = {  # the largest part of a step
     "shared": "arithmetic",
@@ -39,6 +46,7 @@ HEADS = (
     "most of it",
 )
 NOTICED = 0.02  # share of interrupted steps that is told
+TOGETHER_HEADS = ("ranks", "batch", "samples each", "step, ms", "time", "samples", "efficiency")
 CHECK_HEADS = (
     "run",
     "strategy",
@@ -60,6 +68,12 @@ def rows_of(result: ScaleResult, label: str) -> list[ScaleRow]:
 def labels_of(result: ScaleResult) -> list[str]:
     """Return the strategies in their order."""
     return list(dict.fromkeys(row.label for row in result.rows))
+
+
+def data_of(result: ScaleResult) -> str:
+    """Return "fashion-mnist with mlp"."""
+    data, network = result.dataset, result.job.get("network", {}).get("name")
+    return " with ".join(str(each) for each in (data.name or data.path, network) if each)
 
 
 def scale_cells(rows: Sequence[ScaleRow]) -> list[list[str]]:
@@ -117,6 +131,58 @@ def shape_sentence(result: ScaleResult) -> str:
     )
 
 
+def together_cells(result: ScaleResult) -> list[list[str]]:
+    """Return the cells of the table of ranks that train one network, in the order of
+    TOGETHER_HEADS.
+    """
+    rows = result.together
+    steps = text.column([1e3 * row.step for row in rows])
+    return [
+        [
+            *(f"{row.ranks:,}", f"{row.batch:,}", f"{row.rows:,}", step, f"{row.time:.3f}"),
+            *(text.times(row.samples), text.percent(row.efficiency, 0)),
+        ]
+        for row, step in zip(rows, steps, strict=True)
+    ]
+
+
+def noise_words(noise: ScaleNoise) -> str:
+    """Return the noise scale in a sentence."""
+    where = f"in {text.plural(noise.steps, 'step')} at the start of a training"
+    if noise.scale is None or noise.high is None:
+        return (
+            f"The gradient noise scale is not known yet: {where} the gradient could not be told "
+            "from noise; give more --noise-steps."
+        )
+    return (
+        f"The gradient noise scale is {text.count(round(noise.scale))} samples (95 % interval "
+        f"{text.count(round(noise.low))} to {text.count(round(noise.high))}) {where}; it grows as "
+        "the loss falls, so that later larger batches pay."
+    )
+
+
+def together_sentences(result: ScaleResult) -> list[str]:
+    """Return how many ranks should train one network together, and what of the rest."""
+    if result.noise is None:
+        return []
+    sentences = [noise_words(result.noise)]
+    if result.together:
+        best, most = soonest(result.together), max(row.ranks for row in result.together)
+        members = most // best.ranks
+        rest = (
+            f"; of {most:,} ranks make {members:,} members with {text.plural(best.ranks, 'rank')} "
+            "each"
+            if members > 1
+            else ""
+        )
+        sentences.append(
+            f"The same loss comes soonest with {text.plural(best.ranks, 'rank')} together and a "
+            f"batch of {best.batch:,}, in {text.number(best.time, 3)} of the time of one rank with "
+            f"the job's batch, where the learning rate suits the batch{rest}."
+        )
+    return sentences
+
+
 def link_lines(result: ScaleResult) -> list[str]:
     """Return what was measured of the links, or given."""
     wires, lines = result.calibration.wires, []
@@ -146,6 +212,9 @@ def scale_lines(result: ScaleResult) -> list[str]:
     if len(labels) > 1:
         heads, cells = epoch_table(result)
         lines += ["", "seconds of an epoch", *text.table(heads, cells, left=())]
+    if result.together:
+        lines += ["", "to the same loss, with the best batch for so many ranks that train together"]
+        lines += text.table(TOGETHER_HEADS, together_cells(result), left=())
     lines += ["", *verdict(result)]
     return lines
 
@@ -154,7 +223,8 @@ def verdict(result: ScaleResult) -> list[str]:
     """Return what follows from a prediction, in sentences."""
     batch = result.calibration.sizes.batch
     sentences = [limit_sentence(each, batch) for each in result.limits]
-    sentences += [shape_sentence(result), *result.unknown, interruption_sentence(result)]
+    sentences += [shape_sentence(result), *together_sentences(result)]
+    sentences += [*result.unknown, interruption_sentence(result)]
     return [sentence for sentence in sentences if sentence]
 
 

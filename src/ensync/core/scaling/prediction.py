@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ensync.core.scaling.noise import Together, samples_factor, steps_factor
 from ensync.core.scaling.passing import (
     STRATEGIES,
     Place,
@@ -253,3 +254,50 @@ def _growth(before: Prediction, after: Prediction) -> str:
         return "rows"
     names = [name for name in vars(after.parts) if name != "shared"]
     return max(names, key=lambda name: getattr(after.parts, name) - getattr(before.parts, name))
+
+
+def together(calibration: Calibration, noise: float, ranks: Sequence[int]) -> list[Together]:
+    """Return for each number of ranks the batch with which it reaches the same loss soonest, of
+    the job's own, its halves and its doubles, given the noise scale in samples: steps to that loss
+    times the seconds of a step. It is taken for granted that the learning rate suits each batch.
+    """
+    own, rows = calibration.sizes.batch, calibration.sizes.rows
+    batches = [own << up for up in range(24) if own << up <= rows]
+    batches += [own >> down for down in range(1, 24) if own >> down >= 2]
+    models = {
+        batch: Model(replace(calibration, sizes=replace(calibration.sizes, batch=batch)))
+        for batch in {own, *batches}
+    }
+    alone = models[own].predict(Contestant("synchronous"), 1)
+    assert alone is not None, "one rank needs no link"
+    base = alone.step * steps_factor(noise, own)
+    found = []
+    for count in ranks:
+        each = [_with_batch(models[batch], batch, count, noise, base) for batch in models]
+        known = [one for one in each if one is not None]
+        found += [min(known, key=lambda one: one.time)] if known else []
+    single = next((each.time * each.ranks for each in found if each.ranks == min(ranks)), 1.0)
+    return [
+        replace(
+            each,
+            samples=each.samples / samples_factor(noise, own),
+            efficiency=single / (each.time * each.ranks),
+        )
+        for each in found
+    ]
+
+
+def _with_batch(model: Model, batch: int, ranks: int, noise: float, base: float) -> Together | None:
+    found = model.predict(Contestant("synchronous"), ranks)
+    if found is None:
+        return None
+    time = found.step * steps_factor(noise, batch) / base
+    return Together(
+        ranks=ranks,
+        batch=batch,
+        rows=found.rows,
+        step=found.step,
+        time=time,
+        samples=samples_factor(noise, batch),
+        efficiency=1.0,
+    )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from ensync.core.scaling.noise import NoiseScale
 from ensync.core.scaling.prediction import (
     Calibration,
     Contestant,
@@ -11,7 +12,13 @@ from ensync.core.scaling.prediction import (
     Prediction,
     limit_of,
 )
-from ensync.report.scale_results import ScaleLimit, ScaleRow, ScaleShape, StepParts
+from ensync.report.scale_results import (
+    ScaleLimit,
+    ScaleNoise,
+    ScaleRow,
+    ScaleShape,
+    StepParts,
+)
 from ensync.report.text import plural
 
 EVERY = (4, 16, 64, 256)  # steps between meetings of local SGD
@@ -106,3 +113,18 @@ def default_ranks(calibration_ranks: int, is_linked: bool) -> tuple[int, ...]:
     most = 1024 if is_linked else calibration_ranks
     powers = {1 << place for place in range(11) if 1 << place <= most}
     return tuple(sorted(powers | {calibration_ranks}))
+
+
+def noise_of(found: NoiseScale | None) -> ScaleNoise | None:
+    """Return a noise scale as scale.json has it."""
+    if found is None:
+        return None
+    known = found.is_known
+    return ScaleNoise(
+        scale=found.scale if known else None,
+        low=found.low,
+        high=found.high if known else None,
+        steps=found.steps,
+        parts=found.parts,
+        rows=found.rows,
+    )

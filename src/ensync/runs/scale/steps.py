@@ -30,6 +30,7 @@ ENOUGH = 0.1  # seconds of steps, where these are more than MANY
 MANY = 40
 LOOPS = 200  # steps of a loop that is timed by itself
 MOST_POINTS = 6  # numbers of rows
+MORE = 4  # times the batch that is timed, too, for what larger batches would take
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,21 @@ def synchronous_form(job: Job) -> Job:
     return job.model_copy(update={"communication": Communication()})
 
 
+def roomy(job: Job) -> Job:
+    """Return the job with as many times its batch as one slice of it goes through the network at
+    once, MORE times at most.
+    """
+    batch, at_once = job.training.batch, job.training.slice
+    if isinstance(batch, str) or batch >= at_once:
+        return job
+    training = job.training.model_copy(update={"batch": min(MORE * batch, at_once)})
+    return job.model_copy(update={"training": training})
+
+
 def build(job: Job, loaders: SplitLoaders) -> Bench:
-    """Return the bench of a job, whose network has room for a whole batch."""
+    """Return the bench of a job, whose network has room for more than a whole batch."""
     job = synchronous_form(job)
-    network = build_network(job, loaders.identity, 1)
+    network = build_network(roomy(job), loaders.identity, 1)
     optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
     rows = np.arange(len(loaders.train), dtype=np.int64)
     passed: list[int] = []
@@ -91,14 +103,15 @@ def build(job: Job, loaders: SplitLoaders) -> Bench:
 
 def rows_to_time(sizes: Sizes, ranks: Iterable[int], launched: int) -> list[int]:
     """Return at most MOST_POINTS numbers of rows, ascending: the whole batch, its share among the
-    ranks at hand, the least share among `ranks`, and shares between these.
+    ranks at hand, the least share among `ranks`, and shares between these; and more than a batch,
+    where a slice has room for it.
     """
     shares = sorted({largest_share(sizes, count) for count in (1, launched, *ranks)} - {0})
     kept = {shares[0], shares[-1], largest_share(sizes, launched)}
     for place in np.linspace(0, len(shares) - 1, MOST_POINTS).round().astype(int):
-        if len(kept) < MOST_POINTS:
+        if len(kept) < MOST_POINTS - 1:
             kept.add(shares[place])
-    return sorted(kept)
+    return sorted(kept | {max(shares[-1], min(MORE * sizes.batch, sizes.slice, sizes.rows))})
 
 
 def time_steps(comm: Comm, do: Callable[[], None], seconds: float) -> np.ndarray:

@@ -11,7 +11,8 @@ from pathlib import Path
 from ensync.core.config.job import load_job, plain_settings, without_study
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
-from ensync.core.scaling.prediction import Model
+from ensync.core.scaling.noise import NoiseScale
+from ensync.core.scaling.prediction import Contestant, Model, together
 from ensync.core.signals import leaving_at_once
 from ensync.kernels import threads
 from ensync.mpi.world import Comm, mpi_description, on_root, share
@@ -19,6 +20,7 @@ from ensync.report.console import Console, make_console
 from ensync.report.scale_files import write_scale
 from ensync.report.scale_results import CheckRow, ScaleResult
 from ensync.report.scale_tables import scale_lines
+from ensync.report.text import plural
 from ensync.runs import launch
 from ensync.runs.header import show_place
 from ensync.runs.memory import Need, need_of
@@ -26,16 +28,20 @@ from ensync.runs.planned import PlannedRun
 from ensync.runs.scale import outcome
 from ensync.runs.scale.calibration import Wanted, calibrate, most_threads
 from ensync.runs.scale.checking import check, prediction_of
-from ensync.runs.scale.steps import build, synchronous_form
+from ensync.runs.scale.noise import measure_noise
+from ensync.runs.scale.steps import Bench, build, roomy, synchronous_form
 from ensync.storage.dataset import open_dataset
 from ensync.storage.lock import confirm
+
+SHARE_OF_TIMES = 0.7  # of the time, for steps and links; the rest is for the noise scale
 
 
 @dataclass(frozen=True)
 class ScaleOptions:
     """What the command line says. ranks: to predict, None for the usual ones; latency: seconds of
     a message between nodes; bandwidth: bytes a second; seconds: of the measuring, about; cores: of
-    which the best shape is looked for, 0 for those at hand.
+    which the best shape is looked for, 0 for those at hand; noise_steps: of the training that
+    measures the noise scale.
     """
 
     overrides: tuple[str, ...] = ()
@@ -45,6 +51,7 @@ class ScaleOptions:
     ranks_per_node: int = 0
     cores: int = 0
     seconds: float = 60.0
+    noise_steps: int = 200
 
     @property
     def between(self) -> tuple[float, float] | None:
@@ -110,9 +117,9 @@ def _usable(job: Job, options: ScaleOptions) -> Job:
 
 
 def _need(job: Job, ranks: int) -> Need:
-    """Return what the calibration needs: on each rank a network for a whole batch."""
+    """Return what the calibration needs: on each rank a network for more than a batch."""
     with open_dataset(job.data.path) as dataset:
-        return replace(need_of(synchronous_form(job), dataset, 1), ranks=ranks)
+        return replace(need_of(roomy(synchronous_form(job)), dataset, 1), ranks=ranks)
 
 
 def _predicted(
@@ -126,11 +133,17 @@ def _predicted(
     threads.set_threads(most_threads(comm))
     try:
         bench = build(job, place.loaders)
-        measure = Wanted(options.seconds, wanted, options.between, options.ranks_per_node)
+        measure = Wanted(
+            *(SHARE_OF_TIMES * options.seconds, wanted, options.between, options.ranks_per_node)
+        )
         found = calibrate(comm, bench, place, measure, console)
+        model = Model(found)
+        fastest = model.predict(Contestant("apart"), 1)
+        threads.use_threads(fastest.threads if fastest else place.threads)
+        noise = _noise(comm, bench, place, options, console)
     finally:
         threads.set_threads(place.threads)
-    model = Model(found)
+    known = noise is not None and noise.is_known
     predictions = model.table(outcome.contestants(job.communication.every), wanted)
     machine = launch.machine_of(comm, place.threads)
     return ScaleResult(
@@ -139,6 +152,8 @@ def _predicted(
         rows=[outcome.row_of(each) for each in predictions],
         limits=outcome.limits(predictions, job.communication.every),
         shapes=outcome.shapes(model, options.cores or machine.cores or 1),
+        noise=outcome.noise_of(noise),
+        together=together(found, noise.scale, wanted) if noise is not None and known else [],
         unknown=outcome.unknown(found, wanted),
         seconds=time.perf_counter() - start,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -146,6 +161,20 @@ def _predicted(
         machine=machine,
         dataset=launch.facts_of(place.loaders),
     )
+
+
+def _noise(
+    comm: Comm, bench: Bench, place: launch.Prepared, options: ScaleOptions, console: Console
+) -> NoiseScale | None:
+    """Measure the noise scale, where that is wanted."""
+    if not options.noise_steps:
+        return None
+    console.line(f"training {plural(options.noise_steps, 'step')} for the gradient noise scale")
+    seconds = (1 - SHARE_OF_TIMES) * options.seconds
+    found = measure_noise(comm, bench, place.loaders, options.noise_steps, seconds)
+    if found is None:
+        console.line("batches cannot be cut into equal parts, so there is no noise scale")
+    return found
 
 
 def _write(directory: Path, result: ScaleResult) -> dict[str, Path]:
