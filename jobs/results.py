@@ -27,11 +27,12 @@ from ensync.core.statistics import mean_interval
 from ensync.report import style, tables, text
 from ensync.report.history import read_history
 from ensync.report.results import Comparison, FusionFigures, RunResult, from_json
+from ensync.report.study_along_figures import by_bytes, sends
 from ensync.report.study_figures import headline
 from ensync.report.study_files import markdown_table
 from ensync.report.study_results import ContestantResult, Range, StudyResult
-from ensync.report.study_tables import Table, accuracy_table, cost_table
-from ensync.report.study_text import points, span
+from ensync.report.study_tables import Table, accuracy_table, cost_table, sent_per_sample
+from ensync.report.study_text import points, shares, span
 from ensync.report.study_verdict import study_verdict
 from ensync.report.verdict import notes_of, verdict
 from ensync.runs.study.origin import code_sha256
@@ -39,7 +40,9 @@ from ensync.runs.study.origin import code_sha256
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLACE = HERE / "results"
-PICTURED = ("fashion_mnist_mlp", "fashion_mnist_mlp_per_network")  # of studies/
+# Of studies/; beside these each study over what ranks send has a picture.
+PICTURED = ("fashion_mnist_mlp", "fashion_mnist_mlp_per_network")
+SLOW_LINKS = "slow_links"  # the study whose bytes and seconds are beside those of synchronous
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
 FONTS = "DejaVu Sans, Verdana, sans-serif"
 DROPPED = ("measured", "accuracy_by_members")
@@ -462,7 +465,8 @@ def _study_section(job: Path, kept: Mapping) -> list[str]:
     precision = study.job["training"].get("precision", "float32")
     where += f"; {precision}" if precision != "float32" else ""
     lines += ["", *_wrapped(f"{day}, {where}; commit {kept['commit']}; {made}."), ""]
-    lines += [*_narrow(_short_table(study)), ""]
+    table = _links_table if job.stem == SLOW_LINKS else _short_table
+    lines += [*_narrow(table(study)), ""]
     for each in study.left_out:
         lines += [*_wrapped(f"Left out: {each.what}: {each.reason}."), ""]
     for sentence in study_verdict(study):
@@ -474,12 +478,50 @@ def _short_table(study: StudyResult) -> Table:
     """Return accuracy with both intervals and core-seconds, narrow enough for a text file."""
     accuracy, cost = accuracy_table(study), cost_table(study)
     timed = all(each.cost.timed for each in study.contestants)
+    shown = {"core-s": cost.heads.index("core-seconds")} if timed else {}
+    if study.over:
+        shown["sent a sample"] = cost.heads.index("sent a sample")
     rows = [
-        [*row[:3], *row[4:7], *([spent[4]] if timed else [])]
+        [*row[:3], *row[4:7], *(spent[place] for place in shown.values())]
         for row, spent in zip(accuracy.rows, cost.rows)
     ]
     heads = ["", "ranks", "nets", "accuracy, %", "these images", "new images"]
-    return Table("short", "", [*heads, *(["core-s"] if timed else [])], rows)
+    return Table("short", "", [*heads, *shown], rows)
+
+
+def _links_table(study: StudyResult) -> Table:
+    """Return the accuracy, the bytes and the seconds of each contestant beside those of synchronous
+    training.
+    """
+    first = next(each for each in study.contestants if each.name == "synchronous")
+    rows = [
+        [
+            each.label,
+            shares(each.validation_accuracy),
+            shares(each.accuracy),
+            sent_per_sample(each),
+            text.seconds(_spent(each)),
+            *(_part(of(each), of(first)) for of in (_sent, _spent)),
+        ]
+        for each in study.contestants
+    ]
+    heads = ["", "validation, %", "test, %", "sent a sample", "s", "of its bytes", "of its seconds"]
+    return Table("links", "", heads, rows)
+
+
+def _sent(each: ContestantResult) -> float | None:
+    return each.cost.bytes_per_sample.mean if each.cost.bytes_per_sample else None
+
+
+def _spent(each: ContestantResult) -> float | None:
+    return each.cost.seconds.mean if each.cost.seconds else None
+
+
+def _part(value: float | None, whole: float | None) -> str:
+    """Return a share in percent: "12 %", "0.7 %"."""
+    if not (value and whole):
+        return text.DASH
+    return text.percent(value / whole, 0 if value >= 0.095 * whole else 1)
 
 
 def _section(job: Path, kept: Mapping) -> list[str]:
@@ -512,10 +554,13 @@ def _wrapped(sentence: str) -> list[str]:
 
 
 def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
-    """Return a study's accuracy against cost as an SVG file for a light or a dark page."""
+    """Return a study's accuracy against cost, or against bytes, as an SVG file for a light or a
+    dark page.
+    """
     study = from_json(StudyResult, kept)
-    label = f"accuracy against cost, {study.dataset.name}"
-    return _svg(style.to_svg(headline(study), "study", label), colors)
+    draw, what = (by_bytes, "what is sent") if sends(study) else (headline, "cost")
+    label = f"accuracy against {what}, {study.dataset.name}"
+    return _svg(style.to_svg(draw(study), "study", label), colors)
 
 
 def _svg(svg: str, colors: Mapping[str, str]) -> str:
@@ -534,10 +579,12 @@ def _svg(svg: str, colors: Mapping[str, str]) -> str:
 
 def pictures(found: Kept) -> dict[str, str]:
     """Return the picture files, by name."""
+    over = [name for name, kept in found.studies.items() if sends(from_json(StudyResult, kept))]
+    names = [*PICTURED, *(name.removeprefix("studies-") for name in over)]
     return {
         f"{name}-{shade}.svg": picture(found.studies[f"studies-{name}"], colors)
         for shade, colors in (("light", LIGHT), ("dark", DARK))
-        for name in PICTURED
+        for name in names
     }
 
 

@@ -179,6 +179,34 @@ def test_the_picture_of_a_study_has_no_colour_left_open():
         assert "ensemble\N{NO-BREAK SPACE}on\N{NO-BREAK SPACE}all\N{NO-BREAK SPACE}data" in told
 
 
+def test_a_study_over_meetings_has_its_bytes_and_a_picture_of_them(place):
+    from report.test_study_along import study_over
+
+    job = JOBS / "studies" / "communication_fashion_mnist.toml"
+    made = json.loads(to_json(study_over())) | {"job": plain(job), "code": results.code_sha256()}
+    (place / "study").mkdir()
+    (place / "study" / "study.json").write_text(json.dumps(made))
+    results.keep(job, place / "study")
+    kept = results.kept(place / "results")
+    page = results.results(kept)
+    row = next(line for line in page.splitlines() if line.startswith("|every = 16|"))
+    assert row.endswith("|4.0 kB |") and max(map(len, page.splitlines())) <= 100
+    told = words(ElementTree.fromstring(results.picture(next(iter(kept.studies.values())), {})))
+    assert "never" in told and "0\N{NO-BREAK SPACE}B" in told
+
+
+def test_bytes_and_seconds_stand_beside_those_of_synchronous_training():
+    first, *others = study_of()["contestants"][1:3]
+    first["cost"] |= {"bytes_per_sample": {"mean": 4e5}, "seconds": {"mean": 200.0}}
+    others[0]["cost"] |= {"bytes_per_sample": {"mean": 5e4}, "seconds": {"mean": 30.0}}
+    kept = study_of(contestants=[first, *others], pairs=[])
+    table = results._links_table(results.from_json(results.StudyResult, kept))
+    assert [row[3:] for row in table.rows] == [
+        ["400 kB", "200", "100 %", "100 %"],
+        ["50.0 kB", "30.0", "12 %", "15 %"],
+    ]
+
+
 def test_an_unfinished_study_and_other_things_are_refused(place):
     (place / "study").mkdir()
     (place / "study" / "study.json").write_text(json.dumps(study_of(cells_left=2)))

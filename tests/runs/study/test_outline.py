@@ -11,7 +11,12 @@ from ensync.runs.study.planning import plan
 from ensync.strategies import strategy_of
 
 STUDIES = sorted((Path(__file__).parents[3] / "jobs" / "studies").glob("*.toml"))
-SHAPES = {"digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "cifar_10": (32, 32, 3)}
+SHAPES = {
+    "digits": (8, 8, 1),
+    "fashion_mnist": (28, 28, 1),
+    "fashion_mnist_cut": (28, 28, 1),
+    "cifar_10": (32, 32, 3),
+}
 
 
 def facts_of(job):
