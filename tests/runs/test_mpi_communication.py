@@ -60,6 +60,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "SWAP": normalized(every="never", start_accuracy=0.05, estimate_statistics=True),
     "butterfly": normalized(partners="butterfly", estimate_statistics=True),
     "ring": {"communication": {"every": 2, "partners": "ring", "start": 1}},
+    "server": normalized(server="seeded", max_staleness=2),
 }
 each = pytest.mark.parametrize("strategy", STRATEGIES)
 

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     SPLIT = 7
     MIXING = 8
     COMPRESSION = 9
+    DELAYS = 10
 
 
 def seed_sequence(seed: int, purpose: Purpose, *keys: int) -> np.random.SeedSequence:

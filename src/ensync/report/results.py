@@ -124,6 +124,7 @@ class RunResult:
 
     created, versions, machine, profile, bytes_sent: of the training, in result.json alone; the
     bytes are those that all ranks passed to others, None where an earlier start passed more.
+    staleness: gradients by the steps that their network was behind, where there is a server.
     shares: for each member the rows of a batch by rank, as in its last epoch, where they go by
     speed.
     """
@@ -145,6 +146,7 @@ class RunResult:
     profile: StepProfile | None = None
     bytes_sent: int | None = None
     shares: list[list[int]] = field(default_factory=list)
+    staleness: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,12 @@ def size(value: float | None) -> str:
     return f"{value:.1f} TB"
 
 
+def by_value(counts: Sequence[int]) -> str:
+    """Return "0: 40 %, 1: 60 %" of how often each whole number from 0 came."""
+    total = max(sum(counts), 1)
+    return ", ".join(f"{value}: {100 * each / total:.0f} %" for value, each in enumerate(counts))
+
+
 def factor(value: float | None) -> str:
     """Return a ratio as "1.85x"."""
     return DASH if missing(value) else f"{value:.{2 if value < 10 else 1}f}x"

@@ -72,6 +72,8 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
 def _meetings(session: Session) -> str:
     """Return when the ranks of a network meet, "" where they are never apart."""
     c = session.job.communication
+    if c.is_served:
+        return f", gradients of networks up to {plural(c.max_staleness, 'step')} old ({c.server})"
     if not c.is_local or session.comm.size <= session.mesh.members:
         return ""
     first = f" after {plural(c.start, 'common step')}" * (c.start > 0)

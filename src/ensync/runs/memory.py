@@ -139,7 +139,11 @@ def _copies(job: Job) -> int:
     local = (2 + bool(job.communication.outer_momentum)) * job.communication.is_local
     # what a rank has not sent yet; words that it sends, receives and gathers
     packed = 3 * job.communication.compresses
-    beside = 2 * bool(t.weight_average) + slow + local + packed + bool(t.best_weights) + sliced
+    # the last networks, what is on its way of them or of as many gradients, and the sum of these
+    served = (2 * job.communication.max_staleness + 4) * job.communication.is_served
+    beside = (
+        served + 2 * bool(t.weight_average) + slow + local + packed + bool(t.best_weights) + sliced
+    )
     return 2 + 3 + beside
 
 

@@ -11,10 +11,10 @@ from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.kernels.threads import thread_limit
 from ensync.mpi.allreduce import sum_counts
-from ensync.mpi.world import mpi_description, on_root
+from ensync.mpi.world import mpi_description, on_root, share
 from ensync.report.console import Console
 from ensync.report.results import Refused, RunResult, to_json
-from ensync.report.text import size
+from ensync.report.text import by_value, size
 from ensync.runs import lifecycle, results, session
 from ensync.runs.launch import machine_of, versions
 from ensync.runs.speeds import last_shares
@@ -50,6 +50,9 @@ def _finish(run: session.Session) -> None:
     console.lines(["", f"training ended: {ends_of(evaluator.ended)}"])
     if result is not None and result.bytes_sent:
         console.line(f"sent in sums: {size(result.bytes_sent)} by all ranks")
+    if result is not None and result.staleness:
+        behind = by_value(result.staleness)
+        console.line(f"gradients by the steps that their network was behind: {behind}")
     with doing(Doing.WRITING):
         on_root(run.comm, lambda: write_json(run.directory / "result.json", result))
     show_scores(console, evaluator, result)
@@ -77,7 +80,7 @@ def _finish(run: session.Session) -> None:
 
 def _made_here(run: session.Session, result: RunResult | None) -> RunResult | None:
     """Return a result with when, where and by what it was made. Collective."""
-    machine = machine_of(run.comm, thread_limit())
+    machine, staleness = machine_of(run.comm, thread_limit()), staleness_of(run)
     sent = int(sum_counts(run.comm, np.array([run.sent]))[0])
     if result is None:
         return None
@@ -85,9 +88,22 @@ def _made_here(run: session.Session, result: RunResult | None) -> RunResult | No
     made_by = versions() | {"MPI": mpi_description()}
     profile = run.context.profiler.found if run.context.profiler else None
     result = replace(result, created=made, versions=made_by, machine=machine, profile=profile)
+    result = replace(result, staleness=staleness)
     if run.job.communication.by_speed:
         result = replace(result, shares=last_shares(run.state.history, run.mesh.members))
     return result if run.state.elapsed else replace(result, bytes_sent=sent)
+
+
+def staleness_of(run: session.Session) -> list[int]:
+    """Return how many gradients were of networks so many steps behind, over all members; none
+    where there is no server. Collective.
+    """
+    own = [t.reducer.staleness for m, t in run.trainers.items() if run.mesh.owns(m)]
+    length = max(share(run.comm, max(map(len, own), default=0)))
+    counts = np.zeros(length, np.int64)
+    for each in own:
+        counts[: len(each)] += each
+    return [int(count) for count in sum_counts(run.comm, counts)] if length else []
 
 
 def show_scores(

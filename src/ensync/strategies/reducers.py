@@ -15,6 +15,7 @@ from ensync.nn.optimizers import Factors, Optimizer
 from ensync.strategies.compression import CompressedReducer, compressed_message
 from ensync.strategies.gossip import GossipReducer
 from ensync.strategies.local import LocalReducer
+from ensync.strategies.server import ServerReducer
 from ensync.training.reducers import Compute, Part, Reducer, SerialReducer
 from ensync.training.virtual_shards import DeterministicReducer
 
@@ -37,6 +38,8 @@ def choose(
         total = ShardSum(comm, training.virtual_shards)
         more = total.mine[1:] if network.synchronizes_statistics else ()
         return DeterministicReducer([network, *(build_replica() for _ in more)], total)
+    if communication.is_served:
+        return ServerReducer(communication, training.seed, comm, network, optimizer)
     if comm.size == 1 and not communication.is_outer:
         return SerialReducer(network)
     allreduce = Allreduce(comm)

@@ -86,6 +86,18 @@ class Reducer(ABC):
         """Seconds that this rank has spent on sums so far, waiting included."""
         return 0.0
 
+    @property
+    def behind(self) -> int:
+        """Steps so far whose metrics no `reduce` has returned yet, where these come one by one."""
+        return 0
+
+    @property
+    def staleness(self) -> np.ndarray:
+        """Gradients by the steps that the network was behind which they are of, int64, as far as
+        `gather_state` has counted them; none where it is never behind.
+        """
+        return np.zeros(0, np.int64)
+
     def __enter__(self) -> None:
         """Prepare for steps."""
 

@@ -195,7 +195,7 @@ class Trainer(Replica):
             p.loss_sum += metrics.loss_sum
             p.correct += metrics.correct
             if metrics is not PENDING:
-                self._counted = p.samples
+                self._counted = p.samples - self.reducer.behind * batch
             self.progress(self)
             if metrics.stop:
                 return metrics.stop

@@ -15,6 +15,7 @@ from ensync.core.config.tables import only
 NEVER = "never"
 ALL, BUTTERFLY = "all", "butterfly"
 LONGEST = 1 << 40  # steps of an interval; more than any run has
+WITH_SERVER = ("server", "max_staleness", "staleness_weight", "shares")
 
 
 class Communication(Section):
@@ -99,12 +100,43 @@ class Communication(Section):
     compression_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description=f"{only(COMPRESSIONS, 'compression_share')}: share of the numbers sent"
     )
+    server: Literal["none", "seeded", "arrival"] = Field(
+        "none",
+        description="whether rank 0 serves the network to all, which push gradients of older "
+        "networks, with batch normalisation over their own rows, and wait less; seeded: how old "
+        "they are comes from training.seed, so that the same bits come again; arrival: each takes "
+        "the newest that has come, which no two runs repeat",
+    )
+    max_staleness: Annotated[int, Field(ge=0, le=64)] = Field(
+        4,
+        description="steps by which such a network may be behind (stale synchronous parallel, Ho "
+        "et al. 2013); each rank keeps so many networks; 0: none, as synchronous training",
+    )
+    staleness_weight: Literal["equal", "inverse"] = Field(
+        "inverse",
+        description="of a gradient beside its rows; inverse: 1 / (1 + steps behind) (Zhang et al. "
+        "2016)",
+    )
 
     @property
     def whole_before(self) -> float:
         """The share of a run's steps whose sums are sent whole."""
         begins_later = "compression_start" in COMPRESSIONS[self.compression].settings
         return self.compression_start if begins_later else 0.0
+
+    @property
+    def is_served(self) -> bool:
+        """Whether rank 0 serves the network."""
+        return self.server != "none"
+
+    @property
+    def beside_server(self) -> dict[str, object]:
+        """The settings given, by name, that have no place beside a server."""
+        return {
+            name: getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if name not in WITH_SERVER and getattr(self, name) != field.default
+        }
 
     @property
     def compresses(self) -> bool:

@@ -250,6 +250,18 @@ DEPENDENCES = (
         "sums, so ranks that meet all others, or communication.start above 0",
     ),
     Dependence(
+        ("communication.max_staleness", "communication.staleness_weight"),
+        ("communication.server",),
+        lambda job: job.communication.is_served,
+        "communication.server = 'seeded' or 'arrival'",
+    ),
+    Dependence(
+        ("communication.staleness_weight",),
+        ("communication.max_staleness",),
+        lambda job: job.communication.max_staleness > 0,
+        "a communication.max_staleness above 0",
+    ),
+    Dependence(
         ("communication.shares",),
         ("training.strategy", "ensemble.members", "ensemble.start"),
         lambda job: (

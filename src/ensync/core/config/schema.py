@@ -361,9 +361,27 @@ class Job(Section):
         return self
 
     @model_validator(mode="after")
+    def _served(self) -> "Job":
+        """Refuse what has no place beside a server of parameters."""
+        others = {f"communication.{k}": v for k, v in self.communication.beside_server.items()}
+        others |= {
+            "training.deterministic": self.training.deterministic,
+            "training.weight_average": self.training.weight_average,
+            "lookahead.every_steps": self.lookahead.every_steps,
+        }
+        given = next((f"{name} = {value!r}" for name, value in others.items() if value), "")
+        if self.communication.is_served and given:
+            raise ValueError(
+                f"communication.server = '{self.communication.server}' with {given}"
+                "|ranks that push a gradient in each step, and that alone|leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _by_speed(self) -> "Job":
         """Refuse parts by speed where they would change what is trained."""
-        own = self.network.batch_norm == "local" or self.communication.is_local
+        c = self.communication
+        own = self.network.batch_norm == "local" or c.is_local or c.is_served
         for found, given, expected, action in (
             (
                 self.training.deterministic,
@@ -379,7 +397,7 @@ class Job(Section):
                 "communication.shares out",
             ),
         ):
-            if found and self.communication.by_speed:
+            if found and c.by_speed:
                 raise ValueError(f"communication.shares = 'speed' with {given}|{expected}|{action}")
         return self
 

@@ -66,7 +66,9 @@ def build(
             np.dtype(t.dtype),
             t.precision == "bf16",
             initializer,
-            settings.batch_norm == "local" or job.communication.is_local,
+            settings.batch_norm == "local"
+            or job.communication.is_local
+            or job.communication.is_served,
         ),
         workspace,
     )
