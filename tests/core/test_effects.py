@@ -220,6 +220,19 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
             ("topk", "share", 0.1),
         )
     ],
+    *[
+        (
+            {"communication": {key: value}},
+            f"communication.{key}",
+            {"communication": {"server": "seeded"}},
+        )
+        for key, value in (("max_staleness", 2), ("staleness_weight", "equal"))
+    ],
+    (
+        {"communication": {"server": "arrival", "max_staleness": 0, "staleness_weight": "equal"}},
+        "communication.staleness_weight",
+        {"communication": {"max_staleness": 1}},
+    ),
     (
         {"communication": {"shares": "speed"}, "training": {"strategy": "ensemble"}},
         "communication.shares",

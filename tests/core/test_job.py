@@ -233,6 +233,7 @@ def test_meetings_are_every_so_many_steps_or_never(every):
             },
             "rows of each rank",
         ),
+        ({"network": {"name": "resnet"}, "communication": {"server": "seeded"}}, "of each rank"),
     ],
 )
 def test_parts_by_speed_that_would_change_the_result_are_refused(sections, named):
@@ -241,3 +242,23 @@ def test_parts_by_speed_that_would_change_the_result_are_refused(sections, named
     by_speed = {**tables.get("communication", {}), "shares": "speed"}
     with pytest.raises(EnsyncError, match=f"^communication.shares = 'speed' with .*{named}"):
         job_from_dict(tables | {"communication": by_speed})
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("communication", "every", 4),
+        ("communication", "outer_momentum", 0.5),
+        ("communication", "compression", "bf16"),
+        ("training", "deterministic", True),
+        ("training", "weight_average", 0.9),
+        ("lookahead", "every_steps", 5),
+    ],
+)
+def test_what_has_no_place_beside_a_server_is_refused(section, key, value):
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}
+    server = {"communication": {"server": "seeded", "shares": "speed", "max_staleness": 2}}
+    assert job_from_dict(tables | server).communication.is_served
+    given = {**server, section: {**server.get(section, {}), key: value}}
+    with pytest.raises(EnsyncError, match=f"^communication.server = 'seeded' with {section}.{key}"):
+        job_from_dict(tables | given)

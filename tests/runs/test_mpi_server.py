@@ -10,7 +10,8 @@ from runs.helpers import COMM, begin, common_digits, gathered, job_maker, run
 from ensync.core.delays import delays
 from ensync.core.sharding import block, epoch_order
 from ensync.mpi.wire import passed
-from ensync.runs import lifecycle, outcome
+from ensync.runs import lifecycle
+from ensync.runs.staleness import staleness_of
 
 pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("one_thread")]
 ROWS = 407  # of the digits: 293 for training, in batches of 50 that 3 and 4 ranks do not divide
@@ -81,7 +82,7 @@ def test_steps_are_those_of_plain_numpy(make_job, most, weight):
     counted = np.bincount(
         [d for step in range(STEPS) for d in delays(1, step, most, COMM.size)], minlength=most + 1
     )
-    assert outcome.staleness_of(trained) == counted.tolist()
+    assert staleness_of(trained) == counted.tolist()
     reducer, network = trained.trainers[0].reducer, trained.trainers[0].network
     sent = network.message if COMM.rank else network.parameters
     vectors = STEPS * sent.nbytes * (1 if COMM.rank else COMM.size - 1)
@@ -116,7 +117,7 @@ def test_networks_of_arrival_are_no_older_than_allowed(make_job):
     """Every push counts once, and what is trained learns."""
     settings = {"server": "arrival", "max_staleness": 2}
     trained = run(COMM, make_job(communication=settings))
-    counts = outcome.staleness_of(trained)
+    counts = staleness_of(trained)
     assert len(counts) == 3 and sum(counts) == STEPS * COMM.size
     losses = [record["train_loss"] for record in trained.state.history]
     assert losses[1] < losses[0]

@@ -328,7 +328,8 @@ class CellResult:
     others ran beside it; samples: trained on by all networks together; steps, parameters: of one
     network; bytes_sent: by all ranks, None where an earlier start sent more; fusion: the method
     that makes the result; validation_accuracy: fused; seconds_to_target: until it reached the
-    study's target; ended: why each member's training ended; excluded: why by member.
+    study's target; staleness: as in RunResult; ended: why each member's training ended; excluded:
+    why by member.
     """
 
     format: str = "ensync-cell"
@@ -356,6 +357,7 @@ class CellResult:
     fusion: str = ""
     validation_accuracy: float | None = None
     seconds_to_target: float | None = None
+    staleness: list[int] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
     note: str = ""

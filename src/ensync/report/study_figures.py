@@ -43,6 +43,7 @@ KNOWN = {
     "shared_start": (GREEN, "v"),
     "larger_network": (INK, "X"),
     "local_sgd": (BLUE, "d"),
+    "parameter_server": (INK, "d"),
 }
 LINES = ("-", "--", "-.", ":")
 

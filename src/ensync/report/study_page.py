@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ensync.report import study_along_figures, study_details, study_figures, text
+from ensync.report import (
+    study_along_figures,
+    study_details,
+    study_figures,
+    study_staleness,
+    text,
+)
 from ensync.report.files import finite
 from ensync.report.page import Section, facts_of, phrase, render, section, toml_of
 from ensync.report.plots import Drawing, draw
@@ -75,6 +81,7 @@ def _sections(study: StudyResult) -> list[Section]:
         return []
     return [
         section("At a glance", along(study) if study.over else _glance(study)),
+        section("How old the networks of gradients were", _staleness(study)),
         section("What the members give", _members(study)),
         _differences(study),
         section("How sure they are", _reliability(study)),
@@ -129,6 +136,14 @@ def _untimed(study: StudyResult) -> str:
 
 def _draw(figure: Figure, name: str, label: str, caption: str = "") -> Drawing:
     return draw(figure, f"study-{name}", label, caption)
+
+
+def _staleness(study: StudyResult) -> list[Drawing]:
+    if not study_staleness.served(study):
+        return []
+    caption = "Steps between the network that a gradient is of and the one that it changes."
+    figure = study_staleness.staleness(study)
+    return [_draw(figure, "staleness", "gradients by age of their network", caption)]
 
 
 def _members(study: StudyResult) -> list[Drawing]:

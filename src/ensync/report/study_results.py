@@ -170,7 +170,8 @@ class ContestantResult:
 
     together: whether all ranks train one network; fusion: the method of its job, which its figures
     are of; parameters: of one network; confusion: counts of all seeds, row = true class, none of
-    above 200 classes.
+    above 200 classes; staleness: gradients of all seeds by the steps that their network was behind,
+    where there is a server.
     """
 
     name: str
@@ -197,6 +198,7 @@ class ContestantResult:
     reliability: list[ReliabilityBin] = field(default_factory=list)
     reliability_calibrated: list[ReliabilityBin] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
+    staleness: list[int] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

@@ -11,13 +11,14 @@ from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS
 from ensync.kernels.threads import thread_limit
 from ensync.mpi.allreduce import sum_counts
-from ensync.mpi.world import mpi_description, on_root, share
+from ensync.mpi.world import mpi_description, on_root
 from ensync.report.console import Console
 from ensync.report.results import Refused, RunResult, to_json
 from ensync.report.text import by_value, size
 from ensync.runs import lifecycle, results, session
 from ensync.runs.launch import machine_of, versions
 from ensync.runs.speeds import last_shares
+from ensync.runs.staleness import staleness_of
 from ensync.storage.atomic import write_atomically
 from ensync.storage.lock import confirm
 from ensync.training.position import ends_of
@@ -92,18 +93,6 @@ def _made_here(run: session.Session, result: RunResult | None) -> RunResult | No
     if run.job.communication.by_speed:
         result = replace(result, shares=last_shares(run.state.history, run.mesh.members))
     return result if run.state.elapsed else replace(result, bytes_sent=sent)
-
-
-def staleness_of(run: session.Session) -> list[int]:
-    """Return how many gradients were of networks so many steps behind, over all members; none
-    where there is no server. Collective.
-    """
-    own = [t.reducer.staleness for m, t in run.trainers.items() if run.mesh.owns(m)]
-    length = max(share(run.comm, max(map(len, own), default=0)))
-    counts = np.zeros(length, np.int64)
-    for each in own:
-        counts[: len(each)] += each
-    return [int(count) for count in sum_counts(run.comm, counts)] if length else []
 
 
 def show_scores(

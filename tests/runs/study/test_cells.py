@@ -139,6 +139,7 @@ def test_what_is_the_same_or_cannot_work_is_named():
         "shared_start on 1 rank: one network is no ensemble",
         "larger_network on 1 rank: the same as one_rank",
         "local_sgd on 1 rank: the same as one_rank",
+        "parameter_server on 1 rank: a server of parameters serves other ranks",
     ]
     own = {"many": {"base": "one_rank", "set": ["training.strategy=ensemble"]}}
     found = planned({"ranks": [2, 4], "contestants": ["one_rank"], "own": own})

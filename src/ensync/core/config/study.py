@@ -96,6 +96,11 @@ CONTESTANTS = {
         "local SGD",
         "one network on all ranks, whose replicas meet as [communication] says, or every 16 steps",
     ),
+    "parameter_server": ContestantSpec(
+        "parameter server",
+        "one network on rank 0, to which all push gradients of networks up to 4 steps old, or as "
+        "[communication] says",
+    ),
 }
 AS_GIVEN = "job"  # what contestants of a study's own may differ from, too: the job as it is
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # a directory's

@@ -138,11 +138,23 @@ def _talking(job: Job) -> Job:
 def _local(asked: Asked) -> Job | Impossible:
     given = asked.job.communication
     meetings = given if given.is_local else Communication(every=STEPS_APART)
-    found = _single(asked.job).model_copy(update={"communication": meetings})
+    return _checked(_single(asked.job).model_copy(update={"communication": meetings}))
+
+
+def _checked(job: Job) -> Job | Impossible:
+    """Return a job, or why its settings do not go together."""
     try:
-        return job_from_dict({**plain_settings(found)})
+        return job_from_dict({**plain_settings(job)})
     except EnsyncError as error:
         return Impossible(error.given)
+
+
+def _served(asked: Asked) -> Job | Impossible:
+    if asked.ranks == 1:
+        return Impossible("a server of parameters serves other ranks")
+    given = asked.job.communication
+    server = given if given.is_served else Communication(server="seeded")
+    return _checked(_single(asked.job).model_copy(update={"communication": server}))
 
 
 def _one(asked: Asked) -> Job | Impossible:
@@ -238,5 +250,6 @@ CHANGES: Mapping[str, Callable[[Asked], Job | Impossible]] = {
     "shared_start": _shared_start,
     "larger_network": _larger,
     "local_sgd": _local,
+    "parameter_server": _served,
     AS_GIVEN: _as_given,
 }

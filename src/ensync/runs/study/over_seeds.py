@@ -1,6 +1,7 @@
 """The figures of a contestant on one number of ranks, over the cells of its seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -79,9 +80,15 @@ def contestant_of(
         reliability=_reliability(cells, lambda each: each.confidence),
         reliability_calibrated=_reliability(cells, lambda each: each.calibrated_confidence),
         confusion=counts.tolist() if len(counts) <= MOST_CLASSES else [],
+        staleness=_summed([each.cell.staleness for each in cells]),
         excluded=_excluded([each.cell for each in cells]),
         notes=_notes([each.cell for each in cells]),
     )
+
+
+def _summed(counts: Sequence[Sequence[int]]) -> list[int]:
+    """Return the sum of counts by place, of which some may be longer."""
+    return [sum(each) for each in zip_longest(*counts, fillvalue=0)]
 
 
 def _known(values: Values) -> Spread:

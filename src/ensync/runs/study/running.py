@@ -29,6 +29,7 @@ from ensync.runs.compare import CONTINUED, bytes_sent
 from ensync.runs.data import SplitLoaders
 from ensync.runs.planned import PlannedRun, Study
 from ensync.runs.session import Session
+from ensync.runs.staleness import staleness_of
 from ensync.runs.stopped import Stopped
 from ensync.runs.study import answers
 from ensync.runs.study.cells import Cell
@@ -173,6 +174,7 @@ def _result(cell: Cell, around: Around, trained: Session, tested: Tested) -> Cel
         fusion=tested.fusion,
         validation_accuracy=tested.accuracy,
         seconds_to_target=_seconds_to(around.target, trained.state.history),
+        staleness=staleness_of(trained),
         ended=list(evaluator.ended.values()),
         excluded={str(m): why for m, why in evaluator.test.excluded.items()},
     )
