@@ -67,7 +67,7 @@ class Communication(Section):
         "row at most; speed: by the rows that each rank computes in a second, waiting left out, "
         "measured in each epoch and taken from the next one on, where that saves 5 % of the "
         "slowest rank's time: parts of one row at least, and of twice an equal one at most, so "
-        "that batches take up to twice the memory. Gradients stay those of the whole batch",
+        "that batches take up to twice the memory. Summed gradients stay those of the whole batch",
     )
     average_optimizer: bool = Field(
         False,
