@@ -83,6 +83,7 @@ REFUSED = {
         "members are not as many as its ranks",
     ),
     "compressed": ({"communication": {"compression": "bf16"}}, None, "sums are compressed"),
+    "served": ({"communication": {"server": "seeded"}}, None, "went to a server"),
     "threads": ({}, Machine("a CPU", 2, 2, 16, 32), "of which the prediction knows nothing"),
     "place": ({}, Machine(), "does not say where"),
 }

@@ -135,6 +135,12 @@ def contestant_of(run: Path, result: RunResult) -> Contestant:
             "a run with communication.compression = 'none'",
             "leave it out",
         )
+    if communication.get("server", "none") != "none":
+        raise EnsyncError(
+            f"{run}, whose gradients went to a server",
+            "a run with communication.server = 'none'",
+            "leave it out",
+        )
     if training["strategy"] == "ensemble":
         if result.job["ensemble"]["members"] not in (0, ranks):
             raise EnsyncError(

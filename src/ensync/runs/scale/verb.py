@@ -106,6 +106,11 @@ def _usable(job: Job, options: ScaleOptions) -> Job:
             job.communication.compresses,
             "predict the job with --set communication.compression=none",
         ),
+        (
+            f"communication.server = '{job.communication.server}'",
+            job.communication.is_served,
+            "predict the job without the settings of the server",
+        ),
     ):
         if is_so:
             raise EnsyncError(
