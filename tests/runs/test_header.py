@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from training.test_training_features import epochs, make_trainee
 
+from ensync.core.config.communication import Communication
 from ensync.core.sharding import member_rows
 from ensync.runs import header
 from ensync.runs.header import start_kept
@@ -113,3 +114,32 @@ def test_members_that_never_see_a_class_are_told_of(data, rows, told):
             f"4 of 4 members have no training image of some classes: member 0 of {10 - seen[0]} "
             f"classes, member 1 of {10 - seen[1]} classes"
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "ranks", "said"),
+    [
+        ({"every": 4}, 3, "meet every 4 steps"),
+        ({"every": "never", "start": 7}, 3, "never meet after 7 common steps"),
+        ({"every": 4, "growth": 0.02}, 3, "meet every 4 steps, rarer at learning rates below 0.01"),
+        ({"partners": "butterfly"}, 4, "average every step with one partner of a butterfly"),
+        ({"partners": "butterfly"}, 3, "average every step with one partner of a ring"),
+        ({"partners": "ring"}, 4, "average every step with one partner of a ring"),
+        (
+            {"every": "never", "start_accuracy": 0.9, "start": 50},
+            3,
+            "never meet, apart from a training accuracy of 0.9 on or after 50 steps",
+        ),
+        ({"every": 9, "outer_momentum": 0.9}, 3, "steps, outer rate 1 and momentum 0.9"),
+    ],
+)
+def test_replicas_that_meet_are_described(given, ranks, said):
+    data = SimpleNamespace(size=ranks)
+    session = SimpleNamespace(
+        job=SimpleNamespace(communication=Communication(**given)),
+        comm=data,
+        mesh=SimpleNamespace(members=1, data=data),
+    )
+    assert header._meetings(session).endswith(said)
+    session.mesh.members = ranks
+    assert header._meetings(session) == ""

@@ -81,24 +81,20 @@ def _meetings(session: Session) -> str:
         first = f", apart from a training accuracy of {c.start_accuracy:g} on" + (
             f" or after {plural(c.start, 'step')}" * (c.start > 0)
         )
-    return f", replicas {_when(c)}{_whom(c, session.mesh.data.size)}{first}"
+    return f", replicas {_how(c, session.mesh.data.size)}{first}"
 
 
-def _when(c: Communication) -> str:
-    """Return when replicas meet."""
+def _how(c: Communication, ranks: int) -> str:
+    """Return when replicas of so many ranks meet, whom, and what they do."""
     if isinstance(c.every, str):
         return "never meet"
-    below = c.growth / math.sqrt(c.every)
-    grown = f", rarer at learning rates below {below:.3g}" if c.growth else ""
-    return f"meet every {plural(c.every, 'step')}{grown}"
-
-
-def _whom(c: Communication, ranks: int) -> str:
-    """Return whom replicas of so many ranks meet, and what they do, "" for all and their mean."""
+    steps = plural(c.every, "step") if c.every > 1 else "step"
     if c.partners != ALL:
-        return " one partner of a " + ("butterfly" if is_butterfly(c.partners, ranks) else "ring")
+        shape = "butterfly" if is_butterfly(c.partners, ranks) else "ring"
+        return f"average every {steps} with one partner of a {shape}"
+    grown = f", rarer at learning rates below {c.growth / math.sqrt(c.every):.3g}"
     outer = f", outer rate {c.outer_learning_rate:g} and momentum {c.outer_momentum:g}"
-    return outer * c.is_outer
+    return f"meet every {steps}{grown * (c.growth > 0)}{outer * c.is_outer}"
 
 
 def _compression(session: Session) -> str:

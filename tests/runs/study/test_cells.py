@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.job import dump_job, job_from_dict
 from ensync.core.config.study import BUDGETS, CONTESTANTS
 from ensync.core.errors import EnsyncError
@@ -159,6 +160,32 @@ def test_only_those_that_say_so_are_trained_apart():
         assert {k: v for k, v in apart.items() if v != 1} == {"local_sgd": every, "local_64": 64}
         assert jobs["local_sgd"].communication.start == given.get("start", 0)
         assert jobs["local_64"].communication.start == 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"every": 4, "growth": 0.02},
+        {"every": "never", "start_accuracy": 0.9},
+        {"partners": "butterfly"},
+        {"partners": "ring", "every": 2, "start": 10},
+    ],
+    ids=str,
+)
+def test_each_way_to_meet_is_a_contestant_of_ones_own(given):
+    """With these settings and no others of the job's, or with those of the job as local_sgd."""
+    settings = [f"communication.{name}={value}" for name, value in given.items()]
+    study = {
+        "contestants": ["synchronous", "local_sgd"],
+        "own": {"other": {"base": "synchronous", "set": settings}},
+        "seeds": 1,
+        "ranks": [3],
+    }
+    found = {c.contestant: c.job for c in planned(study, communication={"every": 9}).cells}
+    assert found["other"].communication == Communication(**given)
+    found = {c.contestant: c.job for c in planned(study, communication=given).cells}
+    assert found["local_sgd"].communication == found["other"].communication
+    assert not found["synchronous"].communication.is_local
 
 
 @pytest.mark.parametrize(
