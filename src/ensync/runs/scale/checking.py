@@ -15,6 +15,7 @@ from ensync.report.scale_results import CheckRow, ScaleResult
 FILE = "scale.json"
 # Settings that a step's time depends on: sections, and single settings.
 ALIKE = ("network", "augmentation", "lookahead")
+CHANGING = ("growth", "start", "start_accuracy")  # of communication: steps of two kinds
 ALIKE_SETTINGS = (
     ("training", "batch"),
     ("training", "slice"),
@@ -139,6 +140,18 @@ def contestant_of(run: Path, result: RunResult) -> Contestant:
         raise EnsyncError(
             f"{run}, whose gradients went to a server",
             "a run with communication.server = 'none'",
+            "leave it out",
+        )
+    if communication.get("partners", "all") != "all":
+        raise EnsyncError(
+            f"{run}, whose ranks averaged with partners",
+            "a run with communication.partners = 'all'",
+            "leave it out",
+        )
+    if changing := [name for name in CHANGING if communication.get(name)]:
+        raise EnsyncError(
+            f"{run}, whose steps changed in its course (communication.{changing[0]})",
+            f"a run with communication.{changing[0]} = 0",
             "leave it out",
         )
     if training["strategy"] == "ensemble":

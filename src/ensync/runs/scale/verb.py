@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ensync.core.config.communication import ALL
 from ensync.core.config.job import load_job, plain_settings, without_study
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
@@ -110,6 +111,11 @@ def _usable(job: Job, options: ScaleOptions) -> Job:
             f"communication.server = '{job.communication.server}'",
             job.communication.is_served,
             "predict the job without the settings of the server",
+        ),
+        (
+            f"communication.partners = '{job.communication.partners}'",
+            job.communication.partners != ALL,
+            "predict the job with --set communication.partners=all",
         ),
     ):
         if is_so:
