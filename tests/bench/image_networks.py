@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.network import NETWORKS
 from ensync.core.config.schema import Job
 from ensync.mpi.world import Comm
@@ -20,6 +21,7 @@ from ensync.training.batches import BatchLoader, first_images
 from ensync.training.trainer import Trainer
 
 ROOM = 64 << 20  # bytes of images
+PLAIN = Communication()
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,15 @@ def make_job(case: Case, precision: str, batch_norm: str = "synchronised") -> Jo
 
 
 def make_trainee(
-    comm: Comm, case: Case, precision: str, batch_norm: str = "synchronised"
+    comm: Comm,
+    case: Case,
+    precision: str,
+    batch_norm: str = "synchronised",
+    communication: Communication = PLAIN,
 ) -> Trainer:
     """Return the network in training with Adam. Collective."""
     job = make_job(case, precision, batch_norm)
+    job = job.model_copy(update={"communication": communication})
     images, labels = images_and_labels(case)
     channels = np.ones(case.shape[2], np.float32)
     network = zoo.build(job, case.shape, 10, -(-case.batch // comm.size))

@@ -209,6 +209,19 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
     ),
     *[
         (
+            {"communication": {key: value, "compression": "bf16"}},
+            f"communication.{key}",
+            {"communication": {"compression": "none"}},
+        )
+        for key, value in (("overlap", True), ("bucket_megabytes", 3.0))
+    ],
+    (
+        {"communication": {"overlap": False, "bucket_megabytes": 3.0}},
+        "communication.bucket_megabytes",
+        {"communication": {"overlap": True}},
+    ),
+    *[
+        (
             {"communication": {"compression": "bf16", f"compression_{key}": value}},
             f"communication.compression_{key}",
             {"communication": {"compression": way}},

@@ -52,6 +52,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "PowerSGD": {"communication": {"compression": "powersgd", "compression_start": 0.3}},
     "PowerSGD meetings": {"communication": {"every": 3, "compression": "powersgd"}},
     "int8 blocks": {"communication": {"compression": "int8", "compression_block": 100}},
+    "overlapped sums": normalized(overlap=True, bucket_megabytes=5e-4),
     "top-k": {"communication": {"compression": "topk", "compression_share": 0.1}},
     "QSR": {
         "communication": {"every": 2, "growth": 0.05},

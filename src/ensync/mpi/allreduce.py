@@ -60,7 +60,7 @@ class Allreduce:
 
     def wire(self) -> Wire:
         """Return what passes compressed vectors between the ranks, and counts their bytes here."""
-        return Wire(self.comm, self._note)
+        return Wire(self.comm, self.note)
 
     def vector(self, n: int, dtype: np.dtype | type = np.float32) -> "SummedVector":
         """Return a vector of zeros (n,) that is summed fast: where ranks share a node, it lies in
@@ -131,7 +131,8 @@ class Allreduce:
         self.bytes += nbytes
         self.seconds += seconds
 
-    def _note(self, nbytes: int) -> None:
+    def note(self, nbytes: int) -> None:
+        """Count bytes that were passed to others."""
         self.bytes += nbytes
 
     def close(self) -> None:

@@ -261,8 +261,13 @@ class Network:
         )
         self.metrics[:] = 0.0
         self.metrics[LOSS_SUM], self.metrics[CORRECT] = loss_sum, correct
+        after_layer = step.after_layer if len(labels) else None
         if self.timeline is not None and self.timeline.on:
-            timing.backward(self.layers, gradient, step, self.timeline)
+            timing.backward(self.layers, gradient, step, self.timeline, after_layer)
+        elif after_layer is not None:
+            for number in range(len(self.layers) - 1, -1, -1):
+                gradient = self.layers[number].backward(gradient, step)
+                after_layer(number)
         else:
             self.body.backward(gradient, step)
         if len(labels) == 0:  # this rank only took part in the sums of the batch normalisations

@@ -1,6 +1,6 @@
 """The layers of a network one after the other, each with a note of its time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -24,13 +24,22 @@ def forward(
 
 
 def backward(
-    layers: Sequence[Layer], gradient: np.ndarray, step: Step, timeline: Timeline
+    layers: Sequence[Layer],
+    gradient: np.ndarray,
+    step: Step,
+    timeline: Timeline,
+    after_layer: Callable[[int], None] | None = None,
 ) -> np.ndarray | Any:
-    """Return the gradient of the first layer's inputs, as Sequential does."""
+    """Return the gradient of the first layer's inputs, as Sequential does; after_layer: see
+    Step.
+    """
     start = perf_counter()
     for number in range(len(layers) - 1, -1, -1):
         gradient = layers[number].backward(gradient, step)
         end = perf_counter()
         timeline.add(Kind.BACKWARD, start, end, number)
+        if after_layer is not None:
+            after_layer(number)
+            end = perf_counter()
         start = end
     return gradient

@@ -54,6 +54,8 @@ def _finish(run: session.Session) -> None:
     if result is not None and result.staleness:
         behind = by_value(result.staleness)
         console.line(f"gradients by the steps that their network was behind: {behind}")
+    for note in sorted({note for t in run.trainers.values() for note in t.reducer.notes}):
+        console.line(note)
     with doing(Doing.WRITING):
         on_root(run.comm, lambda: write_json(run.directory / "result.json", result))
     show_scores(console, evaluator, result)

@@ -15,6 +15,7 @@ from ensync.nn.optimizers import Factors, Optimizer
 from ensync.strategies.compression import CompressedReducer, compressed_message
 from ensync.strategies.gossip import GossipReducer
 from ensync.strategies.local import LocalReducer
+from ensync.strategies.overlapped import OverlappedReducer, overlaps
 from ensync.strategies.server import ServerReducer
 from ensync.training.reducers import Compute, Part, Reducer, SerialReducer
 from ensync.training.virtual_shards import DeterministicReducer
@@ -51,6 +52,8 @@ def choose(
         if communication.is_local:
             return _apart(communication)(communication, optimizer, together, allreduce, compressed)
         return together
+    if comm.size > 1 and communication.sums_in_steps and overlaps(communication, comm, network):
+        return OverlappedReducer(network, allreduce, communication.bucket_megabytes)
     gradient = allreduce.vector(len(network.message), network.dtype)
     network.bind_message(gradient.values)
     if communication.is_local:

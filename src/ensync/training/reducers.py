@@ -33,7 +33,7 @@ class Part:
     allreduce: replaces a vector by its sum over all parts; None where there is one part only, or
     where batch normalisation is to take its statistics within the part. alone: whether the
     gradient is that of the mean loss of this part, not of all. speeds: of all parts, by which rows
-    are cut; none: into equal blocks.
+    are cut; none: into equal blocks. after_layer: see nn.layers.base.Step.
     """
 
     count: int
@@ -41,6 +41,7 @@ class Part:
     allreduce: Callable[[np.ndarray], None] | None = None
     alone: bool = False
     speeds: Speeds = ()
+    after_layer: Callable[[int], None] | None = None
 
     def block(self, n: int) -> tuple[int, int]:
         """Return (start, stop) of its rows when n rows are cut into the parts."""
@@ -97,6 +98,11 @@ class Reducer(ABC):
         `gather_state` has counted them; none where it is never behind.
         """
         return np.zeros(0, np.int64)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told of it at the end of a run."""
+        return []
 
     def __enter__(self) -> None:
         """Prepare for steps."""

@@ -115,6 +115,8 @@ class MiniBatchRunner:
         )
         allreduce = part.allreduce if network.synchronizes_statistics else None
         step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
+        if len(batch) <= r.job.training.slice:  # else gradients are complete after the last slice
+            step.after_layer = part.after_layer
         for first in range(0, len(batch), r.job.training.slice):
             rows = batch[first : first + r.job.training.slice]
             start, stop = part.block(len(rows))

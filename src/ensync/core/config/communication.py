@@ -117,6 +117,14 @@ class Communication(Section):
         description="of a gradient beside its rows; inverse: 1 / (1 + steps behind) (Zhang et al. "
         "2016)",
     )
+    overlap: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether sums of gradients begin, in buckets, while the backward pass still "
+        "computes those of earlier layers; auto: where each rank has a node of its own",
+    )
+    bucket_megabytes: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="overlap: bytes of such a bucket, in 10^6"
+    )
 
     @property
     def whole_before(self) -> float:
@@ -148,6 +156,11 @@ class Communication(Section):
         """Whether anything is ever summed over all ranks."""
         together = self.start > 0 or self.start_accuracy > 0
         return together or (self.every != NEVER and self.partners == ALL)
+
+    @property
+    def sums_in_steps(self) -> bool:
+        """Whether whole gradients are summed over all ranks in every step."""
+        return not (self.is_local or self.is_served or self.compresses)
 
     @property
     def is_outer(self) -> bool:

@@ -244,6 +244,23 @@ DEPENDENCES = (
         "meetings of all ranks, so communication.partners = 'all'",
     ),
     Dependence(
+        ("communication.overlap", "communication.bucket_megabytes"),
+        (
+            "communication.every",
+            "communication.compression",
+            "communication.server",
+            "training.deterministic",
+        ),
+        lambda job: job.communication.sums_in_steps and not job.training.deterministic,
+        "whole gradients that are summed in every step, in any order",
+    ),
+    Dependence(
+        ("communication.bucket_megabytes",),
+        ("communication.overlap",),
+        lambda job: job.communication.overlap is not False,
+        "communication.overlap = true or 'auto'",
+    ),
+    Dependence(
         ("communication.compression",),
         ("communication.every", "communication.partners", "communication.start"),
         lambda job: job.communication.sums,

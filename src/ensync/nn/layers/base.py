@@ -47,7 +47,8 @@ class Step:
     training: whether batch statistics and dropout are in use. key: 64 random bits, the same on
     every rank. first_row: position in the global batch of the first local row. allreduce: batch
     normalisation over ranks; it replaces a vector by its sum over them. share: of this batch in the
-    moving statistics; None: as each layer says.
+    moving statistics; None: as each layer says. after_layer: called in the backward pass with the
+    number of each layer of the network whose gradients are complete.
     """
 
     training: bool = False
@@ -55,6 +56,7 @@ class Step:
     first_row: int = 0
     allreduce: Callable[[np.ndarray], None] | None = None
     share: float | None = None
+    after_layer: Callable[[int], None] | None = None
 
 
 class Layer(ABC):
