@@ -87,6 +87,25 @@ def by_seconds(study: StudyResult) -> Figure:
 
 
 @styled
+def by_prediction(study: StudyResult) -> Figure:
+    """Return test accuracy with both intervals, as measured on the most ranks, against the seconds
+    predicted for more nodes, a line for each number of these.
+    """
+    figure, axes = _new("Accuracy against predicted time", "seconds of training, predicted")
+    ranks = max(study.ranks)
+    lines = [
+        {f"{name}@{ranks}": spent for name, spent in each.seconds.items()}
+        for each in study.predicted
+    ]
+    _log_axis(axes, [spent for line in lines for spent in line.values()], text.setting)
+    for number, (each, line) in enumerate(zip(study.predicted, lines, strict=True)):
+        _series(axes, study, ranks, line, (_mark(number), text.plural(each.nodes, "node")))
+    _accuracies(axes, study)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
 def by_value(study: StudyResult) -> Figure:
     """Return test accuracy with both intervals against the values of the study's setting, a line
     for each number of ranks; other contestants are level lines.
@@ -158,15 +177,20 @@ def _size(value: float) -> str:
 def _draw(figure: Figure, axes: Axes, study: StudyResult, places: Places) -> None:
     """Draw the accuracies of a study at their places, and the legend where it tells something."""
     for number, ranks in enumerate(study.ranks):
-        _series(axes, study, ranks, places, _mark(number))
+        _series(axes, study, ranks, places, (_mark(number), text.plural(ranks, "rank")))
     beside = [each for each in study.contestants if not _is_value(study, each)]
     for each in beside:
         _beside(axes, study, each, places.get(each.key))
+    _accuracies(axes, study)
+    if beside or len(study.ranks) > 1:
+        figure.legend(loc="outside lower center", ncols=2)
+
+
+def _accuracies(axes: Axes, study: StudyResult) -> None:
+    """Label the axis of accuracies, when all is drawn."""
     accuracies = [each.accuracy.mean for each in study.contestants]
     far = max(accuracies) - min(accuracies) > FAR
     (error_axis if far else accuracy_axis)(axes)
-    if beside or len(study.ranks) > 1:
-        figure.legend(loc="outside lower center", ncols=2)
 
 
 def _mark(number: int) -> Mark:
@@ -177,8 +201,13 @@ def _is_value(study: StudyResult, each: ContestantResult) -> bool:
     return study.over is not None and each.name in study.over.values
 
 
-def _series(axes: Axes, study: StudyResult, ranks: int, places: Places, mark: Mark) -> None:
-    """Draw the values of the setting on so many ranks, each with its value above."""
+def _series(
+    axes: Axes, study: StudyResult, ranks: int, places: Places, look: tuple[Mark, str]
+) -> None:
+    """Draw the values of the setting on so many ranks, each with its value above. look: how the
+    line is drawn, and what it is called.
+    """
+    mark, name = look
     rows = [each for each in on_axis(study, ranks) if each.key in places]
     if not rows or study.over is None:
         return
@@ -190,7 +219,7 @@ def _series(axes: Axes, study: StudyResult, ranks: int, places: Places, mark: Ma
         linestyle=mark.line,
         linewidth=1.2,
         marker=mark.marker,
-        label=text.plural(ranks, "rank"),
+        label=name,
     )
     for each in rows:
         x = places[each.key]

@@ -17,7 +17,7 @@ from ensync.report.plots import Drawing, draw
 from ensync.report.results import from_json
 from ensync.report.study_files import made_on, question, subject
 from ensync.report.study_results import ContestantResult, StudyResult
-from ensync.report.study_tables import Table, study_tables
+from ensync.report.study_tables import Table, predicted_by, study_tables
 from ensync.report.study_verdict import poles, study_verdict, untimed_reason
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ def along(study: StudyResult) -> list[Drawing]:
     if study_along_figures.seconds(study):
         figure = study_along_figures.by_seconds(study)
         found.append(_draw(figure, "seconds", "accuracy against seconds", value))
+    if study.predicted:
+        figure, caption = study_along_figures.by_prediction(study), predicted_by(study)
+        found.append(_draw(figure, "predicted", "accuracy against predicted seconds", caption))
     return found
 
 

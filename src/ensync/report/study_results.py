@@ -314,6 +314,18 @@ class StudyAxis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredictedTimes:
+    """Seconds that `ensync scale` predicts for all steps of contestants on so many nodes, by their
+    names. latency, bandwidth: of the link between nodes, seconds and bytes a second.
+    """
+
+    nodes: int
+    seconds: dict[str, float]
+    latency: float
+    bandwidth: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResult:
     """study.json. practically_equal: in points of accuracy; code: digest of the sources that
     trained the cells; trials: learning rates tried for each contestant; over: None where no setting
@@ -329,6 +341,7 @@ class StudyResult:
     redraw_validation: bool = False
     trials: int = 1
     over: StudyAxis | None = None
+    predicted: list[PredictedTimes] = field(default_factory=list)
     dataset: DatasetFacts = field(default_factory=DatasetFacts)
     machine: Machine = field(default_factory=Machine)
     versions: dict[str, str] = field(default_factory=dict)

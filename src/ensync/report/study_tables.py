@@ -41,6 +41,7 @@ def study_tables(study: StudyResult) -> list[Table]:
     made = (
         accuracy_table(study),
         cost_table(study),
+        predicted_table(study),
         scores_table(study),
         pairs_table(study),
         fusions_table(study),
@@ -121,6 +122,31 @@ def sent_per_sample(contestant: ContestantResult) -> str:
 
 def _seconds(spread: Spread | None) -> str:
     return text.seconds(spread.mean if spread else None)
+
+
+def predicted_table(study: StudyResult) -> Table:
+    """Return the seconds that were predicted for more nodes."""
+    times = study.predicted
+    rows = [
+        [each.label, *[text.seconds(one.seconds.get(each.name)) for one in times]]
+        for each in study.contestants
+        if any(each.name in one.seconds for one in times)
+    ]
+    heads = ["contestant", *[text.plural(one.nodes, "node") for one in times]]
+    notes = [predicted_by(study)] if times else []
+    return Table("predicted", "Predicted seconds of training", heads, rows, notes=notes)
+
+
+def predicted_by(study: StudyResult) -> str:
+    """Return the sentence on how seconds were predicted, "" where none were."""
+    if not study.predicted:
+        return ""
+    first = study.predicted[0]
+    return (
+        "Seconds of all steps, predicted by `ensync scale` for the same batches on so many nodes, "
+        f"whose links take {1e6 * first.latency:.3g} us a message and pass "
+        f"{text.size(first.bandwidth)} a second. Accuracy is that of the ranks above."
+    )
 
 
 def _target_notes(study: StudyResult) -> list[str]:

@@ -62,7 +62,7 @@ def check(run: Path, prediction: ScaleResult) -> CheckRow:
     or of another job.
     """
     result = _result_of(run)
-    _refuse_other(run, prediction.job, result.job)
+    refuse_other(run, prediction.job, result.job)
     machine, model = result.machine, Model(prediction.calibration)
     if machine is None or not machine.ranks:
         raise EnsyncError(
@@ -109,7 +109,7 @@ def _result_of(run: Path) -> RunResult:
         ) from None
 
 
-def _refuse_other(run: Path, predicted: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+def refuse_other(run: Path, predicted: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
     """Refuse a run whose steps are other ones than those that were predicted."""
     pairs = [(name, predicted.get(name), trained.get(name)) for name in ALIKE]
     pairs += [

@@ -28,6 +28,7 @@ from ensync.runs.study.over_seeds import contestant_of
 from ensync.runs.study.pairing import Compared, Rules, pairs_of
 from ensync.runs.study.plan_file import NAME as PLAN
 from ensync.runs.study.plan_file import OF_PLAN, read_plan
+from ensync.runs.study.predicting import predicted
 from ensync.storage.outputs import read_outputs
 
 STUDY = "study.json"
@@ -75,6 +76,8 @@ def analyse(directory: Path) -> StudyResult:
     ]
     rules = Rules(study.practically_equal, _share(study, newest))
     missing = [name for name in plan.cells if name not in cells] if plan else []
+    axis, figures = _axis(study), [each.figures for each in compared]
+    times = predicted(directory, job, axis, figures)
     return StudyResult(
         created=newest.created,
         job=job,
@@ -82,7 +85,8 @@ def analyse(directory: Path) -> StudyResult:
         practically_equal=rules.practically_equal,
         redraw_validation=study.redraw_validation,
         trials=study.trials,
-        over=_axis(study),
+        over=axis,
+        predicted=[] if isinstance(times, LeftOut) else times,
         dataset=newest.dataset,
         machine=newest.machine,
         versions=dict(newest.versions),
@@ -90,13 +94,14 @@ def analyse(directory: Path) -> StudyResult:
         class_names=list(names),
         cells_done=len(cells),
         cells_left=len(missing),
-        contestants=with_growth([each.figures for each in compared]),
+        contestants=with_growth(figures),
         pairs=pairs_of(compared, rules),
         left_out=[
             *_not_planned(plan),
             *found.left_out,
             *_together(missing, "not done yet"),
             *_together(others, "done in an earlier start, and not asked for now"),
+            *([times] if isinstance(times, LeftOut) else []),
         ],
     )
 
