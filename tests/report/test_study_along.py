@@ -11,7 +11,13 @@ from report.study_sample import make_pair, make_study
 from ensync.report import study_along_figures as figures
 from ensync.report import study_files, study_page, study_tables
 from ensync.report.results import from_json
-from ensync.report.study_results import Range, Spread, StudyAxis, StudyResult
+from ensync.report.study_results import (
+    PredictedTimes,
+    Range,
+    Spread,
+    StudyAxis,
+    StudyResult,
+)
 from ensync.report.study_verdict import study_verdict
 
 VALUES = {1: (0.91, 64_000.0), 16: (0.91, 4_000.0), 256: (0.89, 250.0), "never": (0.6, 0.0)}
@@ -166,6 +172,34 @@ def test_each_number_of_ranks_has_its_line_and_others_theirs():
         labels = [each.get_text() for each in figure.legends[0].get_texts()]
         assert labels == ["2 ranks", "4 ranks", "one rank, 1 rank"]
     assert study_verdict(made)[0].startswith("On 4 ranks")
+
+
+def test_predicted_seconds_have_a_line_for_each_number_of_nodes_and_a_table():
+    made = study_over(oversubscribed=True)
+    times = [
+        PredictedTimes(
+            nodes=nodes,
+            seconds={"every_1": 900.0 / nodes, "every_16": 300.0 / nodes, "every_never": 9.0},
+            latency=3e-5,
+            bandwidth=1.25e9,
+        )
+        for nodes in (10, 100)
+    ]
+    made = replace(made, predicted=times)
+    figure = figures.by_prediction(made)
+    assert [each.get_text() for each in figure.legends[0].get_texts()] == ["10 nodes", "100 nodes"]
+    found = [(each.get_text(), each.xy[0]) for each in figure.axes[0].texts]
+    assert found == [
+        *[("1", 90.0), ("16", 30.0), ("never", 9.0)],
+        *[("1", 9.0), ("16", 3.0), ("never", 9.0)],
+    ]
+    table = study_tables.predicted_table(made)
+    assert table.heads[1:] == ["10 nodes", "100 nodes"]
+    assert table.rows[1] == ["every = 16", "30.0", "3.00"] and len(table.rows) == 3
+    assert "take 30 us a message and pass 1.2 GB a second" in table.notes[0]
+    told = study_page.along(made)
+    assert len(told) == 2 and told[1]["caption"] == table.notes[0]
+    assert study_tables.predicted_table(make_study()).rows == []
 
 
 def test_bytes_of_a_sample_are_in_every_table(tmp_path):

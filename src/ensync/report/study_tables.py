@@ -143,9 +143,10 @@ def predicted_by(study: StudyResult) -> str:
         return ""
     first = study.predicted[0]
     return (
-        "Seconds of all steps, predicted by `ensync scale` for the same batches on so many nodes, "
+        "Seconds of all steps, predicted by ensync scale for the same batches on so many nodes, "
         f"whose links take {1e6 * first.latency:.3g} us a message and pass "
-        f"{text.size(first.bandwidth)} a second. Accuracy is that of the ranks above."
+        f"{text.size(first.bandwidth)} a second. Accuracy is as measured on "
+        f"{text.plural(max(study.ranks), 'rank')}."
     )
 
 

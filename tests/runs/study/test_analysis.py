@@ -1,13 +1,16 @@
 """The analysis of simulated cells against brute force."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
+from report.scale_sample import make_scale
 from runs.study.simulated import (
     CLASSES,
+    JOB,
     NAMES,
     PLAIN,
     Simulated,
@@ -19,6 +22,7 @@ from runs.study.simulated import (
 )
 
 from ensync.core.errors import EnsyncError
+from ensync.core.scaling.prediction import Contestant, Model
 from ensync.report.results import from_json, to_json
 from ensync.report.study_results import StudyResult
 from ensync.runs.study.analysis import analyse
@@ -297,6 +301,30 @@ def test_the_setting_that_makes_contestants_is_told(tmp_path, study):
     assert [each.name for each in found.contestants] == ["every_1", "every_4", "every_never"]
     assert from_json(StudyResult, json.loads(to_json(found))) == found
     assert study.over is None
+
+
+def test_times_on_more_nodes_are_those_of_the_scale_model(tmp_path):
+    """Steps of each contestant times the seconds of its step; of another job they are left out."""
+    of = tuple(Simulated(f"every_{value}") for value in ("1", "4", "never"))
+    write_simulated(tmp_path, of, over="communication.every=1,4,never")
+    assert analyse(tmp_path).predicted == []
+    sample = make_scale()
+    (tmp_path / "scale.json").write_text(to_json(replace(sample, job=JOB)))
+    model, found = Model(sample.calibration), analyse(tmp_path).predicted
+    assert [each.nodes for each in found] == [10, 100, 1000]
+    for each in found:
+        ranks = each.nodes * sample.calibration.ranks_on_node
+        ways = [Contestant("synchronous"), *(Contestant("local SGD", n) for n in (4, math.inf))]
+        assert each.seconds == {
+            of.name: 93 * model.predict(way, ranks).step for of, way in zip(of, ways, strict=True)
+        }
+        link = sample.calibration.wires.between.link
+        assert (each.latency, each.bandwidth) == (link.latency, 1 / link.byte)
+    other = JOB | {"network": {"name": "resnet"}}
+    (tmp_path / "scale.json").write_text(to_json(replace(sample, job=other)))
+    refused = analyse(tmp_path)
+    assert refused.predicted == [] and refused.left_out[-1].what == "predicted seconds"
+    assert "network is not that of the prediction" in refused.left_out[-1].reason
 
 
 def test_one_seed_gives_no_interval_over_seeds(tmp_path):
