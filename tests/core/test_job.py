@@ -214,6 +214,29 @@ def test_an_interval_grows_with_the_square_of_the_inverse_rate(rate, steps):
     assert Communication(every=2).grown(rate) == 0
 
 
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("training", {"deterministic": True}, "training.deterministic = true"),
+        ("communication", {"every": 4}, "settings of \\[communication\\]"),
+        ("optimizer", {"clip_norm": 1.0}, "optimizer.clip_norm = 1.0"),
+        ("optimizer", {"name": "muon"}, "the optimiser 'muon'"),
+        (
+            "optimizer",
+            {"name": "sgd", "groups": [{"parameters": "*", "name": "lars"}]},
+            "the optimiser 'lars'",
+        ),
+        ("network", {"weights": "a.safetensors"}, "network.weights = 'a.safetensors'"),
+    ],
+)
+def test_what_needs_a_whole_network_is_refused_where_ranks_have_parts(section, values, said):
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}, section: values}
+    assert job_from_dict(tables).parallel.model == 1
+    with pytest.raises(EnsyncError, match=f"^{said} with parallel.model = 2") as refused:
+        job_from_dict(tables | {"parallel": {"model": 2}})
+    assert "parallel.model = 1" in refused.value.action
+
+
 @pytest.mark.parametrize("every", [0, -1, "always", 2.5])
 def test_meetings_are_every_so_many_steps_or_never(every):
     tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}

@@ -21,9 +21,10 @@ class Doing(IntEnum):
     for other ranks.
     """
 
-    GRADIENT, STATISTICS, COUNTS, GATHERING, EXCHANGE, AGREEMENT, MEETING, ROOT, SHARED = range(9)
+    GRADIENT, STATISTICS, COUNTS, GATHERING, EXCHANGE, AGREEMENT, MEETING, ROOT = range(8)
+    VALUES, SHARED = range(8, 10)
     TRAINING, EVALUATING, READING, COMPILING, SAVING, LOADING, WRITING, PREPARING, LEFT = range(
-        9, 18
+        10, 19
     )
 
 
@@ -36,6 +37,7 @@ PHRASES = (
     "an agreement of all ranks",
     "a barrier",
     "what rank 0 does for all",
+    "an exchange of values between the parts of a network",
     "the making of shared memory",
     "training",
     "evaluating",

@@ -57,6 +57,11 @@ class Mesh:
         """Whether this rank speaks for a member: gathers, saves and fuses it."""
         return self.owners[member] == self.comm.rank
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank is the first of those that train its members."""
+        return self.coordinates["data"] == self.coordinates["model"] == 0
+
     def without(self, loss: Loss) -> "Mesh":
         """Return the mesh of the ranks that are left. Members of the dead go to rank 0.
 
@@ -83,20 +88,20 @@ def make_mesh(comm: Comm, members: int, model: int = 1) -> Mesh:
     """Arrange all ranks of `comm`: neighbours train a member together, and with more members than
     ranks each rank trains several. Collective.
 
-    model: the ranks that hold one replica; ValueError unless it divides the ranks of each group.
+    model: the ranks, neighbours, that hold one replica and count as one; ValueError unless it
+    divides the ranks.
     """
-    teams = groups(comm.size, members)
-    if any(len(team.ranks) % model for team in teams):
-        raise ValueError(f"groups of {[len(team.ranks) for team in teams]} ranks by {model}")
-    index = group_index(comm.size, members, comm.rank)
-    data, part = divmod(comm.rank - teams[index].ranks.start, model)
+    if comm.size % model:
+        raise ValueError(f"{comm.size} ranks by {model}")
+    replicas, (replica, part) = comm.size // model, divmod(comm.rank, model)
+    teams, index = groups(replicas, members), group_index(replicas, members, replica)
     mesh = Mesh(
         comm,
         members,
         teams[index].members,
-        [team.ranks[0] for team in teams for _ in team.members],
-        {"member": len(teams), "data": len(teams[index].ranks) // model, "model": model},
-        {"member": index, "data": data, "model": part},
+        [model * team.ranks[0] for team in teams for _ in team.members],
+        {"member": len(teams), "data": len(teams[index].ranks), "model": model},
+        {"member": index, "data": replica - teams[index].ranks.start, "model": part},
     )
     mesh.along("data")
     return mesh

@@ -54,7 +54,7 @@ class Note:
         """In which operation, and of which step where there are steps."""
         return PHRASES[self.operation] + (
             f" of step {self.step + 1}"
-            if self.operation in (Doing.GRADIENT, Doing.STATISTICS, Doing.TRAINING)
+            if self.operation in (Doing.GRADIENT, Doing.STATISTICS, Doing.VALUES, Doing.TRAINING)
             else ""
         )
 

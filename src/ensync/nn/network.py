@@ -21,6 +21,7 @@ from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
 from ensync.nn.memory import Workspace, empty, zeros
 from ensync.nn.sequential import Sequential
+from ensync.nn.split.parts import Parts
 from ensync.nn.whitening import Images, whitening
 
 LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # places of the step metrics
@@ -105,10 +106,12 @@ class Network:
     part, of which every digit counts: the METRICS of the step, and the rank's share of the
     statistics where `averages_statistics`. The layers share a workspace: the network's own, or
     one that its owner gives to several networks of which only one computes at a time.
-    timeline: where the times of the layers are noted in steps that are recorded.
+    timeline: where the times of the layers are noted in steps that are recorded. parts: how this
+    network is cut from the whole one, of which other ranks hold the other parts.
     """
 
     timeline: Timeline | None = None
+    parts: Parts | None = None
 
     def __init__(
         self,
@@ -203,19 +206,18 @@ class Network:
 
         images: the training images, for filters that whiten them.
         """
-        for index, (view, parameter) in enumerate(
-            zip(
-                _views(self.parameters, self.layout).values(),
-                (p for _, p in self.layout),
-                strict=True,
-            )
-        ):
+        for index, (name, view) in enumerate(_views(self.parameters, self.layout).items()):
+            cut = None if self.parts is None else self.parts.parameters.each[name]
+            parameter = self.layout[index][1] if cut is None else cut.whole
             if parameter.initializer == WHITENING:
                 assert images is not None, "whitening filters are made of the training images"
                 height, width, channels, filters = parameter.shape
-                view[...] = whitening(images(), (height, width, channels, filters))
+                values = whitening(images(), (height, width, channels, filters))
             else:
-                view[...] = self._start(generator(seed, Purpose.INITIAL, member, index), parameter)
+                values = self._start(generator(seed, Purpose.INITIAL, member, index), parameter)
+            if self.parts is not None and cut is not None:
+                values = cut.own(values, self.parts.rank).reshape(view.shape)
+            view[...] = values
         for view, (_, parameter) in zip(
             _views(self.statistics, self.statistics_layout).values(),
             self.statistics_layout,
@@ -223,13 +225,13 @@ class Network:
         ):
             view[...] = 1.0 if parameter.start == "ones" else 0.0
 
-    def _start(self, random: np.random.Generator, p: Parameter) -> np.ndarray | float:
+    def _start(self, random: np.random.Generator, p: Parameter) -> np.ndarray:
         name = p.initializer or self.initializer
         if p.start == "weights" or (p.start == "bias" and name in BIASES_TOO):
             if name == "auto":
                 name = "he_normal" if p.before in ("relu", "gelu") else "glorot_uniform"
             return INITIALIZERS[name](random, p.shape, p.fan_in, p.fan_out)
-        return 1.0 if p.start == "ones" else 0.0
+        return np.full(p.shape, 1.0 if p.start == "ones" else 0.0)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         """Return the outputs `(rows, classes)` (logits under cross-entropy) of inputs `(rows,

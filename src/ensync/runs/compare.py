@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ensync.core.config.job import Job, plain_settings
+from ensync.core.config.parallel import Parallel
 from ensync.core.errors import EnsyncError
 from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.core.signals import StopRequest
@@ -71,9 +72,11 @@ def contestants(job: Job, ranks: int) -> dict[Contestant, Job]:
 def _job_of(contestant: Contestant, job: Job) -> Job:
     strategy = "ensemble" if contestant is Contestant.ENSEMBLE else "synchronous"
     directory = str(Path(job.output.directory) / contestant.replace(" ", "_"))
+    parallel = Parallel() if contestant is Contestant.ONE_RANK else job.parallel
     return job.model_copy(
         update={
             "training": job.training.model_copy(update={"strategy": strategy}),
+            "parallel": parallel,
             "output": job.output.model_copy(update={"directory": directory}),
         }
     )

@@ -157,19 +157,23 @@ def _processes(numbers: list[int]) -> str:
 
 def _network(name: str, network: Network) -> str:
     layers = [x for x in network.layers if x.parameters]
+    shapes = network.parts.shapes if network.parts else network.shapes
     widths = [
         network.shape,
-        *(s for x, s in zip(network.layers, network.shapes, strict=True) if x.parameters),
+        *(s for x, s in zip(network.layers, shapes, strict=True) if x.parameters),
     ]
     chain = (
         "-".join(str(int(np.prod(s))) for s in widths)
         if all(len(s) == 1 for s in widths[1:])
         else " x ".join(map(str, network.shape))
     )
-    return (
-        f"{name} {chain}: {plural(len(layers), 'layer')} with parameters, "
-        f"{len(network.parameters):,} parameters"
-    )
+    counted = f"{len(network.parameters):,} parameters"
+    if network.parts:
+        counted = (
+            f"{network.parts.parameters.size:,} parameters, of which each of "
+            f"{network.parts.ranks} ranks holds {len(network.parameters):,}"
+        )
+    return f"{name} {chain}: {plural(len(layers), 'layer')} with parameters, {counted}"
 
 
 def _shards(place: Prepared, session: Session) -> str:
@@ -180,14 +184,16 @@ def _shards(place: Prepared, session: Session) -> str:
             f"{session.mesh.members} members ({job.ensemble.data})"
         )
     size, parts = (
-        session.comm.size,
+        session.mesh.data.size,
         f"{job.training.virtual_shards} virtual shards, dealt out to "
         if job.training.deterministic
         else "",
     )
     return (
         f"each batch of {trainer.batch:,} cut {'into' if parts else 'among'} {parts}{size} "
-        f"rank{'s' * (size > 1)}" + ", by their speeds once these are known" * bool(trainer.shares)
+        f"{'rank' if job.parallel.model == 1 else 'replica'}{'s' * (size > 1)}"
+        + ", by their speeds once these are known"
+        * bool(trainer.shares)
     )
 
 

@@ -9,6 +9,7 @@ from ensync.core.config.schema import Training
 from ensync.core.errors import EnsyncError, plural
 from ensync.core.sharding import groups
 from ensync.mpi.mesh import Mesh
+from ensync.mpi.values import ValueExchange
 from ensync.nn.memory import Workspace
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.context import RunContext
@@ -37,12 +38,15 @@ def build_trainers(
     check_virtual_shards(job.training, mesh.comm.size, mesh.members)
     timeline = context.profiler.timeline if context.profiler else None
     strategy, workspace = context.strategy, Workspace()
+    exchange = None
+    if job.parallel.model > 1:
+        exchange = ValueExchange(mesh.along("model"))
     for member in mesh.mine:
-        network = build_network(job, loaders.identity, mesh.data.size, workspace)
+        network = build_network(job, loaders.identity, mesh.data.size, workspace, exchange)
         optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
         shards = job.training.virtual_shards
         build_replica = partial(build_network, job, loaders.identity, shards, workspace)
-        reducer = strategy.reducer(mesh.data, network, optimizer, build_replica)
+        reducer = strategy.reducer(mesh.data, network, optimizer, build_replica, exchange)
         rows = strategy.rows(loaders.train.labels, mesh.members, member)
         trainers[member] = Trainer(
             job,

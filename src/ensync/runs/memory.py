@@ -11,7 +11,7 @@ from ensync.core.sharding import groups
 from ensync.nn.memory import counted
 from ensync.nn.optimizers.groups import slots_of, stretches_of
 from ensync.report.text import plural, size
-from ensync.runs.networks import Data, build_network
+from ensync.runs.networks import Data, build_network, stand_in
 from ensync.storage.layout import SPLITS
 from ensync.strategies import strategy_of
 from ensync.training.batches import BLOCK
@@ -81,7 +81,8 @@ def need_of(
 
     splits: whose images are read.
     """
-    teams = groups(ranks, strategy_of(job).members(ranks)) if trains else groups(1, 1)
+    strategy = strategy_of(job)
+    teams = groups(strategy.replicas(ranks), strategy.members(ranks)) if trains else groups(1, 1)
     mine, together = (
         max(len(team.members) for team in teams),
         min(len(team.ranks) for team in teams) if trains else ranks,
@@ -110,7 +111,7 @@ def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int,
     """
     shares = job.training.virtual_shards
     with counted() as count:
-        network = build_network(job, dataset, ranks)
+        network = build_network(job, dataset, ranks, exchange=stand_in(job) if trains else None)
         vector = network.parameters.nbytes + network.statistics.nbytes
         replicas = (
             -(-shares // ranks) - 1

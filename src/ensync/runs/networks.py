@@ -7,6 +7,7 @@ from ensync.core.shares import most_rows
 from ensync.nn.memory import Workspace
 from ensync.nn.models import zoo
 from ensync.nn.network import Network
+from ensync.nn.split.exchange import Exchange, StandIn
 from ensync.training.learning_rate import largest_batch
 
 
@@ -54,12 +55,24 @@ def rows_together(job: Job, network: Network, rows: int) -> int:
 
 
 def build_network(
-    job: Job, dataset: Data, ranks: int, workspace: Workspace | None = None
+    job: Job,
+    dataset: Data,
+    ranks: int,
+    workspace: Workspace | None = None,
+    exchange: Exchange | None = None,
 ) -> Network:
     """Return the job's network with buffers for this rank's share (or one virtual shard) of what
     goes through it at once.
 
-    workspace: of networks that never compute at the same time as this one.
+    workspace: of networks that never compute at the same time as this one. exchange: with the
+    other ranks that hold a part of the network each, where this rank is to hold one.
     """
     rows = rows_at_once(job, dataset.sizes["train"], ranks)
-    return zoo.build(job, dataset.shape, dataset.classes, rows, workspace)
+    return zoo.build(job, dataset.shape, dataset.classes, rows, workspace, exchange)
+
+
+def stand_in(job: Job) -> Exchange | None:
+    """Return what takes the place of the other ranks of a network that several are to hold,
+    where only shapes matter; None where each rank holds a whole one.
+    """
+    return StandIn(job.parallel.model) if job.parallel.model > 1 else None

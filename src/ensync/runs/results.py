@@ -2,7 +2,7 @@
 scores, fused.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from ensync.training.position import UNUSABLE, Position
 from ensync.training.reducers import WHOLE, Part
 from ensync.training.views import views_of
 
+Vectors = tuple[np.ndarray, np.ndarray]
 NOT_SELECTED = "not selected"  # why a member that nobody asked for is in no fusion
 
 
@@ -42,13 +43,17 @@ class Prediction(NamedTuple):
 class Member:
     """One member on this rank: its network, and the block of the rows, `rank` of `size`, that this
     rank evaluates.
+
+    vectors: its parameters and statistics where this rank adds them to an average. counts: whether
+    the scores are this rank's; not where another one has the same, of another part of the network.
     """
 
     member: int
     network: Network
     size: int
     rank: int
-    contributes: bool  # whether this rank adds its parameters to an average
+    vectors: Vectors | None
+    counts: bool = True
 
 
 @dataclass
@@ -232,11 +237,9 @@ def gather_evaluator(
     for each in mine:
         with doing(Doing.EVALUATING):
             for scores in (test, validation):
-                scores.evaluate(each.member, each.network, each.size, each.rank)
-        if each.contributes:
-            vectors.append(
-                (each.member, each.network.parameters.copy(), each.network.statistics.copy())
-            )
+                scores.evaluate(each.member, each.network, each.size, each.rank, each.counts)
+        if each.vectors:
+            vectors.append((each.member, *each.vectors))
     test.reduce(comm, failed)
     validation.reduce(comm, failed)
     return EnsembleEvaluator(comm, job, loaders, test, validation, vectors, spare, ended)
@@ -247,36 +250,45 @@ def evaluator_of_session(session: Session) -> EnsembleEvaluator:
     it. Collective.
     """
 
-    def members() -> Iterable[Member]:
-        group = session.mesh.data
-        for member, trainer in session.trainers.items():
-            with trainer.using(TESTED) as network:
-                yield Member(
-                    member,
-                    network,
-                    group.size,
-                    group.rank,
-                    session.mesh.owns(member),
-                )
-
     return gather_evaluator(
-        session.comm, session.job, session.loaders, session.ended(), members(), session.failed
+        session.comm,
+        session.job,
+        session.loaders,
+        session.ended(),
+        _members_of(session),
+        session.failed,
     )
+
+
+def _members_of(session: Session) -> Iterator[Member]:
+    """Yield this rank's members as they are tested, each until the next one. Collective over the
+    ranks of each.
+    """
+    mesh, group = session.mesh, session.mesh.data
+    for member, trainer in session.trainers.items():
+        with trainer.using(TESTED) as network:
+            whole = trainer.reducer.whole(
+                {"parameters": network.parameters, "statistics": network.statistics}
+            )
+            vectors = None
+            if mesh.owns(member):
+                vectors = whole["parameters"].copy(), whole["statistics"].copy()
+            counts = mesh.coordinates["model"] == 0
+            yield Member(member, network, group.size, group.rank, vectors, counts)
 
 
 def fused_on_validation(session: Session) -> float | None:
     """Return the validation accuracy of the members fused as the job says, as they are now, on
     every rank; None where they cannot be fused or there are no validation images. Collective.
     """
-    images, group = session.loaders.validation, session.mesh.data
+    images = session.loaders.validation
     deterministic, members = session.job.training.deterministic, session.mesh.members
     scores = SplitScores(images, members, session.loaders.identity.classes, deterministic)
     vectors = []
-    for member, trainer in session.trainers.items():
-        with trainer.using(TESTED) as network:
-            scores.evaluate(member, network, group.size, group.rank)
-            if session.mesh.owns(member):
-                vectors.append((member, network.parameters.copy(), network.statistics.copy()))
+    for each in _members_of(session):
+        scores.evaluate(each.member, each.network, each.size, each.rank, each.counts)
+        if each.vectors:
+            vectors.append((each.member, *each.vectors))
     scores.reduce(session.comm, session.failed)
     spare = build_network(session.job, session.loaders.identity, session.comm.size)
     evaluator = EnsembleEvaluator(
@@ -306,7 +318,10 @@ def evaluator_of_files(
         network = build_network(job, loaders.identity, comm.size)
         for member in range(state.members):
             fill_network(network, loaded, loaded.member(comm, member), loaders.identity)
-            yield Member(member, network, comm.size, comm.rank, comm.rank == 0)
+            vectors = None
+            if comm.rank == 0:
+                vectors = network.parameters.copy(), network.statistics.copy()
+            yield Member(member, network, comm.size, comm.rank, vectors)
 
     evaluator = gather_evaluator(comm, job, loaders, ended, members(), failed)
     if not len(loaders.validation) and loaders.identity.sizes["validation"]:

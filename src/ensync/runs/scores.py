@@ -63,9 +63,15 @@ class SplitScores:
         self.correct, self.alone = np.zeros((2, self.members), np.int64)
         self.loss_sum = np.zeros(self.members)
 
-    def evaluate(self, member: int, network: Network, size: int, rank: int) -> None:
-        """Compute a member's scores of block `rank` of the split, one of `size`."""
+    def evaluate(
+        self, member: int, network: Network, size: int, rank: int, counts: bool = True
+    ) -> None:
+        """Compute a member's scores of block `rank` of the split, one of `size`; counts: not
+        where another rank, which holds a part of the same network, has the same.
+        """
         found = evaluate_block(network, self.loader, size, rank, self.deterministic, self.views)
+        if not counts:
+            return
         self.blocks[member] = (found.start, found.scores)
         self.correct[member] += found.correct
         self.alone[member] += found.alone

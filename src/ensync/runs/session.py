@@ -237,7 +237,7 @@ class Session:
         """Collect the members' records on rank 0, show and append them; return them on every
         rank. Collective.
         """
-        self.pending = records if self.mesh.data.rank == 0 else []
+        self.pending = records if self.mesh.is_first else []
         gathered = [r for part in share(self.comm, self.pending) for r in part]
         self.state.history.extend(gathered)
         self.pending = []

@@ -88,7 +88,9 @@ def gather_members(
     gathered = gather_to_root(comm, mine)
     arrays: dict[str, np.ndarray] = {}
     for member, owner in enumerate(mesh.owners):
-        part = arrays_to_root(comm, owner, trainers[member].vectors if comm.rank == owner else None)
+        here = trainers.get(member) if mesh.coordinates["data"] == 0 else None
+        whole = here.reducer.whole(here.vectors) if here else None
+        part = arrays_to_root(comm, owner, whole if comm.rank == owner else None)
         if comm.rank == 0 and part is not None:
             arrays |= {f"members/{member:04d}/{name}": values for name, values in part.items()}
     arrays |= gather_replicas(mesh, trainers)
@@ -234,6 +236,8 @@ class Loaded:
         """Fill a like-built trainer, position included, but for what its replicas differ in."""
         trainer.best.vectors = {}
         trainer.reducer.restart()
+        if parts := trainer.network.parts:
+            found = {name: parts.own(name, values) for name, values in found.items()}
         targets, found = on_these_ranks(trainer.vectors, found)
         last = {k: v for k, v in found.items() if not k.startswith("best/")}
         best = (

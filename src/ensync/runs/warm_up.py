@@ -15,6 +15,7 @@ from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.compiling import compile_in_parallel
 from ensync.runs.data import SplitLoaders
+from ensync.runs.networks import stand_in
 from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
 from ensync.training.reducers import SerialReducer
@@ -47,7 +48,7 @@ def try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
     cores: those that this process may use.
     """
     dataset = loaders.identity
-    network = zoo.build(job, dataset.shape, dataset.classes, 2)
+    network = zoo.build(job, dataset.shape, dataset.classes, 2, exchange=stand_in(job))
     optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
 
     reducer = SerialReducer(network)

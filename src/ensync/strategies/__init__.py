@@ -11,7 +11,7 @@ STRATEGIES: dict[str, type[Strategy]] = {each.name: each for each in (Synchronou
 def strategy_of(job: Job) -> Strategy:
     """Return the strategy of a job, with the settings that it goes by."""
     return STRATEGIES[job.training.strategy](
-        job.training, job.ensemble, job.fusion, job.communication
+        job.training, job.ensemble, job.fusion, job.communication, job.parallel
     )
 
 

@@ -21,8 +21,8 @@ class Ensemble(Strategy):
     independent: ClassVar[bool] = True
 
     def members(self, ranks: int) -> int:
-        """As the job says, one per rank where it leaves that open."""
-        return self.ensemble.members or ranks
+        """As the job says, one per rank (or replica) where it leaves that open."""
+        return self.ensemble.members or self.replicas(ranks)
 
     def settled(self, ranks: int) -> schema.Ensemble:
         """Return the section with its number of members. EnsyncError for more than

@@ -12,11 +12,15 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from ensync.core.config.communication import Communication
+from ensync.core.config.parallel import Parallel
 from ensync.core.config.schema import Ensemble, Fusion, Training
+from ensync.core.errors import EnsyncError, plural
+from ensync.mpi.values import ValueExchange
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
 from ensync.strategies.reducers import choose
+from ensync.strategies.spread import SpreadReducer
 from ensync.training.reducers import Reducer
 
 
@@ -40,6 +44,21 @@ class Strategy(ABC):
     ensemble: Ensemble
     fusion: Fusion
     communication: Communication
+    parallel: Parallel
+
+    def replicas(self, ranks: int) -> int:
+        """Return how many whole networks so many ranks hold at a time. EnsyncError where
+        parallel.model does not divide them.
+        """
+        model = self.parallel.model
+        if ranks % model:
+            raise EnsyncError(
+                f"parallel.model = {model} on {plural(ranks, 'rank')}",
+                f"a multiple of {model} ranks, of which each {model} hold one network",
+                f"start {plural(-(-ranks // model) * model, 'rank')}, or give --set "
+                "parallel.model=1",
+            )
+        return ranks // model
 
     @abstractmethod
     def members(self, ranks: int) -> int:
@@ -80,10 +99,12 @@ class Strategy(ABC):
         network: Network,
         optimizer: Optimizer,
         build_replica: Callable[[], Network],
+        exchange: ValueExchange | None = None,
     ) -> Reducer:
         """Return the reducer of a network whose replicas the ranks of `data` train (see
         strategies.reducers.choose). It sums their gradients in every step, which keeps the
-        replicas equal by the bit, or lets them meet as [communication] says. Collective over
-        `data`.
+        replicas equal by the bit, or lets them meet as [communication] says. exchange: with the
+        ranks that hold the other parts of a replica. Collective over the ranks of the network.
         """
-        return choose(self.training, self.communication, data, network, optimizer, build_replica)
+        found = choose(self.training, self.communication, data, network, optimizer, build_replica)
+        return found if exchange is None else SpreadReducer(found, exchange)

@@ -2,7 +2,7 @@
 best ones, a learning rate that plateaus lower, and the reasons to end its training early.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -132,14 +132,14 @@ class Plateau:
             p.plateau_epochs = 0
 
 
-def check_parameters(position: Position, network: Network) -> None:
+def check_parameters(
+    position: Position, network: Network, anywhere: Callable[[bool], bool]
+) -> None:
     """Finish where parameters or statistics are not finite. A loss that is not finite is seen
-    in its step.
+    in its step. anywhere: as of a reducer.
     """
-    if not (
-        position.finished
-        or all(np.isfinite(values).all() for values in (network.parameters, network.statistics))
-    ):
+    vectors = network.parameters, network.statistics
+    if not position.finished and anywhere(not all(np.isfinite(v).all() for v in vectors)):
         position.finished = (
             f"{DIVERGED} in epoch {position.epoch + 1}, step {position.step}: the parameters are "
             "not finite"

@@ -134,6 +134,18 @@ class Reducer(ABC):
     def gather_state(self, optimizer: Optimizer) -> None:
         """Have the whole state of the optimiser on every rank. Collective."""
 
+    def anywhere(self, flag: bool) -> bool:
+        """Return whether the flag is true on any rank that holds a part of this replica, where
+        several do. Collective over these.
+        """
+        return flag
+
+    def whole(self, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return vectors of the whole network by name, given those of this rank: on the first
+        rank that holds a part of the replica, where several do. Collective over these.
+        """
+        return dict(named)
+
     @property
     def vectors(self) -> dict[str, np.ndarray]:
         """What it keeps from step to step by name, the same on all ranks."""

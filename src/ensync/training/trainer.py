@@ -261,7 +261,7 @@ class Trainer(Replica):
 
     def check_parameters(self) -> None:
         """Train no further where parameters or statistics are not finite."""
-        check_parameters(self.position, self.network)
+        check_parameters(self.position, self.network, self.reducer.anywhere)
 
     def after_validation(self, loss: float) -> None:
         """Lower the learning rate, keep the validated parameters or stop early, as the job says;

@@ -201,6 +201,11 @@ class LocalResponseNormalizationLayer(LayerSection):
     n: Positive = Field(5, description="channels in the sum")
     alpha: float = Field(1e-4, description="factor of the sum of squares")
     beta: float = Field(0.75, description="exponent")
+    groups: Positive = Field(
+        1,
+        description="blocks of channels, beyond whose edges no sum goes, as in each of the two "
+        "towers of the paper",
+    )
 
 
 class ScalingLayer(LayerSection):

@@ -11,6 +11,7 @@ from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NetworkSettings
 from ensync.core.config.optimizers import Optimizer
+from ensync.core.config.parallel import Parallel, obstacles
 from ensync.core.config.schedules import Growth, Lookahead, Plateau, Schedule
 from ensync.core.config.strategies import STRATEGIES
 from ensync.core.config.study import Study
@@ -311,6 +312,7 @@ class Job(Section):
     lookahead: Lookahead = Lookahead()
     growth: Growth = Growth()
     communication: Communication = Communication()
+    parallel: Parallel = Parallel()
     evaluation: Evaluation = Evaluation()
     ensemble: Ensemble = Ensemble()
     fusion: Fusion = Fusion()
@@ -399,6 +401,18 @@ class Job(Section):
         ):
             if found and c.by_speed:
                 raise ValueError(f"communication.shares = 'speed' with {given}|{expected}|{action}")
+        return self
+
+    @model_validator(mode="after")
+    def _spread(self) -> "Job":
+        """Refuse what needs a whole network on each rank, where there is none."""
+        if self.parallel.model > 1:
+            for given, why, action in obstacles(self):
+                raise ValueError(
+                    f"{given} with parallel.model = {self.parallel.model} ({why})"
+                    f"|parallel.model = 1, where each rank holds whole networks|{action}, or set "
+                    "parallel.model = 1"
+                )
         return self
 
     @model_validator(mode="after")

@@ -181,6 +181,7 @@ def _convolution(operation: Convolve) -> list[str]:
 
 def _response(operation: NormalizeResponse) -> list[str]:
     """PyTorch divides alpha by n, and takes no rows of single values."""
+    operation.check_groups("PyTorch")
     n, rest = operation.n, f"{operation.beta!r}, {operation.k!r}"
     made = f"nn.LocalResponseNorm({n}, {operation.alpha * n!r}, {rest})"
     if len(operation.given) == 3:

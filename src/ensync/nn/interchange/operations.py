@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Shape
 
 
@@ -141,6 +142,16 @@ class NormalizeResponse(Operation):
     n: int
     alpha: float
     beta: float
+    groups: int
+
+    def check_groups(self, format_: str) -> None:
+        """Refuse several groups of channels for a format that has only one."""
+        if self.groups > 1:
+            raise EnsyncError(
+                f"a local response normalisation in {self.groups} groups, which {format_} has not",
+                "one group",
+                "export with --format safetensors",
+            )
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,7 @@ def _response(
     of: Translation, layer: LocalResponseNormalization, given: Values
 ) -> tuple[list[Operation], None]:
     _no_order(layer, given)
-    made = NormalizeResponse(given.shape, layer.k, layer.n, layer.alpha, layer.beta)
+    made = NormalizeResponse(given.shape, layer.k, layer.n, layer.alpha, layer.beta, layer.groups)
     return [made], None
 
 

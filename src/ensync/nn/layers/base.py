@@ -19,6 +19,9 @@ class Parameter:
     """A named array of a layer: its shape, fans and following activation for the initialiser,
     how it starts (weights, bias, zeros, ones), and its own initialiser, where it is not the
     network's.
+
+    stretches: of a part of an array (nn.split): of how many stretches of the whole, each as long,
+    the axis is made that is cut.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Parameter:
     start: str = "weights"
     before: str = "identity"
     initializer: str | None = None
+    stretches: int = 1
 
     @property
     def size(self) -> int:

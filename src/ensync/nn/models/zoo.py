@@ -17,6 +17,10 @@ from ensync.nn.layers.table import build_layers
 from ensync.nn.memory import Workspace
 from ensync.nn.models import convolutional, mlp
 from ensync.nn.network import Loss, Network, NetworkOptions
+from ensync.nn.sequential import Sequential
+from ensync.nn.split.exchange import Exchange
+from ensync.nn.split.parts import parts_of
+from ensync.nn.split.placement import split
 
 BUILDERS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
     "mlp": mlp.mlp,
@@ -34,12 +38,19 @@ BUILDERS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
 
 
 def build(
-    job: Job, shape: Shape, classes: int, rows: int, workspace: Workspace | None = None
+    job: Job,
+    shape: Shape,
+    classes: int,
+    rows: int,
+    workspace: Workspace | None = None,
+    exchange: Exchange | None = None,
 ) -> Network:
     """Return the job's network for images of this shape, with buffers for `rows` samples; its
     parameters are still zero.
 
-    workspace: scratch to share with networks that never compute at the same time.
+    workspace: scratch to share with networks that never compute at the same time. exchange: with
+    the other ranks that hold a part of the network each; then this rank's part is built.
+    Collective over them.
     """
     t, settings = job.training, job.network
     if t.precision == "bf16" and bf16_missing():
@@ -57,6 +68,10 @@ def build(
         if initializer == "auto":
             initializer = NETWORKS[settings.name].initializer
     _finish(layers, job)
+    whole = Sequential(layers)
+    if exchange is not None:
+        whole.build(shape)
+        layers = split(layers, shape, exchange)
     network = Network(
         layers,
         shape,
@@ -72,6 +87,8 @@ def build(
         ),
         workspace,
     )
+    if exchange is not None:
+        network.parts = parts_of(whole, network.body, exchange)
     if network.classes != classes:
         raise EnsyncError(
             f"a network with {network.classes} outputs for {classes} classes",

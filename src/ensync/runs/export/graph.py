@@ -160,6 +160,7 @@ def _normalize_groups(graph: Graph, of: NormalizeGroups, value: str, prefix: str
 
 
 def _normalize_response(graph: Graph, of: NormalizeResponse, value: str, prefix: str) -> str:
+    of.check_groups("ONNX")
     if of.n % 2 == 0:
         raise EnsyncError(
             f"a local response normalisation over n = {of.n} channels, which ONNX has with one "

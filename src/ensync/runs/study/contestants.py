@@ -9,7 +9,7 @@ from ensync.core.config.effects import refuse_without_effect
 from ensync.core.config.job import job_from_dict, override, plain_settings, without_study
 from ensync.core.config.schema import Ensemble, Fusion, Job
 from ensync.core.config.study import AS_GIVEN, TIMED, Own, Study
-from ensync.core.errors import EnsyncError
+from ensync.core.errors import EnsyncError, plural
 from ensync.core.fusion import FUSIONS
 from ensync.runs.study.facts import Facts
 from ensync.runs.study.widths import with_parameters
@@ -109,6 +109,8 @@ def _with_own(job: Job, origin: str, own: Own) -> Job:
 
 def _refusal(job: Job, ranks: int, facts: Facts) -> str:
     """Return why a job cannot be trained on so many ranks, "" where it can."""
+    if ranks % job.parallel.model:
+        return f"parallel.model = {job.parallel.model} does not divide {plural(ranks, 'rank')}"
     count, training = networks(job, ranks), job.training
     if training.strategy == "ensemble":
         if count < 2:

@@ -1,0 +1,111 @@
+"""What passes between ranks that hold one network together: values of its layers, forward and back
+(nn.split.exchange.Exchange).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from mpi4py import MPI
+
+from ensync.core.activity import Doing, doing
+from ensync.mpi.wire import passed
+from ensync.mpi.world import Comm, split
+
+_TAG = 72
+
+
+@dataclass
+class Cost:
+    """Bytes that this rank has passed to others, and seconds spent, waiting included."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+class ValueExchange:
+    """Exchanges values between the ranks of a communicator, each of which has a block of the
+    channels; all of them make the same calls. Arrays are contiguous.
+
+    cost: of all calls, those of the smaller groups of `of_groups` included.
+    """
+
+    def __init__(self, comm: Comm, cost: Cost | None = None) -> None:
+        self.comm, self.cost = comm, cost or Cost()
+        self.ranks, self.rank = comm.size, comm.rank
+        self._groups: dict[int, ValueExchange] = {}
+
+    def of_groups(self, groups: int) -> "ValueExchange":
+        """Return the exchange within this rank's group, where neighbours form so many groups of
+        one size. Collective.
+        """
+        if groups == 1:
+            return self
+        if groups not in self._groups:
+            group = split(self.comm, self.rank * groups // self.ranks, self.rank)
+            self._groups[groups] = ValueExchange(group, self.cost)
+        return self._groups[groups]
+
+    def gather(self, own: np.ndarray, parts: np.ndarray) -> None:
+        """Write every rank's `own` (n,) to `parts` (ranks, n), on every rank. Collective."""
+        with self._counted((self.ranks - 1) * own.nbytes):
+            self.comm.Allgather(own, parts)
+
+    def scatter(self, parts: np.ndarray, own: np.ndarray) -> None:
+        """Write to `own` (n,) the sum over all ranks of what they have for this one in `parts`
+        (ranks, n). Collective.
+        """
+        with self._counted((self.ranks - 1) * own.nbytes):
+            self.comm.Reduce_scatter_block(parts, own, op=MPI.SUM)
+
+    def sum(self, values: np.ndarray) -> None:
+        """Replace values (n,) by their sum over the ranks, the same bits on all. Collective."""
+        with self._counted(passed(values.nbytes, self.ranks)):
+            self.comm.Allreduce(MPI.IN_PLACE, values, op=MPI.SUM)
+
+    def swap(
+        self, low: np.ndarray, high: np.ndarray, before: np.ndarray, after: np.ndarray
+    ) -> None:
+        """Send `low` to the rank before this one and `high` to the one after it, and receive
+        theirs in `before` and `after`. The first and the last rank leave what they have no
+        neighbour for. Collective.
+        """
+        down = self.rank - 1 if self.rank else MPI.PROC_NULL
+        up = self.rank + 1 if self.rank + 1 < self.ranks else MPI.PROC_NULL
+        sent = low.nbytes * (self.rank > 0) + high.nbytes * (self.rank + 1 < self.ranks)
+        with self._counted(sent):
+            self.comm.Sendrecv(low, down, _TAG, after, up, _TAG)
+            self.comm.Sendrecv(high, up, _TAG, before, down, _TAG)
+
+    def most(self, number: int) -> int:
+        """Return the largest of the ranks' numbers, on every rank. Not counted. Collective."""
+        found = np.array([number], np.int64)
+        with doing(Doing.VALUES):
+            self.comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)
+        return int(found[0])
+
+    def to_first(self, own: np.ndarray) -> np.ndarray | None:
+        """Return on the first rank every rank's `own` (n,) as (ranks, n), None elsewhere. Not
+        counted. Collective.
+        """
+        parts = np.empty((self.ranks, len(own)), own.dtype) if self.rank == 0 else None
+        with doing(Doing.GATHERING):
+            self.comm.Gather(np.ascontiguousarray(own), parts)
+        return parts
+
+    def close(self) -> None:
+        """Give the communicators of the smaller groups back. Collective."""
+        for group in self._groups.values():
+            group.comm.Free()
+        self._groups.clear()
+
+    @contextmanager
+    def _counted(self, nbytes: int) -> Iterator[None]:
+        """Count bytes and seconds of the block, and note the wait for the watchdog."""
+        start = perf_counter()
+        with doing(Doing.VALUES):
+            yield
+        self.cost.bytes += nbytes
+        self.cost.seconds += perf_counter() - start

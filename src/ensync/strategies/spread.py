@@ -1,0 +1,101 @@
+"""The reducer of a network that several ranks hold together, beside one that sums gradients of the
+same part (strategies.reducers).
+"""
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+import numpy as np
+
+from ensync.mpi.values import ValueExchange
+from ensync.nn.network import StepMetrics
+from ensync.nn.optimizers import Factors, Optimizer
+from ensync.training.reducers import Compute, Reducer
+
+
+class SpreadReducer(Reducer):
+    """Does what `inner` does with this rank's part, counts what passes between the parts in steps,
+    and has all of them decide alike.
+    """
+
+    def __init__(self, inner: Reducer, exchange: ValueExchange) -> None:
+        super().__init__(inner.network, inner.part)
+        self._inner, self._exchange = inner, exchange
+        self._bytes, self._seconds = 0, 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the summed vectors, and of the values that this rank has sent in steps."""
+        return self._inner.bytes + self._bytes
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on sums, and on exchanges of values in steps."""
+        return self._inner.seconds + self._seconds
+
+    @property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """Those of the inner one."""
+        return self._inner.vectors
+
+    @property
+    def notes(self) -> list[str]:
+        """Those of the inner one."""
+        return self._inner.notes
+
+    def __enter__(self) -> None:
+        """Prepare for steps."""
+        self._inner.left = self.left
+        self._inner.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give back what is needed for steps only."""
+        self._inner.__exit__(kind, error, traceback)
+
+    def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
+        """Compute this rank's part of the network on its part of the batch. A request to stop of
+        one rank is heard by all.
+        """
+        cost = self._exchange.cost
+        bytes_before, seconds_before = cost.bytes, cost.seconds
+        metrics = self._inner.reduce(compute, lambda: self._exchange.most(stop_requested()))
+        self._bytes += cost.bytes - bytes_before
+        self._seconds += cost.seconds - seconds_before
+        return metrics
+
+    def apply(self, optimizer: Optimizer, factors: Factors) -> None:
+        """Update this rank's part."""
+        self._inner.apply(optimizer, factors)
+
+    def gather_state(self, optimizer: Optimizer) -> None:
+        """Have the state of the optimiser of this rank's part."""
+        self._inner.gather_state(optimizer)
+
+    def anywhere(self, flag: bool) -> bool:
+        """Return whether any rank that holds a part of the network passed a true flag."""
+        return self._exchange.most(int(flag)) > 0
+
+    def whole(self, named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return on the first rank that holds a part the vectors of the whole network, of all
+        ranks' parts; nothing elsewhere.
+        """
+        parts = self.network.parts
+        assert parts is not None, "the network is split"
+        found = {name: self._exchange.to_first(values) for name, values in named.items()}
+        return {
+            name: parts.of(name).joined(all_) for name, all_ in found.items() if all_ is not None
+        }
+
+    def restart(self) -> None:
+        """Forget the steps so far."""
+        self._inner.restart()
+
+    def close(self) -> None:
+        """Give back what both hold."""
+        self._inner.close()
+        self._exchange.close()
