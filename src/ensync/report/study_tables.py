@@ -104,7 +104,8 @@ def cost_table(study: StudyResult) -> Table:
     more = ["sent", "sent a sample", "parameters", "learning rate x"]
     notes = [
         "Steps and parameters are of one network, samples of all. Core-seconds: seconds x "
-        "ranks x threads. Sent: what all ranks hand to their sums, counted there."
+        "ranks x threads. Sent: what all ranks pass to others, in a sum over p of them each "
+        "2 (p - 1) / p of its bytes."
     ]
     if any(each.cost.packed for each in study.contestants):
         notes.append("* Other cells ran beside: these seconds are no measure and not compared.")
