@@ -1,14 +1,17 @@
 """Compressed sums beside plain numpy on the vectors of all ranks."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ensync.core.sharding import block
+from ensync.mpi import allreduce as sums
 from ensync.mpi.allreduce import Allreduce, replicas_equal
-from ensync.mpi.world import world
+from ensync.mpi.world import split, world
 from ensync.nn.layers.base import Parameter
+from ensync.strategies.compression import vector as compressed
 from ensync.strategies.compression.powersgd import PowerSgd
 from ensync.strategies.compression.quantised import QuantisedSum
 from ensync.strategies.compression.sparse import TopK, break_even, largest
@@ -210,3 +213,38 @@ def test_power_iteration_finds_a_matrix_of_its_rank_and_goes_on_after_zeros():
     compressor.restart()
     first = compressor.vectors["right_factors"]
     assert np.array_equal(first, power_sgd(Allreduce(comm), np.float64).vectors["right_factors"])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_first_ranks_of_nodes_compress_the_sums_of_these(monkeypatch, whole):
+    comm, n, behind = world(), 4097, 4
+    if comm.size % 2 or comm.size < 4:
+        pytest.skip("needs two nodes with equally many ranks")
+    half = comm.size // 2
+    monkeypatch.setattr(sums, "node_of", lambda comm: split(comm, comm.rank // half, comm.rank))
+    monkeypatch.setattr(compressed, "topology", lambda comm: SimpleNamespace(nodes=2))
+    network = SimpleNamespace(message=np.zeros(n + behind), parameters=np.zeros(n))
+    allreduce, start = Allreduce(comm), SimpleNamespace(reached=not whole)
+    message = compressed.CompressedVector(
+        allreduce, network, lambda wire: QuantisedSum(wire, n, Bf16()), start
+    )
+    done, wanted = np.zeros(n), np.zeros(n)
+    for step in range(3):
+        shares = [share(100 * step + rank, n + behind, float) for rank in range(comm.size)]
+        wanted += np.sum(shares, axis=0)[:n]
+        message.values[:] = shares[comm.rank]
+        message.sum()
+        assert replicas_equal(comm, message.values)
+        np.testing.assert_allclose(message.values[n:], np.sum(shares, axis=0)[n:], rtol=1e-12)
+        done += message.values[:n]
+        if step == 0 and not whole:
+            nodes = [np.sum(part, axis=0)[:n] for part in (shares[:half], shares[half:])]
+            blocks = [slice(*block(n, 2, node)) for node in range(2)]
+            total = np.sum([coded(Bf16(), each) for each in nodes], axis=0)
+            expected = np.concatenate([coded(Bf16(), total[each]) for each in blocks])
+            np.testing.assert_allclose(done, expected, rtol=1e-12, atol=1e-15)
+            assert np.any(message.error) == (comm.rank % half == 0)
+    kept = comm.allreduce(message.error)
+    assert np.any(kept) != whole
+    np.testing.assert_allclose(done + kept, wanted, rtol=1e-9, atol=1e-9)
+    allreduce.close()

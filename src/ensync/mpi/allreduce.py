@@ -58,9 +58,11 @@ class Allreduce:
         """Return what passes vectors like this one between two ranks at a time."""
         return Exchange(self.comm, like, self._pass)
 
-    def wire(self) -> Wire:
-        """Return what passes compressed vectors between the ranks, and counts their bytes here."""
-        return Wire(self.comm, self.note)
+    def wire(self, comm: Comm | None = None) -> Wire:
+        """Return what passes compressed vectors between the ranks, or those of a part of them, and
+        counts their bytes here.
+        """
+        return Wire(self.comm if comm is None else comm, self.note)
 
     def vector(self, n: int, dtype: np.dtype | type = np.float32) -> "SummedVector":
         """Return a vector of zeros (n,) that is summed fast: where ranks share a node, it lies in

@@ -15,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ensync.core.sharding import block
-from ensync.mpi.world import Comm
+from ensync.mpi.world import Comm, split
 
 # A rank's memory is whole pages: one for the counter by which it announces its progress, then those
 # of its vector.
@@ -43,7 +43,7 @@ class NodeVector:
     def __init__(self, comm: Comm, node: Comm, n: int, dtype: np.dtype | type) -> None:
         dtype = np.dtype(dtype)
         self._node = node
-        self._across = comm.Split(node.rank, comm.rank)
+        self.across = split(comm, node.rank, comm.rank)  # one rank of each node
         self._window = MPI.Win.Allocate_shared(
             _PAGE + -(-n * dtype.itemsize // _PAGE) * _PAGE, 1, comm=node
         )
@@ -73,6 +73,34 @@ class NodeVector:
                 vector[piece] = total
         self.barrier()
 
+    def sum_to_first(self) -> None:
+        """Write the sum over this node's ranks to the vector of its first rank, and have the others
+        wait for it. Collective over the node.
+        """
+        self.barrier()
+        for start in range(self._start, self._stop, _PIECE):
+            self._on_node(slice(start, min(start + _PIECE, self._stop)))
+        self.barrier()
+
+    def copy_first(self, end: int) -> None:
+        """Copy the first `end` elements of the node's first rank to all others, when that rank is
+        here. Collective over the node.
+        """
+        self.barrier()
+        if not self.is_first:
+            self.values[:end] = self._vectors[0][:end]
+        self.barrier()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank is the first of its node."""
+        return bool(self._node.rank == 0)
+
+    @property
+    def ranks(self) -> int:
+        """The ranks of the node."""
+        return int(self._node.size)
+
     def sum_blocks(self, end: int, use: Callable[[slice, np.ndarray], None]) -> None:
         """Sum this rank's block of the first `end` elements, and hand each piece of it to `use`, as
         a slice and sums that it may change.
@@ -92,8 +120,8 @@ class NodeVector:
         total = self._vectors[0][start:].copy()
         for vector in self._vectors[1:]:
             total += vector[start:]
-        if self._across.size > 1:
-            self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
+        if self.across.size > 1:
+            self.across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
         return total
 
     def copy_to_others(self, piece: slice) -> None:
@@ -111,11 +139,16 @@ class NodeVector:
         """Return the sum of a piece over the ranks of all nodes, in the memory of the node's
         first rank.
         """
+        total = self._on_node(piece)
+        if self.across.size > 1:
+            self.across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
+        return total
+
+    def _on_node(self, piece: slice) -> np.ndarray:
+        """Return the sum of a piece over the ranks of the node, in the memory of its first rank."""
         total, *others = (vector[piece] for vector in self._vectors)
         for vector in others:
             np.add(total, vector, out=total)
-        if self._across.size > 1:
-            self._across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
         return total
 
     def barrier(self) -> None:
@@ -150,4 +183,4 @@ class NodeVector:
         self._vectors, self._counters, self.values = [], [], np.empty(0)
         self._window.Unlock_all()
         self._window.Free()
-        self._across.Free()
+        self.across.Free()

@@ -33,9 +33,9 @@ def compressed_message(
     seed: int,
 ) -> CompressedVector:
     """Return a vector for the message of a network whose gradient is compressed in sums."""
-    compressor = compressor_of(communication, allreduce.wire(), network, seed)
+    start = Start(optimizer, communication.whole_before)
     return CompressedVector(
-        allreduce, network, compressor, Start(optimizer, communication.whole_before)
+        allreduce, network, lambda wire: compressor_of(communication, wire, network, seed), start
     )
 
 
