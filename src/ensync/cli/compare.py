@@ -48,7 +48,6 @@ def compare(job: str, options: RunOptions, study: StudyOptions) -> None:
     \b
       mpirun -n 2 ensync compare jobs/studies/quickstart.toml --seeds 4 --resume    # one more
       mpirun -n 2 ensync compare jobs/studies/quickstart.toml --ranks 1,2 --resume --pack
-      mpirun -n 4 ensync compare jobs/quickstart.toml --over communication.every=1,16,never
 
     Each run is a cell with a directory of its own, below output.directory/cells; it can be killed
     at any moment and goes on with --resume. `ensync settings` explains the section [study].
