@@ -1,5 +1,7 @@
 """Sums that begin while the backward pass computes, beside those that begin after it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from runs.helpers import COMM, begin, common_digits, gathered, job_maker, run
@@ -7,6 +9,7 @@ from runs.helpers import COMM, begin, common_digits, gathered, job_maker, run
 from ensync.mpi import buckets
 from ensync.mpi.buckets import BucketSums, Hidden, cut
 from ensync.runs import lifecycle
+from ensync.strategies import overlapped
 from ensync.strategies.overlapped import OverlappedReducer, layer_ends
 
 pytestmark = [pytest.mark.mpi, pytest.mark.usefixtures("one_thread")]
@@ -97,7 +100,15 @@ def test_what_is_hidden_is_said_in_milliseconds():
     assert str(Hidden(1.0, 1.5)) == "hidden 0.0 of 1.0 ms"
 
 
-def test_sums_within_a_node_do_not_overlap(make_job):
-    """Where the job leaves it open."""
-    trained = begin(COMM, make_job(communication={"bucket_megabytes": 1e-6}))
-    assert not isinstance(trained.trainers[0].reducer, OverlappedReducer)
+@pytest.mark.parametrize("nodes", [1, COMM.size])
+@pytest.mark.parametrize("library", ["MPICH", "Open MPI"])
+@pytest.mark.parametrize("megabytes", [1e-6, 1.0])
+def test_sums_overlap_between_nodes_where_the_mpi_gains_by_it(
+    make_job, monkeypatch, nodes, library, megabytes
+):
+    """Where the job leaves it open, and there are several buckets."""
+    monkeypatch.setattr(overlapped, "topology", lambda comm: SimpleNamespace(nodes=nodes))
+    monkeypatch.setattr(buckets.MPI, "get_vendor", lambda: (library, (5, 0, 0)))
+    trained = begin(COMM, make_job(communication={"bucket_megabytes": megabytes}))
+    found = isinstance(trained.trainers[0].reducer, OverlappedReducer)
+    assert found == (nodes == COMM.size > 1 and library == "MPICH" and megabytes < 1)

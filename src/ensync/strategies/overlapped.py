@@ -8,7 +8,7 @@ import numpy as np
 
 from ensync.core.config.communication import Communication
 from ensync.mpi.allreduce import Allreduce
-from ensync.mpi.buckets import BucketSums, cut
+from ensync.mpi.buckets import BucketSums, cut, gains
 from ensync.mpi.world import Comm, topology
 from ensync.nn.network import STOP, Network, StepMetrics
 from ensync.training.reducers import Compute, Part, Reducer
@@ -71,13 +71,13 @@ def overlaps(communication: Communication, comm: Comm, network: Network) -> bool
     """Return whether the sums of a network are to overlap with its backward pass, as the job says.
     Collective.
 
-    "auto": where each rank has a node of its own and there are several buckets. In the memory of a
-    node a sum takes less time than the looks at it.
+    "auto": where each rank has a node of its own, there are several buckets, and the MPI gains by
+    it. In the memory of a node a sum takes less time than the looks at it.
     """
     if isinstance(communication.overlap, bool):
         return communication.overlap
     several = network.gradient.nbytes > 2e6 * communication.bucket_megabytes
-    return several and topology(comm).nodes == comm.size > 1
+    return several and gains() and topology(comm).nodes == comm.size > 1
 
 
 def layer_ends(network: Network) -> list[int]:

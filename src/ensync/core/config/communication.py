@@ -120,7 +120,8 @@ class Communication(Section):
     overlap: bool | Literal["auto"] = Field(
         "auto",
         description="whether sums of gradients begin, in buckets, while the backward pass still "
-        "computes those of earlier layers; auto: where each rank has a node of its own",
+        "computes those of earlier layers; auto: where each rank has a node of its own, "
+        "but for Open MPI, whose sums take longer so",
     )
     bucket_megabytes: Annotated[float, Field(gt=0)] = Field(
         2.0, description="overlap: bytes of such a bucket, in 10^6"
