@@ -57,7 +57,10 @@ def test_steps_are_those_of_plain_numpy(make_job, pattern, every, batch):
 
 
 @several
-def test_each_step_passes_one_vector_to_one_partner(make_job):
+def test_each_step_passes_one_vector_to_one_partner(make_job, monkeypatch):
+    """And looks at it after each layer, of which there is one."""
+    looks, look = [], Exchange.look
+    monkeypatch.setattr(Exchange, "look", lambda self: looks.append(look(self)))
     trained = run(COMM, make_job(communication={"partners": "ring"}, training={"batch": 50}))
     (trainer,) = trained.trainers.values()
     assert isinstance(trainer.reducer, GossipReducer)
@@ -67,7 +70,7 @@ def test_each_step_passes_one_vector_to_one_partner(make_job):
     state = 2 * passed(trainer.optimizer.slots["velocity"].nbytes, COMM.size)
     small = trainer.reducer.bytes - met * vector - means - state
     assert 0 < small <= 2 * passed(4 * 8, COMM.size) + 12 * passed(16, COMM.size)
-    assert trainer.reducer.seconds > 0
+    assert trainer.reducer.seconds > 0 and len(looks) == 12
 
 
 def test_a_pair_gets_what_the_other_passes_and_one_alone_nothing():

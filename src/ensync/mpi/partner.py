@@ -1,4 +1,6 @@
-"""Vectors that pass between two ranks while these compute."""
+"""Vectors that pass between two ranks while these compute. Neither MPICH nor Open MPI moves a long
+message on while a rank computes, so that it is looked at now and then.
+"""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -37,6 +39,10 @@ class Exchange:
                 self._comm.Irecv(self._received[piece], partner, _TAG),
                 self._comm.Isend(vector[piece], partner, _TAG),
             ]
+
+    def look(self) -> None:
+        """Move on what is on its way."""
+        MPI.Request.Testall(self._requests)
 
     def finish(self) -> np.ndarray | None:
         """Wait for the partner's vector and return it, valid until the next `begin`; None, where

@@ -57,8 +57,8 @@ class GossipReducer(ApartReducer):
         gradient: SummedVector,
     ) -> None:
         super().__init__(settings, optimizer, together, allreduce, gradient)
-        self._own = Part(allreduce.comm.size, allreduce.comm.rank)
-        self._exchange = allreduce.exchange(self.network.parameters)
+        comm, self._exchange = allreduce.comm, allreduce.exchange(self.network.parameters)
+        self._own = Part(comm.size, comm.rank, after_layer=lambda number: self._exchange.look())
 
     def _partner(self) -> int:
         """Return this rank's partner in the step at hand, itself where none is due."""
