@@ -2,6 +2,7 @@
 resumed on other ranks, tested, fused, stopped, and the bytes that it sends.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -102,10 +103,15 @@ def test_bytes_are_those_of_the_layers(make_job):
     """Two layers gather 4 x 4 x 12 values, of which a rank has a part, and scatter their gradients;
     the last one sums 10. A test is not counted.
     """
-    trained, n = run(COMM, make_job()), COMM.size
+    trained, n = run(COMM, make_job(output={"profile": True})), COMM.size
     images = 2 * len(trained.loaders.train)
     values = 2 * (4 * 4 * 12 + 4 * 4 * 12 + 10)
     assert trained.sent == 8 * images * values * (n - 1) // n
+    if COMM.rank == 0:
+        profile = json.loads((trained.directory / "profile.json").read_text())
+        names = [event["name"] for event in profile["traceEvents"]]
+        steps = sum(name.startswith("step ") for name in names)
+        assert steps and names.count("values of other ranks") == 5 * steps
 
 
 TOWERS = ROOT / "jobs/cifar10/alexnet_towers.toml"

@@ -20,8 +20,8 @@ WIDTH = 6  # float64 numbers of an event
 
 
 class Kind(IntEnum):
-    """What an event is. SUM, REDUCE and FINISH are meetings: none ends before all ranks of the
-    network have begun it.
+    """What an event is. SUM, REDUCE, FINISH and VALUES are meetings: none ends before all ranks of
+    the network, or of a replica of it, have begun it.
     """
 
     STEP = 0  # all of a call of the runner
@@ -34,9 +34,10 @@ class Kind(IntEnum):
     UPDATE = 7  # of the parameters; `busy` seconds of it, the rest sums and copies pieces
     FINISH = 8  # the wait for the pieces of the others
     PAUSE = 9  # a virtual shard that waits while others compute
+    VALUES = 10  # between the parts of a network, within a layer
 
 
-MEETINGS = (Kind.SUM, Kind.REDUCE, Kind.FINISH)
+MEETINGS = (Kind.SUM, Kind.REDUCE, Kind.FINISH, Kind.VALUES)
 
 
 class Record(NamedTuple):

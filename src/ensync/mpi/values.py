@@ -2,7 +2,7 @@
 (nn.split.exchange.Exchange).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -19,10 +19,13 @@ _TAG = 72
 
 @dataclass
 class Cost:
-    """Bytes that this rank has passed to others, and seconds spent, waiting included."""
+    """Bytes that this rank has passed to others, and seconds spent, waiting included. note: called
+    with begin and end of each exchange (time.perf_counter), where somebody wants to know.
+    """
 
     bytes: int = 0
     seconds: float = 0.0
+    note: Callable[[float, float], None] | None = None
 
 
 class ValueExchange:
@@ -108,4 +111,7 @@ class ValueExchange:
         with doing(Doing.VALUES):
             yield
         self.cost.bytes += nbytes
-        self.cost.seconds += perf_counter() - start
+        end = perf_counter()
+        self.cost.seconds += end - start
+        if self.cost.note is not None:
+            self.cost.note(start, end)

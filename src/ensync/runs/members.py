@@ -67,7 +67,7 @@ def build_trainers(
         )
         trainers[member].restart()
         if timeline is not None:
-            timeline.ranks[member] = mesh.data.size
+            timeline.ranks[member] = mesh.data.size * mesh.sizes["model"]
             timeline.layers = [f"{i} {each.describe()}" for i, each in enumerate(network.layers)]
             timeline.expect(sum(each.starts[-1] // each.runner.steps for each in trainers.values()))
     loaders.check_shards(mesh.comm)

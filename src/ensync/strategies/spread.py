@@ -3,10 +3,12 @@ same part (strategies.reducers).
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 
+from ensync.core.timeline import Kind
 from ensync.mpi.values import ValueExchange
 from ensync.nn.network import StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
@@ -61,9 +63,12 @@ class SpreadReducer(Reducer):
         """Compute this rank's part of the network on its part of the batch. A request to stop of
         one rank is heard by all.
         """
-        cost = self._exchange.cost
+        cost, timeline = self._exchange.cost, self.network.timeline
+        is_noted = timeline is not None and timeline.on
+        cost.note = partial(timeline.add, Kind.VALUES) if timeline and is_noted else None
         bytes_before, seconds_before = cost.bytes, cost.seconds
         metrics = self._inner.reduce(compute, lambda: self._exchange.most(stop_requested()))
+        cost.note = None
         self._bytes += cost.bytes - bytes_before
         self._seconds += cost.seconds - seconds_before
         return metrics

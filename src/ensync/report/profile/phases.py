@@ -71,7 +71,7 @@ class Step:
         """Yield number, direction and seconds of each layer, without the sums within it."""
         inner = dict[int, float]()
         for event in self.events:
-            if event.kind in (Kind.SUM, Kind.PAUSE):
+            if event.kind in (Kind.SUM, Kind.PAUSE, Kind.VALUES):
                 inner[event.row] = inner.get(event.row, 0.0) + event.seconds
             elif event.kind in (Kind.FORWARD, Kind.BACKWARD):
                 yield event.layer, event.kind, event.seconds - inner.pop(event.row, 0.0)

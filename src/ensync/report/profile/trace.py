@@ -17,6 +17,7 @@ NAMES = {
     Kind.COMPUTE: "compute",
     Kind.LOAD: "load",
     Kind.SUM: "sum of statistics",
+    Kind.VALUES: "values of other ranks",
     Kind.REDUCE: "reduce",
     Kind.UPDATE: "update",
     Kind.FINISH: "end of update",
