@@ -116,11 +116,17 @@ def test_without_staleness_it_is_synchronous_training(make_job, server):
 def test_networks_of_arrival_are_no_older_than_allowed(make_job):
     """Every push counts once, and what is trained learns."""
     settings = {"server": "arrival", "max_staleness": 2}
-    trained = run(COMM, make_job(communication=settings))
+    trained, shown = begin(COMM, make_job(communication=settings)), []
+    trained.trainers[0].progress = lambda t: shown.append((t.loss, t.position.loss_sum))
+    trained = lifecycle.train(trained)
     counts = staleness_of(trained)
     assert len(counts) == 3 and sum(counts) == STEPS * COMM.size
     losses = [record["train_loss"] for record in trained.state.history]
     assert losses[1] < losses[0]
+    means = [loss for loss, _ in shown[:6]]  # of the steps whose losses have come
+    sums = [sum_ for _, sum_ in shown[:6]]
+    assert np.isnan(means[:2]).all() and sums[:2] == [0, 0]
+    assert means[2:] == [s / n for s, n in zip(sums[2:], (50, 100, 150, 293))]
 
 
 def test_no_rank_goes_back_to_an_older_network():

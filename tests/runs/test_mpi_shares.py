@@ -150,6 +150,12 @@ def test_groups_of_an_ensemble_share_by_speed(make_job):
         np.testing.assert_allclose(found[name], values, rtol=1e-7, atol=1e-10)
 
 
+def test_a_line_says_the_rows_of_each_of_few_ranks():
+    assert speeds.listed([21, 43]) == "rank 0 has 21, rank 1 has 43 of 64 rows"
+    many = speeds.listed([8, 9, 5, 8, 8, 12, 8, 8, 8, 6])
+    assert many == "rank 2 has 5, rank 5 has 12 of 80 rows, all others between these"
+
+
 def test_begin_has_room_for_the_largest_part(make_job):
     network = begin(COMM, make_job(communication=BY_SPEED)).trainers[0].network
     assert network.rows >= min(50, 2 * -(-50 // COMM.size))

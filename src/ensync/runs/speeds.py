@@ -31,7 +31,7 @@ def follow_speeds(trainer: Trainer, ranks: Comm, console: Console) -> None:
     position.speeds = adjusted(speeds, measured, _at_once(trainer))
     rows = rows_of_ranks(trainer, ranks.size)
     if rows != before and not trainer.done:
-        console.line(f"parts of a batch by speed from now on: {_listed(rows)}")
+        console.line(f"parts of a batch by speed from now on: {listed(rows)}")
 
 
 def last_shares(history: Sequence[EpochRecord], members: int) -> list[list[int]]:
@@ -51,7 +51,7 @@ def _at_once(trainer: Trainer) -> int:
     return min(trainer.batch, trainer.job.training.slice, len(trainer.rows))
 
 
-def _listed(rows: list[int]) -> str:
+def listed(rows: list[int]) -> str:
     """Return "rank 0 has 21, rank 1 has 43 of 64 rows", of many ranks the least and the most."""
     few = len(rows) <= SHOWN
     ranks = range(len(rows)) if few else (rows.index(min(rows)), rows.index(max(rows)))

@@ -104,8 +104,8 @@ class Communication(Section):
         "none",
         description="whether rank 0 serves the network to all, which push gradients of older "
         "networks, with batch normalisation over their own rows, and wait less; seeded: how old "
-        "they are comes from training.seed, so that the same bits come again; arrival: each takes "
-        "the newest that has come, which no two runs repeat",
+        "they are comes from training.seed, on one rank, too, so that the same bits come again; "
+        "arrival: each takes the newest that has come, which no two runs repeat",
     )
     max_staleness: Annotated[int, Field(ge=0, le=64)] = Field(
         4,
