@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ensync.core.config.communication import Communication
-from ensync.core.config.job import dump_job, job_from_dict
+from ensync.core.config.job import dump_job, job_from_dict, load_job
 from ensync.core.config.study import BUDGETS, CONTESTANTS
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import steps_per_epoch
+from ensync.runs.options import StudyOptions
 from ensync.runs.study.cells import Facts, Known, Pace
 from ensync.runs.study.planning import FACTORS, plan
 from ensync.runs.study.widths import parameters
@@ -278,6 +279,16 @@ def test_values_of_a_setting_differ_in_it_alone():
         plain = job_of(study, communication={"every": cell.job.communication.every, **meetings})
         assert cell.job.communication == plain.communication and cell.label.startswith("every = ")
         assert cell.job.training == plain.training and cell.job.optimizer == plain.optimizer
+
+
+def test_values_on_the_command_line_take_the_place_of_contestants(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text('data.path = "d.h5"\noutput.directory = "r"\nstudy.contestants = ["one_rank"]')
+    values = ["every_1", "every_never"]
+    for given, names in (({}, []), ({"contestants": "synchronous"}, ["synchronous"])):
+        wanted = StudyOptions(over="communication.every=1,never", **given)
+        assert load_job(path, wanted.overrides).study.names == [*names, *values]
+    assert load_job(path, StudyOptions().overrides).study.names == ["one_rank"]
 
 
 def test_values_without_effect_on_so_many_ranks_are_one():
