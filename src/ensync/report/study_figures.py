@@ -274,9 +274,10 @@ def draw_accuracy(
 
 
 def _ends(found: Range | None) -> list[float] | None:
+    """Return the ends of an interval as far as accuracies go, None where it has none."""
     if found is None or text.missing(found.low) or text.missing(found.high):
         return None
-    return [found.low, found.high]
+    return [max(0.0, found.low), min(1.0, found.high)]
 
 
 def _cost_axis(axes: Axes, places: Sequence[float]) -> None:
