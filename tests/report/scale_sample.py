@@ -2,6 +2,7 @@
 nodes of 6 ms.
 """
 
+from ensync.core.config.communication import Communication
 from ensync.core.config.job import job_from_dict, plain_settings
 from ensync.core.scaling.links import Link, MeasuredSum, Network
 from ensync.core.scaling.noise import NoiseScale
@@ -34,7 +35,7 @@ def make_scale(ranks=(1, 2, 4, 8)):
         wires=Wires(NodeSum(2, 1e-5, 1e-9), LINK, LINK),
     )
     model = Model(calibration)
-    found = model.table(outcome.contestants(1), ranks)
+    found = model.table(outcome.contestants(Communication()), ranks)
     noise = NoiseScale(512.0, 400.0, 800.0, 100, 8, 8)
     return ScaleResult(
         job=settings(),

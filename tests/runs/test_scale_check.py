@@ -21,7 +21,7 @@ def prediction():
 
 
 def write_run(directory, step, machine=None, **sections):
-    """Write what a run of two epochs leaves whose steps took so long on average."""
+    """Write what a run of two epochs leaves whose steps took so long in the second one."""
     result = RunResult(
         job=settings(**sections),
         seconds=1.0,
@@ -33,11 +33,27 @@ def write_run(directory, step, machine=None, **sections):
     (directory / "result.json").write_text(to_json(result))
     records = [
         {"member": 0, "epoch": epoch, "step": 100 * epoch, "seconds": seconds}
-        for epoch, seconds in ((1, 120 * step), (2, 80 * step))
+        for epoch, seconds in ((1, 170 * step), (2, 100 * step))
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (directory / "history.jsonl").write_text(lines)
     return directory
+
+
+def test_a_single_epoch_counts_whole(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1, "step": 50, "seconds": 2.0}\n')
+    assert measured_step(tmp_path) == (0.04, 1)
+
+
+def test_steps_of_members_are_averaged(tmp_path):
+    lines = [
+        {"member": member, "epoch": epoch, "step": 10 * epoch, "seconds": epoch * (1.0 + member)}
+        for epoch in (1, 2, 3)
+        for member in (0, 1)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "history.jsonl").write_text(text)
+    assert measured_step(tmp_path) == ((2 + 3) * (1 + 2) / 40, 3)
 
 
 def test_the_error_is_that_of_the_mean_step(prediction, tmp_path):
@@ -56,6 +72,7 @@ def test_the_error_is_that_of_the_mean_step(prediction, tmp_path):
     [
         ({"communication": {"every": 8}}, Contestant("local SGD", 8)),
         ({"communication": {"every": "never"}}, Contestant("local SGD", float("inf"))),
+        ({"communication": {"partners": "ring"}}, Contestant("gossip", 1)),
         ({"training": {"strategy": "ensemble"}}, Contestant("apart")),
     ],
 )
@@ -82,8 +99,7 @@ REFUSED = {
         None,
         "members are not as many as its ranks",
     ),
-    "compressed": ({"communication": {"compression": "bf16"}}, None, "sums are compressed"),
-    "partners": ({"communication": {"partners": "ring"}}, None, "averaged with partners"),
+    "compressed": ({"communication": {"compression": "bf16"}}, None, "knows nothing"),
     "growing": ({"communication": {"every": 2, "growth": 0.1}}, None, "communication.growth"),
     "parted": ({"communication": {"every": "never", "start": 9}}, None, "communication.start"),
     "served": ({"communication": {"server": "seeded"}}, None, "went to a server"),

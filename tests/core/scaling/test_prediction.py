@@ -113,7 +113,7 @@ def test_ranks_that_share_nodes(calibration):
 
 def test_long_vectors_of_shared_nodes_go_piece_by_piece():
     nbytes = 2 * 3 * PIECE_BYTES
-    found = KINDS["node first"](WIRES, Place(2, 2), nbytes)
+    found = KINDS["node first"].cost(WIRES, Place(2, 2), nbytes)
     assert found.latency == 3 * 2 * 0.5 and found.bandwidth == pytest.approx(nbytes / 1000)
 
 
@@ -224,9 +224,43 @@ def test_the_reason_why_more_do_not_pay(calibration):
 
 
 def test_a_strategy_is_an_entry_of_a_table(calibration, monkeypatch):
-    """Gossip: one exchange of parameters with a partner in each step."""
-    gossip = Pattern((Passed("partner", SIZES.itemsize * SIZES.parameters),), 1)
-    monkeypatch.setitem(STRATEGIES, "gossip", lambda sizes, every: gossip)
-    found = Model(calibration).predict(Contestant("gossip"), 1024)
+    """Two sums of all parameters in each step."""
+    twice = Pattern((Passed("all", 4 * 996, 2.0),), 1)
+    monkeypatch.setitem(STRATEGIES, "twice", lambda sizes, every: twice)
+    found = Model(calibration).predict(Contestant("twice"), 2)
+    assert (found.parts.latency, found.parts.bandwidth) == (2.0, pytest.approx(2 * 3.984))
+    assert cost_of(twice, WIRES, Place(1, 1)) == Cost()
+
+
+def test_gossip_costs_one_message_whatever_the_ranks(calibration):
+    """And waits for one partner, not for all."""
+    uneven = tuple(replace(each, slowest=(each.mean, each.mean + 4)) for each in steps())
+    model = Model(replace(calibration, steps=uneven))
+    found = model.predict(Contestant("gossip"), 1024)
     assert (found.parts.latency, found.parts.bandwidth) == (0.5, pytest.approx(3.984))
-    assert cost_of(gossip, WIRES, Place(1, 1)) == Cost()
+    assert found.parts.waiting == 3.0 < model.predict(TOGETHER, 1024).parts.waiting
+    assert found.bytes == 1024 * 3984 * 100
+
+
+def test_compressed_sums_pass_what_was_noted(calibration):
+    """Words of half the bytes in two hops, and metrics whole: with 4 ranks 3 messages a hop."""
+    words = (Passed("blocks", 1992), Passed("blocks", 1992))
+    model = Model(replace(calibration, compression="bf16", coding=0.25, compressed=words))
+    found = model.predict(Contestant("synchronous", 1, "bf16"), 4)
+    assert found.contestant.label == "synchronous, bf16"
+    assert found.parts.update == 1.0 + 0.25
+    assert found.parts.latency == 2 * 3 * 0.5 + 2 * 0.5
+    assert found.parts.bandwidth == pytest.approx(2 * 0.75 * 1.992 + 2 * 0.016)
+    assert found.bytes == 4 * (2 * 1494 + 24) * 100
+    rare = model.predict(Contestant("local SGD", 8, "bf16"), 4)
+    assert rare.parts.update == 1.0 + (0.25 + 3.0) / 8
+    assert rare.contestant.label == "local SGD, H = 8, bf16"
+
+
+def test_ranks_of_a_node_share_its_link_when_all_pass_to_all():
+    found = KINDS["blocks"].cost(WIRES, Place(2, 2), 1000)
+    assert found.latency == 3 * 0.5
+    assert found.bandwidth == pytest.approx(2 * 2 / 4 * 1.0)  # 2 ranks, 2 of 4 blocks each
+    inside = KINDS["whole"].cost(WIRES, Place(1, 4), 1000)
+    assert inside.latency == pytest.approx(3 * 0.1) and inside.bandwidth == 0.0
+    assert KINDS["whole"].bytes(1000, 4) == 3000 and KINDS["blocks"].bytes(1000, 4) == 750

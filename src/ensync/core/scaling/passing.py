@@ -6,13 +6,14 @@ to a Pattern. A new one adds its entry, and one of KINDS where it passes somethi
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ensync.core.scaling.collectives import exchange
+from ensync.core.scaling.collectives import Terms, exchange
 from ensync.core.scaling.links import Network
 
 METRICS_BYTES = 32  # of four float64 numbers: what a meeting sums beside the replicas
+GRADIENT, NODE_FIRST = "gradient", "node first"
 PIECE_BYTES = 1 << 18  # of what ranks of a node sum at once between nodes (mpi.node_sum)
 
 
@@ -66,37 +67,58 @@ class Passed(NamedTuple):
 class Pattern:
     """What ranks do in a step of a strategy.
 
-    meets: steps from one moment when all wait for the slowest to the next, infinity for never.
-    own: whether each rank trains a network of its own, on whole batches. shares_update: whether
-    ranks of a node may share the update.
+    meets: steps from one moment when ranks wait for each other to the next, infinity for never;
+    among: how many of them, 0 for all. own: whether each rank trains a network of its own, on whole
+    batches. shares_update: whether ranks of a node may share the update. coded: vectors that are
+    compressed in a step, on average.
     """
 
     passed: tuple[Passed, ...]
     meets: float
+    among: int = 0
     own: bool = False
     shares_update: bool = False
+    coded: float = 0.0
 
     def bytes(self, ranks: int) -> float:
-        """Return the bytes that so many ranks together pass to others in a step, as
-        mpi.wire.passed counts them: each rank 2 (p - 1) / p of a vector that p ranks sum.
+        """Return the bytes that so many ranks together pass to others in a step."""
+        each = (KINDS[one.kind].bytes(one.nbytes, ranks) * one.times for one in self.passed)
+        return ranks * sum(each) if ranks > 1 else 0.0
+
+    def compressed(self, parts: tuple[Passed, ...], gradient: int) -> "Pattern":
+        """Return the pattern with `parts` in place of the first `gradient` bytes of each sum of a
+        gradient or a replica, all ranks of which then update their whole replicas.
         """
-        return ranks * sum(
-            2 * (ranks - 1) * each.nbytes // ranks * each.times for each in self.passed
-        )
+        passed, coded = [], 0.0
+        for each in self.passed:
+            if each.kind not in (GRADIENT, NODE_FIRST):
+                passed.append(each)
+                continue
+            coded += each.times
+            passed += [part._replace(times=part.times * each.times) for part in parts]
+            passed.append(Passed("all", each.nbytes - gradient, each.times))
+        return replace(self, passed=tuple(passed), shares_update=False, coded=coded)
 
 
 def synchronous(sizes: Sizes, every: float) -> Pattern:
     """The gradient is summed in every step, and so are statistics of batch normalisation."""
     sums = tuple(Passed("all", nbytes) for nbytes in sizes.sums)
-    return Pattern((Passed("gradient", sizes.gradient), *sums), 1, shares_update=True)
+    return Pattern((Passed(GRADIENT, sizes.gradient), *sums), 1, shares_update=True)
 
 
 def local(sizes: Sizes, every: float) -> Pattern:
     """Local SGD: replicas are summed every so many steps."""
     if math.isinf(every):
         return Pattern((), every)
-    passed = Passed("node first", sizes.replica, 1 / every), Passed("all", METRICS_BYTES, 1 / every)
+    passed = Passed(NODE_FIRST, sizes.replica, 1 / every), Passed("all", METRICS_BYTES, 1 / every)
     return Pattern(passed, every)
+
+
+def gossip(sizes: Sizes, every: float) -> Pattern:
+    """Each rank exchanges its parameters with one partner every so many steps. Without a thread of
+    its own MPI passes long vectors on while ranks wait, so that none of that is taken for hidden.
+    """
+    return Pattern((Passed("partner", sizes.itemsize * sizes.parameters, 1 / every),), every, 2)
 
 
 def apart(sizes: Sizes, every: float) -> Pattern:
@@ -107,6 +129,7 @@ def apart(sizes: Sizes, every: float) -> Pattern:
 STRATEGIES: dict[str, Callable[[Sizes, float], Pattern]] = {
     "synchronous": synchronous,
     "local SGD": local,
+    "gossip": gossip,
     "apart": apart,
 }
 
@@ -223,11 +246,49 @@ def with_partner(wires: Wires, place: Place, nbytes: float) -> Cost:
     return Cost(0.0, messages, network.link.seconds(terms) - messages)
 
 
-KINDS: dict[str, Callable[[Wires, Place, float], Cost]] = {
-    "node first": node_first,
-    "gradient": gradient,
-    "all": over_all,
-    "partner": with_partner,
+def to_all(wires: Wires, place: Place, nbytes: float) -> Cost:
+    """Each rank passes a block of a vector of nbytes to each other rank, one by one: what a sum of
+    words takes in its first hop, and its blocks' sums in the second. Ranks of a node share its
+    link.
+    """
+    network = wires.between if place.nodes > 1 else wires.inside
+    assert network is not None
+    others = place.ranks - place.on_node if place.nodes > 1 else place.ranks - 1
+    sharing = place.on_node if place.nodes > 1 else 1
+    terms = Terms(place.ranks - 1, sharing * others / place.ranks * nbytes, 0)
+    messages = network.link.of_messages(terms)
+    return Cost(0.0, messages, network.link.seconds(terms) - messages)
+
+
+def whole_to_all(wires: Wires, place: Place, nbytes: float) -> Cost:
+    """Each rank passes all of its nbytes to each other rank."""
+    return to_all(wires, place, place.ranks * nbytes)
+
+
+class Kind(NamedTuple):
+    """A way to pass vectors: its cost, and the bytes that each of some ranks passes to others, as
+    mpi.wire and mpi.exchange count them.
+    """
+
+    cost: Callable[[Wires, Place, float], Cost]
+    bytes: Callable[[int, int], int]
+
+
+def _of_sum(nbytes: int, ranks: int) -> int:
+    return 2 * (ranks - 1) * nbytes // ranks
+
+
+def _of_pairs(nbytes: int, ranks: int) -> int:
+    return nbytes * (ranks - ranks % 2) // ranks  # of an odd number one has no partner
+
+
+KINDS: dict[str, Kind] = {
+    NODE_FIRST: Kind(node_first, _of_sum),
+    GRADIENT: Kind(gradient, _of_sum),
+    "all": Kind(over_all, _of_sum),
+    "partner": Kind(with_partner, _of_pairs),
+    "blocks": Kind(to_all, lambda nbytes, ranks: (ranks - 1) * nbytes // ranks),
+    "whole": Kind(whole_to_all, lambda nbytes, ranks: (ranks - 1) * nbytes),
 }
 
 
@@ -236,7 +297,7 @@ def cost_of(pattern: Pattern, wires: Wires, place: Place) -> Cost:
     cost = Cost()
     if place.ranks > 1:
         for each in pattern.passed:
-            cost = cost.plus(KINDS[each.kind](wires, place, each.nbytes), each.times)
+            cost = cost.plus(KINDS[each.kind].cost(wires, place, each.nbytes), each.times)
     return cost
 
 

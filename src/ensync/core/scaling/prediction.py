@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from ensync.core.scaling.noise import Together, samples_factor, steps_factor
 from ensync.core.scaling.passing import (
     STRATEGIES,
+    Passed,
+    Pattern,
     Place,
     Sizes,
     Wires,
@@ -25,7 +27,8 @@ class Calibration:
     threads, ranks_on_node, cores_of_node: as started. steps: whole steps of one rank, by rows and
     threads. freely: seconds of a step without a wait before each, over one with it. update:
     seconds of the optimiser's step within each; loop: of the training loop around each; meeting:
-    of the arithmetic of a meeting of replicas.
+    of the arithmetic of a meeting of replicas. compression: the job's way to compress, "" for none;
+    coding: seconds of its arithmetic in a sum; compressed: what it passes.
     """
 
     sizes: Sizes
@@ -38,29 +41,38 @@ class Calibration:
     loop: float
     meeting: float
     wires: Wires
+    compression: str = ""
+    coding: float = 0.0
+    compressed: tuple[Passed, ...] = ()
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to use ranks: a name of STRATEGIES, and the steps from meeting to meeting."""
+    """A way to use ranks: a name of STRATEGIES, the steps from meeting to meeting, and how sums
+    are compressed.
+    """
 
     strategy: str
     every: float = 1
+    compression: str = ""
 
     @property
     def label(self) -> str:
         """Its name in tables."""
-        if self.strategy != "local SGD":
-            return self.strategy
-        return f"local SGD, {'never' if math.isinf(self.every) else f'H = {self.every:g}'}"
+        label, how = self.strategy, f", {self.compression}" * bool(self.compression)
+        if math.isinf(self.every):
+            label += ", never"
+        elif self.every > 1 or label == "local SGD":
+            label += f", H = {self.every:g}"
+        return label + how
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """Seconds of a step that go into one thing each. shared: those of the arithmetic that more
     ranks divide; small: that a small share of a batch costs more than in proportion; update: of
-    the parameters, and the loop; waiting: for the slowest; node: sums in memory; latency,
-    bandwidth: sums by MPI.
+    the parameters, and the loop, the arithmetic of meetings and of compression; waiting: for the
+    slowest; node: sums in memory; latency, bandwidth: sums by MPI.
     """
 
     shared: float
@@ -129,6 +141,15 @@ class Model:
         self.calibration = calibration
         self.curves = curves(calibration.steps)
 
+    def pattern(self, contestant: Contestant) -> Pattern:
+        """Return what the ranks of a contestant pass; of compressions only the job's is known."""
+        c = self.calibration
+        plain = STRATEGIES[contestant.strategy](c.sizes, contestant.every)
+        if not contestant.compression:
+            return plain
+        assert contestant.compression == c.compression, "only the job's own was measured"
+        return plain.compressed(c.compressed, c.sizes.itemsize * c.sizes.parameters)
+
     def predict(
         self, contestant: Contestant, ranks: int, threads: int = 0, on_node: int = 0
     ) -> Prediction | None:
@@ -138,7 +159,7 @@ class Model:
         that share a node, 0 for as many as there are.
         """
         place = place_of(ranks, on_node or self.calibration.ranks_on_node)
-        pattern = STRATEGIES[contestant.strategy](self.calibration.sizes, contestant.every)
+        pattern = self.pattern(contestant)
         if not is_known(pattern, self.calibration.wires, place):
             return None
         most = self.calibration.threads
@@ -148,7 +169,7 @@ class Model:
 
     def _on(self, contestant: Contestant, ranks: int, place: Place, threads: int) -> Prediction:
         sizes, curve = self.calibration.sizes, self.curves[threads]
-        pattern = STRATEGIES[contestant.strategy](sizes, contestant.every)
+        pattern = self.pattern(contestant)
         own = pattern.own
         rows = largest_share(sizes, 1 if own else ranks)
         parts = self._parts(contestant, ranks, place, curve)
@@ -175,25 +196,28 @@ class Model:
 
     def _parts(self, contestant: Contestant, ranks: int, place: Place, curve: Curve) -> Parts:
         c = self.calibration
-        pattern = STRATEGIES[contestant.strategy](c.sizes, contestant.every)
+        pattern = self.pattern(contestant)
         divided = 1 if pattern.own else ranks
         rows = largest_share(c.sizes, divided)
         freely = c.freely if ranks == 1 or pattern.meets > 1 else 1.0
         step = curve.seconds(rows)
         waiting = 0.0
         if ranks > 1 and not pattern.own and not math.isinf(pattern.meets):
-            waiting = (curve.seconds(rows, ranks) - step) / math.sqrt(pattern.meets)
+            waited = min(ranks, pattern.among or ranks)
+            waiting = (curve.seconds(rows, waited) - step) / math.sqrt(pattern.meets)
         update = min(c.update, step)
         shared = freely * (curve.seconds(largest_share(c.sizes, 1)) - update) / divided
         computed = freely * max(0.0, step - update)
         if pattern.shares_update and c.sizes.elementwise:
             update /= place.on_node
-        meeting = c.meeting / pattern.meets if ranks > 1 and pattern.meets > 1 else 0.0
+        more = c.coding * pattern.coded if ranks > 1 else 0.0
+        if ranks > 1 and pattern.meets > 1:
+            more += c.meeting / pattern.meets
         cost = cost_of(pattern, c.wires, place)
         return Parts(
             shared=min(shared, computed),
             small=max(0.0, computed - shared),
-            update=freely * update + c.loop + meeting,
+            update=freely * update + c.loop + more,
             waiting=waiting,
             node=cost.node,
             latency=cost.latency,

@@ -2,12 +2,15 @@
 throughout.
 """
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
+from ensync.core.resources import number
 from ensync.core.scaling.collectives import Terms
 from ensync.core.scaling.links import Link, MeasuredSum, Network, Timed, fit_link
 from ensync.core.scaling.passing import METRICS_BYTES, PIECE_BYTES, NodeSum, Sizes, Wires
@@ -85,8 +88,9 @@ def thread_counts(most: int, launched: int) -> list[int]:
 
 
 def most_threads(comm: Comm) -> int:
-    """Return the most threads that any rank can have."""
-    return min(share(comm, len(launch.cores())))
+    """Return the most threads that every rank can have."""
+    limit = number(os.environ.get("NUMBA_NUM_THREADS")) or sys.maxsize
+    return min(share(comm, min(limit, len(launch.cores()))))
 
 
 def _time_rows(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ensync.core.config.communication import ALL, Communication
 from ensync.core.errors import EnsyncError
 from ensync.core.scaling.prediction import Contestant, Model
 from ensync.report.history import read_history
@@ -14,7 +15,7 @@ from ensync.report.scale_results import CheckRow, ScaleResult
 
 FILE = "scale.json"
 # Settings that a step's time depends on: sections, and single settings.
-ALIKE = ("network", "augmentation", "lookahead")
+ALIKE = ("network", "augmentation", "lookahead", "parallel")
 CHANGING = ("growth", "start", "start_accuracy")  # of communication: steps of two kinds
 ALIKE_SETTINGS = (
     ("training", "batch"),
@@ -74,14 +75,17 @@ def check(run: Path, prediction: ScaleResult) -> CheckRow:
     launched = machine.threads_per_rank or prediction.calibration.threads
     threads = 0 if launched == prediction.calibration.threads else launched
     on_node = -(-machine.ranks // (machine.nodes or 1))
-    known = not threads or threads in model.curves
+    known = (not threads or threads in model.curves) and contestant.compression in (
+        "",
+        prediction.calibration.compression,
+    )
     found = model.predict(contestant, machine.ranks, threads, on_node) if known else None
     if found is None:
         raise EnsyncError(
-            f"{run}, trained on {machine.ranks} ranks x {launched} threads of "
+            f"{run}, {contestant.label} on {machine.ranks} ranks x {launched} threads of "
             f"{machine.nodes} nodes, of which the prediction knows nothing",
-            "ranks and threads whose steps and links were measured",
-            "calibrate on as many ranks of a node, or give --latency and --bandwidth",
+            "ranks, threads and sums that were measured",
+            "calibrate this very job on as many ranks of a node, or give --latency and --bandwidth",
         )
     step, epochs = measured_step(run)
     return CheckRow(
@@ -127,61 +131,58 @@ def refuse_other(run: Path, predicted: Mapping[str, Any], trained: Mapping[str, 
 
 
 def contestant_of(run: Path, result: RunResult) -> Contestant:
-    """Return how a run used its ranks. Errors: EnsyncError for groups of ranks."""
-    training, communication = result.job["training"], result.job.get("communication", {})
+    """Return how a run used its ranks. Errors: EnsyncError for what is not predicted."""
+    training, given = result.job["training"], Communication(**result.job.get("communication", {}))
     ranks = result.machine.ranks if result.machine else 1
-    if communication.get("compression", "none") != "none":
+    apart = training["strategy"] == "ensemble"
+    if apart and result.job["ensemble"]["members"] not in (0, ranks):
         raise EnsyncError(
-            f"{run}, whose sums are compressed",
-            "a run with communication.compression = 'none'",
+            f"{run}, whose members are not as many as its ranks",
+            "one network, or one for each rank",
             "leave it out",
         )
-    if communication.get("server", "none") != "none":
+    if given.is_served:
         raise EnsyncError(
             f"{run}, whose gradients went to a server",
             "a run with communication.server = 'none'",
             "leave it out",
         )
-    if communication.get("partners", "all") != "all":
-        raise EnsyncError(
-            f"{run}, whose ranks averaged with partners",
-            "a run with communication.partners = 'all'",
-            "leave it out",
-        )
-    if changing := [name for name in CHANGING if communication.get(name)]:
-        raise EnsyncError(
-            f"{run}, whose steps changed in its course (communication.{changing[0]})",
-            f"a run with communication.{changing[0]} = 0",
-            "leave it out",
-        )
-    if training["strategy"] == "ensemble":
-        if result.job["ensemble"]["members"] not in (0, ranks):
-            raise EnsyncError(
-                f"{run}, whose members are not as many as its ranks",
-                "one network, or one for each rank",
-                "leave it out",
-            )
+    if apart:
         return Contestant("apart")
-    every = communication.get("every", 1)
-    if every == 1:
-        return Contestant("synchronous")
-    return Contestant("local SGD", math.inf if every == "never" else float(str(every)))
+    changing = [name for name in CHANGING if getattr(given, name)]
+    changing += ["overlap"] * bool(given.overlap)
+    changing += ["compression_start"] * (given.whole_before > 0)
+    if changing:
+        raise EnsyncError(
+            f"{run}, whose steps are of another kind, or of two (communication.{changing[0]})",
+            f"a run with communication.{changing[0]} at 0 or false",
+            "leave it out",
+        )
+    every = math.inf if isinstance(given.every, str) else given.every
+    compression = given.compression if given.compresses else ""
+    if given.partners != ALL:
+        return Contestant("gossip", every)
+    return Contestant("local SGD" if every > 1 else "synchronous", every, compression)
 
 
-def measured_step(run: Path) -> tuple[float, float]:
-    """Return the seconds of a step of a run, the mean over its epochs and members, and how many
-    epochs it had. Errors: EnsyncError without any.
+def measured_step(run: Path) -> tuple[float, int]:
+    """Return the seconds of a step of a run, the mean over its members and its epochs, without the
+    first of several, which touches memory and links for the first time; and how many epochs it
+    had. Errors: EnsyncError without any.
     """
     records: Sequence[Mapping[str, Any]] = read_history(run / "history.jsonl")
-    seconds: dict[int, float] = {}
-    steps: dict[int, int] = {}
-    for record in records:
-        member = record.get("member", 0)
-        seconds[member] = seconds.get(member, 0.0) + record["seconds"]
-        steps[member] = max(steps.get(member, 0), record["step"])
-    if not sum(steps.values()):
+    epochs = max((record["epoch"] for record in records), default=0)
+    if not epochs:
         raise EnsyncError(
             f"{run}/history.jsonl has no epoch", "a run of one epoch at least", "train it first"
         )
-    epochs = max(record["epoch"] for record in records)
-    return sum(seconds.values()) / sum(steps.values()), epochs
+    first = 1 if epochs == 1 else 2
+    before: dict[int, int] = {}
+    seconds, steps = 0.0, 0
+    for record in sorted(records, key=lambda each: each["epoch"]):
+        member = record.get("member", 0)
+        if record["epoch"] >= first:
+            seconds += record["seconds"]
+            steps += record["step"] - before.get(member, 0)
+        before[member] = record["step"]
+    return seconds / max(steps, 1), epochs

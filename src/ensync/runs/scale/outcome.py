@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from ensync.core.config.communication import ALL, Communication
 from ensync.core.scaling.noise import NoiseScale
 from ensync.core.scaling.prediction import (
     Calibration,
@@ -25,14 +26,20 @@ EVERY = (4, 16, 64, 256)  # steps between meetings of local SGD
 USUAL = 16  # of these, where the job has none of its own
 
 
-def contestants(every: int | str) -> list[Contestant]:
-    """Return what is predicted; every: the job's own communication.every."""
-    own = {every} if isinstance(every, int) and every > 1 else set()
-    return [
+def contestants(given: Communication) -> list[Contestant]:
+    """Return what is predicted of a job with such a section [communication]."""
+    steps = given.every if isinstance(given.every, int) else 1
+    found = [
         Contestant("synchronous"),
-        *(Contestant("local SGD", steps) for steps in sorted({*EVERY, *own})),
-        Contestant("apart"),
+        *(Contestant("local SGD", each) for each in sorted({*EVERY, steps} - {1})),
     ]
+    if given.partners != ALL:
+        found.append(Contestant("gossip", steps))
+    elif given.compresses:
+        for each in sorted({1, steps}):
+            name = "local SGD" if each > 1 else "synchronous"
+            found.append(Contestant(name, each, given.compression))
+    return [*found, Contestant("apart")]
 
 
 def row_of(found: Prediction) -> ScaleRow:
@@ -86,6 +93,20 @@ def shapes(model: Model, cores: int) -> list[ScaleShape]:
         )
         for each in model.shapes(cores)
     ]
+
+
+def simplified(given: Communication) -> list[str]:
+    """Return which settings of a job's section [communication] a prediction leaves out."""
+    left_out = {
+        "communication.growth (meetings become rarer)": given.growth > 0,
+        "communication.start (gradients are summed first)": bool(given.start),
+        "communication.start_accuracy (as before it)": given.start_accuracy > 0,
+        "communication.shares = 'speed' (parts are taken for equal)": given.by_speed,
+        "communication.overlap (sums behind the backward pass)": bool(given.overlap),
+        "communication.compression_start (all sums are compressed)": given.whole_before > 0,
+    }
+    names = [name for name, is_so in left_out.items() if is_so]
+    return [f"Not in the prediction: {', '.join(names)}."] if names else []
 
 
 def unknown(calibration: Calibration, ranks: Iterable[int]) -> list[str]:

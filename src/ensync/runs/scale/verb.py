@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ensync.core.config.communication import ALL
 from ensync.core.config.job import load_job, plain_settings, without_study
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
@@ -29,6 +28,7 @@ from ensync.runs.planned import PlannedRun
 from ensync.runs.scale import outcome
 from ensync.runs.scale.calibration import Wanted, calibrate, most_threads
 from ensync.runs.scale.checking import check, prediction_of
+from ensync.runs.scale.compression import with_compression
 from ensync.runs.scale.noise import measure_noise
 from ensync.runs.scale.steps import Bench, build, roomy, synchronous_form
 from ensync.storage.dataset import open_dataset
@@ -103,19 +103,14 @@ def _usable(job: Job, options: ScaleOptions) -> Job:
             "predict the job with --set training.deterministic=false",
         ),
         (
-            f"communication.compression = '{job.communication.compression}'",
-            job.communication.compresses,
-            "predict the job with --set communication.compression=none",
+            f"parallel.model = {job.parallel.model}",
+            job.parallel.model > 1,
+            "predict the job with --set parallel.model=1",
         ),
         (
             f"communication.server = '{job.communication.server}'",
             job.communication.is_served,
             "predict the job without the settings of the server",
-        ),
-        (
-            f"communication.partners = '{job.communication.partners}'",
-            job.communication.partners != ALL,
-            "predict the job with --set communication.partners=all",
         ),
     ):
         if is_so:
@@ -148,6 +143,7 @@ def _predicted(
             *(SHARE_OF_TIMES * options.seconds, wanted, options.between, options.ranks_per_node)
         )
         found = calibrate(comm, bench, place, measure, console)
+        found = with_compression(comm, found, bench, job)
         model = Model(found)
         fastest = model.predict(Contestant("apart"), 1)
         threads.use_threads(fastest.threads if fastest else place.threads)
@@ -155,7 +151,7 @@ def _predicted(
     finally:
         threads.set_threads(place.threads)
     known = noise is not None and noise.is_known
-    predictions = model.table(outcome.contestants(job.communication.every), wanted)
+    predictions = model.table(outcome.contestants(job.communication), wanted)
     machine = launch.machine_of(comm, place.threads)
     return ScaleResult(
         job=plain_settings(job),
@@ -165,7 +161,7 @@ def _predicted(
         shapes=outcome.shapes(model, options.cores or machine.cores or 1),
         noise=outcome.noise_of(noise),
         together=together(found, noise.scale, wanted) if noise is not None and known else [],
-        unknown=outcome.unknown(found, wanted),
+        unknown=[*outcome.unknown(found, wanted), *outcome.simplified(job.communication)],
         seconds=time.perf_counter() - start,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=launch.versions() | {"MPI": mpi_description()},
