@@ -19,7 +19,7 @@ from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.wire import passed
 from ensync.nn.network import LOSS_SUM
 from ensync.runs import lifecycle
-from ensync.runs.scale import outcome, verb
+from ensync.runs.scale import outcome, overlap, verb
 from ensync.runs.scale.checking import read_prediction
 from ensync.runs.scale.compression import with_compression
 from ensync.runs.scale.noise import NoiseReducer, measure_noise
@@ -107,6 +107,22 @@ def calibrated(sizes):
         meeting=0.1,
         wires=Wires(NodeSum(2, 1.0, 1.0), network, network),
     )
+
+
+def test_what_sums_hide_is_measured_where_ranks_have_nodes_of_their_own(make_job, monkeypatch):
+    """Which those of the tests have not: nothing is measured; taken for such, they are."""
+    job = make_job(communication={"overlap": True}, network={"hidden": [9], "batch_norm": "local"})
+    session = begin(COMM, job)
+    bench = build(job, session.loaders)
+    calibration = replace(calibrated(bench.sizes), ranks_on_node=1)
+    assert overlap.with_overlap(COMM, calibration, bench, job) is calibration
+    monkeypatch.setattr(overlap, "is_overlapped", lambda *given: COMM.size > 1)
+    found = overlap.with_overlap(COMM, calibration, bench, job)
+    assert (found.overlap is not None) == (COMM.size > 1)
+    if found.overlap is not None:
+        assert 0.25 <= found.overlap.longer <= 4.0 and 0.0 <= found.overlap.share <= 1.0
+        assert COMM.bcast(found.overlap) == found.overlap
+    bench.step(10)  # the network has memory of its own again
 
 
 def test_timed_steps_leave_the_network_as_it_is(make_job):

@@ -12,6 +12,7 @@ from ensync.core.scaling.passing import (
     STRATEGIES,
     Cost,
     NodeSum,
+    Overlap,
     Passed,
     Pattern,
     Place,
@@ -255,6 +256,29 @@ def test_compressed_sums_pass_what_was_noted(calibration):
     rare = model.predict(Contestant("local SGD", 8, "bf16"), 4)
     assert rare.parts.update == 1.0 + (0.25 + 3.0) / 8
     assert rare.contestant.label == "local SGD, H = 8, bf16"
+
+
+def test_sums_hide_behind_the_arithmetic(calibration):
+    """8 seconds of sums take 10 in buckets; of 4 seconds of arithmetic 2 hide as many of them."""
+    plain = Model(calibration).predict(TOGETHER, 4)
+    assert plain.parts.latency + plain.parts.bandwidth == 8.0
+    assert plain.parts.shared + plain.parts.small == 5.0
+    found = Model(replace(calibration, overlap=Overlap(1.25, 0.4))).predict(TOGETHER, 4)
+    assert found.parts.latency + found.parts.bandwidth == pytest.approx(10.0 - 2.0)
+    assert found.parts.latency == pytest.approx(plain.parts.latency)
+    hidden = Model(replace(calibration, overlap=Overlap(1.0, 5.0)))
+    assert hidden.predict(TOGETHER, 4).step == pytest.approx(plain.step - 8.0)
+    for other in (Contestant("local SGD", 4), Contestant("gossip")):
+        assert hidden.predict(other, 4) == Model(calibration).predict(other, 4)
+    shared = replace(calibration, ranks_on_node=2, overlap=Overlap(1.0, 5.0))
+    assert Model(shared).predict(TOGETHER, 4).parts.latency > 0
+
+
+def test_sums_of_batch_normalisation_do_not_hide(calibration):
+    sizes = replace(SIZES, sums=(80, 80))
+    hidden = replace(calibration, sizes=sizes, overlap=Overlap(1.0, 5.0))
+    found = Model(hidden).predict(TOGETHER, 2)
+    assert found.parts.latency == 2 * 0.5 and found.parts.bandwidth == pytest.approx(0.16)
 
 
 def test_ranks_of_a_node_share_its_link_when_all_pass_to_all():

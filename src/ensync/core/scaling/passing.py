@@ -292,13 +292,34 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def cost_of(pattern: Pattern, wires: Wires, place: Place) -> Cost:
-    """Return what ranks pass in a step of a pattern costs, on average."""
+def cost_of(pattern: Pattern, wires: Wires, place: Place, only: str = "") -> Cost:
+    """Return what ranks pass in a step of a pattern costs, on average; only: of one kind."""
     cost = Cost()
     if place.ranks > 1:
         for each in pattern.passed:
-            cost = cost.plus(KINDS[each.kind].cost(wires, place, each.nbytes), each.times)
+            if only in ("", each.kind):
+                cost = cost.plus(KINDS[each.kind].cost(wires, place, each.nbytes), each.times)
     return cost
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What of the sums of gradients ranks do while they compute, where each has a node of its own.
+
+    longer: seconds of sums in buckets over those of one sum; share: of a step's arithmetic, so many
+    of whose seconds of sums are hidden.
+    """
+
+    longer: float
+    share: float
+
+    def exposed(self, cost: Cost, arithmetic: float) -> Cost:
+        """Return what is seen of the cost of a gradient's sum beside so many seconds."""
+        whole = cost.latency + cost.bandwidth
+        if whole <= 0:
+            return cost
+        left = max(0.0, self.longer * whole - self.share * arithmetic) / whole
+        return Cost(cost.node, left * cost.latency, left * cost.bandwidth)
 
 
 def is_known(pattern: Pattern, wires: Wires, place: Place) -> bool:

@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 
 from ensync.core.scaling.noise import Together, samples_factor, steps_factor
 from ensync.core.scaling.passing import (
+    GRADIENT,
     STRATEGIES,
+    Cost,
+    Overlap,
     Passed,
     Pattern,
     Place,
@@ -28,7 +31,8 @@ class Calibration:
     threads. freely: seconds of a step without a wait before each, over one with it. update:
     seconds of the optimiser's step within each; loop: of the training loop around each; meeting:
     of the arithmetic of a meeting of replicas. compression: the job's way to compress, "" for none;
-    coding: seconds of its arithmetic in a sum; compressed: what it passes.
+    coding: seconds of its arithmetic in a sum; compressed: what it passes. overlap: None where sums
+    of gradients do not overlap with the backward pass, or that was not measured.
     """
 
     sizes: Sizes
@@ -44,6 +48,7 @@ class Calibration:
     compression: str = ""
     coding: float = 0.0
     compressed: tuple[Passed, ...] = ()
+    overlap: Overlap | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +218,7 @@ class Model:
         more = c.coding * pattern.coded if ranks > 1 else 0.0
         if ranks > 1 and pattern.meets > 1:
             more += c.meeting / pattern.meets
-        cost = cost_of(pattern, c.wires, place)
+        cost = self._cost(pattern, place, computed)
         return Parts(
             shared=min(shared, computed),
             small=max(0.0, computed - shared),
@@ -223,6 +228,15 @@ class Model:
             latency=cost.latency,
             bandwidth=cost.bandwidth,
         )
+
+    def _cost(self, pattern: Pattern, place: Place, arithmetic: float) -> Cost:
+        """Return what ranks pass costs beside so many seconds of arithmetic."""
+        c = self.calibration
+        whole = cost_of(pattern, c.wires, place)
+        if c.overlap is None or place.on_node > 1:
+            return whole
+        gradient = cost_of(pattern, c.wires, place, GRADIENT)
+        return whole.plus(gradient, -1.0).plus(c.overlap.exposed(gradient, arithmetic))
 
     def table(self, contestants: Iterable[Contestant], ranks: Sequence[int]) -> list[Prediction]:
         """Return all predictions that can be made."""

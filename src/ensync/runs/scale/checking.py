@@ -24,6 +24,7 @@ ALIKE_SETTINGS = (
     ("training", "loss"),
     ("optimizer", "name"),
     ("growth", "batch"),
+    ("communication", "overlap"),
 )
 
 
@@ -150,7 +151,6 @@ def contestant_of(run: Path, result: RunResult) -> Contestant:
     if apart:
         return Contestant("apart")
     changing = [name for name in CHANGING if getattr(given, name)]
-    changing += ["overlap"] * bool(given.overlap)
     changing += ["compression_start"] * (given.whole_before > 0)
     if changing:
         raise EnsyncError(

@@ -95,14 +95,18 @@ def shapes(model: Model, cores: int) -> list[ScaleShape]:
     ]
 
 
-def simplified(given: Communication) -> list[str]:
+def simplified(given: Communication, calibration: Calibration) -> list[str]:
     """Return which settings of a job's section [communication] a prediction leaves out."""
+    sizes = calibration.sizes
+    buckets = sizes.itemsize * sizes.parameters > 2e6 * given.bucket_megabytes
+    not_measured = calibration.wires.between is not None and calibration.overlap is None
     left_out = {
         "communication.growth (meetings become rarer)": given.growth > 0,
         "communication.start (gradients are summed first)": bool(given.start),
         "communication.start_accuracy (as before it)": given.start_accuracy > 0,
         "communication.shares = 'speed' (parts are taken for equal)": given.by_speed,
-        "communication.overlap (sums behind the backward pass)": bool(given.overlap),
+        "communication.overlap (of sums and the backward pass, which ranks on nodes of their own "
+        "would measure)": bool(given.overlap) and buckets and not_measured,
         "communication.compression_start (all sums are compressed)": given.whole_before > 0,
     }
     names = [name for name, is_so in left_out.items() if is_so]

@@ -30,6 +30,7 @@ from ensync.runs.scale.calibration import Wanted, calibrate, most_threads
 from ensync.runs.scale.checking import check, prediction_of
 from ensync.runs.scale.compression import with_compression
 from ensync.runs.scale.noise import measure_noise
+from ensync.runs.scale.overlap import with_overlap
 from ensync.runs.scale.steps import Bench, build, roomy, synchronous_form
 from ensync.storage.dataset import open_dataset
 from ensync.storage.lock import confirm
@@ -143,7 +144,7 @@ def _predicted(
             *(SHARE_OF_TIMES * options.seconds, wanted, options.between, options.ranks_per_node)
         )
         found = calibrate(comm, bench, place, measure, console)
-        found = with_compression(comm, found, bench, job)
+        found = with_overlap(comm, with_compression(comm, found, bench, job), bench, job)
         model = Model(found)
         fastest = model.predict(Contestant("apart"), 1)
         threads.use_threads(fastest.threads if fastest else place.threads)
@@ -161,7 +162,7 @@ def _predicted(
         shapes=outcome.shapes(model, options.cores or machine.cores or 1),
         noise=outcome.noise_of(noise),
         together=together(found, noise.scale, wanted) if noise is not None and known else [],
-        unknown=[*outcome.unknown(found, wanted), *outcome.simplified(job.communication)],
+        unknown=[*outcome.unknown(found, wanted), *outcome.simplified(job.communication, found)],
         seconds=time.perf_counter() - start,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=launch.versions() | {"MPI": mpi_description()},
