@@ -174,7 +174,7 @@ class Reducer(ABC):
         return False
 
     def after_epoch(self, accuracy: float) -> None:
-        """Hear the training accuracy of an epoch, the same on all ranks."""
+        """Hear the training accuracy of a whole epoch, the same on all ranks."""
 
     def restart(self) -> None:
         """Forget the steps so far."""

@@ -238,7 +238,8 @@ class Trainer(Replica):
     def close_epoch(self) -> dict[str, float]:
         """Return the epoch's training figures and move on to the next one."""
         p, figures = self.position, self.figures()
-        self.reducer.after_epoch(figures["train_accuracy"])
+        if p.step == self.plan.steps(p.epoch):  # a longer run goes back into a part of an epoch
+            self.reducer.after_epoch(figures["train_accuracy"])
         p.epoch, p.step = p.epoch + 1, 0
         p.loss_sum, p.correct, p.samples, p.seconds = 0.0, 0, 0, 0.0
         self._counted = 0
