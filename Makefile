@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c '$(FIT)' 2>/dev/null && echo $$p && break; done)
 MPI ?= mpich
 RANKS ?= 1 2
+WHERE ?= $(shell find tests -name 'test_mpi_*.py' | sort)
 MINUTES ?= 60
 VENV ?= .venv$(if $(filter-out mpich,$(MPI)),-$(MPI))
 BIN := $(VENV)/bin
@@ -126,9 +127,9 @@ $(VENV)/installed-test: $(VENV)/made pyproject.toml
 	$(INSTALL) '.[$(if $(EXTRA),$(EXTRA)$(comma))test]'
 	@touch $@ $(VENV)/installed
 
-$(VENV)/installed-lint: $(VENV)/installed-test
+$(VENV)/installed-lint: $(VENV)/made pyproject.toml
 	$(INSTALL) '.[$(if $(EXTRA),$(EXTRA)$(comma))test$(comma)lint]'
-	@touch $@
+	@touch $(VENV)/installed $(VENV)/installed-test $@
 
 clean:           ## remove environments, caches and runs; keep data
 	rm -rf .venv* .cache runs build .pytest_cache

@@ -97,3 +97,15 @@ def test_lines_are_short():
         if len(line) > LONGEST_LINE
     ]
     assert long == []
+
+
+def test_tests_on_ranks_lie_where_they_are_looked_for():
+    """`make test-mpi` reads the files test_mpi_*.py alone: each rank would import all others."""
+    marked = {
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if "pytest.mark.mpi" in (text := path.read_text())
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "pytest.mark.mpi"
+    }
+    assert marked and all(name.startswith("test_mpi_") for name in marked)
