@@ -24,34 +24,46 @@ FORK = multiprocessing.get_context("fork")
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
 
 
-def contend(directory, start, done, counted):
-    """Try to take the lock with all others at the same moment; hold it until all have tried."""
-    start.wait()
-    try:
-        held = lock.take(directory, this_process("train"))
-    except EnsyncError as error:
-        assert "is in use by `ensync train`, process " in str(error)
-        done.wait()
-    else:
-        with counted:
-            counted.value += 1
-        done.wait()
-        held.confirm()
-        held.release()
+def contend(directory, rounds, meet, counted):
+    """In each round try to take the lock with all others at the same moment; hold it until all have
+    tried.
+    """
+    for _ in range(rounds):
+        meet.wait()
+        held = None
+        try:
+            held = lock.take(directory, this_process("train"))
+        except EnsyncError as error:
+            assert "is in use by `ensync train`, process " in str(error)
+        meet.wait()
+        if held:
+            with counted:
+                counted.value += 1
+            held.confirm()
+            held.release()
+        meet.wait()
 
 
-def winners(directory, count=8):
-    """Return how many of several contenders got the lock."""
-    start, done, counted = FORK.Barrier(count), FORK.Barrier(count), FORK.Value("i", 0)
+def winners(directory, rounds, before, count=8):
+    """Yield how many of several contenders got the lock, for each round, before which `before` is
+    called. They are forked once: to fork a process that has run many tests takes long.
+    """
+    meet, counted = FORK.Barrier(count + 1, timeout=60), FORK.Value("i", 0)
     contenders = [
-        FORK.Process(target=contend, args=(directory, start, done, counted)) for _ in range(count)
+        FORK.Process(target=contend, args=(directory, rounds, meet, counted), daemon=True)
+        for _ in range(count)
     ]
     for contender in contenders:
         contender.start()
+    for _ in range(rounds):
+        counted.value = 0
+        before()
+        for _ in range(3):
+            meet.wait()
+        yield counted.value
     for contender in contenders:
         contender.join(60)
     assert [contender.exitcode for contender in contenders] == [0] * count
-    return counted.value
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
@@ -60,11 +72,10 @@ def test_one_of_many_contenders_gets_a_free_lock_and_a_dead_ones(tmp_path, monke
         monkeypatch.setattr(
             os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "no hard links"))
         )
-    for _ in range(5):
-        assert winners(tmp_path) == 1 and not list(tmp_path.iterdir())
-    for _ in range(15):
-        forge(tmp_path, process=dead_process())
-        assert winners(tmp_path) == 1 and not list(tmp_path.iterdir())
+    for won in winners(tmp_path, 5, lambda: None):
+        assert won == 1 and not list(tmp_path.iterdir())
+    for won in winners(tmp_path, 15, lambda: forge(tmp_path, process=dead_process())):
+        assert won == 1 and not list(tmp_path.iterdir())
 
 
 def dead_process():
