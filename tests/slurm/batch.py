@@ -39,13 +39,13 @@ def run(*command, **environment):
     return done.stdout
 
 
-def wait_for(what, seconds, reason):
-    """Poll until `what()` is true and return its value."""
+def wait_for(what, seconds, reason, pause=0.05):
+    """Look every `pause` seconds until `what()` is true and return its value."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         if found := what():
             return found
-        time.sleep(0.05)
+        time.sleep(pause)
     pytest.fail(f"not within {seconds} s: {reason() if callable(reason) else reason}")
 
 
@@ -91,11 +91,12 @@ class Job:
         )
 
     def end(self, state="COMPLETED", seconds=200):
-        """Wait for the end of the job, which must be of this kind."""
+        """Wait for the end of the job, which must be of this kind. Each look starts a program."""
         found = wait_for(
-            lambda: self.state in ENDED and self.state,
+            lambda: (state := self.state) in ENDED and state,
             seconds,
             lambda: f"the end of {self.number}, {self.state}:\n{self.text}",
+            pause=0.25,
         )
         assert found == state, f"{found}:\n{self.text}"
         return self
