@@ -55,14 +55,6 @@ def uninterrupted(site):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def limited(site):
-    """A run that comes to its time limit while other tests run."""
-    options = ("--nodes=2", "--partition=beside", "--time=1")
-    # Slurm sends it up to a minute early
-    return site.job("limited", "train", *options, "--signal=B:USR1@40", epochs=100_000)
-
-
-@pytest.fixture(scope="module", autouse=True)
 def widowed(site):
     """Two runs, and the node that each has lost: the first, which runs the script, and the other.
     They are requeued, and end, while other tests run.
@@ -111,8 +103,11 @@ def test_preempted_it_saves_is_requeued_and_ends_to_the_bit_as_if_nothing_had_be
     assert_same(job, uninterrupted)
 
 
-def test_a_time_limit_is_met_with_a_checkpoint_and_a_restart(limited):
-    job = limited
+def test_a_time_limit_is_met_with_a_checkpoint_and_a_restart(site):
+    """Awaited at once: beside other tests, the run would take the cores from them."""
+    options = ("--nodes=2", "--partition=beside", "--time=1")
+    # Slurm sends it up to a minute early
+    job = site.job("limited", "train", *options, "--signal=B:USR1@40", epochs=100_000)
     wait_for(lambda: "continuing from" in job.text, 120, lambda: job.text)
     assert "signal USR1: the ranks are asked for a checkpoint" in job.text
     assert int(job.show("Restarts")) >= 1  # the next limit may have come already
