@@ -48,12 +48,9 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "never": normalized(every="never"),
     "averaged momentum": ensemble(every=4, average_optimizer=True),
     "bf16 words": normalized(compression="bf16"),
-    "bf16 meetings": {"communication": {"every": 3, "start": 2, "compression": "bf16"}},
     "PowerSGD": {"communication": {"compression": "powersgd", "compression_start": 0.3}},
     "PowerSGD meetings": {"communication": {"every": 3, "compression": "powersgd"}},
-    "int8 blocks": {"communication": {"compression": "int8", "compression_block": 100}},
     "overlapped sums": normalized(overlap=True, bucket_megabytes=5e-4),
-    "top-k": {"communication": {"compression": "topk", "compression_share": 0.1}},
     "QSR": {
         "communication": {"every": 2, "growth": 0.05},
         "schedule": {"name": "step", "step_epochs": 0.4, "factor": 0.5},
