@@ -28,10 +28,11 @@ class QuantisedSum(Compressor):
 
     def sum(self, vector: np.ndarray, error: np.ndarray) -> None:
         """Sum, and keep back what is rounded off."""
-        for numbers, words in zip(self._blocks, self._words, strict=True):
-            self._code.encode(vector[numbers], self._sent[words])
-            self._code.decode(self._sent[words], error[numbers])
-        with np.errstate(invalid="ignore"):  # infinity less infinity
+        # float64 beyond float32, and infinity less infinity
+        with np.errstate(over="ignore", invalid="ignore"):
+            for numbers, words in zip(self._blocks, self._words, strict=True):
+                self._code.encode(vector[numbers], self._sent[words])
+                self._code.decode(self._sent[words], error[numbers])
             np.subtract(vector, error, out=error)
             own = self._add(self._wire.exchange(self._sent, self._lengths), vector, error)
         gathered = self._wire.gather(own, self._lengths)
