@@ -70,7 +70,6 @@ def test_half_a_link_is_refused(capfd, tmp_path):
     job.write_text(f'[data]\npath = "d.h5"\n[output]\ndirectory = "{tmp_path}/run"\n')
     for arguments, why in (
         (["--latency", "30us"], "one of --latency and --bandwidth"),
-        (["--set", "communication.partners=ring"], "communication.partners = 'ring', whose steps"),
         (["--set", "training.batch=1"], "training.batch = 1, whose steps are not predicted"),
         (["--set", "training.deterministic=true"], "training.deterministic = true, whose"),
     ):
