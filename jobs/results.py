@@ -4,6 +4,8 @@
     python jobs/results.py keep jobs/quickstart.toml runs/quickstart
     python jobs/results.py
 
+    python tests/bench/scale_on_hosts.py --to jobs/results/scale/hosts.json
+
 `keep` copies in short what the directory holds: study.json of a study, comparison.json of a
 comparison, or result.json of a single training, of which there may be one for each seed. Without
 it RESULTS.md is written, and pictures for light and dark pages; `make results` calls that.
@@ -44,6 +46,7 @@ PLACE = HERE / "results"
 PICTURED = ("fashion_mnist_mlp", "fashion_mnist_mlp_per_network")
 SLOW_LINKS = "slow_links"  # the study whose bytes and seconds are beside those of synchronous
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
+WITHIN = 0.15  # error of a prediction that is to be reached
 FONTS = "DejaVu Sans, Verdana, sans-serif"
 DROPPED = ("measured", "accuracy_by_members")
 DROPPED_OF_CONTESTANTS = ("confusion", "reliability", "reliability_calibrated")
@@ -74,11 +77,14 @@ DARK = {
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept by the name of its job; single trainings of one job in a list."""
+    """What is kept by the name of its job; single trainings of one job in a list. scale: what
+    tests/bench/scale_on_hosts.py measured, by its name.
+    """
 
     comparisons: Mapping[str, Mapping] = field(default_factory=dict)
     studies: Mapping[str, Mapping] = field(default_factory=dict)
     runs: Mapping[str, Sequence[Mapping]] = field(default_factory=dict)
+    scale: Mapping[str, Mapping] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -218,7 +224,8 @@ def kept(directory: Path = PLACE) -> Kept:
     runs: dict[str, list[dict]] = {}
     for path in sorted((directory / "runs").glob("*.json")):
         runs.setdefault(path.name.partition(".")[0], []).append(json.loads(path.read_text()))
-    return Kept(_read(directory), _read(directory / "studies"), runs)
+    studies, scale = (_read(directory / name) for name in ("studies", "scale"))
+    return Kept(_read(directory), studies, runs, scale)
 
 
 def _read(directory: Path) -> dict[str, dict]:
@@ -249,6 +256,8 @@ def results(found: Kept) -> str:
             lines += ["", *_study_section(job, found.studies[name])]
         if name in found.comparisons:
             lines += ["", *_section(job, found.comparisons[name])]
+    for each in found.scale.values():
+        lines += ["", *_scale_section(each)]
     lines += ["", "## Not run with this version", ""]
     lines += [
         f"- `{job.relative_to(ROOT)}`" for name, job in here.items() if name not in found.names
@@ -276,6 +285,54 @@ def _runs(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
         table = Table("runs", str(folder.relative_to(HERE)), heads, rows)
         lines += ["", f"### {table.title}", "", *_narrow(table), "", *notes]
     return lines
+
+
+def _scale_section(kept: Mapping) -> list[str]:
+    """Return the table of what `ensync scale` predicted and what training then took, on hosts with
+    limited links, and below it how well that agrees.
+    """
+    about, rows = kept["environment"], kept["rows"]
+    errors = sorted(abs(row["error"]) for row in rows)
+    within = sum(error <= WITHIN for error in errors)
+    made = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    beyond = sorted({row["hosts"] for row in rows if row["hosts"] > about["cores"]})
+    shared = (
+        f" On {' and '.join(map(str, beyond))} hosts a rank has a part of a core, in the "
+        "calibration as in the training."
+        if beyond
+        else ""
+    )
+    said = (
+        "Milliseconds of a step as `ensync scale` predicted them, and as they then were; error: "
+        "predicted less measured, of measured. Hosts are namespaces of one machine, with one rank "
+        f"of one thread each, on links of a limited speed (Mbit/s) and delay (ms).{shared}"
+    )
+    heads = ["network", "hosts", "speed", "delay", "strategy", "predicted", "measured", "error"]
+    cells = [
+        [
+            *(row["network"], str(row["hosts"])),
+            *(_of_link(row, row["bits"] / 1e6), _of_link(row, 1e3 * row["delay"])),
+            row["strategy"],
+            *text.column([1e3 * row["predicted"], 1e3 * row["measured"]]),
+            f"{100 * row['error']:+.1f} %",
+        ]
+        for row in rows
+    ]
+    found = (
+        f"Off by {text.percent(statistics.median(errors), 1)} in the median, by "
+        f"{text.percent(errors[-1], 1)} at most; {within} of {len(errors)} within "
+        f"{text.percent(WITHIN, 0)}. {kept['created'][:10]}, {about['cpu']}, {about['cores']} "
+        f"cores; commit {kept['commit']}; {made}."
+    )
+    return [
+        *("## Scale, predicted and measured", "", *_wrapped(said), ""),
+        *(*_narrow(Table("scale", "", heads, cells, left=1)), "", *_wrapped(found)),
+    ]
+
+
+def _of_link(row: Mapping, value: float) -> str:
+    """Return a figure of a run's link; one host has none."""
+    return f"{value:g}" if row["hosts"] > 1 else text.DASH
 
 
 def _narrow(table: Table) -> list[str]:

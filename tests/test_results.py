@@ -237,3 +237,25 @@ def test_the_source_of_a_job_is_its_own_sentence():
         "The source (Keras on a CPU, 1466-1509 s an epoch): training accuracy .8156 after 8 epochs."
     )
     assert results.source_of(QUICKSTART) == ""
+
+
+def scale_row(hosts, error, **more):
+    row = {"network": "mlp 784-512-256-10", "hosts": hosts, "bits": 1e8, "delay": 0.002}
+    row |= {"strategy": "synchronous", "predicted": 0.1 * (1 + error), "measured": 0.1}
+    return row | {"error": error} | more
+
+
+def test_predictions_beside_measurements_are_a_table_with_its_errors(place):
+    (place / "results/scale").mkdir()
+    about = {"cpu": "a CPU", "cores": 2, "versions": {"python": "3.11"}}
+    rows = [scale_row(1, 0.02), scale_row(2, -0.2, strategy="local SGD, H = 4"), scale_row(4, 0.1)]
+    content = {"created": "2026-11-29T11:00:00", "commit": "abc", "environment": about}
+    (place / "results/scale/hosts.json").write_text(json.dumps(content | {"rows": rows}))
+    page = results.results(results.kept(place / "results"))
+    section = page[page.index("## Scale, predicted and measured") :]
+    assert "|mlp 784-512-256-10|1|-|-|synchronous|102|100|+2.0 %" in section
+    assert "|mlp 784-512-256-10|2|100|2|local SGD, H = 4|80.0|100.0|-20.0 %" in section
+    assert "On 4 hosts a rank has a part of a core" in " ".join(section.split())
+    said = "Off by 10.0 % in the median, by 20.0 % at most; 2 of 3 within 15 %. 2026-11-29, a CPU,"
+    assert said in " ".join(section.split())
+    assert max(map(len, page.splitlines())) <= 100
