@@ -257,6 +257,11 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         {"training": {"batch": 2}},
     ),
     (
+        {"parallel": {"convolutions": "data"}},
+        "parallel.convolutions",
+        {"parallel": {"model": 2}},
+    ),
+    (
         {"ensemble": {"skew": 0.1}},
         "ensemble.skew",
         {"ensemble": {"data": "label_skew"}, "training": {"strategy": "ensemble"}},

@@ -55,6 +55,12 @@ BLOCKS = [
     {"kind": "global_average_pooling"},
     {"kind": "dense"},
 ]
+DENSE = [
+    {"kind": "flatten"},
+    {"kind": "dropout", "rate": 0.2},
+    {"kind": "dense", "units": 8, "activation": "relu"},
+    {"kind": "dense"},
+]
 CASES = {
     "convolutions": {"network": {"layers": CONVOLUTIONS}},
     "blocks": {"network": {"layers": BLOCKS}},
@@ -62,6 +68,14 @@ CASES = {
     "squared error": {
         "network": {"name": "oregon-mlp", "hidden": [4, 8], "output_activation": "tanh"},
         "training": {"loss": "mean_squared_error"},
+    },
+    "rows": {
+        "network": {"layers": [*CONVOLUTIONS[:4], {"kind": "dropout", "rate": 0.3}, *DENSE]},
+        "parallel": {"convolutions": "data", "model": 2},
+    },
+    "rows of blocks": {
+        "network": {"layers": [*BLOCKS[1:6], BLOCKS[-2], *DENSE[2:]]},
+        "parallel": {"convolutions": "data", "model": 2},
     },
     "softmax": {
         "network": {"hidden": [8], "activation": "gelu", "output_activation": "softmax"},
@@ -177,6 +191,30 @@ def test_what_cannot_be_split_is_refused(network, ranks, said):
     with pytest.raises(EnsyncError, match=rf"parallel.model = {ranks} .*{said}") as refused:
         zoo.build(job_of(network=network), (6, 6, 16), 10, ROWS, exchange=StandIn(ranks))
     assert "parallel.model" in refused.value.action
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ({"hidden": [8]}, "for a network without convolutions"),
+        ({"layers": [*CONVOLUTIONS[:2], *BLOCKS[-2:]]}, "without dense layers before the last"),
+        (
+            {"layers": [CONVOLUTIONS[0], DENSE[0], CONVOLUTIONS[1], *DENSE[2:]]},
+            "layer 2, Batch normalization.*no parameters between",
+        ),
+    ],
+    ids=["dense", "one dense", "normalised"],
+)
+def test_what_cannot_be_split_by_rows_is_refused(network, said):
+    job = job_of(network=network, parallel={"convolutions": "data", "model": 2})
+    with pytest.raises(EnsyncError, match=said):
+        zoo.build(job, (6, 6, 3), 10, ROWS, exchange=StandIn(2))
+
+
+def test_ranks_without_rows_of_their_own_take_part(monkeypatch):
+    """One row on four ranks: three convolve nothing."""
+    monkeypatch.setitem(globals(), "ROWS", 1)
+    assert_same(job_of(**CASES["rows"]), (6, 6, 3), 4)
 
 
 @pytest.mark.parametrize(

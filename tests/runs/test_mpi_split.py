@@ -99,6 +99,14 @@ def test_ranks_with_parts_equal_one_rank(make_job):
     )
 
 
+def test_ranks_with_all_convolutions_equal_one_rank(make_job):
+    """Each for its rows, before dense layers of which it has a part."""
+    split_dense = {"model": COMM.size, "convolutions": "data"}
+    together = run(COMM, make_job("together", parallel=split_dense))
+    single = run(alone(), make_job(f"alone{COMM.rank}", **whole_of()))
+    assert_equal(gathered(together), gathered(single))
+
+
 def test_bytes_are_those_of_the_layers(make_job):
     """Two layers gather 4 x 4 x 12 values, of which a rank has a part, and scatter their gradients;
     the last one sums 10. A test is not counted.
@@ -216,9 +224,11 @@ TALL = {"parallel": {"model": 2}}
 
 
 @pytest.mark.mpi(min_size=4)
-def test_replicas_of_two_parts_equal_one_rank(make_job):
+@pytest.mark.parametrize("convolutions", ["model", "data"])
+def test_replicas_of_two_parts_equal_one_rank(make_job, convolutions):
     """Two replicas, whose batch normalisation is over the rows of both: 25 and 8 rows a batch."""
-    together = run(COMM, make_job("together", **TALL))
+    parallel = {"model": 2, "convolutions": convolutions}
+    together = run(COMM, make_job("together", parallel=parallel))
     single = run(alone(), make_job(f"alone{COMM.rank}", **whole_of()))
     assert_equal(gathered(together), gathered(single))
 

@@ -314,6 +314,12 @@ DEPENDENCES = (
         "a training.batch of several images",
     ),
     Dependence(
+        ("parallel.convolutions",),
+        ("parallel.model",),
+        lambda job: job.parallel.model > 1,
+        "parallel.model above 1",
+    ),
+    Dependence(
         ("ensemble.skew",),
         ("ensemble.data",),
         lambda job: job.ensemble.data == "label_skew",

@@ -3,7 +3,7 @@ nn.split.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,12 @@ class Parallel(Section):
         "on what a layer reads of the others; grouped convolutions read their own part (the two "
         "towers of Krizhevsky et al. 2012). All ranks / model of them train as if each were one "
         "rank. A run may be resumed with another number; 1: each rank holds whole networks",
+    )
+    convolutions: Literal["model", "data"] = Field(
+        "model",
+        description="model: their filters are split, too; data: each of these ranks has all layers "
+        "before the first flatten or dense layer, for its part of the images, and only the dense "
+        "layers are split (Krizhevsky 2014, arXiv 1404.5997)",
     )
 
 

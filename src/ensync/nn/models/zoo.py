@@ -71,7 +71,7 @@ def build(
     whole = Sequential(layers)
     if exchange is not None:
         whole.build(shape)
-        layers = split(layers, shape, exchange)
+        layers = split(layers, shape, exchange, job.parallel.convolutions == "data")
     network = Network(
         layers,
         shape,

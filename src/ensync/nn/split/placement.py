@@ -21,6 +21,7 @@ from ensync.nn.layers.response import LocalResponseNormalization
 from ensync.nn.layers.scaling import Scaling
 from ensync.nn.split.exchange import Exchange
 from ensync.nn.split.layers import Bordered, Gathered, PartDropout, Spread, Summed
+from ensync.nn.split.rows import OnRows, Rows, RowsGathered
 
 WHOLE = 0  # the block of values that every rank has whole
 
@@ -28,13 +29,15 @@ WHOLE = 0  # the block of values that every rank has whole
 @dataclass(frozen=True)
 class Place:
     """Where a layer stands on a rank: its number in words, the shape of its inputs there, and the
-    block of channels that these are, or WHOLE.
+    block of channels that these are, or WHOLE. sums: whether a layer before it sums the gradients
+    of whole inputs over the ranks.
     """
 
     number: str
     shape: Shape
     block: int
     exchange: Exchange
+    sums: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -46,27 +49,47 @@ Placed = tuple[Layer, int]  # a layer of this rank, and the block that its outpu
 Sequenced = tuple[list[Layer], int]
 
 
-def split(layers: Sequence[Layer], shape: Shape, exchange: Exchange) -> list[Layer]:
+def split(
+    layers: Sequence[Layer], shape: Shape, exchange: Exchange, by_rows: bool = False
+) -> list[Layer]:
     """Return this rank's layers of a network on images of this shape, of which `layers` are the
     whole ones, built. Some of them are used again, and built anew. Collective.
 
+    by_rows: whether layers before the first flatten or dense one are whole, for a part of the rows.
     Errors: EnsyncError for layers that cannot be cut into so many parts.
     """
-    output = max((i for i, layer in enumerate(layers) if isinstance(layer, Dense)), default=-1)
-    found, _ = _sequence(layers, Place("", shape, WHOLE, exchange), output)
-    return found
+    dense = [i for i, layer in enumerate(layers) if isinstance(layer, Dense)]
+    place, output = Place("", shape, WHOLE, exchange), max(dense, default=-1)
+    if not by_rows:
+        return _sequence(layers, place, output)[0]
+    border = next(i for i, layer in enumerate(layers) if isinstance(layer, Flatten | Dense))
+    if border == 0 or len(dense) == 1:
+        lacking = "dense layers before the last" if border else "convolutions"
+        raise EnsyncError(
+            f"parallel.convolutions = 'data' for a network without {lacking}",
+            "convolutions, then dense layers, of which those before the last are split",
+            "leave parallel.convolutions out",
+        )
+    rows = Rows(exchange)
+    found: list[Layer] = [OnRows(layer, rows, i == 0) for i, layer in enumerate(layers[:border])]
+    for own in found:
+        shape = own.build(shape)
+    place = Place("", shape, WHOLE, exchange, sums=True)
+    first, *rest = _sequence(layers[border:], place, output - border, border)[0]
+    return [*found, RowsGathered(first, rows), *rest]
 
 
-def _sequence(layers: Sequence[Layer], place: Place, output: int = -1) -> Sequenced:
+def _sequence(layers: Sequence[Layer], place: Place, output: int = -1, first: int = 0) -> Sequenced:
     """Return this rank's part of layers one after the other, and the block that their outputs
-    are; output: the number of the one whose outputs the loss takes.
+    are; output: the number of the one whose outputs the loss takes, counted from the first of
+    these, which itself is number `first` of all.
     """
     found: list[Layer] = []
     shape, block = place.shape, place.block
     for number, layer in enumerate(layers):
-        name = f"{place.number}.{number}".removeprefix(".")
+        name = f"{place.number}.{first + number}".removeprefix(".")
         rule = _output if number == output else _placed
-        own, block = rule(layer, Place(name, shape, block, place.exchange))
+        own, block = rule(layer, Place(name, shape, block, place.exchange, place.sums))
         shape = own.build(shape)
         found.append(own)
     return found, block
@@ -81,6 +104,14 @@ def _placed(layer: Layer, place: Place) -> Placed:
             "layers that can be split: convolutions, dense and pooling layers, normalisation, "
             "dropout, residual sums",
             "leave it out",
+        )
+    if place.sums and place.block == WHOLE and layer.parameters and not isinstance(layer, Dense):
+        raise _refusal(
+            layer,
+            place,
+            "no parameters between the last image and the first dense layer, with "
+            "parallel.convolutions = 'data'",
+            "put it before the flatten layer",
         )
     return rule(layer, place)
 
@@ -120,7 +151,7 @@ def _dense(layer: Dense, place: Place) -> Placed:
     part = Dense(block, layer.activation.name, layer.use_bias, layer.initializer)
     if place.block != WHOLE:
         return Gathered(part, place.exchange, place.block), block
-    return part if place.is_first else Spread(part, place.exchange), block
+    return part if place.is_first or place.sums else Spread(part, place.exchange), block
 
 
 def _output(layer: Layer, place: Place) -> Placed:
