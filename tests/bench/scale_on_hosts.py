@@ -34,9 +34,8 @@ MBIT, MS = 1e6, 1e-3
 LINKS = [(speed * MBIT, delay * MS) for speed in (1000, 100) for delay in (0.1, 2)]
 # Hosts and links: all links with four hosts, the two extremes with two and three; one host has no
 # link.
-CASES = [(4, link) for link in LINKS]
+CASES = [(1, LINKS[0]), *((4, link) for link in LINKS)]
 CASES += [(hosts, link) for hosts in (2, 3) for link in (LINKS[0], LINKS[-1])]
-CASES += [(1, LINKS[0])]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ensync.core.activity import Doing, doing
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, node_of
 
-COLD = 2  # first repeats, which make connections and buffers
+COLD = 1  # first repeats, which make connections and buffers
 FEWEST = 3  # repeats in any case
 
 

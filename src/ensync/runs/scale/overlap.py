@@ -16,7 +16,7 @@ from ensync.runs.scale.steps import Bench
 from ensync.strategies.overlapped import OverlappedReducer, overlaps
 from ensync.training.runners import MiniBatchRunner, Replica
 
-STEPS = FIRST.stop + 4  # those that sum at their end, and some that do on the way
+STEPS = FIRST.stop + 2  # those that sum at their end, and some that do on the way
 FURTHEST = 4.0  # factor of what one sum takes, beyond which a measurement is not believed
 
 
