@@ -4,11 +4,13 @@ nodes of 6 ms.
 
 from ensync.core.config.communication import Communication
 from ensync.core.config.job import job_from_dict, plain_settings
+from ensync.core.scaling.advice import together
 from ensync.core.scaling.links import Link, MeasuredSum, Network
 from ensync.core.scaling.noise import NoiseScale
-from ensync.core.scaling.passing import NodeSum, Sizes, Wires
-from ensync.core.scaling.prediction import Calibration, Model, together
+from ensync.core.scaling.passing import Sizes
+from ensync.core.scaling.prediction import Calibration, Model
 from ensync.core.scaling.steps import StepTimes
+from ensync.core.scaling.wires import NodeSum, Wires
 from ensync.report.results import DatasetFacts, Machine
 from ensync.report.scale_results import ScaleResult
 from ensync.runs.scale import outcome

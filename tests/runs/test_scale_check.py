@@ -7,8 +7,8 @@ import pytest
 from report.scale_sample import make_scale, settings
 
 from ensync.core.errors import EnsyncError
-from ensync.core.scaling.passing import Wires
 from ensync.core.scaling.prediction import Contestant, Model
+from ensync.core.scaling.wires import Wires
 from ensync.report.results import Machine, RunResult, to_json
 from ensync.report.scale_tables import check_lines, scale_lines
 from ensync.runs.scale import outcome

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from core.scaling.test_prediction import BETWEEN, SIZES, WIRES, steps
 
+from ensync.core.scaling.advice import together
 from ensync.core.scaling.links import Link
 from ensync.core.scaling.noise import (
     Together,
@@ -17,7 +18,7 @@ from ensync.core.scaling.noise import (
     soonest,
     steps_factor,
 )
-from ensync.core.scaling.prediction import Calibration, together
+from ensync.core.scaling.prediction import Calibration
 
 PARTS, ROWS, SIZE = 8, 4, 50
 

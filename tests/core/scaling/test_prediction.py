@@ -5,30 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from ensync.core.scaling.advice import limit_of
 from ensync.core.scaling.links import Link, Network
-from ensync.core.scaling.passing import (
-    KINDS,
-    PIECE_BYTES,
-    STRATEGIES,
-    Cost,
-    NodeSum,
-    Overlap,
-    Passed,
-    Pattern,
-    Place,
-    Sizes,
-    Wires,
-    cost_of,
-)
-from ensync.core.scaling.prediction import (
-    Calibration,
-    Contestant,
-    Model,
-    largest_share,
-    limit_of,
-    place_of,
-)
+from ensync.core.scaling.passing import STRATEGIES, Passed, Pattern, Sizes, cost_of
+from ensync.core.scaling.prediction import Calibration, Contestant, Model, largest_share, place_of
 from ensync.core.scaling.steps import StepTimes
+from ensync.core.scaling.wires import KINDS, PIECE_BYTES, Cost, NodeSum, Overlap, Place, Wires
 
 MPI = "MPICH 5.0.2"
 BETWEEN = Network(Link(latency=0.5, byte=0.001), MPI)

@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from ensync.core.scaling.steps import (
-    MOST_KEPT,
-    Curve,
-    StepTimes,
-    curves,
-    expected_maximum,
-    summary,
-)
+from ensync.core.scaling.steps import MOST_KEPT, Curve, StepTimes, curves, expected_maximum, summary
 
 
 def point(rows, mean, threads=1, slowest=None, ranks=1):

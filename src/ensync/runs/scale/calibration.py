@@ -13,9 +13,10 @@ import numpy as np
 from ensync.core.resources import number
 from ensync.core.scaling.collectives import Terms
 from ensync.core.scaling.links import Link, MeasuredSum, Network, Timed, fit_link
-from ensync.core.scaling.passing import METRICS_BYTES, PIECE_BYTES, NodeSum, Sizes, Wires
+from ensync.core.scaling.passing import Sizes
 from ensync.core.scaling.prediction import Calibration, largest_share
 from ensync.core.scaling.steps import StepTimes, summary
+from ensync.core.scaling.wires import METRICS_BYTES, PIECE_BYTES, NodeSum, Wires
 from ensync.kernels import threads
 from ensync.mpi.links import Neighbours, ping_pong, time_node_sum, time_sum
 from ensync.mpi.world import Comm, mpi_description, patient_barrier, share

@@ -5,14 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from ensync.core.config.communication import ALL, Communication
+from ensync.core.scaling.advice import limit_of
 from ensync.core.scaling.noise import NoiseScale
-from ensync.core.scaling.prediction import (
-    Calibration,
-    Contestant,
-    Model,
-    Prediction,
-    limit_of,
-)
+from ensync.core.scaling.prediction import Calibration, Contestant, Model, Prediction
 from ensync.report.scale_results import (
     ScaleLimit,
     ScaleNoise,

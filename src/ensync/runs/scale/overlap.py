@@ -7,8 +7,9 @@ import numpy as np
 
 from ensync.core.activity import Doing, doing
 from ensync.core.config.schema import Job
-from ensync.core.scaling.passing import GRADIENT, Overlap, cost_of
+from ensync.core.scaling.passing import cost_of
 from ensync.core.scaling.prediction import Calibration, Contestant, Model, largest_share, place_of
+from ensync.core.scaling.wires import GRADIENT, Overlap
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.buckets import FIRST
 from ensync.mpi.world import Comm, share, topology

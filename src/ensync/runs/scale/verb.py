@@ -11,8 +11,9 @@ from pathlib import Path
 from ensync.core.config.job import load_job, plain_settings, without_study
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
+from ensync.core.scaling.advice import together
 from ensync.core.scaling.noise import NoiseScale
-from ensync.core.scaling.prediction import Contestant, Model, together
+from ensync.core.scaling.prediction import Contestant, Model
 from ensync.core.signals import leaving_at_once
 from ensync.kernels import threads
 from ensync.mpi.world import Comm, mpi_description, on_root, share
