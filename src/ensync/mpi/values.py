@@ -82,6 +82,11 @@ class ValueExchange:
             self.comm.Sendrecv(low, down, _TAG, after, up, _TAG)
             self.comm.Sendrecv(high, up, _TAG, before, down, _TAG)
 
+    def from_first(self, values: np.ndarray) -> None:
+        """Replace values (n,) by those of the first rank. Not counted. Collective."""
+        with doing(Doing.VALUES):
+            self.comm.Bcast(values)
+
     def most(self, number: int) -> int:
         """Return the largest of the ranks' numbers, on every rank. Not counted. Collective."""
         found = np.array([number], np.int64)

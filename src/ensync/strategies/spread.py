@@ -56,8 +56,17 @@ class SpreadReducer(Reducer):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give back what is needed for steps only."""
+        """Give back what is needed for steps only. What all parts have whole is again that of the
+        first: their sums over replicas may differ in the last digit where nodes differ.
+        """
         self._inner.__exit__(kind, error, traceback)
+        parts, network = self.network.parts, self.network
+        if kind is None and parts is not None:
+            for values in (
+                *parts.parameters.everywhere(network.parameters),
+                *parts.statistics.everywhere(network.statistics),
+            ):
+                self._exchange.from_first(values)
 
     def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
         """Compute this rank's part of the network on its part of the batch. A request to stop of

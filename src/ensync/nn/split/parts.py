@@ -68,6 +68,15 @@ class Cuts:
         self.each = {own.name: cut_of(all_of, own, ranks) for all_of, own in pairs}
         self.size = sum(parameter.size for parameter in whole)
 
+    def everywhere(self, own: np.ndarray) -> list[np.ndarray]:
+        """Return views of what every rank has whole, in a rank's own vector."""
+        found, start = [], 0
+        for cut in self.each.values():
+            if cut.ranks == 1:
+                found.append(own[start : start + cut.size])
+            start += cut.size
+        return found
+
     def own(self, values: np.ndarray, rank: int) -> np.ndarray:
         """Return the part of a rank of a whole vector. One of another size is returned as it is."""
         if values.shape != (self.size,):
