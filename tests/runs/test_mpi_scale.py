@@ -12,9 +12,12 @@ import pytest
 from runs.helpers import COMM, begin, common_digits, job_maker
 
 from ensync.core.config.job import dump_job
-from ensync.core.scaling.links import Link
+from ensync.core.scaling.links import Link, Network
 from ensync.core.scaling.noise import parts_of
-from ensync.core.scaling.prediction import Contestant, Model
+from ensync.core.scaling.passing import Sizes
+from ensync.core.scaling.prediction import Calibration, Contestant, Model
+from ensync.core.scaling.steps import StepTimes
+from ensync.core.scaling.wires import NodeSum, Wires
 from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.wire import passed
 from ensync.nn.network import LOSS_SUM
@@ -89,11 +92,6 @@ def test_bytes_are_those_that_training_counts(make_job, name):
 
 def calibrated(sizes):
     """A calibration of these sizes with made-up times."""
-    from ensync.core.scaling.links import Network
-    from ensync.core.scaling.passing import NodeSum, Wires
-    from ensync.core.scaling.prediction import Calibration
-    from ensync.core.scaling.steps import StepTimes
-
     network = Network(Link(1.0, 1.0), "MPICH")
     return Calibration(
         sizes=sizes,
@@ -137,7 +135,6 @@ def test_timed_steps_leave_the_network_as_it_is(make_job):
 
 
 def test_rows_and_steps_that_are_timed():
-    from ensync.core.scaling.passing import Sizes
 
     sizes = Sizes(
         **dict(rows=1000, batch=256, slice=512, itemsize=4),
