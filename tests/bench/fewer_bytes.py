@@ -10,8 +10,11 @@ same round. Each rank computes on one thread.
 
 import argparse
 import json
+import os
 import statistics
 import time
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as ensync has it
 
 import numpy as np
 from image_networks import CASES, make_trainee

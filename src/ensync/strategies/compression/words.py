@@ -7,7 +7,8 @@ import numpy as np
 
 LARGEST = 127  # in size, of int8 numbers
 PIECE = 1 << 14  # numbers at once, so that what is between two operations stays in the cache
-_SIGN_OFF, _INFINITE, _QUIET = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.uint16(0x0040)
+_TINY = np.finfo(np.float32).tiny  # scales below it have too few digits: what they are of is kept
+_QUIET = np.uint16(0x0040)  # the bit that makes a bf16 number with infinite exponent none
 
 
 class Code(Protocol):
@@ -38,24 +39,28 @@ class Bf16:
         halves = words.view(np.uint16)
         for start in range(0, len(values), PIECE):
             piece = slice(start, start + PIECE)
-            bits = values[piece].astype(np.float32, copy=False).view(np.uint32)
+            numbers = values[piece].astype(np.float32, copy=False)
+            bits = numbers.view(np.uint32)
             rounded = bits >> 16
             rounded &= 1
             rounded += 0x7FFF
             rounded += bits
             rounded >>= 16
             halves[piece] = rounded
-            lost = (bits & _SIGN_OFF) > _INFINITE
-            if lost.any():  # rounding could carry into the exponent and the sign
+            if np.isnan(numbers.max()):  # rounding could carry into its exponent and sign
+                lost = np.isnan(numbers)
                 halves[piece][lost] = (bits[lost] >> 16).astype(np.uint16) | _QUIET
 
     def decode(self, words: np.ndarray, values: np.ndarray) -> None:
         """Append 16 zero bits to each word."""
         halves = words.view(np.uint16)
+        found = values if values.dtype == np.float32 else np.empty(len(values), np.float32)
         for start in range(0, len(values), PIECE):
-            bits = halves[start : start + PIECE].astype(np.uint32)
+            bits = found[start : start + PIECE].view(np.uint32)
+            bits[:] = halves[start : start + PIECE]
             bits <<= 16
-            values[start : start + PIECE] = bits.view(np.float32)
+        if found is not values:
+            values[:] = found
 
 
 class Int8:
@@ -71,25 +76,31 @@ class Int8:
         return 4 * -(-n // self._block) + 4 * -(-n // 4)
 
     def encode(self, values: np.ndarray, words: np.ndarray) -> None:
-        """Round to nearest. What is not finite makes its block not a number."""
+        """Round to nearest. What is not finite makes its block not finite."""
         scales, numbers = self._parts(words, len(values))
         for rows, piece in self._pieces(len(values)):
-            block = np.zeros((len(scales[rows]), self._block), np.float32)
-            block.ravel()[: len(values[piece])] = values[piece]
-            scale = np.abs(block).max(axis=1) / np.float32(LARGEST)
+            block = self._whole(values[piece]).astype(np.float32, copy=False)
+            scale = np.maximum(block.max(axis=1), -block.min(axis=1)) / np.float32(LARGEST)
             with np.errstate(invalid="ignore"):
-                block /= np.where(scale > 0, scale, np.float32(1))[:, None]
-                np.clip(np.rint(block, out=block), -LARGEST, LARGEST, out=block)
-                numbers[piece] = block.ravel()[: len(values[piece])]
+                units = block / np.where(scale > _TINY, scale, np.float32(np.inf))[:, None]
+                np.rint(units, out=units)
+                numbers[piece] = units.ravel()[: len(values[piece])]
             scales[rows] = scale
 
     def decode(self, words: np.ndarray, values: np.ndarray) -> None:
         """Multiply by the scales."""
         scales, numbers = self._parts(words, len(values))
         for rows, piece in self._pieces(len(values)):
-            scale = np.repeat(scales[rows], self._block)[: len(values[piece])]
+            found = self._whole(numbers[piece])
             with np.errstate(invalid="ignore"):
-                values[piece] = np.where(np.isfinite(scale), numbers[piece] * scale, np.nan)
+                values[piece] = (found * scales[rows, None]).ravel()[: len(values[piece])]
+
+    def _whole(self, values: np.ndarray) -> np.ndarray:
+        """Return values (n,) as blocks (rows, block), the last with zeros behind them."""
+        if len(values) % self._block:
+            rows = -(-len(values) // self._block)
+            values = np.append(values, np.zeros(rows * self._block - len(values), values.dtype))
+        return values.reshape(-1, self._block)
 
     def _parts(self, words: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         scales = 4 * -(-n // self._block)
