@@ -46,6 +46,14 @@ def test_weights_gradient_slots_and_copies_are_counted(dataset):
     assert need_of(job(optimizer={"name": "sgd"}), dataset, 1, trains=False).weights == 4 * VECTOR
 
 
+def test_a_part_of_a_network_takes_less_but_for_its_test(dataset):
+    """A half of all but the last bias; a spare network, a copy and a gathered vector are whole."""
+    sections = {"optimizer": {"name": "adam"}, "training": {"best_weights": True}}
+    half = need_of(job(**sections, parallel={"model": 2}), dataset, 2)
+    assert half.weights == 5 * (VECTOR + 4 * 10) // 2 + 4 * VECTOR
+    assert half.weights < need_of(job(**sections), dataset, 1).weights
+
+
 def test_ranks_share_a_batch_and_members_do_not(dataset):
     full = {"training": {"batch": "full", "slice": 1024}}
     assert need_of(job(**full), dataset, 4).batches < 0.5 * need_of(job(**full), dataset, 1).batches

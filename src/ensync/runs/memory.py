@@ -18,6 +18,7 @@ from ensync.training.batches import BLOCK
 from ensync.training.learning_rate import largest_batch
 
 SHARE_OF_MEMORY = 0.5  # of what can be had; beyond it the dataset is streamed
+TESTED = 3  # vectors of all parameters that a test takes: a spare network, and a copy
 KERNELS = 64 << 20  # bytes that compiled kernels take in each rank
 
 
@@ -123,7 +124,13 @@ def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int,
             stretches_of(job.optimizer, network.layout)  # refuses patterns before all else
         slots = len(slots_of(job.optimizer)) if trains else 0
         slots *= 1 + job.communication.is_local  # their mean, and the replica's beside it
-    return (_copies(job) + slots + 2 * replicas if trains else 4) * vector, max(0, batches)
+    if not trains:
+        return 4 * vector, max(0, batches)
+    vectors = (_copies(job) + slots + 2 * replicas) * vector
+    if parts := network.parts:  # the networks of the test are whole, and so is a gathered vector
+        whole = network.dtype.itemsize * (parts.parameters.size + parts.statistics.size)
+        vectors += TESTED * (whole - vector) + whole
+    return vectors, max(0, batches)
 
 
 def _copies(job: Job) -> int:
@@ -145,7 +152,7 @@ def _copies(job: Job) -> int:
     beside = (
         served + 2 * bool(t.weight_average) + slow + local + packed + bool(t.best_weights) + sliced
     )
-    return 2 + 3 + beside
+    return 2 + TESTED + beside
 
 
 def shortage(needs: Sequence[Need], all_ranks: Sequence[Having]) -> EnsyncError | None:
