@@ -65,6 +65,9 @@ def test_the_error_is_that_of_the_mean_step(prediction, tmp_path):
     assert (found.label, found.ranks, found.nodes) == ("synchronous", 2, 2)
     shown = "\n".join(check_lines([found]))
     assert "-20.0 %" in shown and "off by 20.0 % at most (run)" in shown
+    assert "checkpoints" not in shown
+    more = replace(found, measured_bytes=2_000_000)
+    assert check_lines([more])[-1].startswith("Counted are checkpoints, too")
 
 
 @pytest.mark.parametrize(

@@ -257,9 +257,11 @@ def check_cells(rows: Sequence[CheckRow]) -> list[list[str]]:
 def check_lines(rows: Sequence[CheckRow]) -> list[str]:
     """Return the table of errors, and the worst in a sentence."""
     worst = max(rows, key=lambda row: abs(row.error))
+    more = any((row.measured_bytes or 0) > 1.02 * row.predicted_bytes for row in rows)
     return [
         *text.table(CHECK_HEADS, check_cells(rows), left=(0, 1)),
         "",
         f"The prediction is off by {100 * abs(worst.error):.1f} % at most ({worst.run}); error: "
         "predicted less measured, as a share of measured.",
+        *["Counted are checkpoints, too, for which replicas sum their optimisers' states."] * more,
     ]
