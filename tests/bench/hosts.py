@@ -52,6 +52,7 @@ def hosts(count: int, rate: str) -> Iterator[tuple[list[str], Path]]:
         (directory / "hosts").write_text("\n".join(["127.0.0.1 localhost", *listed, ""]))
         for number, name in enumerate(names, 1):
             stack.callback(_end, _host(directory, name))
+            stack.callback(subprocess.call, ("ip", "link", "del", f"ens-{name}"))
             _link(directory, name, number, rate)
         shell = directory / "shell"
         shell.write_text(SHELL.format(directory=directory))
