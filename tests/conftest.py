@@ -1,5 +1,6 @@
 """Under mpirun a failing rank ends the test run at once, and only rank 0 writes the report."""
 
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,11 @@ def pytest_configure(config):
         from mpi4py import MPI
 
         config.pluginmanager.register(RankReports(config, MPI.COMM_WORLD), "ensync-rank-reports")
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of each later look for garbage."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

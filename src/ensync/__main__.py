@@ -2,13 +2,14 @@
 
 import sys
 
-from ensync.core import streams
+from ensync.core import garbage, streams
 from ensync.core.signals import note_signals
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     note_signals(sys.argv[1:])  # before the imports, which take a second
+    garbage.look_seldom()
     streams.prepare()
     from ensync.cli.main import main as run
 

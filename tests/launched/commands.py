@@ -12,6 +12,10 @@ import sys
 import tempfile
 from contextlib import chdir, redirect_stderr, redirect_stdout
 
+from ensync.core import garbage
+
+if __name__ == "__main__":
+    garbage.look_seldom()  # as the program does
 from ensync.cli.main import main
 from ensync.mpi.world import world
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ensync.core import streams
+from ensync.core import garbage, streams
 from ensync.core.launching import started
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def on_ranks(run: "Callable[[Comm], None]") -> None:
     from ensync.mpi.world import world
 
     comm = world()
+    garbage.look_as_usual()
     raise_interrupts()
     with guard(comm):
         run(comm)
