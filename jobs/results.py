@@ -318,11 +318,12 @@ def _scale_section(kept: Mapping) -> list[str]:
         ]
         for row in rows
     ]
+    lacking = f" Not measured: {'; '.join(kept['missing'])}." if kept["missing"] else ""
     found = (
         f"Off by {text.percent(statistics.median(errors), 1)} in the median, by "
         f"{text.percent(errors[-1], 1)} at most; {within} of {len(errors)} within "
-        f"{text.percent(WITHIN, 0)}. {kept['created'][:10]}, {about['cpu']}, {about['cores']} "
-        f"cores; commit {kept['commit']}; {made}."
+        f"{text.percent(WITHIN, 0)}.{lacking} {kept['created'][:10]}, {about['cpu']}, "
+        f"{about['cores']} cores; commit {kept['commit']}; {made}."
     )
     return [
         *("## Scale, predicted and measured", "", *_wrapped(said), ""),

@@ -250,12 +250,13 @@ def test_predictions_beside_measurements_are_a_table_with_its_errors(place):
     about = {"cpu": "a CPU", "cores": 2, "versions": {"python": "3.11"}}
     rows = [scale_row(1, 0.02), scale_row(2, -0.2, strategy="local SGD, H = 4"), scale_row(4, 0.1)]
     content = {"created": "2026-11-29T11:00:00", "commit": "abc", "environment": about}
-    (place / "results/scale/hosts.json").write_text(json.dumps(content | {"rows": rows}))
+    content |= {"rows": rows, "missing": ["3 hosts at 100 Mbit/s and 2 ms"]}
+    (place / "results/scale/hosts.json").write_text(json.dumps(content))
     page = results.results(results.kept(place / "results"))
     section = page[page.index("## Scale, predicted and measured") :]
     assert "|mlp 784-512-256-10|1|-|-|synchronous|102|100|+2.0 %" in section
     assert "|mlp 784-512-256-10|2|100|2|local SGD, H = 4|80.0|100.0|-20.0 %" in section
     assert "On 4 hosts a rank has a part of a core" in " ".join(section.split())
-    said = "Off by 10.0 % in the median, by 20.0 % at most; 2 of 3 within 15 %. 2026-11-29, a CPU,"
-    assert said in " ".join(section.split())
+    said = "Off by 10.0 % in the median, by 20.0 % at most; 2 of 3 within 15 %. Not measured: 3 "
+    assert f"{said}hosts at 100 Mbit/s and 2 ms. 2026-11-29, a CPU," in " ".join(section.split())
     assert max(map(len, page.splitlines())) <= 100

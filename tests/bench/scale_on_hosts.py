@@ -199,10 +199,20 @@ def row_of(line: dict, hosts: int, bits: float, delay: float) -> Row:
     )
 
 
+def missing(rows: list[Row]) -> list[str]:
+    """Return the cases that were not measured, for want of time or by choice."""
+    done = {(row.hosts, (row.bits, row.delay)) for row in rows}
+    return [
+        f"{hosts} hosts at {bits / MBIT:g} Mbit/s and {delay / MS:g} ms"
+        for hosts, (bits, delay) in CASES
+        if (hosts, (bits, delay)) not in done
+    ]
+
+
 def kept(rows: list[Row], minutes: float) -> dict:
     """Return what is kept for jobs/RESULTS.md."""
     commit = subprocess.run(
-        ["git", "log", "-1", "--format=%h", "--", "src"],
+        ["git", "log", "-1", "--format=%h", "--", ":/src"],
         cwd=HERE,
         capture_output=True,
         text=True,
@@ -213,6 +223,7 @@ def kept(rows: list[Row], minutes: float) -> dict:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit,
         "minutes": minutes,
+        "missing": missing(rows),
         "environment": harness.environment(),
         "rows": [asdict(row) for row in rows],
     }
