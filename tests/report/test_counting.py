@@ -81,3 +81,23 @@ def test_logs_and_other_ranks_get_nothing(tmp_path):
                 progress("checking", 2, 2, BYTES)
         log.seek(0)
         assert stream.getvalue() == log.read() == ""
+
+
+def test_a_log_has_a_line_now_and_then():
+    lines, clock = [], Clock()
+    progress = counting.CountLines(lines.append, 60.0, clock)
+    for now, *report in (
+        (0, "checking", 0, 12_000),
+        (59, "checking", 500, 12_000),
+        (100, "checking", 1000, 12_000),
+        (101, "checking", 1010, 12_000),
+        (170, "fetching", 0, 1 << 23, BYTES),
+        (230, "fetching", 1 << 22, 1 << 23, BYTES),
+    ):
+        clock.now = now
+        progress(*report)
+    assert lines == [
+        "checking: 1,000 of 12,000, 10.0/s, 18:20 left",
+        "fetching: 0 B of 8.4 MB, -/s, - left",
+        "fetching: 4.2 MB of 8.4 MB, 69.9 kB/s, 1:00 left",
+    ]

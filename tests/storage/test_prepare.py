@@ -70,7 +70,7 @@ def test_digits_need_no_files(tmp_path):
             (4, 4, 1),
             2,
         ),
-        ("images", write_pictures, {}, (32, 32, 3), 1),
+        ("images", write_pictures, {}, (9, 9, 3), 2),
         (
             "images",
             write_pictures,

@@ -166,6 +166,7 @@ def test_splits_are_known_in_any_capitalisation(tmp_path, names):
     done = prepare("images", tmp_path / "d.h5", put(tree, tmp_path / "in"), size=8)
     assert done.notes == (
         "left out, beside the class folders: 1 (x.png)",
+        f"classes of train without a folder in another split: 1 ({validation}/a/)",
         f"left out, a class folder without pictures: 1 ({test}/b/)",
     )
     with open_dataset(done.path) as dataset:

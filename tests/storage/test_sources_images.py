@@ -14,6 +14,7 @@ from ensync.storage.sources import picture_rows as module
 from ensync.storage.sources.decoding import Recipe
 from ensync.storage.sources.images import read_images
 from ensync.storage.sources.to_predict import read_pictures
+from ensync.storage.work import Work
 
 ALL = np.arange
 
@@ -253,5 +254,5 @@ def test_rows_come_back_in_parts_without_holding_all(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TOGETHER", 3)
     write_pictures(tmp_path, rows=4)
     seen = []
-    read_images(tmp_path, 8, progress=lambda what, done, total: seen.append((what, done, total)))
+    read_images(tmp_path, 8, work=Work(lambda *step: seen.append(step)))
     assert seen == [("checking train pictures", done, 8) for done in (3, 6, 8)]

@@ -16,6 +16,7 @@ from ensync.storage.request import OPTIONS, PrepareRequest
 from ensync.storage.sources import SOURCES
 
 HEAD_START = 1.0  # seconds that other ranks leave to rank 0, so that it is the one that prepares
+LOG = 60.0  # seconds between two lines about the progress where there is no terminal
 
 
 @click.group(cls=Verbs, short_help="Prepare, describe and verify datasets.")
@@ -39,7 +40,7 @@ def _help() -> str:
             "",
             "A part of the images becomes the test set where none is given. Pictures that cannot "
             "be read are counted and named; they stop the preparation, or are left out with "
-            "--bad-rows skip.",
+            "--bad-rows skip. The same command goes on with a preparation that was stopped.",
             "",
             "\b",
             "Tar files and Parquet files are also taken by a directory or a pattern, in quotes:",
@@ -83,11 +84,29 @@ def prepare(request: PrepareRequest) -> None:
             say(lambda: _prepare(request))
     except Ended as end:
         if speaks():
-            streams.tell(
-                f"interrupted by {Signals(end.number).name}; nothing was written, and a dataset "
-                "that was there before is as it was; prepare it again."
-            )
+            streams.tell(f"interrupted by {Signals(end.number).name}; {_left(request)}")
         raise click.exceptions.Exit(end.code) from None
+
+
+def _left(request: PrepareRequest) -> str:
+    """Return what an interrupted preparation has left."""
+    from ensync.storage.partial import directory_of
+
+    place = directory_of(_target(request))
+    if place.is_dir():
+        return (
+            "a dataset that was there before is as it was; the same command goes on from what is "
+            f"done, which is in {printable(str(place))}."
+        )
+    return (
+        "nothing was written, and a dataset that was there before is as it was; prepare it again."
+    )
+
+
+def _target(request: PrepareRequest) -> Path:
+    from ensync.storage.prepare import default_destination
+
+    return Path(request.target or default_destination(request.name))
 
 
 def _prepare(request: PrepareRequest) -> str:
@@ -95,19 +114,18 @@ def _prepare(request: PrepareRequest) -> str:
     with the same request one does it.
     """
     from ensync.report.counting import counting
-    from ensync.storage.prepare import default_destination
     from ensync.storage.prepare import prepare as prepare_dataset
     from ensync.storage.turns import in_turn
 
     def work() -> str:
-        with counting(shown=speaks()) as progress:
+        with counting(shown=speaks(), log=LOG) as progress:
             prepared = prepare_dataset(request, progress)
+        names = [f"all that is left out is named in {prepared.names}"] if prepared.names else []
         hint = f"`ensync data describe {prepared.path}` tells what it holds"
-        return "\n".join(map(printable, [*prepared.notes, str(prepared), hint]))
+        return "\n".join(map(printable, [*prepared.notes, *names, str(prepared), hint]))
 
-    target = Path(request.target or default_destination(request.name))
     patience = HEAD_START * (started(os.environ).rank > 0)
-    return in_turn(target, repr((request, str(Path.cwd()))), work, patience)
+    return in_turn(_target(request), repr((request, str(Path.cwd()))), work, patience)
 
 
 @data.command("describe")

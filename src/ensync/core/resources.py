@@ -27,6 +27,15 @@ class Memory:
     bound: str
 
 
+def usable_cpus() -> int:
+    """Return how many CPUs this process may keep busy: those of its affinity mask, no more than its
+    control groups allow.
+    """
+    mask = getattr(os, "sched_getaffinity", None)
+    here = len(mask(0)) if mask else os.cpu_count() or 1
+    return max(1, int(min(here, cpu_quota())))
+
+
 def cpu_quota(root: str | Path = "/") -> float:
     """Return the CPUs' worth of time that control groups allow this process and its neighbours
     there, infinity without a quota.

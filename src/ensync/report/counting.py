@@ -78,6 +78,27 @@ class CountBar:
             self._bar.stop()
 
 
+class CountLines:
+    """A line of the work at hand once in a while, for a log."""
+
+    def __init__(
+        self, line: Callable[[str], object], interval: float, clock: Clock = time.monotonic
+    ) -> None:
+        self._line, self._interval, self._clock = line, interval, clock
+        self._what, self._pace, self._due = "", Pace((1,), 0, clock), clock() + interval
+
+    def __call__(self, what: str, done: int, total: int, unit: str = "", /) -> None:
+        """Write a line when it is time."""
+        if what != self._what:
+            self._what, self._pace = what, Pace((max(1, total),), done, self._clock)
+        if self._clock() < self._due:
+            return
+        self._due = self._clock() + self._interval
+        shown = text.size if unit == BYTES else text.count
+        left, speed = text.clock(self._pace.left(done)), shown(self._pace.mean(done))
+        self._line(f"{printable(what)}: {shown(done)} of {shown(total)}, {speed}/s, {left} left")
+
+
 def cut(words: str, columns: int) -> str:
     """Return the words, without their middle where they are longer than so many columns."""
     keep = columns - 3
@@ -102,10 +123,17 @@ def bar_on(console: RichConsole | None, clock: Clock = time.monotonic) -> Iterat
 
 
 @contextmanager
-def counting(stream: TextIO | None = None, shown: bool = True) -> Iterator[Progress]:
-    """Show a bar on the terminal behind a stream [standard error], if it is one."""
+def counting(
+    stream: TextIO | None = None, shown: bool = True, log: float = 0.0
+) -> Iterator[Progress]:
+    """Show a bar on the terminal behind a stream [standard error], if it is one; else, where asked,
+    a line every `log` seconds.
+    """
     output = Output(stream or sys.stderr)
     terminal = find_terminal(output.stream) if shown else None
+    if shown and log and not terminal:
+        yield CountLines(lambda line: output.write(f"{line}\n"), log)
+        return
     with bar_on(rich_console(output, terminal) if terminal else None) as progress:
         yield progress
 

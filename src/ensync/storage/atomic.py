@@ -59,6 +59,15 @@ def temporary_beside(path: str | os.PathLike[str]) -> Iterator[Path]:
         _unlink_quietly(temporary)
 
 
+@contextmanager
+def naming_errors(path: Path) -> Iterator[None]:
+    """Raise EnsyncError in place of any OSError in the block: `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
 def put_in_place(temporary: Path, path: Path) -> None:
     """Flush `temporary` to the disk and let it replace `path` at once. Errors: OSError."""
     descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)

@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ensync import __version__
 from ensync.core.errors import EnsyncError, nearest
+from ensync.storage.partial import PROGRAM, Partial
 from ensync.storage.request import PrepareRequest, Progress
 from ensync.storage.sources import SOURCES, SourceSpec
+from ensync.storage.work import Work
 from ensync.storage.writing import Written, check_target, write_dataset
 
 COMMON = ("to", "validation", "seed")  # options of every source
 WAYS = {"from": "--from DIR", "download": "--download"}  # where the files come from
+BESIDE = ("from", "to", "jobs", "restart")  # options that do not change what is written
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ def prepare(request: PrepareRequest, progress: Progress = lambda *_: None) -> Pr
     """Write a dataset file in one piece, from local files or the network. One process, safe to run
     twice.
 
-    progress(what, done, total) is called now and then. Errors: EnsyncError for every mistake in the
+    progress(what, done, total) is called now and then. A call that was stopped among many pictures
+    is gone on with by the next with the same request. Errors: EnsyncError for every mistake in the
     request, the files, the network or the disk; the target is then as it was.
     """
     spec = SOURCES.get(request.name)
@@ -57,10 +62,29 @@ def prepare(request: PrepareRequest, progress: Progress = lambda *_: None) -> Pr
     _check_ways(spec, request)
     target = Path(request.target or default_destination(request.name))
     check_target(target)
-    source = spec.read(request, progress)
-    return Prepared(
-        **vars(write_dataset(target, source, request.validation, request.seed, progress))
-    )
+    with Partial(target, _deciding(request), request.restart) as partial:
+        work = Work(progress, _jobs(request), partial)
+        source = spec.read(request, work)
+        done = write_dataset(target, source, request.validation, request.seed, work)
+        partial.remove()
+    return Prepared(**vars(done))
+
+
+def _deciding(request: PrepareRequest) -> dict[str, str]:
+    """Return what decides, beside the pictures, what is written: a later call goes on only with the
+    same.
+    """
+    options = {f"--{one.flag}": str(value) for one, value in request.given()}
+    for flag in BESIDE:
+        options.pop(f"--{flag}", None)
+    return {**options, PROGRAM: f"ensync {__version__}"}
+
+
+def _jobs(request: PrepareRequest) -> int:
+    """Return how many threads decode, 0 for one on each usable CPU. Errors: EnsyncError."""
+    if request.jobs is not None and request.jobs < 1:
+        raise EnsyncError(f"--jobs {request.jobs}", "a number of threads, 1 or more", "choose one")
+    return request.jobs or 0
 
 
 def _check_options(spec: SourceSpec, request: PrepareRequest) -> None:

@@ -58,7 +58,11 @@ class PrepareRequest:
     )
     seed: int = _option(1, "seed", "Seed of the cut [default: 1].", int)
     size: int | None = _option(
-        None, "size", "pixels of a side after resizing and centre-cropping [default: 32].", int
+        None,
+        "size",
+        "pixels of a side: the shorter one is brought to it, and the centre is cut out [default: "
+        "256, or the shorter side where all pictures have the same and a smaller one].",
+        int,
     )
     greyscale: bool = _option(False, "greyscale", "one channel.", bool)
     background: str | None = _option(
@@ -111,6 +115,12 @@ class PrepareRequest:
         "of the pictures, such as 28x20 or 32x32x3, or 3x32x32 for planes of one colour "
         "[default: square].",
         metavar="HxWxC",
+    )
+    jobs: int | None = _option(
+        None, "jobs", "threads that decode [default: one on each CPU at hand].", int
+    )
+    restart: bool = _option(
+        False, "restart", "begin anew what was stopped, instead of going on with it.", bool
     )
     bad_rows: str = _option(
         "refuse",

@@ -22,16 +22,20 @@ def scatter(
     images: Streamed,
     homes: Sequence[tuple[int, np.ndarray]],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    skip: int = 0,
 ) -> None:
     """Write streamed images into an open file.
 
     homes: (offset of the first, rows int64 in the order of the file) of each split of the file.
-    progress(images done, of how many). Errors: EnsyncError when another number of images comes.
+    progress(images done, of how many). skip: how many of the first are in the file already.
+    Errors: EnsyncError when another number of images comes.
     """
     total, *shape = images.shape
     place = _places(total, prod(shape), homes)
-    done = 0
-    for rows, pixels in images.pieces():
+    done = skip
+    if done == total:
+        return
+    for rows, pixels in images.pieces(skip):
         for row, image in zip(rows.tolist(), np.ascontiguousarray(pixels)):
             if place[row] != NOWHERE:
                 write_at(descriptor, int(place[row]), image)

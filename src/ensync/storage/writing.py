@@ -2,9 +2,11 @@
 
 import filecmp
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +16,20 @@ from ensync import __version__
 from ensync.core.errors import EnsyncError, reason
 from ensync.core.sharding import Purpose, generator
 from ensync.storage import layout
-from ensync.storage.atomic import clean_temporaries, put_in_place, temporary_beside
+from ensync.storage.atomic import (
+    clean_temporaries,
+    naming_errors,
+    put_in_place,
+    temporary_beside,
+)
 from ensync.storage.copies import shared_rows
 from ensync.storage.digests import LENGTH, Digester
 from ensync.storage.layout import FINGERPRINT, SPLITS, WHOLE, Layout
-from ensync.storage.request import Progress
+from ensync.storage.left_out import name_left_out
+from ensync.storage.partial import Partial
 from ensync.storage.scattering import ImagesInFile, scatter, write_at
-from ensync.storage.sources.source import Images, Source, Streamed, first_few
+from ensync.storage.sources.source import Ahead, Images, Source, Streamed, first_few
+from ensync.storage.work import ALONE, Work
 
 PIECE = 4 << 20  # bytes of images on their way at a time
 VALIDATION_PART, TEST_PART = 0.1, 0.2  # of the training images, where nothing else is asked for
@@ -35,7 +44,7 @@ class Written:
 
     notes: for the user's eyes, and in the file (rows left out or in two splits, files that are not
     the published ones). before: the fingerprint of the dataset that was there, "" of a damaged one,
-    None of none.
+    None of none. names: the file that names all that is left out, where the notes do not.
     """
 
     path: Path
@@ -43,6 +52,7 @@ class Written:
     changed: bool
     notes: tuple[str, ...] = ()
     before: str | None = None
+    names: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def write_dataset(
     source: Source,
     validation: float | None = None,
     seed: int = 1,
-    progress: Progress = lambda *_: None,
+    work: Work = ALONE,
     test: float = TEST_PART,
 ) -> Written:
     """Write `source` as one dataset file that replaces `path` at once; an identical file is left
@@ -85,14 +95,29 @@ def write_dataset(
         *_lacking(source, parts),
     ]
     plan = _plan(source, parts, _preparation(source, validation, test, seed), notes)
-    _make_room(path, plan)
+    _make_room(path, plan, work.partial.room())
     before = _fingerprint_at(path)
-    with temporary_beside(path) as temporary:
-        fingerprint = _fill(temporary, source, parts, plan, progress)
+    with _place(path, plan, work.partial) as temporary:
+        fingerprint = _fill(temporary, source, parts, plan, work)
         changed = not (path.exists() and filecmp.cmp(temporary, path, shallow=False))
         if changed:
             put_in_place(temporary, path)
-    return Written(path, fingerprint, changed, tuple(notes), before)
+    return Written(
+        path, fingerprint, changed, tuple(notes), before, name_left_out(path, source.left_out)
+    )
+
+
+@contextmanager
+def _place(path: Path, plan: Layout, partial: Partial) -> Iterator[Path]:
+    """Yield the file to write into: one that a later call can go on with, or a temporary."""
+    said = plan.header() + json.dumps([plan.texts, plan.tables], sort_keys=True).encode()
+    kept = partial.begin(said, sum(plan.sizes.values()))
+    if kept is None:
+        with temporary_beside(path) as temporary:
+            yield temporary
+        return
+    with naming_errors(path):
+        yield kept
 
 
 def _fingerprint_at(path: Path) -> str | None:
@@ -271,15 +296,15 @@ def _plan(
     return Layout((height, width, channels), sizes, source.class_names, texts, tables)
 
 
-def _make_room(path: Path, plan: Layout) -> None:
+def _make_room(path: Path, plan: Layout, there: int) -> None:
     """Clear what killed runs left beside `path`; raise EnsyncError when the file cannot fit (it
-    may take hours to find out).
+    may take hours to find out). there: the bytes of it that are on the disk.
     """
     needed = sum(plan.sizes.values()) * (int(np.prod(plan.shape)) + 8) + SPARE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clean_temporaries(path.parent)
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(path.parent).free + there
     except OSError as error:
         raise EnsyncError(
             f"{path.parent} cannot be used because {reason(error)}",
@@ -319,25 +344,44 @@ def check_target(path: Path) -> None:
 
 
 def _fill(
-    temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, progress: Progress
+    temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, work: Work
 ) -> str:
-    """Write the file and return its fingerprint."""
+    """Write the file, as far as an earlier call has not, and return its fingerprint."""
+    partial = work.partial
     with temporary.open("r+b", buffering=0) as file:
         target = _Target(file.fileno(), plan)
         for origin, images in source.images.items():
             if isinstance(images, Streamed):
                 rows = {split: part.rows for split, part in parts.items() if part.origin == origin}
-                target.scatter(images, rows, lambda *so_far: progress("decoding pictures", *so_far))
+                target.scatter(images, rows, work, f"those of {origin}")
         for split, part in parts.items():
             target.begin(split, source.labels[part.origin][part.rows])
-            found, rows_of_it = source.images[part.origin], part.rows
-            if there := isinstance(found, Streamed):
-                found, rows_of_it = target.scattered(split), np.arange(len(part.rows))
-            for done, piece in _batches(found, rows_of_it):
-                target.add_images(split, piece, there)
-                progress(f"writing {split} images", done, len(part.rows))
+            images, there, done = source.images[part.origin], partial.written(split), 0
+            for piece, old in _pieces(images, part.rows, target.written(split), there):
+                target.add_images(split, piece, old)
+                done += len(piece)
+                if not old:
+                    partial.wrote(split, done)
+                work.progress(f"writing {split} images", done, len(part.rows))
             target.end(split)
         return target.seal()
+
+
+def _pieces(
+    images: Images | Streamed, rows: np.ndarray, written: Images, there: int
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield the images of `rows` in their order, about PIECE bytes at a time, and whether they are
+    in the file already.
+
+    written: the images in the file; there: how many of the first are in it, where they did not come
+    in an order of their own.
+    """
+    count = len(rows) if isinstance(images, Streamed) else there
+    for piece in _batches(written, np.arange(count)):
+        yield piece, True
+    if not isinstance(images, Streamed):
+        for piece in _batches(images, rows[count:]):
+            yield piece, False
 
 
 class _Target:
@@ -357,6 +401,8 @@ class _Target:
         self._counts = np.zeros(
             (plan.shape[2], 256), np.int64
         )  # of each pixel value in each channel of train
+        if os.fstat(descriptor).st_size == blank.size:  # an earlier call has begun it
+            return
         for offset, table in blank.tables.items():
             write_at(descriptor, offset, np.frombuffer(table, np.uint8))
         os.ftruncate(descriptor, blank.size)
@@ -365,17 +411,21 @@ class _Target:
         """Begin a split with these labels int64 (n,)."""
         self._labels, self._digesters[split] = labels.astype("<i8"), Digester(labels)
 
-    def scatter(
-        self, images: Streamed, rows: dict[str, np.ndarray], progress: Callable[[int, int], None]
-    ) -> None:
-        """Write streamed images, of which the rows int64 of each split are these."""
+    def scatter(self, images: Streamed, rows: dict[str, np.ndarray], work: Work, part: str) -> None:
+        """Write streamed images, of which the rows int64 of each split are these, from where an
+        earlier call has stopped; part: what they are called in what it has left.
+        """
         firsts = {split: self._next[f"images/{split}"] for split in rows}
-        scatter(
-            self._descriptor, images, [(firsts[split], rows[split]) for split in rows], progress
-        )
 
-    def scattered(self, split: str) -> ImagesInFile:
-        """Return the images of a split that `scatter` has written."""
+        def tell(done: int, total: int) -> None:
+            work.partial.wrote(part, done)
+            work.progress("decoding pictures", done, total)
+
+        homes = [(firsts[split], rows[split]) for split in rows]
+        scatter(self._descriptor, images, homes, tell, work.partial.written(part))
+
+    def written(self, split: str) -> ImagesInFile:
+        """Return the images of a split that are in the file, before the first is added."""
         shape = (self._plan.sizes[split], *self._plan.shape)
         return ImagesInFile(self._descriptor, self._next[f"images/{split}"], shape)
 
@@ -390,7 +440,9 @@ class _Target:
             ]
         self._digest.update(images)
         self._digesters[split].add(images)
-        if not there:
+        if there:
+            self._next[f"images/{split}"] += images.nbytes
+        else:
             self._put(f"images/{split}", images)
 
     def end(self, split: str) -> None:
@@ -424,14 +476,14 @@ class _Target:
         self._next[name] += array.nbytes
 
 
-def _batches(images: Images, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (how many so far, the next images) of `rows` in their order, about PIECE bytes at a
-    time.
-    """
+def _batches(images: Images, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the images of `rows` in their order, about PIECE bytes at a time."""
     step = max(1, PIECE // int(np.prod(images.shape[1:])))
+    if isinstance(images, Ahead):
+        yield from images.ahead(rows, step)
+        return
     for start in range(0, len(rows), step):
-        piece = np.ascontiguousarray(images[rows[start : start + step]])
-        yield start + len(piece), piece
+        yield np.ascontiguousarray(images[rows[start : start + step]])
 
 
 def moments(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensync.storage.request import PrepareRequest, Progress
+from ensync.storage.request import PrepareRequest
 
 if TYPE_CHECKING:
     from ensync.storage.sources.checking import Asked
     from ensync.storage.sources.source import Source
+    from ensync.storage.work import Work
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class SourceSpec:
 
     content: what it holds, and for own files how they must look; files: what --from takes; example:
     of the options of a command; options: flags of PrepareRequest beside --to, --validation and
-    --seed, which all take; read(request, progress) returns the dataset, or raises EnsyncError.
+    --seed, which all take; read(request, work) returns the dataset, or raises EnsyncError.
     """
 
     name: str
@@ -30,35 +31,35 @@ class SourceSpec:
     files: str
     example: str
     options: tuple[str, ...]
-    read: "Callable[[PrepareRequest, Progress], Source]"
+    read: "Callable[[PrepareRequest, Work], Source]"
 
 
-def _digits(request: PrepareRequest, progress: Progress) -> "Source":
+def _digits(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.digits import read_digits
 
     return read_digits()
 
 
-def _idx(request: PrepareRequest, progress: Progress) -> "Source":
+def _idx(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.idx import read_idx
 
-    return read_idx(_files(request, progress), request.name)
+    return read_idx(_files(request, work), request.name)
 
 
-def _cifar10(request: PrepareRequest, progress: Progress) -> "Source":
+def _cifar10(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.cifar import read_cifar10
 
-    return read_cifar10(_files(request, progress))
+    return read_cifar10(_files(request, work))
 
 
-def _files(request: PrepareRequest, progress: Progress) -> Path:
+def _files(request: PrepareRequest, work: "Work") -> Path:
     """Return where the published files are, which may have to be fetched."""
     from ensync.storage.downloads import fetch
 
-    return fetch(request.name, progress=progress) if request.download else request.path()
+    return fetch(request.name, progress=work.progress) if request.download else request.path()
 
 
-def _csv(request: PrepareRequest, progress: Progress) -> "Source":
+def _csv(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.csv import read_csv
     from ensync.storage.sources.csv_look import TableOptions
 
@@ -66,7 +67,7 @@ def _csv(request: PrepareRequest, progress: Progress) -> "Source":
     return read_csv(request.path(), request.bad_rows, request.validation_from, table)
 
 
-def _images(request: PrepareRequest, progress: Progress) -> "Source":
+def _images(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.images import read_images
 
     asked = _asked(request)
@@ -76,39 +77,39 @@ def _images(request: PrepareRequest, progress: Progress) -> "Source":
         asked.recipe,
         asked.bad_rows,
         request.validation_from,
-        progress,
+        work,
     )
 
 
-def _tar(request: PrepareRequest, progress: Progress) -> "Source":
+def _tar(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.streams.samples import Choice
     from ensync.storage.sources.streams.tar import read_tar
 
     choice = Choice(request.image_column, request.label_column)
-    return read_tar(request.path(), _asked(request), choice, progress)
+    return read_tar(request.path(), _asked(request), choice, work)
 
 
-def _parquet(request: PrepareRequest, progress: Progress) -> "Source":
+def _parquet(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.streams.parquet import read_parquet
     from ensync.storage.sources.streams.samples import Choice
 
     choice = Choice(request.image_column, request.label_column)
-    return read_parquet(request.path(), _asked(request), choice, progress)
+    return read_parquet(request.path(), _asked(request), choice, work)
 
 
 def _asked(request: PrepareRequest) -> "Asked":
     """Return what the user asks of pictures."""
-    from ensync.storage.sources.checking import SIZE, Asked
+    from ensync.storage.sources.checking import Asked
     from ensync.storage.sources.decoding import recipe
 
     return Asked(
-        SIZE if request.size is None else request.size,
+        request.size,
         recipe(request.background, request.values, request.greyscale),
         request.bad_rows,
     )
 
 
-def _npz(request: PrepareRequest, progress: Progress) -> "Source":
+def _npz(request: PrepareRequest, work: "Work") -> "Source":
     from ensync.storage.sources.decoding import recipe
     from ensync.storage.sources.npz import read_npz
 
@@ -116,7 +117,7 @@ def _npz(request: PrepareRequest, progress: Progress) -> "Source":
 
 
 _PUBLISHED = ("from", "download")
-_PICTURES = ("bad-rows", "size", "greyscale", "background", "range")
+_PICTURES = ("bad-rows", "size", "greyscale", "background", "range", "jobs", "restart")
 SOURCES = {
     spec.name: spec
     for spec in (

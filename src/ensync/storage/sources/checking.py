@@ -6,7 +6,7 @@ first. Where they lie (in folders, archives or tables) is their readers' affair.
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,26 +19,35 @@ from ensync.storage.sources.source import LISTED, Images, Source, Streamed, firs
 from ensync.storage.sources.tally import Tally
 
 SIZES = range(1, 1025)  # pixels on a side of the result
-SIZE = 32  # where --size is not given
+SIZE = 256  # pixels on a side of the result where --size is not given, and pictures are as large
 
 
 @dataclass(frozen=True)
 class Asked:
     """What the user asks of pictures: pixels on a side, the recipe, and what becomes of broken
-    ones, "refuse" or "skip". Errors: EnsyncError for a size that cannot be.
+    ones, "refuse" or "skip".
+
+    size: None for SIZE, or the shorter side where all pictures have the same and a smaller one.
+    Errors: EnsyncError for a size that cannot be.
     """
 
-    size: int = SIZE
+    size: int | None = None
     recipe: Recipe = Recipe()
     bad_rows: str = "refuse"
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
+        if self.size is not None and self.size not in SIZES:
             raise EnsyncError(
                 f"--size {self.size}",
                 f"{SIZES.start} to {SIZES.stop - 1} pixels",
                 "choose another size",
             )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (height, width, channels) of an image, once the size is known."""
+        side = self.size or SIZE
+        return side, side, self.recipe.channels
 
 
 USUAL = Asked()
@@ -47,8 +56,8 @@ USUAL = Asked()
 class Checked:
     """What a look at all pictures of a split has found, in the order of its rows.
 
-    names; labels; problems by place; depths of deep pictures by name. What is worth a note goes to
-    the tally.
+    names; labels; problems by place; depths of deep pictures by name; sides: the least and the
+    greatest shorter side in pixels. What is worth a note goes to the tally.
     """
 
     def __init__(self, how: Recipe, tally: Tally) -> None:
@@ -57,6 +66,7 @@ class Checked:
         self.labels = array("q")
         self.problems: dict[int, str] = {}
         self.depths: list[tuple[str, Depth]] = []
+        self.sides: tuple[int, int] | None = None
         self._identities = array("Q")
 
     def add(self, name: str, label: int, one: Decoded, identity: int) -> None:
@@ -65,6 +75,8 @@ class Checked:
             self.problems[len(self.names)] = f"{name} {one.problem}"
         else:
             note_picture(one, name, self._how, self._tally)
+            least, most = self.sides or (one.side, one.side)
+            self.sides = min(least, one.side), max(most, one.side)
             if one.depth:
                 self.depths.append((name, one.depth))
         self.names.append(name)
@@ -102,7 +114,7 @@ class PictureSet:
     notes: Sequence[str] = ()
 
 
-ImagesOf = Callable[[str, np.ndarray, Recipe], Images | Streamed]
+ImagesOf = Callable[[str, np.ndarray, Asked], Images | Streamed]
 
 
 def source_of_pictures(
@@ -110,30 +122,45 @@ def source_of_pictures(
 ) -> Source:
     """Return the pictures without problems as a source.
 
-    images_of(split, places, recipe): the images of these places int64 of a split's pictures.
+    images_of(split, places, asked): the images of these places int64 of a split's pictures, made as
+    `asked`, of a size that is known.
     Errors: EnsyncError for broken pictures that are not to be skipped, and for what does not fit.
     """
     checked = list(found.checked.values())
     skipped = _report(found.place, checked, asked.bad_rows)
     _check_classes(found.place, found.class_names, found.checked["train"].kept_labels())
     how = _with_depths(asked.recipe, [depth for one in checked for depth in one.depths])
-    colours = {"colour": "grey" if how.greyscale else "RGB", "size": asked.size}
+    sized, note = _sized(replace(asked, recipe=how), checked)
+    colours = {"colour": "grey" if how.greyscale else "RGB", "size": sized.shape[0]}
     kept = {split: one.kept() for split, one in found.checked.items()}
     return Source(
         name=found.kind,
-        images={split: images_of(split, places, how) for split, places in kept.items()},
+        images={split: images_of(split, places, sized) for split, places in kept.items()},
         labels={split: one.kept_labels() for split, one in found.checked.items()},
         class_names=found.class_names,
         source=found.source,
         licence="as the pictures' owner says",
         checksums=dict(found.checksums),
-        notes=[*found.notes, *tally.notes(), *skipped, *_copies(checked)],
+        notes=[*found.notes, *tally.notes(), *skipped, *_copies(checked), *note],
+        left_out=_problems(checked),
         preparation={**colours, **how.recorded(), **_counts(tally, checked)},
         identities={split: one.identities()[kept[split]] for split, one in found.checked.items()},
         names={
             split: [one.names[row] for row in kept[split]] for split, one in found.checked.items()
         },
     )
+
+
+def _sized(asked: Asked, checked: list[Checked]) -> tuple[Asked, list[str]]:
+    """Return what is asked with a size, and a note where it is found out."""
+    if asked.size is not None:
+        return asked, []
+    sides = [side for one in checked for side in one.sides or ()]
+    least, most = min(sides), max(sides)
+    size = least if least == most < SIZE else SIZE
+    found = f"{least}" if least == most else f"{least} to {most}"
+    note = f"stored as {size} x {size} pixels, without --size: the shorter sides have {found}"
+    return replace(asked, size=size), [note]
 
 
 def _with_depths(how: Recipe, depths: list[tuple[str, Depth]]) -> Recipe:
@@ -183,7 +210,7 @@ def _copies(checked: list[Checked]) -> list[str]:
 
 def _report(place: str, checked: list[Checked], bad_rows: str) -> list[str]:
     """Return the note about skipped pictures. Errors: EnsyncError when they are refused."""
-    problems = [problem for one in checked for problem in one.problems.values()]
+    problems = _problems(checked)
     if not problems:
         return []
     what = f"{len(problems)} of {sum(len(one.names) for one in checked)} pictures"
@@ -194,6 +221,10 @@ def _report(place: str, checked: list[Checked], bad_rows: str) -> list[str]:
     if any(UNDECLARED in problem for problem in problems):
         action = f"say which with --range BLACK,WHITE, or {action}"
     raise EnsyncError(f"{place}: {what} are bad: {details}", "pictures that can be decoded", action)
+
+
+def _problems(checked: list[Checked]) -> list[str]:
+    return [problem for one in checked for problem in one.problems.values()]
 
 
 def _check_classes(place: str, class_names: list[str], labels: np.ndarray) -> None:

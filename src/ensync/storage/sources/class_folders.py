@@ -28,6 +28,7 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 LOOSE, EMPTY = "left out, beside the class folders", "left out, a class folder without pictures"
+ABSENT = "classes of train without a folder in another split"
 LINKED = "class folders that are links, followed"
 EXPECTED = "one folder of pictures for each class, perhaps within train/, val/ and test/"
 
@@ -227,6 +228,8 @@ def _fill(
         result.files += [inside.path / picture for picture in inside.pictures]
         result.names += [inside.name + shown(picture) for picture in inside.pictures]
         result.labels += [numbers[name]] * len(inside.pictures)
+    for name in sorted(numbers.keys() - set(folder.folders)):
+        tally.add(ABSENT, f"{folder.name}{shown(name)}/")
     if not result.files:
         raise EnsyncError(
             f"{folder.path} has no pictures",

@@ -154,6 +154,7 @@ class Decoded(NamedTuple):
     transparent: bool = False  # some pixels were not opaque
     frames: bool = False  # there are others beside the first
     depth: Depth | None = None  # of pictures of more than 8 bits
+    side: int = 0  # pixels of the shorter side, as stored
 
 
 def decode(path: Path, shape: tuple[int, ...], how: Recipe) -> Decoded:
@@ -192,6 +193,7 @@ def decode_stream(file: BinaryIO, shape: tuple[int, ...], how: Recipe) -> Decode
 
 def _decode(image: ImageFile.ImageFile, shape: tuple[int, ...], how: Recipe) -> Decoded:
     height, width, channels = shape
+    side = min(image.size)
     mode = "L" if channels == 1 else "RGB"
     image.draft(mode, (2 * max(height, width),) * 2)  # JPEG may skip detail beyond twice the size
     if image.width * image.height > LARGEST:
@@ -211,7 +213,7 @@ def _decode(image: ImageFile.ImageFile, shape: tuple[int, ...], how: Recipe) -> 
     pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)).reshape(
         shape
     )
-    return Decoded(pixels, "", transparent, frames, depth)
+    return Decoded(pixels, "", transparent, frames, depth, side)
 
 
 def _has_frames(image: Image.Image) -> bool:

@@ -29,6 +29,15 @@ class Images(Protocol):
 
 
 @runtime_checkable
+class Ahead(Protocol):
+    """Images that take their time to come: the next are made while the last are used."""
+
+    def ahead(self, rows: np.ndarray, step: int) -> Iterator[np.ndarray]:
+        """Yield the images of rows int64, `step` at a time."""
+        ...
+
+
+@runtime_checkable
 class Streamed(Protocol):
     """Images uint8 `(rows, height, width, channels)` that come one after the other, in an order of
     their own: from archives and tables, where to look one up would be slow.
@@ -37,9 +46,10 @@ class Streamed(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def pieces(self, skip: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows int64 (n,), images uint8 (n, height, width, channels)): each row once, but
-        any in any piece. Each call reads from the beginning.
+        any in any piece. Each call reads from the beginning, always in the same order; the first
+        `skip` images are passed over.
         """
         ...
 
@@ -51,7 +61,8 @@ class Source:
     images: {split: uint8 (rows, height, width, channels)} with "train", perhaps "validation" and
     "test", looked up or streamed; labels: {split: int64 (rows,)}, numbers of class_names;
     checksums: {file: "md5:..." or "sha256:..."}; notes: what a reader of the prepared file must
-    know (rows left out); preparation: {rule: value}, by which the images became what they are;
+    know (rows left out); left_out: all rows left out, with what is wrong with each; preparation:
+    {rule: value}, by which the images became what they are;
     identities: {split: uint64 (rows,)}, the same for rows that are the same, where the source
     knows; names: {split: name of each row} of them.
     """
@@ -64,6 +75,7 @@ class Source:
     licence: str
     checksums: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     preparation: dict[str, float | int | str] = field(default_factory=dict)
     identities: dict[str, np.ndarray] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)

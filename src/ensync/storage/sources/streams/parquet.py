@@ -30,8 +30,15 @@ from ensync.storage.sources.streams.pictures import (
     StreamedPictures,
 )
 from ensync.storage.sources.streams.samples import FOUND_OUT, Choice
-from ensync.storage.sources.streams.shards import Shards, few_sums, find_shards, names_of
+from ensync.storage.sources.streams.shards import (
+    Shards,
+    few_sums,
+    find_shards,
+    listing_of,
+    names_of,
+)
 from ensync.storage.sources.tally import Tally
+from ensync.storage.work import ALONE, Work
 
 ENDINGS = (".parquet", ".pq")
 ROWS = 64  # read at a time
@@ -43,7 +50,7 @@ def read_parquet(
     given: str | Path,
     asked: Asked = USUAL,
     choice: Choice = FOUND_OUT,
-    progress: Progress = lambda *_: None,
+    work: Work = ALONE,
 ) -> Source:
     """Return the pictures in a Parquet file, a directory of them, or those that a pattern names.
 
@@ -54,6 +61,7 @@ def read_parquet(
     given = Path(given)
     shards = find_shards(given, ENDINGS)
     columns = _columns(shards, choice)
+    work.partial.claim(listing_of(shards))
     tally, looks = Tally(), Looks()
     labels: dict[str, list[Label]] = {}
     names: dict[str, list[str]] = {}
@@ -63,17 +71,17 @@ def read_parquet(
         for file in files:
             starts[file] = len(looks)
             rows = _Rows(file, columns, len(looks))
-            for _one in looks.look(rows.read(progress), asked.recipe):
+            for _one in looks.look(rows.read(work.progress), asked.recipe, work):
                 pass
             labels[split] += rows.labels
             names[split] += rows.names
     found = _found(str(given), columns, labels, names, (looks, asked.recipe, tally))
     sums = few_sums({name: checksum(f, "sha256") for f, name in names_of(starts).items()})
 
-    def images_of(split: str, places: np.ndarray, how: Recipe) -> StreamedPictures:
+    def images_of(split: str, places: np.ndarray, how: Asked) -> StreamedPictures:
         stream = _stream_of([(file, starts[file]) for file in shards[split]], columns)
         row_of = found.row_of(split, places, len(looks))
-        return StreamedPictures(stream, row_of, (asked.size, asked.size, how.channels), how)
+        return StreamedPictures(stream, row_of, how, work.jobs)
 
     source = f"pictures in {shown(given.name)}"
     pictures = PictureSet(

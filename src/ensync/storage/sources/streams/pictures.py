@@ -4,18 +4,20 @@ import hashlib
 import io
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.sources.checking import Checked
+from ensync.storage.sources.checking import Asked, Checked
 from ensync.storage.sources.decoding import Decoded, Recipe, decode_stream
+from ensync.storage.sources.looking import SHAPE, Look, look_at
 from ensync.storage.sources.picture_rows import TOGETHER, in_order
+from ensync.storage.work import Work
 
 PIECE = 4 << 20  # bytes of images that are handed out together
-LOOK = (8, 8, 1)  # height, width, channels that a picture is decoded to when it is looked at
 NOT_READ = Decoded(problem="is larger than pictures may be")
 
 
@@ -54,27 +56,40 @@ class Looks:
     def __init__(self) -> None:
         self._noted: dict[int, Decoded] = {}
         self._identities = array("Q")
+        self._sides = array("L")
 
     def __len__(self) -> int:
         return len(self._identities)
 
-    def look(self, stream: Iterable[Encoded], how: Recipe) -> Iterator[Encoded]:
+    def look(self, stream: Iterable[Encoded], how: Recipe, work: Work) -> Iterator[Encoded]:
         """Decode the pictures of a stream, numbered on from those before; yield each after it."""
 
-        def decoded(one: Encoded) -> tuple[Decoded, int]:
-            found = decode_bytes(one, LOOK, how)._replace(pixels=None)
-            sum = hashlib.sha256(one.data or b"").digest()
-            return found, int.from_bytes(sum[:8], "little")
+        def look(one: Encoded) -> Look:
+            found = decode_bytes(one, SHAPE, how)._replace(pixels=None)
+            return Look(found, hashlib.sha256(one.data or b"").digest())
 
-        for one, (found, identity) in in_order(decoded, stream, _size):
-            if found != Decoded():
+        def key(one: Encoded) -> int:
+            if one.data is None:
+                return 0
+            digest = hashlib.blake2b(one.data, digest_size=8, salt=_salt(how))
+            return int.from_bytes(digest.digest())
+
+        for one, (found, sha) in look_at(stream, look, key, _size, work):
+            if found != Decoded(side=found.side):
                 self._noted[one.number] = found
-            self._identities.append(identity)
+            self._identities.append(int.from_bytes(sha[:8], "little"))
+            self._sides.append(found.side)
             yield one
 
     def __getitem__(self, number: int) -> tuple[Decoded, int]:
         """Return what decoding a picture gave, without pixels, and what its bytes determine."""
-        return self._noted.get(number, Decoded()), self._identities[number]
+        plain = Decoded(side=self._sides[number])
+        return self._noted.get(number, plain), self._identities[number]
+
+
+def _salt(how: Recipe) -> bytes:
+    """Return what keeps looks with other values of black and white apart."""
+    return hashlib.blake2b(str(how.values).encode(), digest_size=16).digest()
 
 
 def decode_bytes(one: Encoded, shape: tuple[int, ...], how: Recipe) -> Decoded:
@@ -87,21 +102,24 @@ def decode_bytes(one: Encoded, shape: tuple[int, ...], how: Recipe) -> Decoded:
 class StreamedPictures:
     """The pictures of a split, decoded as they come out of `stream()`, which begins anew each time.
 
-    row_of: int64 by number, the row of a picture, -1 of those left out.
+    row_of: int64 by number, the row of a picture, -1 of those left out; asked: what becomes of
+    them, of a size that is known; jobs: threads, 0 for one on each usable CPU.
     """
 
     def __init__(
         self,
         stream: Callable[[], Iterable[Encoded]],
         row_of: np.ndarray,
-        shape: tuple[int, int, int],
-        recipe: Recipe,
+        asked: Asked,
+        jobs: int = 0,
     ) -> None:
-        self.shape = (int((row_of >= 0).sum()), *shape)
-        self._stream, self._row_of, self._recipe = stream, row_of, recipe
+        self.shape = (int((row_of >= 0).sum()), *asked.shape)
+        self._stream, self._row_of, self._recipe = stream, row_of, asked.recipe
+        self._jobs = jobs
 
-    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows int64 (n,), images uint8 (n, height, width, channels)).
+    def pieces(self, skip: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (rows int64 (n,), images uint8 (n, height, width, channels)), without the first
+        `skip` images.
 
         Errors: EnsyncError when a picture can no longer be decoded.
         """
@@ -110,8 +128,9 @@ class StreamedPictures:
         wanted = (one for one in self._stream() if self._row(one) >= 0)
         for one, found in in_order(
             lambda one: decode_bytes(one, shape, self._recipe),
-            wanted,
+            islice(wanted, skip, None),
             lambda one: _size(one) + size,
+            self._jobs,
         ):
             if found.pixels is None:
                 raise EnsyncError(

@@ -190,3 +190,14 @@ def few_sums(sums: Mapping[str, str]) -> dict[str, str]:
         return dict(sums)
     lines = "".join(f"{name} {sum}\n" for name, sum in sums.items())
     return {f"{len(sums):,} files": f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"}
+
+
+def listing_of(shards: Shards) -> str:
+    """Return a sum of the names and lengths of files, in their order."""
+    lines = [
+        f"{split} {file.name} {file.stat().st_size}\n"
+        for split, files in shards.items()
+        for file in files
+    ]
+    text = "".join(lines).encode(errors="surrogateescape")
+    return hashlib.sha256(text).hexdigest()

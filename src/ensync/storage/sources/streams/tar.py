@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ensync.core.errors import EnsyncError
-from ensync.storage.request import BYTES, Progress
+from ensync.storage.request import BYTES
 from ensync.storage.sources.checking import USUAL, Asked, Checked, PictureSet, source_of_pictures
 from ensync.storage.sources.class_folders import find_splits
 from ensync.storage.sources.decoding import Recipe
@@ -26,9 +26,10 @@ from ensync.storage.sources.source import Source
 from ensync.storage.sources.streams.archive import Kind, entries
 from ensync.storage.sources.streams.pictures import Encoded, Found, Looks, StreamedPictures
 from ensync.storage.sources.streams.samples import FOUND_OUT, Choice, Samples
-from ensync.storage.sources.streams.shards import few_sums, find_shards, names_of
+from ensync.storage.sources.streams.shards import few_sums, find_shards, listing_of, names_of
 from ensync.storage.sources.streams.tree import Tree
 from ensync.storage.sources.tally import Tally
+from ensync.storage.work import ALONE, Work
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 TWICE = "members that are there twice, the last taken"
@@ -57,7 +58,7 @@ def read_tar(
     given: str | Path,
     asked: Asked = USUAL,
     choice: Choice = FOUND_OUT,
-    progress: Progress = lambda *_: None,
+    work: Work = ALONE,
 ) -> Source:
     """Return the pictures in an archive, a directory of archives, or those that a pattern names.
 
@@ -67,10 +68,11 @@ def read_tar(
     """
     given = Path(given)
     shards = find_shards(given, ENDINGS)
+    work.partial.claim(listing_of(shards))
     scan, samples, tally = _Scan(), Samples(choice), Tally()
     for split, files in shards.items():
         for file in files:
-            _look_at(file, split if len(shards) > 1 else "", scan, samples, asked.recipe, progress)
+            _look_at(file, split if len(shards) > 1 else "", scan, samples, asked.recipe, work)
     for what, path in scan.odd:
         tally.add(what, shown(path))
     if samples.any():
@@ -79,11 +81,11 @@ def read_tar(
     else:
         found = _folders(given, list(shards), scan, asked.recipe, tally)
 
-    def images_of(split: str, places: np.ndarray, how: Recipe) -> StreamedPictures:
+    def images_of(split: str, places: np.ndarray, how: Asked) -> StreamedPictures:
         files = shards.get(split, shards["train"])
         stream = _stream_of([(file, scan.starts[file]) for file in files])
         row_of = found.row_of(split, places, len(scan.looks))
-        return StreamedPictures(stream, row_of, (asked.size, asked.size, how.channels), how)
+        return StreamedPictures(stream, row_of, how, work.jobs)
 
     source = f"pictures in {shown(given.name)}"
     sums = few_sums({name: scan.sums[file] for file, name in names_of(scan.sums).items()})
@@ -101,7 +103,7 @@ def _note_rest(paths: list[str], tally: Tally) -> None:
 
 
 def _look_at(
-    file: Path, split: str, scan: _Scan, samples: Samples, how: Recipe, progress: Progress
+    file: Path, split: str, scan: _Scan, samples: Samples, how: Recipe, work: Work
 ) -> None:
     """Look at every picture of an archive, and remember what else is in it. split: of which all of
     the archive is, "" where its folders say.
@@ -111,7 +113,7 @@ def _look_at(
 
     def pictures() -> Iterator[Encoded]:
         wanted = samples.wanted
-        for entry in entries(file, wanted, digest, lambda n: progress(what, n, total, BYTES)):
+        for entry in entries(file, wanted, digest, lambda n: tell(what, n, total, BYTES)):
             path = f"{split}/{entry.path}" if split else entry.path
             key = samples.key(file, split, entry.path)
             if entry.kind is Kind.FOLDER:
@@ -127,8 +129,8 @@ def _look_at(
             else:
                 scan.others.append(path)
 
-    what = f"checking {file.name}"
-    for _one in scan.looks.look(pictures(), how):
+    what, tell = f"checking {file.name}", work.progress
+    for _one in scan.looks.look(pictures(), how, work):
         pass
     scan.sums[file] = f"sha256:{digest.hexdigest()}"
 
