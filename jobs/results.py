@@ -6,9 +6,10 @@
 
     python tests/bench/scale_on_hosts.py --to jobs/results/scale/hosts.json
 
-`keep` copies in short what the directory holds: study.json of a study, comparison.json of a
-comparison, or result.json of a single training, of which there may be one for each seed. Without
-it RESULTS.md is written, and pictures for light and dark pages; `make results` calls that.
+`keep` copies in short what the directory holds: study.json of a study (and filters.json, where
+`ensync describe --filters` has written it), comparison.json of a comparison, or result.json of a
+single training, of which there may be one for each seed. Without it RESULTS.md is written, and
+pictures for light and dark pages; `make results` calls that.
 
 What is kept names the commit that made it. No figure of RESULTS.md is typed.
 """
@@ -22,11 +23,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from ensync.core.config.job import load_job
 from ensync.core.statistics import mean_interval
 from ensync.report import style, tables, text
+from ensync.report.filters.picture import draw_networks
+from ensync.report.filters.results import FiltersResult
+from ensync.report.filters.words import HEADS, MEASURE, SCALE, filter_rows, filter_verdict
 from ensync.report.history import read_history
 from ensync.report.results import Comparison, FusionFigures, RunResult, from_json
 from ensync.report.study_along_figures import by_bytes, sends
@@ -48,6 +53,7 @@ SLOW_LINKS = "slow_links"  # the study whose bytes and seconds are beside those 
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
 WITHIN = 0.15  # error of a prediction that is to be reached
 FONTS = "DejaVu Sans, Verdana, sans-serif"
+FILTERS = "filters.json"
 DROPPED = ("measured", "accuracy_by_members")
 DROPPED_OF_CONTESTANTS = ("confusion", "reliability", "reliability_calibrated")
 DROPPED_OF_FUSIONS = ("precision", "recall", "f1", "confusion")
@@ -148,7 +154,28 @@ def _study(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
         {key: value for key, value in each.items() if key not in DROPPED_OF_CONTESTANTS}
         for each in found["contestants"]
     ]
+    if (directory / FILTERS).exists():
+        kept["filters"] = _filters(directory, found)
     return PLACE / "studies" / f"{name_of(job)}.json", kept
+
+
+def _filters(directory: Path, study: Mapping) -> dict:
+    """Return what is kept of filters.json beside a study.json: of pixels those of each network's
+    first run.
+    """
+    found = json.loads((directory / FILTERS).read_text())
+    ours, theirs = (
+        {(each["label"], *sorted(each["seeds"])) for each in part}
+        for part in (found["found"], study["contestants"])
+    )
+    if ours != theirs:
+        sys.exit(f"{directory / FILTERS} is of other runs than study.json; write it anew")
+    shown: set[str] = set()
+    for run in found["runs"]:
+        for tower in run["towers"] if run["label"] in shown else ():
+            tower["pixels"] = ""
+        shown.add(run["label"])
+    return found | {"job": {}}
 
 
 def _run(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
@@ -529,7 +556,24 @@ def _study_section(job: Path, kept: Mapping) -> list[str]:
         lines += [*_wrapped(f"Left out: {each.what}: {each.reason}."), ""]
     for sentence in study_verdict(study):
         lines += [*_wrapped(sentence), ""]
+    if "filters" in kept:
+        lines += _filter_lines(job.stem, from_json(FiltersResult, kept["filters"]))
     return lines[:-1]
+
+
+def _filter_lines(name: str, result: FiltersResult) -> list[str]:
+    """Return what the first layers of a study's networks see: a table, its answer, a picture."""
+    lines = ["### Filters of the first layer", ""]
+    lines += [*_narrow(Table("filters", "", HEADS, filter_rows(result), left=2)), ""]
+    for sentence in (*filter_verdict(result), *MEASURE):
+        lines += [*_wrapped(sentence), ""]
+    lines += [
+        "<picture>",
+        f'  <source media="(prefers-color-scheme: dark)" srcset="{name}_filters-dark.svg">',
+        f'  <img src="{name}_filters-light.svg" alt="filters of the first layer">',
+        "</picture>",
+    ]
+    return [*lines, "", *_wrapped(f"Of the first seed, and the curves of all. {SCALE}"), ""]
 
 
 def _short_table(study: StudyResult) -> Table:
@@ -621,6 +665,13 @@ def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
     return _svg(style.to_svg(draw(study), "study", label), colors)
 
 
+def filter_picture(kept: Mapping, colors: Mapping[str, str]) -> str:
+    """Return the filters of a study's networks as an SVG file for a light or a dark page."""
+    result = from_json(FiltersResult, kept)
+    figure = draw_networks([result.of(each.label) for each in result.found])
+    return _svg(style.to_svg(figure, "filters", "filters of the first layer"), colors)
+
+
 def _svg(svg: str, colors: Mapping[str, str]) -> str:
     """Return a page's SVG element as a file of its own with these colours, in short lines."""
     box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', svg)
@@ -632,6 +683,8 @@ def _svg(svg: str, colors: Mapping[str, str]) -> str:
     svg = re.sub(r"(</g>|/>|</text>)(?=<)", r"\1\n", svg.replace("<svg", start, 1))
     # an end of line is a blank in a tag, but nothing in a text
     svg = re.sub(r">[^<]+<", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), svg)
+    in_parts = partial(re.sub, "(.{90})", r"\1 ")  # of base64 blanks are no part
+    svg = re.sub(r'(?<=base64, )[^"]+', lambda found: in_parts(found[0]), svg)
     return "\n".join("\n".join(_wrapped(line)) for line in svg.splitlines()) + "\n"
 
 
@@ -639,11 +692,15 @@ def pictures(found: Kept) -> dict[str, str]:
     """Return the picture files, by name."""
     over = [name for name, kept in found.studies.items() if sends(from_json(StudyResult, kept))]
     names = [*PICTURED, *(name.removeprefix("studies-") for name in over)]
-    return {
-        f"{name}-{shade}.svg": picture(found.studies[f"studies-{name}"], colors)
-        for shade, colors in (("light", LIGHT), ("dark", DARK))
-        for name in names
-    }
+    made = {}
+    for shade, colors in (("light", LIGHT), ("dark", DARK)):
+        for name in names:
+            made[f"{name}-{shade}.svg"] = picture(found.studies[f"studies-{name}"], colors)
+        for name, kept in found.studies.items():
+            if "filters" in kept:
+                stem = f"{name.removeprefix('studies-')}_filters"
+                made[f"{stem}-{shade}.svg"] = filter_picture(kept["filters"], colors)
+    return made
 
 
 def main(arguments: list[str]) -> None:

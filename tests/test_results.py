@@ -2,13 +2,16 @@
 that is of the jobs as they stand.
 """
 
+import base64
 import importlib.util
+import io
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ensync.report.results import FusionFigures, Machine, RunResult, to_json
 
@@ -260,3 +263,58 @@ def test_predictions_beside_measurements_are_a_table_with_its_errors(place):
     said = "Off by 10.0 % in the median, by 20.0 % at most; 2 of 3 within 15 %. Not measured: 3 "
     assert f"{said}hosts at 100 Mbit/s and 2 ms. 2026-11-29, a CPU," in " ".join(section.split())
     assert max(map(len, page.splitlines())) <= 100
+
+
+def filters_of(study):
+    """Return the content of a filters.json with a run of each contestant and seed."""
+    pixels = bytes(range(2 * 27)).hex()  # two filters of 3 x 3 x 3
+    towers = [
+        {"name": "tower 0", "shares": [0.1, 0.2], "pixels": pixels},
+        {"name": "tower 1", "shares": [0.6, 0.7], "pixels": pixels},
+    ]
+    shape = {"path": "run", "kind": "towers", "size": 3, "channels": 3, "epochs": 8}
+    labels = {each["label"]: each["seeds"] for each in study["contestants"]}
+    means = {"least": [0.15] * 5, "most": [0.65] * 5, "colourful": [[0, 2]] * 5}
+    found = {"kind": "towers", "filters": 2, "difference": 0.5, "p": 0.01} | means
+    return {
+        "runs": [
+            {"label": label, "seed": seed, "towers": [*map(dict, towers)]} | shape
+            for label, seeds in labels.items()
+            for seed in seeds
+        ],
+        "found": [{"label": label, "seeds": seeds} | found for label, seeds in labels.items()],
+    }
+
+
+def test_filters_of_a_study_are_a_table_and_a_picture(place):
+    study = study_of()
+    (place / "study").mkdir()
+    (place / "study" / "study.json").write_text(json.dumps(study))
+    content = filters_of(study)
+    (place / "study" / "filters.json").write_text(json.dumps(content))
+    results.keep(STUDY, place / "study")
+    kept = results.kept(place / "results")
+    runs = kept.studies["studies-quickstart"]["filters"]["runs"]
+    labels = {run["label"] for run in runs}
+    assert sum(bool(run["towers"][0]["pixels"]) for run in runs) == len(labels) < len(runs)
+    page = results.results(kept)
+    assert "|ensemble on shards|towers|5|2|15.0|65.0|50.0|0.010|0 and 2 |" in page
+    assert max(map(len, page.splitlines())) <= 100 and "quickstart_filters-dark.svg" in page
+    drawn = results.filter_picture(kept.studies["studies-quickstart"]["filters"], results.DARK)
+    fields = [each for each in ElementTree.fromstring(drawn).iter() if each.tag.endswith("image")]
+    assert len(fields) == 2 * len(labels) and "var(--" not in drawn
+    assert max(map(len, drawn.splitlines())) <= 100
+    data = next(value for name, value in fields[0].items() if name.endswith("href"))
+    image = Image.open(io.BytesIO(base64.b64decode("".join(data.partition(",")[2].split()))))
+    assert image.size == (7, 3) and image.getpixel((4, 0)) == (27, 28, 29, 255)
+
+
+def test_filters_of_other_runs_are_refused(place):
+    study = study_of()
+    content = filters_of(study)
+    content["found"][0]["seeds"] = [1]
+    (place / "study").mkdir()
+    (place / "study" / "study.json").write_text(json.dumps(study))
+    (place / "study" / "filters.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"filters\.json is of other runs"):
+        results.keep(STUDY, place / "study")

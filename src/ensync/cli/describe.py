@@ -3,7 +3,7 @@
 import click
 
 from ensync.cli.options import PLACE, ImageShape, setting_names, settings
-from ensync.cli.ranks import say, say_all
+from ensync.cli.ranks import say, say_all, speaks
 
 
 @click.command()
@@ -16,11 +16,15 @@ from ensync.cli.ranks import say, say_all
     help="Describe a job for images of this shape, without its dataset.",
 )
 @click.option("--classes", type=click.IntRange(1), metavar="N", help="Classes, with --shape.")
+@click.option(
+    "--filters", is_flag=True, help="Of a run: what the filters of its first layer see, on a page."
+)
 def describe(
     thing: str,
     overrides: tuple[str, ...],
     shape: tuple[int, int, int] | None,
     classes: int | None,
+    filters: bool,
 ) -> None:
     """Print what a job, a run or a dataset is.
 
@@ -31,13 +35,29 @@ def describe(
 
     \b
       ensync describe jobs/quickstart.toml --shape 28x28x1 --classes 26
+
+    With --filters RUN may also be a study, or hold several runs. It writes filters.html, .png and
+    .json there: the filters of the first layer by towers (groups of a convolution, ranks, members
+    of an ensemble), how colourful each is, and whether towers differ in that more than by chance.
     """
     from ensync.runs import describe as runs
 
     if (shape is None) != (classes is None):
         raise click.UsageError("--shape and --classes go together.")
+    if filters:
+        _filters(thing, bool(overrides or shape))
+        return
     images = runs.Images(shape, classes) if shape and classes else None
     say_all(lambda: runs.describe(thing, overrides, images))
+
+
+def _filters(thing: str, others: bool) -> None:
+    from ensync.runs.filters.verb import describe_filters
+
+    if others:
+        raise click.UsageError("--filters goes with a run alone, without --set and --shape.")
+    if speaks():
+        say_all(lambda: describe_filters(thing))
 
 
 @click.command("settings", short_help="Explain the settings of a job file.")

@@ -1,7 +1,8 @@
 """How sure a figure is, how good probabilities are, and what makes an ensemble worth it.
 
 `intervals`: accuracies and means; `pairs`: two contestants on the same images and seeds, and what
-`variances` their difference has; `calibration`; `ensembles`; `selection`: fusions that are fitted.
+`variances` their difference has; `permutations`: groups of values; `calibration`; `ensembles`;
+`selection`: fusions that are fitted.
 The formulas are written out on scipy.special: scipy.stats has them all, but takes a second
 to import at the end of each run.
 """

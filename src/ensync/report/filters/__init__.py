@@ -1,0 +1,1 @@
+"""The filters of the first layer: their pictures, tables, page and files."""

@@ -1,0 +1,1 @@
+"""`ensync describe --filters`: what the first layer of trained networks sees."""
