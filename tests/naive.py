@@ -277,3 +277,32 @@ def newton_schulz(matrix, steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x
+
+
+# --- random changes of images
+
+
+def chance(key: int, row: int, number: int) -> float:
+    """The number in [0, 1) that a change of a dataset row is drawn from: two rounds of splitmix64's
+    finaliser, then "lowbias32" twice.
+    """
+
+    def mixed(word: int) -> int:
+        word = (word ^ word >> 16) * 0x7FEB352D % 2**32
+        word = (word ^ word >> 15) * 0x846CA68B % 2**32
+        return word ^ word >> 16
+
+    z = (key + (row + 1) * 0x9E3779B97F4A7C15) % 2**64
+    for _ in range(2):
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        z ^= z >> 31
+    return mixed(mixed(number ^ z % 2**32) ^ z >> 32) / 2**32
+
+
+def three_normal(key: int, row: int) -> np.ndarray:
+    """The three standard normal numbers of a dataset row, by the formula of Box and Muller."""
+    a, b, c, d = (chance(key, row, number) for number in (11, 12, 13, 14))
+    first, second = (math.sqrt(-2 * math.log(1 - each)) for each in (a, c))
+    one, other = 2 * math.pi * b, 2 * math.pi * d
+    return np.array([first * math.cos(one), first * math.sin(one), second * math.cos(other)])

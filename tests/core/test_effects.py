@@ -166,6 +166,11 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         {"augmentation": {"crop": 1}},
     ),
     (
+        {"evaluation": {"augmentation": "ten_views"}},
+        "evaluation.augmentation",
+        {"augmentation": {"random_crop": 6}},
+    ),
+    (
         {"augmentation": {"flip": True, "epochs": 3}},
         "augmentation.epochs",
         {"augmentation": {"crop": 1}},

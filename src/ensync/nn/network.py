@@ -320,16 +320,32 @@ class Network:
         return self.judge(self.forward(inputs, Step()), labels)
 
     def judge(self, outputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, int]:
-        """Return scores `(rows, classes)` (probabilities under cross-entropy, else the outputs),
-        loss sum and correct count of outputs `(rows, classes)`.
+        """Return scores `(rows, classes)`, as `score` does, loss sum and correct count of outputs
+        `(rows, classes)`.
         """
-        scores = self.scores[: len(labels)]
         loss_sum, correct = self._loss(outputs, labels, 1.0, self.outputs_gradient[: len(labels)])
+        return self.score(outputs), loss_sum, correct
+
+    def score(self, outputs: np.ndarray) -> np.ndarray:
+        """Return scores `(rows, classes)` of outputs `(rows, classes)`: probabilities under
+        cross-entropy, else the outputs; valid until the next call.
+        """
+        scores = self.scores[: len(outputs)]
         if self.loss.is_cross_entropy:
             activations.softmax(outputs, scores)
         else:
             scores[:] = outputs
-        return scores, loss_sum, correct
+        return scores
+
+    def outputs_of(self, scores: np.ndarray) -> np.ndarray:
+        """Return outputs `(rows, classes)` that have these scores: under cross-entropy logarithms
+        of the probabilities.
+        """
+        if not self.loss.is_cross_entropy:
+            return scores
+        least = np.finfo(self.dtype).tiny  # whose logarithm is finite
+        found: np.ndarray = np.log(np.maximum(scores, least))
+        return found
 
 
 def _check_whitening(layout: Sequence[tuple[str, Parameter]]) -> None:

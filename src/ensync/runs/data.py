@@ -61,9 +61,7 @@ class SplitLoaders:
     def without_validation(self) -> "SplitLoaders":
         """Return these splits with no validation images, for a test that needs none."""
         v = self.validation
-        none = BatchLoader(
-            np.zeros((0, self.identity.features), np.uint8), v.labels[:0], v.mean, v.inverse_std
-        )
+        none = v.with_images(np.zeros((0, self.identity.features), np.uint8), v.labels[:0])
         return replace(self, validation=none)
 
     @property
@@ -83,7 +81,7 @@ class SplitLoaders:
             return self.train
         self.in_shards = True
         reader = BlockReader(self.dataset, "train", BLOCK.rows, BLOCK.blocks, rows)
-        return BatchLoader(reader, self.train.labels, self.train.mean, self.train.inverse_std)
+        return self.train.with_images(reader, self.train.labels)
 
     def check_shards(self, comm: Comm) -> None:
         """Compare the training images with their digests where members read shards of them, of
@@ -175,17 +173,13 @@ def pictures(like: BatchLoader, images: np.ndarray) -> BatchLoader:
     """Return a loader of pictures uint8 (n, height, width, channels) without labels, normalised as
     another loader.
     """
-    return BatchLoader(
-        images.reshape(len(images), -1),
-        np.zeros(len(images), np.int64),
-        like.mean,
-        like.inverse_std,
-    )
+    return like.with_images(images.reshape(len(images), -1), np.zeros(len(images), np.int64))
 
 
 def _nothing(identity: Identity, data: schema.Data, dtype: str) -> BatchLoader:
     shift = normalization(data.normalization, identity.mean, identity.std, np.dtype(dtype))
-    return BatchLoader(np.zeros((0, identity.features), np.uint8), np.zeros(0, np.int64), *shift)
+    images, labels = np.zeros((0, identity.features), np.uint8), np.zeros(0, np.int64)
+    return BatchLoader(images, labels, *shift, identity.shape)
 
 
 def _open(
@@ -207,12 +201,8 @@ def _open(
         rows = dataset.sizes[split]
         labels = moved[split] if split in moved else dataset.labels(split)
         if streamed:
-            return BatchLoader(
-                BlockReader(dataset, split, BLOCK.rows, BLOCK.blocks, labels=labels),
-                labels,
-                none.mean,
-                none.inverse_std,
-            )
+            reader = BlockReader(dataset, split, BLOCK.rows, BLOCK.blocks, labels=labels)
+            return none.with_images(reader, labels)
         images = node_shared(
             comm,
             (rows, dataset.features),
@@ -221,7 +211,7 @@ def _open(
             if redrawn and split in moved
             else lambda out: dataset.read_into(split, 0, rows, out),
         )
-        return BatchLoader(images, labels, none.mean, none.inverse_std)
+        return none.with_images(images, labels)
 
     node = node_of(comm)
     watches = node.rank == 0

@@ -170,7 +170,9 @@ def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
         network = zoo.build(job, shape, classes, 1)
     layers = [("", layer, out) for layer, out in zip(network.layers, network.shapes, strict=True)]
     arithmetic = sum(layer.operations(out) for _, layer, out in layers)
-    rows = [["input", " x ".join(map(str, shape)), "", "", ""], *_layer_rows(layers, network.dtype)]
+    taken = "input" if network.shape == tuple(shape) else f"input, of {' x '.join(map(str, shape))}"
+    rows = [[taken, " x ".join(map(str, network.shape)), "", "", ""]]
+    rows += _layer_rows(layers, network.dtype)
     lines = text.table(["layer", "output", "parameters", "multiply-adds", "output bytes"], rows)
     trained, kept = len(network.parameters), len(network.statistics)
     lines.append(

@@ -41,6 +41,8 @@ def build_trainers(
     exchange = None
     if job.parallel.model > 1:
         exchange = ValueExchange(mesh.along("model"))
+    if job.augmentation.colour_noise:
+        loaders.train.find_colours()
     for member in mesh.mine:
         network = build_network(job, loaders.identity, mesh.data.size, workspace, exchange)
         optimizer = Optimizer(job.optimizer, network.layout, network.dtype)

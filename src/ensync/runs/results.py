@@ -225,11 +225,11 @@ def gather_evaluator(
     Collective.
     """
     members = len(ended)
-    spare = build_network(job, loaders.identity, comm.size)
+    method, spare = job.evaluation.augmentation, build_network(job, loaders.identity, comm.size)
     test, validation = (
         SplitScores(loader, members, loaders.identity.classes, job.training.deterministic, views)
         for loader, views in (
-            (loaders.test, views_of(job.evaluation.augmentation, spare.shape)),
+            (loaders.test, views_of(method, spare.shape, loaders.identity.shape)),
             (loaders.validation, ()),
         )
     )

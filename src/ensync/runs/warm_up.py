@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ensync.runs.compiling import compile_in_parallel
 from ensync.runs.data import SplitLoaders
 from ensync.runs.networks import stand_in
 from ensync.training.batches import BatchLoader
+from ensync.training.colours import CHANNELS
 from ensync.training.evaluation import evaluate_block
 from ensync.training.reducers import SerialReducer
 from ensync.training.trainer import Trainer
@@ -56,7 +58,7 @@ def try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
     with compile_in_parallel(plain_settings(job), dataset.shape, dataset.classes, cores):
         replica.train(1)
         network.backward(
-            np.zeros((2, dataset.features), network.dtype),
+            np.zeros((2, prod(network.shape)), network.dtype),
             np.zeros(2, np.int64),
             2,
             Step(training=True),
@@ -71,15 +73,12 @@ def try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
             1,
             0,
             False,
-            views_of(job.evaluation.augmentation, network.shape),
+            views_of(job.evaluation.augmentation, network.shape, dataset.shape),
         )
 
 
 def _blank(loaders: SplitLoaders) -> BatchLoader:
-    train = loaders.train
-    return BatchLoader(
-        np.zeros((2, loaders.identity.features), np.uint8),
-        np.zeros(2, np.int64),
-        train.mean,
-        train.inverse_std,
-    )
+    images = np.zeros((2, loaders.identity.features), np.uint8)
+    blank = loaders.train.with_images(images, np.zeros(2, np.int64))
+    blank.colours = np.zeros((CHANNELS, CHANNELS))
+    return blank

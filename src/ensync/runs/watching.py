@@ -21,7 +21,8 @@ def watched(
     """Tell of the images that this rank evaluates inside the block: of each member, and of each
     view of an image.
     """
-    views = len(views_of(job.evaluation.augmentation, loaders.identity.shape)) or 1
+    shape = loaders.identity.shape
+    views = len(views_of(job.evaluation.augmentation, shape, shape)) or 1
     passes = ((loaders.test, views), (loaders.validation, 1))
     total = done = 0
     for loader, count in passes:

@@ -2,6 +2,7 @@
 way into the batch.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
@@ -13,6 +14,7 @@ from ensync.core.config.schema import Augmentation
 from ensync.core.sharding import Purpose, Window, key64
 from ensync.kernels.elementwise import augmentation, inputs
 from ensync.nn.whitening import IMAGES, Images
+from ensync.training.colours import colour_components
 
 BLOCK = Window(
     rows=1024, blocks=16
@@ -72,19 +74,42 @@ class Augmenter:
         """Write the changed and normalised images of dataset rows int64 `(n,)`, which lie at
         `places` of `images`.
         """
-        s, (height, width, channels) = self.settings, self.shape
-        shape, changes = (height, width, channels), np.empty((len(rows), augmentation.COLUMNS))
+        s, extents = self.settings, extents_of(self.shape, out.shape[1])
+        changes = np.empty((len(rows), augmentation.COLUMNS))
         settings = augmentation.ChangeSettings(
-            s.flip is True, s.crop, s.shift, s.rotation, s.cutout, s.erasing
+            *(s.flip is True, s.random_crop > 0, s.crop, s.shift, s.rotation, s.cutout, s.erasing)
         )
-        augmentation.draw_changes(rows, self.key, shape, settings, changes)
+        augmentation.draw_changes(rows, self.key, extents, settings, changes)
         if s.flip == "alternating":
             augmentation.draw_flips(rows, self.key_of(0), self.epoch % 2 == 1, changes)
+        if s.colour_noise:
+            assert loader.colours is not None, "colours are found before they are changed"
+            augmentation.draw_colours(rows, self.key, s.colour_noise * loader.colours, changes)
         augmentation.gather_change(
-            *(images, places, changes, loader.mean, loader.inverse_std, shape),
+            *(images, places, changes, loader.mean, loader.inverse_std, extents),
             s.crop_edge == "reflect",
             out,
         )
+
+
+def extents_of(shape: tuple[int, ...], values: int) -> augmentation.Extents:
+    """Return which part of images of shape (height, width, channels) goes into inputs of so many
+    values: a square, or all of it.
+    """
+    height, width, channels = shape
+    if values == height * width * channels:
+        return augmentation.Extents(height, width, channels, height, width)
+    side = math.isqrt(values // channels)
+    assert side * side * channels == values, "a square is cut out"
+    return augmentation.Extents(height, width, channels, side, side)
+
+
+def unmoved(extents: augmentation.Extents, rows: int) -> np.ndarray:
+    """Return the table of changes (rows, COLUMNS), float64, that takes the middle of each image."""
+    changes = np.zeros((rows, augmentation.COLUMNS))
+    changes[:, augmentation.CROP_Y] = (extents.height - extents.tall) // 2
+    changes[:, augmentation.CROP_X] = (extents.width - extents.wide) // 2
+    return changes
 
 
 UNCHANGED = Augmentation()
@@ -106,6 +131,9 @@ def augmenter_of(
 class BatchLoader:
     """One split: labels int64 `(n,)`, and images uint8 `(n, features)` either in memory or
     behind a reader.
+
+    shape: height, width and channels of an image, where networks may take a part of it. colours:
+    the components (3, 3) of training.colours, where images are changed along these.
     """
 
     def __init__(
@@ -114,11 +142,19 @@ class BatchLoader:
         labels: np.ndarray,
         mean: np.ndarray,
         inverse_std: np.ndarray,
+        shape: tuple[int, int, int] | None = None,
     ) -> None:
         self.images, self.labels = images, labels
-        self.mean, self.inverse_std = mean, inverse_std
+        self.mean, self.inverse_std, self.shape = mean, inverse_std, shape
         self.in_memory = isinstance(images, np.ndarray)
+        self.colours: np.ndarray | None = None
         self.watcher: Callable[[int], None] | None = None  # told of the rows of each batch
+
+    def with_images(self, images: np.ndarray | Reader, labels: np.ndarray) -> "BatchLoader":
+        """Return a loader of other images of the same shape, which reach a network alike."""
+        loader = BatchLoader(images, labels, self.mean, self.inverse_std, self.shape)
+        loader.colours = self.colours
+        return loader
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -139,7 +175,7 @@ class BatchLoader:
         self, rows: np.ndarray, out: np.ndarray, changes: Changes | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Normalise the images of rows int64 `(n,)`, changed where asked, into `out[:n]`; return
-        that and the labels `(n,)`.
+        that and the labels `(n,)`. Of larger images than `out` has room for, their middle.
         """
         tick()
         if self.watcher is not None:
@@ -148,9 +184,26 @@ class BatchLoader:
         filled = out[: len(rows)]
         if changes is not None:
             changes(images, places, rows, self, filled)
+        elif self.shape is not None and out.shape[1] < math.prod(self.shape):
+            self._cut(images, places, filled)
         else:
             inputs.gather_normalize(images, places, self.mean, self.inverse_std, filled)
         return filled, self.labels[rows]
+
+    def _cut(self, images: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+        """Write the normalised middle of images."""
+        assert self.shape is not None
+        extents = extents_of(self.shape, out.shape[1])
+        table = unmoved(extents, len(places))
+        augmentation.gather_change(
+            *(images, places, table, self.mean, self.inverse_std, extents, False, out)
+        )
+
+    def find_colours(self) -> None:
+        """Find the principal components of the colours of the first images, once."""
+        if self.colours is None:
+            assert self.shape is not None
+            self.colours = colour_components(first_images(self, self.shape).parts)
 
 
 def first_images(loader: BatchLoader, shape: tuple[int, int, int]) -> Images:

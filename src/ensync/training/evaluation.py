@@ -81,8 +81,8 @@ def evaluate_block(
     """Evaluate the block of a split that is `rank`'s of `size`.
 
     A loss sum is of network.rows neighbours at most. deterministic: these are the same for any
-    size, and so are their bits. views: whose outputs are averaged, the first being the image
-    itself; none: those of the images alone.
+    size, and so are their bits. views: whose outputs or scores are averaged, the first being the
+    image itself; none: those of the images alone.
     """
     start, stop = block(len(loader), size, rank, network.rows if deterministic else 1)
     scores = np.empty((stop - start, network.classes), network.dtype)
@@ -94,8 +94,7 @@ def evaluate_block(
         part, loss, right = network.judge(outputs, labels)
         alone += int(right)
         if views:
-            mean = outputs * network.dtype.type(views[0].share)
-            _add_views(network, loader, rows, views[1:], mean)
+            mean = _over_views(network, loader, rows, views, outputs)
             part, loss, right = network.judge(mean, labels)
         scores[first - start : first - start + len(rows)] = part
         losses.append(float(loss))
@@ -103,14 +102,25 @@ def evaluate_block(
     return Evaluated(start, scores, losses, correct, alone)
 
 
-def _add_views(
+def _over_views(
     network: Network,
     loader: BatchLoader,
     rows: np.ndarray,
     views: Sequence[View],
-    mean: np.ndarray,
-) -> None:
-    """Add to `mean` `(rows, classes)` the share of each view's outputs."""
-    for view in views:
+    outputs: np.ndarray,
+) -> np.ndarray:
+    """Return the mean outputs `(rows, classes)` over views, or those of the mean scores.
+
+    outputs: of the first view, which is the image itself.
+    """
+
+    def part(view: View, outputs: np.ndarray) -> np.ndarray:
+        told = network.score(outputs) if view.of_scores else outputs
+        shared: np.ndarray = network.dtype.type(view.share) * told
+        return shared
+
+    mean = part(views[0], outputs)
+    for view in views[1:]:
         inputs, _ = loader.load(rows, network.inputs, view)
-        mean += network.dtype.type(view.share) * network.forward(inputs, Step())
+        mean += part(view, network.forward(inputs, Step()))
+    return network.outputs_of(mean) if views[0].of_scores else mean

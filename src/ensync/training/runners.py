@@ -102,17 +102,9 @@ class MiniBatchRunner:
         """
         r, total, own = self.replica, None, 0
         samples = part.rows(len(batch), r.job.training.slice) if part.alone else len(batch)
-        augmenter = augmenter_of(
-            r.job.augmentation, r.job.training.seed, r.member, network.shape, epoch
-        )
-        mixing = mixing_of(
-            r.job.augmentation,
-            r.job.training.seed,
-            r.member,
-            network.shape,
-            epoch,
-            r.optimizer.steps,
-        )
+        given = r.job.augmentation, r.job.training.seed, r.member
+        augmenter = augmenter_of(*given, r.loader.shape or network.shape, epoch)
+        mixing = mixing_of(*given, network.shape, epoch, r.optimizer.steps)
         allreduce = part.allreduce if network.synchronizes_statistics else None
         step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
         if len(batch) <= r.job.training.slice:  # else gradients are complete after the last slice

@@ -1,5 +1,6 @@
 """Changed images against SciPy's interpolation, and the draws behind them."""
 
+import naive as oracles
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
@@ -8,9 +9,12 @@ from ensync.kernels.elementwise import augmentation as kernels
 from ensync.kernels.threads import get_threads, set_threads
 
 HEIGHT, WIDTH, CHANNELS = SHAPE = 9, 7, 3
+WHOLE = kernels.Extents(*SHAPE, HEIGHT, WIDTH)
+PART = kernels.Extents(*SHAPE, 5, 4)
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, HEIGHT * WIDTH * CHANNELS), dtype=np.uint8)
 MEAN, INVERSE = np.array([100.0, 120.0, 90.0]), np.array([1 / 50, 1 / 60, 1 / 70])
 ROWS = np.array([3, 0, 19, 7, 7, 11, 2, 5])
+COLOURS = np.random.default_rng(1).standard_normal((3, 3)) * 9
 CASES = [
     {"flip": True},
     {"crop": 3},
@@ -22,9 +26,10 @@ CASES = [
 ]
 
 
-def draw(rows=ROWS, key=12345, **settings):
+def draw(rows=ROWS, key=12345, extents=WHOLE, **settings):
     chosen = {
         "flip": False,
+        "roams": False,
         "crop": 0,
         "shift": 0.0,
         "rotation": 0.0,
@@ -32,30 +37,30 @@ def draw(rows=ROWS, key=12345, **settings):
         "erasing": 0.0,
     } | settings
     changes = np.empty((len(rows), kernels.COLUMNS))
-    kernels.draw_changes(rows, np.uint64(key), SHAPE, kernels.ChangeSettings(**chosen), changes)
+    kernels.draw_changes(rows, np.uint64(key), extents, kernels.ChangeSettings(**chosen), changes)
     return changes
 
 
-def change(changes, places=ROWS, dtype=np.float64, reflect=False):
-    out = np.empty((len(places), IMAGES.shape[1]), dtype)
+def change(changes, places=ROWS, dtype=np.float64, reflect=False, extents=WHOLE):
+    out = np.empty((len(places), extents.tall * extents.wide * CHANNELS), dtype)
     kernels.gather_change(
         IMAGES,
         places,
         changes,
         MEAN.astype(dtype),
         INVERSE.astype(dtype),
-        SHAPE,
+        extents,
         reflect,
         out,
     )
     return out
 
 
-def naive(pixels, line):
+def naive(pixels, line, extents=WHOLE):
     """One image by the formula, with SciPy's reading between pixels."""
-    flip, oy, ox, dy, dx, sine, cosine, top, bottom, left, right = line
-    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
-    x = WIDTH - 1 - x if flip else x
+    flip, oy, ox, dy, dx, sine, cosine, top, bottom, left, right = line[: kernels.RED]
+    y, x = np.mgrid[: extents.tall, : extents.wide].astype(float)
+    x = extents.wide - 1 - x if flip else x
     y, x = y + oy, x + ox
     outside = (y < 0) | (y >= HEIGHT) | (x < 0) | (x >= WIDTH)
     centre = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])[:, None, None]
@@ -71,23 +76,50 @@ def naive(pixels, line):
         -1,
     )
     read[outside] = 0
-    result = (read - MEAN) * INVERSE
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    result = (read + line[kernels.RED :] - MEAN) * INVERSE
+    rows, columns = np.mgrid[: extents.tall, : extents.wide]
     result[(rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)] = 0
     return result.ravel()
 
 
+@pytest.mark.parametrize("extents", [WHOLE, PART], ids=["whole", "part"])
 @pytest.mark.parametrize("settings", CASES, ids=lambda s: "-".join(s))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_images_equal_scipys(settings, dtype):
-    changes = draw(**settings)
-    expected = np.stack([naive(IMAGES[row], line) for row, line in zip(ROWS, changes, strict=True)])
+def test_images_equal_scipys(settings, dtype, extents):
+    changes = draw(extents=extents, roams=extents is PART, **settings)
+    kernels.draw_colours(ROWS[4:], np.uint64(7), COLOURS, changes[4:])
+    expected = [naive(IMAGES[row], line, extents) for row, line in zip(ROWS, changes, strict=True)]
     np.testing.assert_allclose(
-        change(changes, dtype=dtype),
+        change(changes, dtype=dtype, extents=extents),
         expected,
         rtol=1e-5 if dtype == np.float32 else 1e-11,
         atol=1e-5 if dtype == np.float32 else 1e-11,
     )
+
+
+@pytest.mark.parametrize("crop", [0, 2])
+def test_parts_lie_anywhere_evenly_or_in_the_middle(crop):
+    """In the image, and in its frame where there is one; the draws are those of whole images."""
+    rows = np.arange(300)
+    roaming = draw(rows, extents=PART, roams=True, crop=crop)
+    still = draw(rows, extents=PART, crop=crop)
+    for column, number, free in ((kernels.CROP_Y, 1, 4), (kernels.CROP_X, 2, 3)):
+        chances = [oracles.chance(12345, row, number) for row in range(300)]
+        places = [int(c * (free + 2 * crop + 1)) - crop for c in chances]
+        assert np.array_equal(roaming[:, column], places)
+        assert set(places) == set(range(-crop, free + crop + 1))
+        moved = [int(c * (2 * crop + 1)) - crop for c in chances]
+        assert np.array_equal(still[:, column], np.array(moved) + free // 2)
+
+
+def test_colours_are_components_times_normal_numbers():
+    changes = np.ones((300, kernels.COLUMNS))
+    kernels.draw_colours(np.arange(300), np.uint64(12345), COLOURS, changes)
+    normal = np.array([oracles.three_normal(12345, row) for row in range(300)])
+    np.testing.assert_allclose(changes[:, kernels.RED :], normal @ COLOURS.T, rtol=1e-9)
+    assert (changes[:, : kernels.RED] == 1).all()
+    assert abs(normal.mean()) < 0.1 and 0.9 < normal.std() < 1.1
+    assert np.abs(np.corrcoef(normal.T) - np.eye(3)).max() < 0.2
 
 
 def cropped(pixels, line, pad):
@@ -126,7 +158,10 @@ def test_frames_wider_than_the_image_are_reflected_again_and_again(size):
     changes[:, kernels.CROP_X], changes[:, kernels.COSINE] = np.arange(-20, 21), 1
     found, unit = np.empty((41, size)), np.ones(1)
     kernels.gather_change(
-        *(line[None], np.zeros(41, np.int64), changes, 0 * unit, unit, (1, size, 1)), True, found
+        *(line[None], np.zeros(41, np.int64), changes, 0 * unit, unit),
+        kernels.Extents(1, size, 1, 1, size),
+        True,
+        found,
     )
     padded = np.pad(line, 20, mode="reflect")
     assert np.array_equal(found, [padded[first : first + size] for first in range(41)])

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from safetensors.numpy import load_file
+from samples import pictures
 
 import ensync
 from ensync.cli.main import cli
@@ -74,16 +75,17 @@ def test_outputs_that_are_no_probabilities_become_some(place, test_split, tmp_pa
         same(run, path, test_split[0], method)
 
 
-def test_views_are_images_moved_and_mirrored():
+@pytest.mark.parametrize("name,image", [("mirror_shift", (4, 5, 2)), ("ten_views", (7, 10, 2))])
+def test_views_are_images_moved_and_mirrored(name, image):
     """As evaluation.augmentation tests with them: up and left by so many pixels, then mirrored."""
-    shape = (4, 5, 2)
-    images = np.random.default_rng(1).standard_normal((3, 2, 4, 5)).astype(np.float32)
-    for view in views_of("mirror_shift", shape):
+    height, width, _ = image
+    images = np.random.default_rng(1).standard_normal((3, 2, height, width)).astype(np.float32)
+    for view in views_of(name, (4, 5, 2), image):
         graph = Graph()
-        last = seen(graph, view, graph.node("Identity", "images"))
+        last = seen(graph, view, graph.node("Identity", "images"), image)
         ends = [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2, 4, 5])
-            for name in ("images", last)
+            helper.make_tensor_value_info(value, TensorProto.FLOAT, ["n", 2, *size])
+            for value, size in (("images", image[:2]), (last, (4, 5)))
         ]
         constants = list(graph.constants.values())
         whole = helper.make_graph(graph.nodes, "test", ends[:1], ends[1:], constants)
@@ -91,10 +93,31 @@ def test_views_are_images_moved_and_mirrored():
         model = helper.make_model(whole, ir_version=IR_VERSION, opset_imports=opset)
         session = onnxruntime.InferenceSession(model.SerializeToString())
         framed = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
-        start = 1 + view.moved
-        expected = framed[:, :, start : start + 4, start : start + 5]
+        top = 1 + (height - 4) // 2 + view.moved[0]
+        left = 1 + (width - 5) // 2 + view.moved[1]
+        expected = framed[:, :, top : top + 4, left : left + 5]
         expected = expected[..., ::-1] if view.mirrored else expected
         assert np.array_equal(session.run(None, {"images": images})[0], expected)
+
+
+@pytest.mark.parametrize("views", ["none", "ten_views"])
+def test_networks_that_see_a_part_take_whole_images(tmp_path, views):
+    images = pictures(60, 9, 8, 3)
+    with ensync.Dataset.write(tmp_path / "colours.h5", images, np.arange(60) % 3) as dataset:
+        job = ensync.job(
+            data=dataset,
+            training={"epochs": 1},
+            network={"hidden": [9]},
+            augmentation={"random_crop": 6, "colour_noise": 0.1},
+            evaluation={"augmentation": views},
+            output=tmp_path / "run",
+        )
+        run = ensync.train(job, quiet=True)
+    same(run, run.export(tmp_path / "run.onnx"), images)
+    source = run.export(tmp_path / "run.safetensors").with_suffix(".py").read_text()
+    assert (
+        "float32 (n, 3, 6, 6)" in source and "They are the middle of images of 9 x 8 x 3" in source
+    )
 
 
 def test_the_model_says_what_it_is(place, tmp_path):

@@ -21,7 +21,10 @@ from ensync.core.config.tables import Spec, having
 from ensync.core.errors import EnsyncError
 
 # Changes of images beside mirroring.
-MOVES = ("crop", "shift", "rotation", "cutout", "erasing", "mixup", "cutmix")
+MOVES = (
+    *("random_crop", "crop", "shift", "rotation", "cutout", "erasing"),
+    *("colour_noise", "mixup", "cutmix"),
+)
 LAST = "activation of the last of network.layers"
 
 
@@ -312,6 +315,12 @@ DEPENDENCES = (
         ("training.batch", "growth.every_epochs"),
         lambda job: job.training.batch != 1 or job.growth.every_epochs > 0,
         "a training.batch of several images",
+    ),
+    Dependence(
+        ("evaluation.augmentation",),
+        ("augmentation.random_crop",),
+        lambda job: job.evaluation.augmentation != "ten_views" or job.augmentation.random_crop > 0,
+        "an augmentation.random_crop above 0, smaller than the images",
     ),
     Dependence(
         ("parallel.convolutions",),

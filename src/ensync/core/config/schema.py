@@ -165,6 +165,12 @@ class Augmentation(Section):
     crop: Annotated[int, Field(ge=0)] = Field(
         0, description="move by up to so many pixels within a frame of crop_edge"
     )
+    random_crop: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="side of the square that is cut out of each image, which is what the network "
+        "sees: at a random place of the image and the frame of crop while training, else in the "
+        "middle; 0: the whole image",
+    )
     crop_edge: Literal["zeros", "reflect"] = Field(
         "zeros",
         description="what the frame of crop shows; zeros: black; reflect: the image mirrored at "
@@ -183,6 +189,13 @@ class Augmentation(Section):
         0.0,
         description="share of images with a rectangle of any shape set to the mean (random "
         "erasing)",
+    )
+    colour_noise: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="add a random colour to each image: the sum of p_i a_i l_i, with p_i and l_i "
+        "the eigenvectors and eigenvalues of the covariance of red, green and blue in the first "
+        "5,000 training images, pixels as 0..1, and a_i drawn from a normal distribution of this "
+        "deviation (Krizhevsky et al. 2012, section 4.1: 0.1); before data.normalization; 0: not",
     )
     mixup: Annotated[float, Field(ge=0)] = Field(
         0.0,
@@ -215,12 +228,15 @@ class Augmentation(Section):
 class Evaluation(Section):
     """How a network is tested."""
 
-    augmentation: Literal["none", "mirror", "mirror_shift"] = Field(
+    augmentation: Literal["none", "mirror", "mirror_shift", "ten_views"] = Field(
         "none",
         description="test with the mean of a network's outputs (before the softmax) over views of "
         "each image; mirror: it and its mirror image; mirror_shift: these, and by half the mean "
         "over it moved by a pixel up and left and down and right, edges reflected, each also "
-        "mirrored: six views, six times the work (Jordan 2024). Validation takes the image alone",
+        "mirrored: six views, six times the work (Jordan 2024); ten_views: the four corners and "
+        "the middle of the image, each of the size of augmentation.random_crop and also mirrored, "
+        "and the mean of their probabilities (after the softmax): ten times the work (Krizhevsky "
+        "et al. 2012). Validation takes the image alone, or its middle",
     )
 
 

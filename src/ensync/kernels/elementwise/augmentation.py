@@ -4,6 +4,7 @@ Each output pixel is traced back to the source, in the order of Keras' ImageData
 shift by whole pixels within a frame (crop), shift by any distance, turn about the centre. There it
 is interpolated between four pixels; beyond the edge the edge's pixels are repeated. The frame is of
 zeros, or it reflects the image without its outermost pixels, as PyTorch's `pad(mode="reflect")`.
+Where the output is a smaller part of the image, the shift by whole pixels leads to its place, too.
 """
 
 import math
@@ -15,22 +16,35 @@ from numba import njit, prange
 from ensync.kernels.elementwise.dropout import mix32, row_words
 from ensync.kernels.options import INNER, KERNEL
 
-# Columns of a table of changes.
-COLUMNS = 11
-FLIP, CROP_Y, CROP_X, SHIFT_Y, SHIFT_X, SINE, COSINE, TOP, BOTTOM, LEFT, RIGHT = range(COLUMNS)
+# Columns of a table of changes. CROP_Y and CROP_X are the place in the image of the first row and
+# column of the output; RED and the two behind it are added to the pixels of three channels.
+COLUMNS = 14
+FLIP, CROP_Y, CROP_X, SHIFT_Y, SHIFT_X, SINE, COSINE, TOP, BOTTOM, LEFT, RIGHT, RED = range(12)
 # Random erasing: least and largest share of the area, least ratio of the sides.
 SMALL, LARGE, FLAT = 0.02, 1 / 3, 0.3
+
+
+class Extents(NamedTuple):
+    """Height, width and channels of an image, and how tall and wide the part is that is taken."""
+
+    height: int
+    width: int
+    channels: int
+    tall: int
+    wide: int
 
 
 class ChangeSettings(NamedTuple):
     """Which changes are drawn.
 
-    flip: mirrored or not, evenly; crop: up to so many pixels each way; shift: up to this share of
-    height and width; rotation: up to so many degrees; cutout: side of the square that is blanked;
-    erasing: share of images with a rectangle blanked instead.
+    flip: mirrored or not, evenly; roams: whether a part of the image is taken at any place, else
+    in the middle; crop: up to so many pixels each way, or beyond the image; shift: up to this share
+    of height and width; rotation: up to so many degrees; cutout: side of the square that is
+    blanked; erasing: share of images with a rectangle blanked instead.
     """
 
     flip: bool
+    roams: bool
     crop: int
     shift: float
     rotation: float
@@ -79,30 +93,41 @@ def _rectangle(low, high, height, width, cutout, erasing, change):
         change[BOTTOM], change[RIGHT] = change[TOP] + tall, change[LEFT] + wide
 
 
+@njit(**INNER)
+def _place(chance, free, roams, crop):
+    """Return where a part of an image side begins that leaves `free` pixels over: anywhere, up to
+    `crop` beyond the image, or else about the middle.
+    """
+    if roams:
+        return math.floor(chance * (free + 2 * crop + 1)) - crop
+    return free // 2 + math.floor(chance * (2 * crop + 1)) - crop
+
+
 @njit(**KERNEL)
 def draw_changes(
     rows: np.ndarray,
     key: np.uint64,
-    shape: tuple[int, int, int],
+    extents: Extents,
     settings: ChangeSettings,
     changes: np.ndarray,
 ) -> None:
-    """Write one line of `changes` (n, COLUMNS), float64, for each dataset row int64 (n,) of images
-    of shape (height, width, channels).
+    """Write one line of `changes` (n, COLUMNS), float64, for each dataset row int64 (n,) of
+    images.
     """
-    (height, width, _), crop, shift = shape, settings.crop, settings.shift
+    height, width, _, tall, wide = extents
+    roams, crop, shift = settings.roams, settings.crop, settings.shift
     for i in range(rows.size):
         low, high = row_words(key, rows[i])
         change = changes[i]
         change[:] = 0
         change[FLIP] = settings.flip and _uniform(low, high, 0) < 0.5
-        change[CROP_Y] = math.floor(_uniform(low, high, 1) * (2 * crop + 1)) - crop
-        change[CROP_X] = math.floor(_uniform(low, high, 2) * (2 * crop + 1)) - crop
-        change[SHIFT_Y] = (2 * _uniform(low, high, 3) - 1) * shift * height
-        change[SHIFT_X] = (2 * _uniform(low, high, 4) - 1) * shift * width
+        change[CROP_Y] = _place(_uniform(low, high, 1), height - tall, roams, crop)
+        change[CROP_X] = _place(_uniform(low, high, 2), width - wide, roams, crop)
+        change[SHIFT_Y] = (2 * _uniform(low, high, 3) - 1) * shift * tall
+        change[SHIFT_X] = (2 * _uniform(low, high, 4) - 1) * shift * wide
         angle = (2 * _uniform(low, high, 5) - 1) * settings.rotation * math.pi / 180
         change[SINE], change[COSINE] = math.sin(angle), math.cos(angle)
-        _rectangle(low, high, height, width, settings.cutout, settings.erasing, change)
+        _rectangle(low, high, tall, wide, settings.cutout, settings.erasing, change)
 
 
 @njit(**KERNEL)
@@ -113,6 +138,28 @@ def draw_flips(rows: np.ndarray, key: np.uint64, turned: bool, changes: np.ndarr
     for i in range(rows.size):
         low, high = row_words(key, rows[i])
         changes[i, FLIP] = (_uniform(low, high, 0) < 0.5) != turned
+
+
+@njit(**KERNEL)
+def draw_colours(
+    rows: np.ndarray, key: np.uint64, components: np.ndarray, changes: np.ndarray
+) -> None:
+    """Write the colour columns of `changes` (n, COLUMNS) for dataset rows int64 (n,): components
+    (3, 3), float64, times three standard normal numbers (Box and Muller 1958).
+    """
+    for i in range(rows.size):
+        low, high = row_words(key, rows[i])
+        length = math.sqrt(-2 * math.log(1 - _uniform(low, high, 11)))
+        angle = 2 * math.pi * _uniform(low, high, 12)
+        first, second = length * math.cos(angle), length * math.sin(angle)
+        length = math.sqrt(-2 * math.log(1 - _uniform(low, high, 13)))
+        third = length * math.cos(2 * math.pi * _uniform(low, high, 14))
+        for channel in range(3):
+            changes[i, RED + channel] = (
+                components[channel, 0] * first
+                + components[channel, 1] * second
+                + components[channel, 2] * third
+            )
 
 
 @njit(**INNER)
@@ -128,22 +175,22 @@ def _reflected(at, size):
 
 
 @njit(**INNER)
-def _move_image(pixels, change, table, shape, reflect, out):
+def _move_image(pixels, change, table, extents, reflect, out):
     """Move and mirror an image by whole pixels; table (channels, 256): the number that each byte
     of a channel becomes.
     """
-    height, width, channels = shape
+    height, width, channels, tall, wide = extents
     flip, blank = change[FLIP] != 0, out.dtype.type(0)
-    for y in range(height):
+    for y in range(tall):
         from_y = y + int(change[CROP_Y])
         if reflect:
             from_y = _reflected(from_y, height)
-        for x in range(width):
-            at = (y * width + x) * channels
+        for x in range(wide):
+            at = (y * wide + x) * channels
             if change[TOP] <= y < change[BOTTOM] and change[LEFT] <= x < change[RIGHT]:
                 out[at : at + channels] = blank
                 continue
-            from_x = (width - 1 - x if flip else x) + int(change[CROP_X])
+            from_x = (wide - 1 - x if flip else x) + int(change[CROP_X])
             if reflect:
                 from_x = _reflected(from_x, width)
             inside = 0 <= from_y < height and 0 <= from_x < width
@@ -168,19 +215,19 @@ def _read(pixels, y, x, channel, height, width, channels):
 
 
 @njit(**INNER)
-def _change_image(pixels, change, mean, inverse_std, shape, reflect, out):
-    height, width, channels = shape
+def _change_image(pixels, change, mean, inverse_std, extents, reflect, out):
+    height, width, channels, tall, wide = extents
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
     zero, period = out.dtype.type(0), mean.size
-    for y in range(height):
-        for x in range(width):
-            at = (y * width + x) * channels
+    for y in range(tall):
+        for x in range(wide):
+            at = (y * wide + x) * channels
             if change[TOP] <= y < change[BOTTOM] and change[LEFT] <= x < change[RIGHT]:
                 out[at : at + channels] = zero
                 continue
             from_y, from_x = (
                 y + change[CROP_Y],
-                (width - 1 - x if change[FLIP] else x) + change[CROP_X],
+                (wide - 1 - x if change[FLIP] else x) + change[CROP_X],
             )
             if reflect:
                 from_y, from_x = (
@@ -213,6 +260,20 @@ def _byte_table(mean, inverse_std, channels):
     return table
 
 
+@njit(**INNER)
+def _is_coloured(change):
+    return change[RED] != 0 or change[RED + 1] != 0 or change[RED + 2] != 0
+
+
+@njit(**INNER)
+def _coloured(mean, change):
+    """Return the mean (3,) that adds a change of colour to what it is taken off."""
+    shifted = np.empty(3, mean.dtype)
+    for channel in range(3):
+        shifted[channel] = mean[channel] - change[RED + channel]
+    return shifted
+
+
 @njit(parallel=True, **KERNEL)
 def gather_change(
     images: np.ndarray,
@@ -220,22 +281,28 @@ def gather_change(
     changes: np.ndarray,
     mean: np.ndarray,
     inverse_std: np.ndarray,
-    shape: tuple[int, int, int],
+    extents: Extents,
     reflect: bool,
     out: np.ndarray,
 ) -> None:
     """Write out[i] = (changed images[places[i]] - mean) * inverse_std; blanked pixels become 0, the
     mean.
 
-    images (N, features) uint8, features = height * width * channels, the `shape`; places (n,)
-    int64, unchecked; changes (n, COLUMNS) of `draw_changes`; mean, inverse_std as in
-    `inputs.gather_normalize`; reflect: whether the frame about an image reflects it; out (n,
-    features).
+    images (N, features) uint8, features = height * width * channels of the `extents`; places (n,)
+    int64, unchecked; changes (n, COLUMNS) of `draw_changes`, whose colours (`draw_colours`) are
+    added to three channels that have a mean each; mean, inverse_std as in
+    `inputs.gather_normalize`; reflect: whether the frame about an image reflects it; out (n, tall *
+    wide * channels).
     """
-    table = _byte_table(mean, inverse_std, shape[2])
+    table = _byte_table(mean, inverse_std, extents.channels)
     for i in prange(places.size):
-        change = changes[i]
+        change, own_mean, own_table = changes[i], mean, table
+        if _is_coloured(change):
+            own_mean = _coloured(mean, change)
+            own_table = _byte_table(own_mean, inverse_std, extents.channels)
         if change[SHIFT_Y] == 0 and change[SHIFT_X] == 0 and change[SINE] == 0:
-            _move_image(images[places[i]], change, table, shape, reflect, out[i])
+            _move_image(images[places[i]], change, own_table, extents, reflect, out[i])
         else:
-            _change_image(images[places[i]], change, mean, inverse_std, shape, reflect, out[i])
+            _change_image(
+                images[places[i]], change, own_mean, inverse_std, extents, reflect, out[i]
+            )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ensync.core.config.inputs import input_shape
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS, NetworkSettings, NetworkSpec
 from ensync.core.config.schema import Job
@@ -45,14 +46,14 @@ def build(
     workspace: Workspace | None = None,
     exchange: Exchange | None = None,
 ) -> Network:
-    """Return the job's network for images of this shape, with buffers for `rows` samples; its
-    parameters are still zero.
+    """Return the job's network for images of this shape, or the part of them that it asks for, with
+    buffers for `rows` samples; its parameters are still zero.
 
     workspace: scratch to share with networks that never compute at the same time. exchange: with
     the other ranks that hold a part of the network each; then this rank's part is built.
     Collective over them.
     """
-    t, settings = job.training, job.network
+    t, settings, shape = job.training, job.network, input_shape(job, shape)
     if t.precision == "bf16" and bf16_missing():
         raise EnsyncError(
             f"training.precision = 'bf16', but {bf16_missing()}",

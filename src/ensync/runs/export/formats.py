@@ -133,7 +133,8 @@ def state_of(trained: Trained) -> dict[str, np.ndarray]:
 def module_source(trained: Trained, path: Path) -> str:
     """Return Python source of the PyTorch module that the weights in `path` belong to."""
     (network,) = trained.networks()
-    height, width, channels = trained.shape
+    height, width, channels = network.shape
+    whole = "" if network.shape == trained.shape else _middle(trained.shape)
     mean, inverse_std = trained.mean.tolist(), trained.inverse_std.tolist()
     outputs = "logits" if network.loss.is_cross_entropy else "one for each class"
     operations = Translation(channels_first=True).network(network)
@@ -142,7 +143,7 @@ def module_source(trained: Trained, path: Path) -> str:
 Written by Ensync {__version__}, with the weights in {path.name}.
 
 Inputs: float32 (n, {channels}, {height}, {width}), (pixel - MEAN) * INVERSE_STD of each channel.
-Outputs: (n, {len(trained.class_names)}), {outputs}.
+{whole}Outputs: (n, {len(trained.class_names)}), {outputs}.
 """
 
 {source(operations)}
@@ -150,3 +151,7 @@ Outputs: (n, {len(trained.class_names)}), {outputs}.
 MEAN, INVERSE_STD = {mean}, {inverse_std}
 CLASS_NAMES = {trained.class_names}
 '''
+
+
+def _middle(shape: tuple[int, ...]) -> str:
+    return f"They are the middle of images of {' x '.join(map(str, shape))}.\n"

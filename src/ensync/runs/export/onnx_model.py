@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ensync import __version__
 from ensync.core.errors import EnsyncError
-from ensync.nn.interchange.operations import Operation
 from ensync.nn.interchange.translation import Translation
 from ensync.nn.network import Network
 from ensync.runs.export.fusions import FORMS, shares
@@ -33,7 +32,7 @@ def onnx_model(trained: Trained) -> bytes:
     graph = Graph()
     given = _normalized(graph, trained)
     scores = [
-        _scores(graph, network, _Place(given, trained.views, f"member_{number}."))
+        _scores(graph, network, _Place(given, trained.shape, trained.views, f"member_{number}."))
         for number, network in enumerate(trained.networks())
     ]
     _answers(graph, trained, scores)
@@ -60,19 +59,19 @@ def _normalized(graph: Graph, trained: Trained) -> str:
 
 
 class _Place(NamedTuple):
-    """Where a network comes into the graph: behind the value `images`, on these views of them, its
-    constants with names that begin with `prefix`.
+    """Where a network comes into the graph: behind the value `images`, which are of shape (height,
+    width, channels), on these views of them, its constants with names that begin with `prefix`.
     """
 
     images: str
+    shape: tuple[int, ...]
     views: Sequence[View]
     prefix: str
 
 
 def _scores(graph: Graph, network: Network, place: _Place) -> str:
     """Append a network, on each view of the images where there are several."""
-    operations = Translation(channels_first=False).network(network)
-    outputs = list(_outputs(graph, operations, place))
+    outputs = list(_outputs(graph, network, place))
     if graph.bytes > LARGEST:
         raise EnsyncError(
             f"networks of {graph.bytes / 2**30:.1f} GiB in one ONNX file",
@@ -80,28 +79,43 @@ def _scores(graph: Graph, network: Network, place: _Place) -> str:
             "export one member of the ensemble, or with --format safetensors",
         )
     output = outputs[0] if len(outputs) == 1 else graph.node("Sum", *outputs)
-    return graph.node("Softmax", output, axis=1) if network.loss.is_cross_entropy else output
+    of_scores = any(view.of_scores for view in place.views)
+    return output if of_scores else _scored(graph, network, output)
 
 
-def _outputs(graph: Graph, operations: Sequence[Operation], place: _Place) -> Iterator[str]:
+def _scored(graph: Graph, network: Network, outputs: str) -> str:
+    return graph.node("Softmax", outputs, axis=1) if network.loss.is_cross_entropy else outputs
+
+
+def _outputs(graph: Graph, network: Network, place: _Place) -> Iterator[str]:
+    operations = Translation(channels_first=False).network(network)
     if not place.views:
-        yield graph.operations(operations, place.images, place.prefix)
+        middle = seen(graph, View(network.shape, 1, (0, 0), False), place.images, place.shape)
+        yield graph.operations(operations, middle, place.prefix)
     for view in place.views:
-        found = graph.operations(operations, seen(graph, view, place.images), place.prefix)
+        shown = seen(graph, view, place.images, place.shape)
+        found = graph.operations(operations, shown, place.prefix)
+        if view.of_scores:
+            found = _scored(graph, network, found)
         yield graph.node("Mul", found, graph.number(view.share))
 
 
-def seen(graph: Graph, view: View, value: str) -> str:
-    """Append what a view shows of images (n, channels, height, width)."""
-    (height, width), moved = view.shape[:2], view.moved
-    if moved:
-        framed = graph.node("Pad", value, graph.whole(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect")
-        start, rows = 1 + moved, graph.whole(2, 3)
-        end = graph.whole(start + height, start + width)
-        value = graph.node("Slice", framed, graph.whole(start, start), end, rows)
+def seen(graph: Graph, view: View, value: str, image: Sequence[int]) -> str:
+    """Append what a view shows of images (n, channels, height, width) of shape `image` (height,
+    width, channels).
+    """
+    start = [(image[axis] - view.shape[axis]) // 2 + view.moved[axis] for axis in (0, 1)]
+    ends = [start[axis] + view.shape[axis] for axis in (0, 1)]
+    beyond = min(start) < 0 or any(ends[axis] > image[axis] for axis in (0, 1))
+    if beyond:  # by a pixel
+        value = graph.node("Pad", value, graph.whole(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect")
+        start, ends = [at + 1 for at in start], [at + 1 for at in ends]
+    if beyond or tuple(view.shape[:2]) != tuple(image[:2]):
+        corners = graph.whole(*start), graph.whole(*ends)
+        value = graph.node("Slice", value, *corners, graph.whole(2, 3))
     if view.mirrored:
-        ends = (graph.whole(-1), graph.whole(-LAST), graph.whole(3), graph.whole(-1))
-        value = graph.node("Slice", value, *ends)
+        backwards = (graph.whole(-1), graph.whole(-LAST), graph.whole(3), graph.whole(-1))
+        value = graph.node("Slice", value, *backwards)
     return value
 
 

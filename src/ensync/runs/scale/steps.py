@@ -73,6 +73,8 @@ def build(job: Job, loaders: SplitLoaders) -> Bench:
     job = synchronous_form(job)
     network = build_network(roomy(job), loaders.identity, 1)
     optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
+    if job.augmentation.colour_noise:
+        loaders.train.find_colours()
     rows = np.arange(len(loaders.train), dtype=np.int64)
     passed: list[int] = []
 
