@@ -120,3 +120,12 @@ def test_the_outputs_may_be_scaled():
     layers = [*LISTED, {"kind": "scaling", "factor": 2.0}]
     with pytest.raises(EnsyncError, match="ends in 'Scaling by 2'"):
         build(layers=layers)
+
+
+def test_small_normal_weights_know_no_fans():
+    found = starts(initializer="normal_0_01")
+    weights = {name: values for name, values in found.items() if values.ndim > 1}
+    for values in weights.values():
+        sure = 4 / math.sqrt(2 * values.size)  # four standard errors
+        assert values.std() == pytest.approx(0.01, rel=sure)
+    assert weights and not any(found[name].any() for name in found if name not in weights)

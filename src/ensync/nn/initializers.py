@@ -96,6 +96,15 @@ def unit_variance(
     return random.uniform(-math.sqrt(3.0), math.sqrt(3.0), shape)
 
 
+def normal_0_01(
+    random: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
+) -> np.ndarray:
+    """Normal with mean 0 and deviation 0.01, whatever the fans; Krizhevsky et al. 2012, section
+    5.
+    """
+    return random.normal(0.0, 0.01, shape)
+
+
 INITIALIZERS: dict[str, Initializer] = {
     f.__name__: f
     for f in (
@@ -106,6 +115,7 @@ INITIALIZERS: dict[str, Initializer] = {
         pytorch,
         dirac,
         unit_variance,
+        normal_0_01,
         uniform_0_1,
         uniform_pm_half,
     )

@@ -18,6 +18,7 @@ INITIALIZERS = (
     "pytorch",
     "dirac",
     "unit_variance",
+    "normal_0_01",
     "uniform_0_1",
     "uniform_pm_half",
 )
