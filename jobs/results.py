@@ -38,7 +38,14 @@ from ensync.report.study_along_figures import by_bytes, sends
 from ensync.report.study_figures import headline
 from ensync.report.study_files import markdown_table
 from ensync.report.study_results import ContestantResult, Range, StudyResult
-from ensync.report.study_tables import Table, accuracy_table, cost_table, sent_per_sample
+from ensync.report.study_tables import (
+    Table,
+    accuracy_table,
+    cost_table,
+    predicted_by,
+    predicted_table,
+    sent_per_sample,
+)
 from ensync.report.study_text import points, shares, span
 from ensync.report.study_verdict import study_verdict
 from ensync.report.verdict import notes_of, verdict
@@ -552,6 +559,8 @@ def _study_section(job: Path, kept: Mapping) -> list[str]:
     lines += ["", *_wrapped(f"{day}, {where}; commit {kept['commit']}; {made}."), ""]
     table = _links_table if job.stem == SLOW_LINKS else _short_table
     lines += [*_narrow(table(study)), ""]
+    if study.predicted:
+        lines += [*_wrapped(predicted_by(study)), "", *_narrow(_predicted(study)), ""]
     for each in study.left_out:
         lines += [*_wrapped(f"Left out: {each.what}: {each.reason}."), ""]
     for sentence in study_verdict(study):
@@ -589,6 +598,12 @@ def _short_table(study: StudyResult) -> Table:
     ]
     heads = ["", "ranks", "nets", "accuracy, %", "these images", "new images"]
     return Table("short", "", [*heads, *shown], rows)
+
+
+def _predicted(study: StudyResult) -> Table:
+    """Return the seconds that were predicted for more nodes; the sentence stands before it."""
+    table = predicted_table(study)
+    return Table(table.name, "", ["", *table.heads[1:]], table.rows)
 
 
 def _links_table(study: StudyResult) -> Table:
