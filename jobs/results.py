@@ -566,8 +566,27 @@ def _study_section(job: Path, kept: Mapping) -> list[str]:
     for sentence in study_verdict(study):
         lines += [*_wrapped(sentence), ""]
     if "filters" in kept:
-        lines += _filter_lines(job.stem, from_json(FiltersResult, kept["filters"]))
+        filters = from_json(FiltersResult, kept["filters"])
+        lines += [*_against_towers(study, filters), *_filter_lines(job.stem, filters)]
     return lines[:-1]
+
+
+def _against_towers(study: StudyResult, filters: FiltersResult) -> list[str]:
+    """Return what a network of towers has more than each other one, seed by seed."""
+    labels = {each.label for each in filters.found if each.kind == "towers"}
+    found = [each for each in study.contestants if each.label in labels]
+    if not found:
+        return []
+    towers, rows = max(found, key=lambda each: each.ranks), []
+    for each in study.contestants:
+        if each is not towers:
+            gains = [a - b for a, b in zip(towers.accuracy.values, each.accuracy.values)]
+            mean, low, high = mean_interval(gains)
+            shown = [points(gain, True) for gain in (mean, *gains)]
+            rows.append([each.label, shown[0], span(Range(low=low, high=high), True), *shown[1:]])
+    heads = ["less", "points", "95 %", *(f"seed {seed}" for seed in towers.seeds)]
+    said = f"What the network of {towers.label} has more than each other one, by seeds in pairs:"
+    return [*_wrapped(said), "", *_narrow(Table("towers", "", heads, rows)), ""]
 
 
 def _filter_lines(name: str, result: FiltersResult) -> list[str]:

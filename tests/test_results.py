@@ -10,6 +10,7 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -299,6 +300,16 @@ def test_filters_of_a_study_are_a_table_and_a_picture(place):
     assert sum(bool(run["towers"][0]["pixels"]) for run in runs) == len(labels) < len(runs)
     page = results.results(kept)
     assert "|ensemble on shards|towers|5|2|15.0|65.0|50.0|0.010|0 and 2 |" in page
+    towers = max(study["contestants"], key=lambda each: each["ranks"])
+    other = study["contestants"][0]
+    gains = [
+        100 * (a - b)
+        for a, b in zip(towers["accuracy"]["values"], other["accuracy"]["values"], strict=True)
+    ]
+    beside = page.partition("What the network of")[2]
+    row = next(each for each in beside.splitlines() if each.startswith(f"|{other['label']}|"))
+    assert float(row.split("|")[2]) == pytest.approx(np.mean(gains), abs=0.006)
+    assert float(row.split("|")[-2]) == pytest.approx(gains[-1], abs=0.006)
     assert max(map(len, page.splitlines())) <= 100 and "quickstart_filters-dark.svg" in page
     drawn = results.filter_picture(kept.studies["studies-quickstart"]["filters"], results.DARK)
     fields = [each for each in ElementTree.fromstring(drawn).iter() if each.tag.endswith("image")]
