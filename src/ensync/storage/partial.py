@@ -32,7 +32,7 @@ EVERY = 1000  # pictures between two marks on the disk
 KEY = 16  # hexadecimal digits of a picture's key, at the beginning of its line
 LOOK = re.compile(rb'\["[0-9a-f]{%d}", .*\]\n' % KEY)
 MARK = re.compile(rb'\{("[a-z ]+": [0-9]+(, )?)+\}\n')
-LOOKED, IMAGES, WRITTEN, ASKED = "looked", "images", "written", "asked"
+LOOKED, IMAGES, WRITTEN, ASKED, LOCK = "looked", "images", "written", "asked", "lock"
 PICTURES, PLAN, PROGRAM = "pictures", "plan", "program"  # in ASKED, beside options
 NO_OPTIONS: Mapping[str, str] = {}
 
@@ -88,9 +88,10 @@ class Partial:
 
     def remove(self) -> None:
         """Forget all, on the disk, too."""
-        if self._place is not None and self._lock >= 0:
+        held = self._lock >= 0
+        self._unlock()  # first, since NFS keeps files that are open
+        if self._place is not None and held:
             shutil.rmtree(self._place, ignore_errors=True)
-        self._unlock()
         self._place = None
 
     @property
@@ -206,7 +207,8 @@ class Partial:
     def _locked(self, place: Path) -> bool:
         """Lock the directory; where that cannot be, keep nothing from here on."""
         try:
-            self._lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # a file that can be written: NFS locks no directories
+            self._lock = os.open(place / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._unlock()
