@@ -53,9 +53,10 @@ class Window(nn.Module):
     def _frame(self, x):
         if self.padding != "same":
             return 4 * [0 if self.padding == "valid" else self.padding]
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
         totals = [
-            max(0, (-(-n // self.stride) - 1) * self.stride + self.size - n)
-            for n in (x.shape[3], x.shape[2])
+            max(0, (-(-n // self.stride) - 1) * self.stride + size - n)
+            for n, size in ((x.shape[3], width), (x.shape[2], height))
         ]
         return [zeros for total in totals for zeros in (total // 2, total - total // 2)]
 

@@ -40,7 +40,7 @@ ZOO = [
 ]
 SAME, EVEN = {"padding": "same"}, {"size": 3, "stride": 2, "padding": 1}
 FIRST = [
-    {"kind": "convolution", "filters": 8, "size": 4, "stride": 2, "groups": 1, **SAME},
+    {"kind": "convolution", "filters": 8, "size": [4, 3], "stride": 2, "groups": 1, **SAME},
     {"kind": "batch_normalization", "activation": "gelu", "unbiased": True},
     {"kind": "separable", "filters": 6, "activation": "tanh"},
     {"kind": "group_norm", "groups": 3, "activation": "relu"},

@@ -58,6 +58,26 @@ def test_random_networks(number):
     adds_nothing_without_rows(network)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+def test_filters_that_are_not_square(padding):
+    """Wide and high ones, of even and odd sizes, with strides, groups and more zeros than taps."""
+    window = {"kind": "convolution", "activation": "tanh", "padding": padding}
+    branches = [[{**window, "filters": 3, "size": [1, 3], "padding": "same"}], []]
+    layers = [
+        {**window, "filters": 4, "size": [2, 5]},
+        {"kind": "parallel", "branches": branches},
+        {**window, "filters": 2, "size": [4, 1], "stride": 2},
+        {**window, "filters": 4, "size": [1, 2], "groups": 2},
+        {"kind": "dense"},
+    ]
+    tables = {"network": {"layers": layers}, "training": {"precision": "float64"}}
+    job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, **tables})
+    replica, _ = twin_of(tables, (9, 8, 2), 3, 4)
+    network = zoo.build(job, (9, 8, 2), 3, 4)
+    network.initialize(1)
+    attempt(job, network, replica, 4, 1)
+
+
 def adds_nothing_without_rows(network):
     """A rank that has no rows of a batch takes part in its sums all the same."""
     step = Step(training=True, key=1, allreduce=lambda vector: None)

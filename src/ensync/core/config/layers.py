@@ -30,6 +30,7 @@ else:
     InitializerName = Literal[("auto", *INITIALIZERS)]
     FilterInitializerName = Literal[("auto", *INITIALIZERS, WHITENING)]
 Padding = Literal["same", "valid"] | Annotated[int, Field(ge=0)]
+Size = Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)]
 
 EXACT = "gelu: x (1 + erf(x / sqrt 2)) / 2, the exact form"
 ACTIVATION = f"taken of the sum; {EXACT}"
@@ -82,7 +83,9 @@ class ConvolutionLayer(LayerSection):
     bf16: ClassVar[bool] = True
     kind: Literal["convolution"]
     filters: Positive = Field(description="channels of the outputs")
-    size: Positive = Field(3, description="height and width of a filter")
+    size: Size = Field(
+        3, description="height and width of a filter; two numbers: its height, then its width"
+    )
     stride: Positive = Field(1, description="pixels from one window to the next")
     padding: Padding = Field("same", description=PADDING)
     groups: Positive = Field(1, description="parts of the channels, convolved separately")

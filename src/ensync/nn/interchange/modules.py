@@ -169,13 +169,19 @@ def _sides(frame: Frame) -> str:
     return f"({frame.left}, {frame.right}, {frame.top}, {frame.bottom})"
 
 
+def _taps(frame: Frame) -> int | tuple[int, int]:
+    """Return the window's height and width, one number where these are alike."""
+    height, width = frame.size
+    return height if height == width else frame.size
+
+
 def _convolution(operation: Convolve) -> list[str]:
     frame, groups = operation.frame, operation.groups
     filters, inputs = operation.weight.shape[:2]
     rest = f", stride={frame.stride}" * (frame.stride > 1)
     rest += f", padding={frame.top}" * (frame.is_even and frame.top > 0)
     rest += f", groups={groups}" * (groups > 1) + _without(operation.bias)
-    made = f"nn.Conv2d({inputs * groups}, {filters}, {frame.size}{rest})"
+    made = f"nn.Conv2d({inputs * groups}, {filters}, {_taps(frame)}{rest})"
     return [made] if frame.is_even else [f"nn.ZeroPad2d({_sides(frame)})", made]
 
 
@@ -190,7 +196,7 @@ def _response(operation: NormalizeResponse) -> list[str]:
 
 
 def _pool(frame: Frame, of_maxima: bool) -> list[str]:
-    extent = f"{frame.size}, {frame.stride}"
+    extent = f"{_taps(frame)}, {frame.stride}"
     if frame.is_even:
         padding = f", {frame.top}" * (frame.top > 0)
         if of_maxima:

@@ -42,7 +42,7 @@ class Frame(NamedTuple):
     rows and columns put around the image.
     """
 
-    size: int
+    size: tuple[int, int]
     stride: int
     top: int
     left: int

@@ -34,7 +34,7 @@ from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.dropout import Dropout
 from ensync.nn.layers.flatten import Flatten as FlattenLayer
 from ensync.nn.layers.group_normalization import GroupNormalization
-from ensync.nn.layers.images import Padding, extent
+from ensync.nn.layers.images import Padding, Size, Window, extent
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling, Subsampling
 from ensync.nn.layers.response import LocalResponseNormalization
@@ -123,9 +123,12 @@ def _activation(name: str, given: Shape) -> list[Operation]:
     return [] if name == "identity" else [Activate(given, name)]
 
 
-def _frame(shape: Shape, size: int, stride: int, padding: Padding) -> Frame:
-    (top, bottom), (left, right) = (_sides(n, size, stride, padding) for n in shape[:2])
-    return Frame(size, stride, top, left, bottom, right)
+def _frame(shape: Shape, size: Size, stride: int, padding: Padding) -> Frame:
+    taps = Window(size, stride, padding).taps
+    (top, bottom), (left, right) = (
+        _sides(n, each, stride, padding) for n, each in zip(shape[:2], taps, strict=True)
+    )
+    return Frame(taps, stride, top, left, bottom, right)
 
 
 def _sides(length: int, size: int, stride: int, padding: Padding) -> tuple[int, int]:
@@ -309,7 +312,7 @@ def _separable_block(
             _depthwise_of(inner, unit.depthwise, _frame(inner, unit.size, 1, "same")),
             Convolve(
                 inner,
-                Frame(1, 1, 0, 0, 0, 0),
+                Frame((1, 1), 1, 0, 0, 0, 0),
                 1,
                 _filters(unit.weights, cut),
                 _vector(unit.bias),

@@ -1,5 +1,7 @@
 """Convolutions of images, over all channels and per channel."""
 
+from math import prod
+
 import numpy as np
 
 from ensync.core.config.layers import WHITENING
@@ -13,7 +15,7 @@ from ensync.nn.memory import Workspace, empty
 
 
 class Convolution(Layer):
-    """outputs = activation(inputs convolved with weights `(size, size, c / groups, filters)` +
+    """outputs = activation(inputs convolved with weights `(height, width, c / groups, filters)` +
     bias).
     """
 
@@ -38,11 +40,14 @@ class Convolution(Layer):
                 "a number that divides both",
                 "change groups or filters",
             )
-        size, stride = self.window.size, self.window.stride
-        (oh, top), (ow, left) = (extent(n, size, stride, self.window.padding) for n in (h, w))
+        taps, stride = self.window.taps, self.window.stride
+        (oh, top), (ow, left) = (
+            extent(n, size, stride, self.window.padding)
+            for n, size in zip((h, w), taps, strict=True)
+        )
         self.form = conv2d.Convolution(
             (h, w, c),
-            (size, size),
+            taps,
             (oh, ow, self.filters),
             stride,
             (top, left),
@@ -51,7 +56,7 @@ class Convolution(Layer):
         )
         vectorised = self.activation.code in (IDENTITY, RELU, GELU)
         self.reads_bf16 = self.writes_bf16 = self.form.takes_bf16 and vectorised
-        fans = size**2 * c // self.groups, size**2 * self.filters
+        fans = prod(taps) * c // self.groups, prod(taps) * self.filters
         weights, bias = (
             Parameter("weights", self.form.weights_shape, *fans, before=self.activation.name),
             Parameter("bias", (self.filters,), *fans, "bias"),
@@ -118,8 +123,8 @@ class Convolution(Layer):
         return int(np.prod(self.form.weights_shape)) * shape[0] * shape[1]
 
     def describe(self) -> str:
-        size, stride = self.window.size, self.window.stride
-        words = [f"Convolution {size}x{size}, {self.filters}"]
+        (height, width), stride = self.window.taps, self.window.stride
+        words = [f"Convolution {height}x{width}, {self.filters}"]
         words += [f"stride {stride}"] * (stride > 1) + [f"{self.groups} groups"] * (self.groups > 1)
         words += [WHITENING] * (self.initializer == WHITENING)
         return ", ".join(words + [self.activation.name] * bool(self.activation.code))

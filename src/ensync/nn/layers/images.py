@@ -6,6 +6,7 @@ from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Layer, Shape
 
 Padding = str | int  # "same" and "valid" as in Keras, or so many zeros on every side
+Size = int | tuple[int, int]  # height and width alike, or each
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,14 @@ class Window:
     the next, with zeros around the image as `padding` says.
     """
 
-    size: int = 3
+    size: Size = 3
     stride: int = 1
     padding: Padding = "same"
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Its height and width in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
 SAME_3X3 = Window()

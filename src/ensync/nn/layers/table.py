@@ -47,7 +47,8 @@ def dense(settings: DenseLayer, classes: int) -> Layer:
 
 def convolution(settings: ConvolutionLayer, classes: int) -> Layer:
     """A layer of which size, stride and padding are the window."""
-    window = Window(settings.size, settings.stride, settings.padding)
+    size = settings.size if isinstance(settings.size, int) else (settings.size[0], settings.size[1])
+    window = Window(size, settings.stride, settings.padding)
     rest = settings.groups, settings.activation, settings.use_bias, settings.initializer
     return Convolution(settings.filters, window, *rest)
 

@@ -99,7 +99,7 @@ Form = Callable[[Graph, Any, str, str], str]
 
 def _window(frame: Frame) -> dict[str, object]:
     return {
-        "kernel_shape": [frame.size] * 2,
+        "kernel_shape": list(frame.size),
         "strides": [frame.stride] * 2,
         "pads": [frame.top, frame.left, frame.bottom, frame.right],
     }

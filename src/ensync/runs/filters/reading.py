@@ -120,7 +120,8 @@ def _network(job: Job, identity: Identity) -> Network:
 def _refuse_other(path: Path, network: Network, identity: Identity) -> None:
     """Refuse a network whose first layer has no filters that are pictures."""
     first, channels = network.layers[0], identity.shape[2]
-    if not isinstance(first, Convolution) or first.groups > 1:
+    square = isinstance(first, Convolution) and len(set(first.window.taps)) == 1
+    if not isinstance(first, Convolution) or first.groups > 1 or not square:
         raise EnsyncError(f"{path} begins with '{first.describe()}'", EXPECTED, ANOTHER)
     if channels not in SHOWN:
         given = f"{path} was trained on images of {text.plural(channels, 'channel')}"
