@@ -157,6 +157,19 @@ class Times(nn.Module):
         return self.factor * x
 
 
+class Recurrent(nn.Module):
+    """A GRU or an LSTM over the rows of an image, whose features are (width, channel)."""
+
+    def __init__(self, kind, x, units, all_states=False):
+        super().__init__()
+        self.layer = getattr(nn, kind.upper())(x.shape[1] * x.shape[3], units, batch_first=True)
+        self.all_states = all_states
+
+    def forward(self, x):
+        states, _ = self.layer(x.permute(0, 2, 3, 1).flatten(2))
+        return states.transpose(1, 2).unsqueeze(3) if self.all_states else states[:, -1]
+
+
 class Beside(nn.ModuleList):
     """Branches side by side in the channels."""
 
@@ -282,6 +295,8 @@ def _listed(settings, x, classes):
             return Times(**settings)
         case "dropout":
             return Masked()
+        case "gru" | "lstm":
+            return Recurrent(kind, x, **settings)
         case "residual":
             main, shortcut = (
                 listed(settings["layers"], x, classes)[0],

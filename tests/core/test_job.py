@@ -130,6 +130,10 @@ def test_overrides_that_are_not(tmp_path, text):
         ),
         ([{"kind": "convolutional"}], ["network.layers 1", "did you mean 'convolution'"]),
         ([{"filters": 3}], ["network.layers 1", "no kind"]),
+        (
+            [{"kind": "convolution", "filters": 3, "size": [1]}],
+            ["network.layers 1 (convolution), size = [1]", "its height, then its width"],
+        ),
         ([{"kind": "convolution"}], ["network.layers 1 (convolution), filters", "channels"]),
         (
             [

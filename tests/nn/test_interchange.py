@@ -77,7 +77,17 @@ SECOND = [
     {"kind": "residual", "layers": [{"kind": "dense", "units": 7}]},
     {"kind": "dense"},
 ]
+RECURRENT = [
+    {"kind": "gru", "units": 5, "all_states": True},
+    {"kind": "lstm", "units": 4, "all_states": True},
+    {
+        "kind": "parallel",
+        "branches": [[{"kind": "gru", "units": 3}], [{"kind": "lstm", "units": 6}]],
+    },
+    {"kind": "dense"},
+]
 CASES = [*ZOO, ({"layers": FIRST}, (9, 6, 2)), ({"layers": SECOND}, (11, 10, 4))]
+CASES.append(({"layers": RECURRENT}, (6, 5, 2)))
 
 
 def made(settings, shape, **training):
@@ -207,7 +217,7 @@ def test_what_is_read_can_be_written(network):
 def test_every_network_and_layer_is_compared():
     assert {settings["name"] for settings, _ in ZOO} == set(NETWORKS)
     inner = [*SECOND[3]["branches"][0], *FIRST[4]["layers"]]
-    assert {layer["kind"] for layer in [*FIRST, *SECOND, *inner]} == set(KINDS)
+    assert {layer["kind"] for layer in [*FIRST, *SECOND, *RECURRENT, *inner]} == set(KINDS)
 
 
 def test_every_class_of_layers_has_a_form():

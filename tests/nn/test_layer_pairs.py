@@ -26,6 +26,8 @@ SETTINGS = {  # what a kind needs beside its name
     "dropout": {"rate": 0.3},
     "group_norm": {"groups": 1},
     "local_response_normalization": {"n": 3, "alpha": 0.3},
+    "gru": {"units": 3},
+    "lstm": {"units": 3},
     "residual": {"layers": [NORM]},
     "parallel": {"branches": [[NORM], [{"kind": "dropout", "rate": 0.2}], []]},
 }
@@ -36,8 +38,10 @@ ON_IMAGES = {
     "max_pooling",
     "average_pooling",
     "global_average_pooling",
+    "gru",
+    "lstm",
 }
-TO_ROWS = {"dense", "flatten", "global_average_pooling"}
+TO_ROWS = {"dense", "flatten", "global_average_pooling", "gru", "lstm"}
 
 
 def layer(kind, **settings):

@@ -58,18 +58,42 @@ def test_random_networks(number):
     adds_nothing_without_rows(network)
 
 
-@pytest.mark.parametrize("padding", ["same", "valid", 1])
-def test_filters_that_are_not_square(padding):
-    """Wide and high ones, of even and odd sizes, with strides, groups and more zeros than taps."""
+def oblong(padding):
+    """Filters that are not square: wide and high, of even and odd sizes, with strides, groups and
+    more zeros than taps.
+    """
     window = {"kind": "convolution", "activation": "tanh", "padding": padding}
     branches = [[{**window, "filters": 3, "size": [1, 3], "padding": "same"}], []]
-    layers = [
+    return [
         {**window, "filters": 4, "size": [2, 5]},
         {"kind": "parallel", "branches": branches},
         {**window, "filters": 2, "size": [4, 1], "stride": 2},
         {**window, "filters": 4, "size": [1, 2], "groups": 2},
         {"kind": "dense"},
     ]
+
+
+def recurrent(kind, other):
+    """The last state behind all states of another layer, and all states behind a convolution."""
+    return [
+        {"kind": "convolution", "filters": 3, "activation": "tanh"},
+        {"kind": kind, "units": 7, "all_states": True},
+        {"kind": "batch_normalization"},
+        {"kind": other, "units": 4},
+        {"kind": "dense"},
+    ]
+
+
+LISTED = {
+    **{f"oblong {padding}": oblong(padding) for padding in ("same", "valid", 1)},
+    "gru, lstm": recurrent("gru", "lstm"),
+    "lstm, gru": recurrent("lstm", "gru"),
+    "first": [{"kind": "gru", "units": 40}, {"kind": "dense"}],
+}
+
+
+@pytest.mark.parametrize("layers", LISTED.values(), ids=LISTED)
+def test_what_is_not_drawn(layers):
     tables = {"network": {"layers": layers}, "training": {"precision": "float64"}}
     job = job_from_dict({"data": {"path": "none"}, "output": {"directory": "none"}, **tables})
     replica, _ = twin_of(tables, (9, 8, 2), 3, 4)

@@ -183,6 +183,7 @@ REFUSED = [
         2,
         "layer 1, Separable.*layers that can be split",
     ),
+    ({"layers": [{"kind": "gru", "units": 8}, BLOCKS[-1]]}, 2, "layer 0, GRU 8.*layers that can"),
 ]
 
 

@@ -24,6 +24,8 @@ SETTINGS = {
     "group_norm": {"groups": 4},
     "scaling": {"factor": 2.0},
     "dropout": {"rate": 0.1},
+    "gru": {"units": 8},
+    "lstm": {"units": 8},
     "residual": {"layers": [{"kind": "depthwise"}]},
     "parallel": {"branches": [[]]},
 }

@@ -27,6 +27,7 @@ LAYERS = [
             [{"kind": "convolution", "filters": 4}],
         ],
     },
+    {"kind": "gru", "units": 6},
     {"kind": "dense", "units": 20},
     {"kind": "dense"},
 ]
@@ -79,7 +80,7 @@ def test_only_widths_differ():
     assert [each.filters for each in network.layers[1].layers[:1]] == [24]
     assert network.layers[1].shortcut[0].filters == 24
     assert [branch[0].filters for branch in network.layers[2].branches] == [12, 8]
-    assert (network.layers[3].units, network.layers[4].units) == (40, None)
+    assert [each.units for each in network.layers[3:]] == [12, 40, None]
     named = job_of(layers=[{"kind": "dense", "units": 7}, {"kind": "dense", "units": 10}])
     assert [layer.units for layer in scaled(named.network, 3.0).layers] == [21, 10]
     assert scaled(job_of(name="alexnet", width=0.5).network, 2.0).width == 1.0

@@ -226,6 +226,30 @@ class DropoutLayer(LayerSection):
     rate: Rate = Field(description="that share")
 
 
+class RecurrentLayer(LayerSection):
+    """A state goes from row to row of an image, whose pixels it takes in."""
+
+    units: Positive = Field(description="values of the state")
+    all_states: bool = Field(
+        False,
+        description="whether the outputs are the states behind all rows, an image one pixel wide, "
+        "and not the last one alone",
+    )
+    initializer: InitializerName | None = Field(None, description=INITIALIZER)
+
+
+class GRULayer(RecurrentLayer):
+    """Gated recurrent units over the rows of an image, from the top down, as torch.nn.GRU."""
+
+    kind: Literal["gru"]
+
+
+class LSTMLayer(RecurrentLayer):
+    """Long short-term memory over the rows of an image, from the top down, as torch.nn.LSTM."""
+
+    kind: Literal["lstm"]
+
+
 class ResidualLayer(LayerSection):
     """The sum of the outputs of some layers, and of the inputs or of a shortcut's outputs."""
 
@@ -264,6 +288,8 @@ LayerSettings = Annotated[
     | LocalResponseNormalizationLayer
     | ScalingLayer
     | DropoutLayer
+    | GRULayer
+    | LSTMLayer
     | ResidualLayer
     | ParallelLayer,
     Field(discriminator="kind"),

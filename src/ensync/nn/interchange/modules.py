@@ -21,6 +21,7 @@ from ensync.nn.interchange.operations import (
     NormalizeResponse,
     Operation,
     Pool,
+    Recur,
     Scale,
     Subsample,
     Tensor,
@@ -33,6 +34,17 @@ ACTIVATIONS = {
     "logistic": "nn.Sigmoid()",
     "softmax": "nn.Softmax(1)",
 }
+
+RECURRENT = """
+class KIND(nn.KIND):
+    def __init__(self, features, units, all_states):
+        super().__init__(features, units, batch_first=True)
+        self.all_states = all_states
+
+    def forward(self, x):
+        states, _ = super().forward(x.permute(0, 2, 3, 1).flatten(2))
+        return states.transpose(1, 2).unsqueeze(3) if self.all_states else states[:, -1]
+"""
 
 # Modules that PyTorch does not have.
 OWN = {
@@ -85,6 +97,8 @@ class MeanPool(nn.Module):
         total, count = (nn.functional.avg_pool2d(y, self.size, self.stride) for y in sums)
         return total / count
 """,
+    "GRU": RECURRENT.replace("KIND", "GRU"),
+    "LSTM": RECURRENT.replace("KIND", "LSTM"),
 }
 
 
@@ -134,6 +148,8 @@ def modules(operation: Operation) -> list[str]:
             return _response(operation)
         case Scale(factor=factor):
             return [f"Scaling({factor!r})"]
+        case Recur(kind=kind, units=units, all_states=all_states, weight_ih_l0=weight):
+            return [f"{kind}({weight.shape[1]}, {units}, {all_states})"]
         case Activate(name=name):
             return [ACTIVATIONS[name]]
         case Drop(rate=rate):

@@ -155,6 +155,28 @@ class NormalizeResponse(Operation):
 
 
 @dataclass(frozen=True)
+class Recur(Operation):
+    """A recurrent layer over the rows of an image, with the gates in PyTorch's order: the last
+    state, or all of them as an image one pixel wide.
+
+    weight_ih_l0 `(gates * units, features)`, weight_hh_l0 `(gates * units, units)`, a bias for
+    each.
+    """
+
+    kind: str
+    all_states: bool
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    @property
+    def units(self) -> int:
+        """Values of the state."""
+        return self.weight_hh_l0.shape[1]
+
+
+@dataclass(frozen=True)
 class Scale(Operation):
     """outputs = factor * inputs."""
 

@@ -22,6 +22,7 @@ from ensync.nn.interchange.operations import (
     NormalizeResponse,
     Operation,
     Pool,
+    Recur,
     Scale,
     Subsample,
     Tensor,
@@ -37,6 +38,7 @@ from ensync.nn.layers.group_normalization import GroupNormalization
 from ensync.nn.layers.images import Padding, Size, Window, extent
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling, Subsampling
+from ensync.nn.layers.recurrent import GRU, LSTM, Recurrent
 from ensync.nn.layers.response import LocalResponseNormalization
 from ensync.nn.layers.scaling import Scaling
 from ensync.nn.layers.separable import SeparableBlock, SeparableConvolution
@@ -274,6 +276,15 @@ def _softmax(of: Translation, layer: Softmax, given: Values) -> tuple[list[Opera
     return [Activate(given.shape, "softmax")], None
 
 
+def _recurrent(of: Translation, layer: Recurrent, given: Values) -> tuple[list[Operation], None]:
+    weights = [
+        Tensor(view, view.shape, (1, 0), view.shape[::-1])
+        for view in (layer.weights, layer.state_weights)
+    ]
+    biases = [_vector(layer.bias), _vector(layer.state_bias)]
+    return [Recur(given.shape, layer.name, layer.all_states, *weights, *biases)], None
+
+
 def _sequential(
     of: Translation, layer: Sequential, given: Values
 ) -> tuple[list[Operation], Shape | None]:
@@ -338,6 +349,8 @@ FORMS: dict[type[Layer], Form] = {
     LocalResponseNormalization: _response,
     Scaling: _scaling,
     Dropout: _dropout,
+    GRU: _recurrent,
+    LSTM: _recurrent,
     Softmax: _softmax,
     Residual: _residual,
     Parallel: _parallel,

@@ -20,6 +20,7 @@ from ensync.nn.layers.group_normalization import GroupNormalization
 from ensync.nn.layers.images import Window
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.pooling import AveragePooling, GlobalAveragePooling, MaxPooling
+from ensync.nn.layers.recurrent import GRU, LSTM
 from ensync.nn.layers.response import LocalResponseNormalization
 from ensync.nn.layers.scaling import Scaling
 from ensync.nn.layers.separable import SeparableConvolution
@@ -78,6 +79,8 @@ LAYERS: dict[str, Builder] = {  # of each kind of core.config.layers.KINDS
     "local_response_normalization": plain(LocalResponseNormalization),
     "scaling": plain(Scaling),
     "dropout": plain(Dropout),
+    "gru": plain(GRU),
+    "lstm": plain(LSTM),
     "residual": residual,
     "parallel": parallel,
 }

@@ -26,8 +26,10 @@ from ensync.nn.interchange.operations import (
     NormalizeResponse,
     Operation,
     Pool,
+    Recur,
     Scale,
     Subsample,
+    Tensor,
 )
 
 if TYPE_CHECKING:
@@ -178,6 +180,30 @@ def _normalize_response(graph: Graph, of: NormalizeResponse, value: str, prefix:
     return found if image else graph.node("Flatten", found, axis=1)
 
 
+def _recur(graph: Graph, of: Recur, value: str, prefix: str) -> str:
+    """ONNX has the gates in another order, and a first axis for the direction."""
+    order = {"GRU": [1, 0, 2], "LSTM": [0, 3, 1, 2]}[of.kind]
+
+    def reordered(tensor: Tensor) -> np.ndarray:
+        gates = tensor.read().reshape(len(order), of.units, *tensor.shape[1:])
+        return gates[order].reshape(1, *tensor.shape)
+
+    biases = np.concatenate([reordered(of.bias_ih_l0), reordered(of.bias_hh_l0)], axis=1)
+    arrays = [
+        graph.constant(f"{prefix}weight_ih", reordered(of.weight_ih_l0)),
+        graph.constant(f"{prefix}weight_hh", reordered(of.weight_hh_l0)),
+        graph.constant(f"{prefix}bias", biases),
+    ]
+    rows = graph.node("Transpose", value, perm=[2, 0, 3, 1])
+    sequence = graph.node("Reshape", rows, graph.whole(0, 0, -1))
+    settings = {"linear_before_reset": 1} if of.kind == "GRU" else {}
+    states = graph.node(of.kind, sequence, *arrays, hidden_size=of.units, **settings)
+    if of.all_states:
+        return graph.node("Transpose", states, perm=[2, 3, 0, 1])
+    last = graph.node("Gather", states, graph.whole(-1), axis=0)
+    return graph.node("Squeeze", last, graph.whole(0, 1))
+
+
 def _scale(graph: Graph, of: Scale, value: str, prefix: str) -> str:
     return graph.node("Mul", value, graph.number(of.factor))
 
@@ -216,6 +242,7 @@ FORMS: dict[type[Operation], Form] = {
     NormalizeBatch: _normalize_batch,
     NormalizeGroups: _normalize_groups,
     NormalizeResponse: _normalize_response,
+    Recur: _recur,
     Scale: _scale,
     Activate: _activate,
     Drop: _drop,

@@ -10,6 +10,7 @@ from ensync.core.config.layers import (
     DenseLayer,
     LayerSection,
     ParallelLayer,
+    RecurrentLayer,
     ResidualLayer,
     SeparableLayer,
 )
@@ -78,7 +79,7 @@ def _layers(layers: Sequence[LayerSection], scale: Scale, last: bool = False) ->
 
 def _layer(layer: LayerSection, scale: Scale) -> LayerSection:
     changed: dict[str, object] = {}
-    if isinstance(layer, DenseLayer) and layer.units is not None:
+    if isinstance(layer, DenseLayer | RecurrentLayer) and layer.units is not None:
         changed = {"units": scale(layer.units)}
     elif isinstance(layer, SeparableLayer) or (
         isinstance(layer, ConvolutionLayer) and layer.initializer != WHITENING
