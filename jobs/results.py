@@ -435,6 +435,22 @@ def _over_seeds(values: Sequence[float | None]) -> str:
     return f"{mean:.2f} \N{PLUS-MINUS SIGN} {sd:.2f}"
 
 
+def _exits(run: RunResult) -> str:
+    """Return what a network with exits reaches, with which share of its arithmetic."""
+    if not run.exits:
+        return ""
+    whole = max(row.multiply_adds for row in run.exits)
+    found = [
+        f"{text.percent(row.accuracy)} with {text.percent(row.multiply_adds / whole, 0)} "
+        + ("(never)" if row.threshold is None else f"({row.threshold:g})")
+        for row in run.exits
+    ]
+    return (
+        "Exits, test accuracy with a share of the multiply-adds of all layers, by the confidence "
+        f"from which images leave: {', '.join(found)}."
+    )
+
+
 def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
     """Return when, where and with what a job was trained, and its source's figure."""
     first = from_json(RunResult, runs[0])
@@ -447,7 +463,7 @@ def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
         f"- {job.stem}: {' to '.join(dict.fromkeys((days[0], days[-1])))}, {where}; "
         f"seeds {seeds}; commit {commits}; {made}."
     ]
-    said += [f"  {source}" for source in [source_of(job)] if source]
+    said += [f"  {more}" for more in (_exits(first), source_of(job)) if more]
     return [
         line
         for sentence in said

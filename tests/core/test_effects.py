@@ -43,6 +43,18 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         {"training": {"deterministic": True}},
     ),
     ({"training": {"precision": "bf16"}}, "training.precision", {"network": {"name": "vgg"}}),
+    *(
+        (
+            {"evaluation": {name: value}},
+            f"evaluation.{name}",
+            {
+                "network": {
+                    "layers": [{"kind": "exit", "layers": [{"kind": "dense"}]}, {"kind": "dense"}]
+                }
+            },
+        )
+        for name, value in (("exit_threshold", 0.9), ("exit_confidence", "entropy"))
+    ),
     (
         {"network": {"new_output": True}},
         "network.new_output",

@@ -218,6 +218,17 @@ def test_an_interval_grows_with_the_square_of_the_inverse_rate(rate, steps):
     assert Communication(every=2).grown(rate) == 0
 
 
+WITH_EXIT = {
+    "layers": [{"kind": "exit", "layers": [{"kind": "dense"}]}, {"kind": "dense"}],
+}
+
+
+def test_exits_have_probabilities():
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}, "network": WITH_EXIT}
+    with pytest.raises(EnsyncError, match="training.loss = .* with a layer of kind 'exit'"):
+        job_from_dict(tables | {"training": {"loss": "mean_squared_error"}})
+
+
 @pytest.mark.parametrize(
     ("section", "values", "said"),
     [
@@ -231,6 +242,7 @@ def test_an_interval_grows_with_the_square_of_the_inverse_rate(rate, steps):
             "the optimiser 'lars'",
         ),
         ("network", {"weights": "a.safetensors"}, "network.weights = 'a.safetensors'"),
+        ("network", WITH_EXIT, "a layer of kind 'exit'"),
     ],
 )
 def test_what_needs_a_whole_network_is_refused_where_ranks_have_parts(section, values, said):

@@ -16,6 +16,7 @@ from ensync.nn.interchange.modules import named, source
 from ensync.nn.interchange.translation import FORMS, Translation
 from ensync.nn.layers import table as layers
 from ensync.nn.layers.base import Layer, Step, walk
+from ensync.nn.layers.exit import Exit
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.models import convolutional, mlp, zoo
 from ensync.nn.whitening import Images
@@ -86,6 +87,7 @@ RECURRENT = [
     },
     {"kind": "dense"},
 ]
+REFUSED = {"exit"}
 CASES = [*ZOO, ({"layers": FIRST}, (9, 6, 2)), ({"layers": SECOND}, (11, 10, 4))]
 CASES.append(({"layers": RECURRENT}, (6, 5, 2)))
 
@@ -217,14 +219,16 @@ def test_what_is_read_can_be_written(network):
 def test_every_network_and_layer_is_compared():
     assert {settings["name"] for settings, _ in ZOO} == set(NETWORKS)
     inner = [*SECOND[3]["branches"][0], *FIRST[4]["layers"]]
-    assert {layer["kind"] for layer in [*FIRST, *SECOND, *RECURRENT, *inner]} == set(KINDS)
+    assert {layer["kind"] for layer in [*FIRST, *SECOND, *RECURRENT, *inner]} == set(
+        KINDS
+    ) - REFUSED
 
 
 def test_every_class_of_layers_has_a_form():
     """Those that a network of the zoo or a list of layers is built of."""
     modules = [layers, convolutional, mlp]
     classes = {each for module in modules for each in vars(module).values() if is_layer(each)}
-    assert classes - {Layer} <= set(FORMS) and len(classes) > 15
+    assert classes - {Layer, Exit} <= set(FORMS) and len(classes) > 15
 
 
 def is_layer(value):
@@ -242,6 +246,12 @@ class Doubled(Layer):
 
     def backward(self, gradient, step):
         return gradient
+
+
+def test_exits_are_refused():
+    layers = [{"kind": "exit", "layers": [{"kind": "dense"}]}, {"kind": "dense"}]
+    with pytest.raises(EnsyncError, match="the layer 'Exit', which has no form"):
+        Translation(channels_first=False).network(made({"layers": layers}, (2, 2, 1)))
 
 
 def test_what_has_no_form_is_refused_by_name():

@@ -27,6 +27,7 @@ SETTINGS = {
     "gru": {"units": 8},
     "lstm": {"units": 8},
     "residual": {"layers": [{"kind": "depthwise"}]},
+    "exit": {"layers": [{"kind": "dense"}]},
     "parallel": {"branches": [[]]},
 }
 

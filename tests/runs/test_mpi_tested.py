@@ -140,6 +140,25 @@ def test_views_are_averaged_before_members_are_fused(make_job):
         assert comm.rank or averaged[0].loss != averaged[1].loss
 
 
+def test_exits_are_counted_as_the_test_goes(make_job):
+    """On these ranks and from the files on one: the row of the job's own threshold is its test."""
+    layers = [LAYERS[0], {"kind": "exit", "layers": [{"kind": "dense"}]}, *LAYERS[2:]]
+    job = make_job(
+        training={"strategy": "ensemble", "epochs": 1},
+        ensemble={"members": 2},
+        network={"layers": layers},
+        evaluation={"exit_threshold": 0.55},
+    )
+    trained = run(COMM, job)
+    evaluator = results.evaluator_of_session(trained)
+    found = COMM.bcast(results.result_of(evaluator, ["soft_voting"], 1.0))
+    own = [row for row in found.exits if row.threshold == 0.55]
+    assert own[0].accuracy == pytest.approx(np.mean(found.members)) and 0 < own[0].shares[0] < 1
+    loaded = state.load_newest(alone(), Path(job.output.directory))
+    again = results.evaluator_of_files(alone(), loaded, job, trained.loaders)
+    assert results.result_of(again, ["soft_voting"], 1.0).exits == found.exits
+
+
 def test_a_checkpoint_within_an_epoch_has_them_too(make_job):
     job = make_job(
         training={"weight_average": 0.9, "epochs": 1}, checkpoint={"every_steps": 5, "keep": 9}

@@ -16,9 +16,11 @@ from ensync.core.sharding import Purpose, generator
 from ensync.core.timeline import Timeline
 from ensync.kernels.elementwise import activations, losses
 from ensync.nn import timing
+from ensync.nn.early import Early
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
+from ensync.nn.layers.exit import Exit
 from ensync.nn.memory import Workspace, empty, zeros
 from ensync.nn.sequential import Sequential
 from ensync.nn.split.parts import Parts
@@ -107,11 +109,13 @@ class Network:
     statistics where `averages_statistics`. The layers share a workspace: the network's own, or
     one that its owner gives to several networks of which only one computes at a time.
     timeline: where the times of the layers are noted in steps that are recorded. parts: how this
-    network is cut from the whole one, of which other ranks hold the other parts.
+    network is cut from the whole one, of which other ranks hold the other parts. early: of a
+    network with `exits`, when images leave it in a test.
     """
 
     timeline: Timeline | None = None
     parts: Parts | None = None
+    early: Early | None = None
 
     def __init__(
         self,
@@ -138,6 +142,8 @@ class Network:
                 "put a flatten layer before the last",
             )
         (self.classes,) = shape
+        self.exits = [layer for layer in self.layers if isinstance(layer, Exit)]
+        _check_exits(self.exits, self.classes)
         self.at_once = min(AT_ONCE, BUFFERED // sum(prod(s) for s in self.shapes))
         self.rows = max(rows, self.at_once)
         self.dropouts = [layer for layer in walk(self.layers) if isinstance(layer, Dropout)]
@@ -238,6 +244,9 @@ class Network:
         features)`.
         """
         images = inputs.reshape(inputs.shape[0], *self.shape)
+        if self.early is not None and self.early.threshold is not None and not step.training:
+            outputs = np.empty((len(images), self.classes), self.dtype)
+            return self.early.forward(self.layers, images, outputs)
         if self.timeline is not None and self.timeline.on:
             return timing.forward(self.layers, images, step, self.timeline)
         return self.body.forward(images, step)
@@ -261,6 +270,15 @@ class Network:
         loss_sum, correct = self._mixed_loss(
             outputs, labels, partners, 1.0 / global_batch, gradient
         )
+        for exit_ in self.exits:
+            loss, _ = self._mixed_loss(
+                exit_.logits,
+                labels,
+                partners,
+                exit_.weight / global_batch,
+                exit_.gradient[: len(labels)],
+            )
+            loss_sum += exit_.weight * loss
         self.metrics[:] = 0.0
         self.metrics[LOSS_SUM], self.metrics[CORRECT] = loss_sum, correct
         after_layer = step.after_layer if len(labels) else None
@@ -346,6 +364,17 @@ class Network:
         least = np.finfo(self.dtype).tiny  # whose logarithm is finite
         found: np.ndarray = np.log(np.maximum(scores, least))
         return found
+
+
+def _check_exits(exits: Sequence[Exit], classes: int) -> None:
+    """Refuse an exit that does not answer as the network does."""
+    for each in exits:
+        if each.classes != classes:
+            raise EnsyncError(
+                f"an exit with {each.classes} outputs for {classes} classes",
+                "one output for each class",
+                "leave the units of its last dense layer out",
+            )
 
 
 def _check_whitening(layout: Sequence[tuple[str, Parameter]]) -> None:

@@ -53,6 +53,20 @@ class FusionFigures:
     confusion: list[list[int]] = field(default_factory=list)  # row = true class
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitFigures:
+    """What a network with exits reaches where images leave from a confidence on, None: never.
+
+    multiply_adds: of the forward pass of an image, the mean; shares: of the images that leave at
+    each exit, and at the end.
+    """
+
+    threshold: float | None
+    accuracy: float
+    multiply_adds: float
+    shares: list[float]
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Why members could not be fused so."""
@@ -121,6 +135,7 @@ class StepProfile:
 class RunResult:
     """result.json of a run, and fusion.json; accuracies of members are None where one is left
     out. members_without_views: by the test images alone, where evaluation.augmentation adds views.
+    exits: of networks that have some, the mean over members for each of several thresholds.
 
     created, versions, machine, profile, bytes_sent: of the training, in result.json alone; the
     bytes are those that all ranks passed to others, None where an earlier start passed more.
@@ -136,6 +151,7 @@ class RunResult:
     test: dict[str, FusionFigures | Refused]
     members: list[float | None] = field(default_factory=list)
     members_without_views: list[float | None] = field(default_factory=list)
+    exits: list[ExitFigures] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
     validation_accuracy: list[float | None] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)

@@ -29,6 +29,8 @@ TESTED_WITH = (
     "data.placement",
     "fusion.method",
     "evaluation.augmentation",
+    "evaluation.exit_threshold",
+    "evaluation.exit_confidence",
     "training.threads",
     "training.watchdog",
     "training.deterministic",

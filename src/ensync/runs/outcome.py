@@ -13,6 +13,7 @@ from ensync.kernels.threads import thread_limit
 from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.world import mpi_description, on_root
 from ensync.report.console import Console
+from ensync.report.exits import exit_lines
 from ensync.report.results import Refused, RunResult, to_json
 from ensync.report.text import by_value, size
 from ensync.runs import lifecycle, results, session
@@ -117,6 +118,8 @@ def show_scores(
             f"tested with evaluation.augmentation = '{views}'; without it: test accuracy "
             f"{100 * np.mean(alone):.2f} %" + " of a member on average" * (len(alone) > 1)
         )
+    if result.exits:
+        console.lines(["", *exit_lines(result.exits)])
     for method, figures in result.test.items():
         name = (
             f"{FUSIONS[method].label} of {len(members)} members"

@@ -17,6 +17,7 @@ from ensync.mpi.world import Comm, on_root, share
 from ensync.nn.network import Network
 from ensync.report.results import FusionFigures, Refused, RunResult
 from ensync.runs.data import SplitLoaders
+from ensync.runs.exits import exit_figures, no_counts
 from ensync.runs.identity import Identity
 from ensync.runs.networks import build_network, rows_together
 from ensync.runs.scores import OnRoot, SplitScores, average, figures, voting_weights
@@ -201,6 +202,11 @@ class EnsembleEvaluator:
         return self._accuracies(self.test, self.test.alone) if self.test.views else []
 
     @property
+    def exits(self) -> np.ndarray:
+        """Where the test images left the members that are not left out (training.exits)."""
+        return self.test.exits[self.test.present] if len(self.test.exits) else self.test.exits
+
+    @property
     def validation_accuracies(self) -> list[float | None]:
         """Validation accuracy of each member, None of those left out."""
         return self._accuracies(self.validation, self.validation.correct)
@@ -233,6 +239,8 @@ def gather_evaluator(
             (loaders.validation, ()),
         )
     )
+    if loaders.file is not None:  # of pictures alone nobody knows what is right
+        test.exits = no_counts(spare, members)
     vectors = []
     for each in mine:
         with doing(Doing.EVALUATING):
@@ -363,6 +371,7 @@ def result_of(
         test={method: figures for method, figures in fused.items() if figures is not None},
         members=evaluator.member_accuracies,
         members_without_views=evaluator.accuracies_alone,
+        exits=exit_figures(evaluator.network, evaluator.exits),
         excluded={str(m): why for m, why in evaluator.test.excluded.items()},
         validation_accuracy=evaluator.validation_accuracies,
         ended=list(evaluator.ended.values()),

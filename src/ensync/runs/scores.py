@@ -29,6 +29,7 @@ from ensync.nn.network import Network
 from ensync.report.results import FusionFigures, TopK
 from ensync.training.batches import BatchLoader
 from ensync.training.evaluation import evaluate_block
+from ensync.training.exits import count_exits
 from ensync.training.views import View
 
 GATHERED_BYTES = 32 << 20  # of all members' scores on rank 0 at once
@@ -48,7 +49,8 @@ class SplitScores:
 
     `correct`, `alone` (right by the images alone, without other views) and `loss_sum` `(members,)`
     are of this rank's rows until `reduce` sums them over the ranks. deterministic: the same bits on
-    any number of ranks. views: as in `evaluate_block`.
+    any number of ranks. views: as in `evaluate_block`. exits: where images leave networks with
+    exits, counts `(members, thresholds, exits + 1, 2)` (training.exits); empty: not counted.
     """
 
     loader: BatchLoader
@@ -56,6 +58,7 @@ class SplitScores:
     classes: int
     deterministic: bool = False
     views: Sequence[View] = ()
+    exits: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     blocks: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     excluded: dict[int, str] = field(default_factory=dict)
 
@@ -76,6 +79,8 @@ class SplitScores:
         self.correct[member] += found.correct
         self.alone[member] += found.alone
         self.loss_sum[member] += math.fsum(found.losses)
+        if len(self.exits):
+            self.exits[member] += count_exits(network, self.loader, size, rank, self.deterministic)
 
     def reduce(self, comm: Comm, failed: dict[int, str]) -> None:
         """Sum the counts over ranks, and exclude the members that failed, and those with scores
@@ -87,6 +92,7 @@ class SplitScores:
         bad, self.correct, self.alone, self.loss_sum = (
             sum_counts(comm, a) for a in (bad, self.correct, self.alone, self.loss_sum)
         )
+        self.exits = sum_counts(comm, self.exits) if len(self.exits) else self.exits
         unusable: list[int] = np.flatnonzero(bad).tolist()
         self.excluded = {m: "its outputs are not finite" for m in unusable} | failed
 

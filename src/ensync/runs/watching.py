@@ -18,12 +18,13 @@ WHAT = "testing images"
 def watched(
     comm: Comm, loaded: Loaded, job: Job, loaders: SplitLoaders, progress: Progress
 ) -> Iterator[None]:
-    """Tell of the images that this rank evaluates inside the block: of each member, and of each
-    view of an image.
+    """Tell of the images that this rank evaluates inside the block: of each member, of each view
+    of an image, and once more where exits are counted.
     """
     shape = loaders.identity.shape
     views = len(views_of(job.evaluation.augmentation, shape, shape)) or 1
-    passes = ((loaders.test, views), (loaders.validation, 1))
+    counted = loaders.file is not None and job.network.has("exits")
+    passes = ((loaders.test, views + counted), (loaders.validation, 1))
     total = done = 0
     for loader, count in passes:
         first, last = block(len(loader), comm.size, comm.rank)

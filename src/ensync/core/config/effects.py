@@ -118,6 +118,12 @@ DEPENDENCES = (
         + " or such layers",
     ),
     Dependence(
+        ("evaluation.exit_threshold", "evaluation.exit_confidence"),
+        ("network.name",),
+        lambda job: job.network.has("exits"),
+        "a network with exits, which [[network.layers]] of kind 'exit' are",
+    ),
+    Dependence(
         ("network.new_output",),
         ("network.weights",),
         lambda job: bool(job.network.weights),

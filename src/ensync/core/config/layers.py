@@ -55,10 +55,12 @@ class LayerSection(Section):
     """The settings of a listed layer.
 
     kind: its name. bf16: whether it has products of bf16 numbers, or values that may be stored so.
-    batch_normalization: whether it takes statistics over the batch.
+    batch_normalization: whether it takes statistics over the batch. exits: whether images may leave
+    there.
     """
 
     kind: str
+    exits: ClassVar[bool] = False
     bf16: ClassVar[bool] = False
     batch_normalization: ClassVar[bool] = False
 
@@ -265,6 +267,24 @@ class ResidualLayer(LayerSection):
     activation: Fused = Field("identity", description=ACTIVATION)
 
 
+class ExitLayer(LayerSection):
+    """A head of its own on the values here, by which images that it is sure of may leave early
+    (BranchyNet); the values go on as they are.
+    """
+
+    exits: ClassVar[bool] = True
+    kind: Literal["exit"]
+    layers: "list[LayerSettings]" = Field(
+        min_length=1,
+        description="of the head; the last is a dense one with an output for each class",
+    )
+    weight: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description="of its loss in the loss that is trained, the sum of those of all exits and "
+        "of the last layer, whose weight is 1",
+    )
+
+
 class ParallelLayer(LayerSection):
     """The outputs of several branches on the same inputs, concatenated along the channels."""
 
@@ -291,11 +311,12 @@ LayerSettings = Annotated[
     | GRULayer
     | LSTMLayer
     | ResidualLayer
+    | ExitLayer
     | ParallelLayer,
     Field(discriminator="kind"),
 ]
 
-for _nested in (ResidualLayer, ParallelLayer):
+for _nested in (ResidualLayer, ExitLayer, ParallelLayer):
     _nested.model_rebuild()
 
 KINDS: dict[str, type[LayerSection]] = {

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from ensync.core.config.layers import (
     EXACT,
     Activation,
+    ExitLayer,
     InitializerName,
     LayerSection,
     LayerSettings,
@@ -46,6 +47,7 @@ class NetworkSpec:
     convolutional: bool = False
     batch_normalization: bool = False
     bf16: bool = False  # whether it has products that may be of bf16 numbers
+    exits: bool = False  # whether images may leave before its end
 
     @property
     def is_perceptron(self) -> bool:
@@ -173,6 +175,8 @@ def _listed(layers: Sequence[Any]) -> Iterator[LayerSection]:
         yield layer
         if isinstance(layer, ResidualLayer):
             yield from _listed([*layer.layers, *layer.shortcut])
+        elif isinstance(layer, ExitLayer):
+            yield from _listed(layer.layers)
         elif isinstance(layer, ParallelLayer):
             yield from _listed([inner for branch in layer.branches for inner in branch])
 
@@ -278,6 +282,12 @@ class NetworkSettings(Section):
                 f"network.name = '{self.name}' {'with' if self.layers else 'without'} "
                 "[[network.layers]]"
                 "|either the name of a network or a list of layers|remove one of the two"
+            )
+        listed = self.layers or []
+        if sum(each.exits for each in _listed(listed)) > sum(each.exits for each in listed):
+            raise ValueError(
+                "a layer of kind 'exit' within another layer"
+                "|exits between the layers of [[network.layers]]|move it out of there"
             )
         for setting in OWN_SETTINGS:
             given, default = getattr(self, setting), type(self).model_fields[setting].default

@@ -63,6 +63,12 @@ def obstacles(job: "Job") -> Iterator[tuple[str, str, str]]:
                 "it needs whole arrays of parameters, of which a rank has a part",
                 "choose one that treats each parameter by itself, such as 'momentum' or 'adam'",
             )
+    if job.network.has("exits"):
+        yield (
+            "a layer of kind 'exit'",
+            "its head has whole values, and a loss of its own",
+            "leave the exits out",
+        )
     if job.network.weights:
         yield (
             f"network.weights = {job.network.weights!r}",

@@ -238,6 +238,18 @@ class Evaluation(Section):
         "and the mean of their probabilities (after the softmax): ten times the work (Krizhevsky "
         "et al. 2012). Validation takes the image alone, or its middle",
     )
+    exit_threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="an image leaves a network at its first exit (a layer of kind 'exit') whose "
+        "answer has at least this confidence, and later layers do not compute it, in validation "
+        "and predictions, too; left out: all go to the end. A test shows accuracy and arithmetic "
+        "for several thresholds",
+    )
+    exit_confidence: Literal["probability", "entropy"] = Field(
+        "probability",
+        description="probability: the largest one of an answer; entropy: 1 - entropy / "
+        "ln(classes) of it",
+    )
 
 
 class Ensemble(Section):
@@ -445,6 +457,12 @@ class Job(Section):
             raise ValueError(
                 "augmentation.cutout with augmentation.erasing|one way to blank a part of an "
                 "image|set one of them to 0"
+            )
+        if self.network.has("exits") and not LOSSES[self.training.loss].of_logits:
+            raise ValueError(
+                f"training.loss = '{self.training.loss}' with a layer of kind 'exit'"
+                "|'cross_entropy', of whose probabilities an exit is more or less sure"
+                "|leave one of the two out"
             )
         if LOSSES[self.training.loss].of_logits and self.network.output_activation not in (
             "auto",

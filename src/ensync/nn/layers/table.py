@@ -6,6 +6,7 @@ from typing import Any
 from ensync.core.config.layers import (
     ConvolutionLayer,
     DenseLayer,
+    ExitLayer,
     LayerSection,
     ParallelLayer,
     ResidualLayer,
@@ -15,6 +16,7 @@ from ensync.nn.layers.branches import Parallel, Residual
 from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
 from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.dropout import Dropout
+from ensync.nn.layers.exit import Exit
 from ensync.nn.layers.flatten import Flatten
 from ensync.nn.layers.group_normalization import GroupNormalization
 from ensync.nn.layers.images import Window
@@ -60,6 +62,11 @@ def residual(settings: ResidualLayer, classes: int) -> Layer:
     return Residual(main, settings.activation, shortcut)
 
 
+def exit_(settings: ExitLayer, classes: int) -> Layer:
+    """The layers of the head."""
+    return Exit(build_layers(settings.layers, classes), settings.weight)
+
+
 def parallel(settings: ParallelLayer, classes: int) -> Layer:
     """The layers of each branch."""
     return Parallel([Sequential(build_layers(branch, classes)) for branch in settings.branches])
@@ -82,6 +89,7 @@ LAYERS: dict[str, Builder] = {  # of each kind of core.config.layers.KINDS
     "gru": plain(GRU),
     "lstm": plain(LSTM),
     "residual": residual,
+    "exit": exit_,
     "parallel": parallel,
 }
 

@@ -10,9 +10,11 @@ from ensync.core.config.network import NETWORKS, NetworkSettings, NetworkSpec
 from ensync.core.config.schema import Job
 from ensync.core.errors import EnsyncError
 from ensync.kernels.simd.host import bf16_missing
+from ensync.nn.early import Early
 from ensync.nn.layers.activations import Softmax
 from ensync.nn.layers.base import Layer, Shape
 from ensync.nn.layers.dense import Dense
+from ensync.nn.layers.exit import Exit
 from ensync.nn.layers.scaling import Scaling
 from ensync.nn.layers.table import build_layers
 from ensync.nn.memory import Workspace
@@ -68,7 +70,8 @@ def build(
         layers = BUILDERS[settings.name](settings, shape, classes)
         if initializer == "auto":
             initializer = NETWORKS[settings.name].initializer
-    _finish(layers, job)
+    for head in [layers, *(layer.layers for layer in layers if isinstance(layer, Exit))]:
+        _finish(head, job)
     whole = Sequential(layers)
     if exchange is not None:
         whole.build(shape)
@@ -96,6 +99,8 @@ def build(
             "one output for each class",
             "leave the units of the last dense layer out",
         )
+    if network.exits:
+        network.early = Early(job.evaluation.exit_threshold, job.evaluation.exit_confidence)
     return network
 
 

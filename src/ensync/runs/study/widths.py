@@ -8,6 +8,7 @@ from ensync.core.config.layers import (
     WHITENING,
     ConvolutionLayer,
     DenseLayer,
+    ExitLayer,
     LayerSection,
     ParallelLayer,
     RecurrentLayer,
@@ -90,6 +91,8 @@ def _layer(layer: LayerSection, scale: Scale) -> LayerSection:
             "layers": _layers(layer.layers, scale),
             "shortcut": _layers(layer.shortcut, scale),
         }
+    elif isinstance(layer, ExitLayer):
+        changed = {"layers": _layers(layer.layers, scale, last=True)}
     elif isinstance(layer, ParallelLayer):
         changed = {"branches": [_layers(branch, scale) for branch in layer.branches]}
     return layer.model_copy(update=changed)
