@@ -2,8 +2,9 @@
 them: from memory, from the page cache (warm), from the disk (cold), and the share of a step.
 
 python tests/bench/streaming.py [--job JOB.toml] [--data FILE.h5] [--side 128] [--rows 2048]
-    [--batch 64] [--rounds 2] [--only-read]     JSON lines, then a table; without --data random
-pictures of side x side. Each epoch begins with nothing read.
+    [--batch 64] [--rounds 2] [--threads N] [--only-read]     JSON lines, then a table
+
+Without --data random pictures of side x side. Each epoch begins with nothing read.
 """
 
 import argparse
@@ -21,7 +22,9 @@ from ensync_side import runner
 from mpi4py import MPI
 
 from ensync.core.config.job import load_job
+from ensync.core.resources import usable_cpus
 from ensync.core.sharding import epoch_order
+from ensync.kernels import threads
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.networks import build_network
 from ensync.storage.blocks import BlockReader
@@ -176,6 +179,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=usable_cpus())
     parser.add_argument("--only-read", action="store_true", help="train nothing")
     return parser.parse_args()
 
@@ -184,6 +188,7 @@ def main() -> None:
     """Measure, and print the table."""
     options = parse()
     harness.begin()
+    threads.set_threads(options.threads)
     with tempfile.TemporaryDirectory(dir=".") as place, ExitStack() as files:
         path = options.data or Path(place) / "random.h5"
         if options.data is None:
