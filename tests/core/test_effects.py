@@ -279,6 +279,11 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         {"parallel": {"model": 2}},
     ),
     (
+        {"parallel": {"micro_batches": 4}},
+        "parallel.micro_batches",
+        {"parallel": {"stages": 2}},
+    ),
+    (
         {"ensemble": {"skew": 0.1}},
         "ensemble.skew",
         {"ensemble": {"data": "label_skew"}, "training": {"strategy": "ensemble"}},

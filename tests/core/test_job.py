@@ -253,6 +253,38 @@ def test_what_needs_a_whole_network_is_refused_where_ranks_have_parts(section, v
     assert "parallel.model = 1" in refused.value.action
 
 
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("training", {"deterministic": True}, "training.deterministic = true"),
+        ("communication", {"every": 4}, r"settings of \[communication\]"),
+        ("optimizer", {"clip_norm": 1.0}, "optimizer.clip_norm = 1.0"),
+        (
+            "optimizer",
+            {"groups": [{"parameters": "*", "learning_rate": 0.1}]},
+            r"\[\[optimizer.groups\]\]",
+        ),
+        ("network", {"weights": "a.safetensors"}, "network.weights = 'a.safetensors'"),
+        ("parallel", {"model": 2}, "parallel.model = 2"),
+    ],
+)
+def test_what_stages_cannot_have_is_refused(section, values, said):
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}, section: values}
+    stages = {"parallel": tables.get("parallel", {}) | {"stages": 3}}
+    with pytest.raises(EnsyncError, match=f"^{said} with parallel.stages = 3") as refused:
+        job_from_dict(tables | stages)
+    assert "parallel.stages = 1" in refused.value.action
+
+
+@pytest.mark.parametrize(("batch", "parts", "instead"), [(100, 3, 2), (8, 16, 8)])
+def test_micro_batches_are_equal_parts(batch, parts, instead):
+    tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}
+    tables |= {"training": {"batch": batch}, "parallel": {"stages": 2, "micro_batches": parts}}
+    with pytest.raises(EnsyncError, match=f"micro_batches = {parts} with training.batch") as why:
+        job_from_dict(tables)
+    assert f"set parallel.micro_batches = {instead}," in why.value.action
+
+
 @pytest.mark.parametrize("every", [0, -1, "always", 2.5])
 def test_meetings_are_every_so_many_steps_or_never(every):
     tables = {"data": {"path": "x.h5"}, "output": {"directory": "x"}}

@@ -13,6 +13,7 @@ from ensync.core.errors import EnsyncError
 from ensync.mpi.abort import guard
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.shared_memory import node_shared
+from ensync.mpi.stages import StageLinks
 from ensync.mpi.world import on_root, patient_barrier, world
 
 MISTAKE = EnsyncError("training.epochs = -3", "at least 1", "change it in the job file")
@@ -30,6 +31,15 @@ def others_wait(comm, fail, shared=True):
             time.sleep(0.2)
             fail()
         add()
+
+
+def others_wait_for_a_stage(comm, fail):
+    """Rank 1 fails while the stages before and behind it wait for its values."""
+    links = StageLinks(comm)
+    if comm.rank == 1:
+        time.sleep(0.2)
+        fail()
+    links.receive(np.zeros(10), 1)
 
 
 def refuse():
@@ -82,6 +92,10 @@ CASES = {
     "terminated": lambda comm: others_wait(comm, lambda: os.kill(os.getpid(), signal.SIGTERM)),
     "leaves without a word": lambda comm: others_wait(comm, lambda: os._exit(7)),
     "interrupted rank": lambda comm: others_wait(comm, lambda: os.kill(os.getpid(), signal.SIGINT)),
+    "bug on one stage": lambda comm: others_wait_for_a_stage(comm, bug),
+    "killed stage": lambda comm: others_wait_for_a_stage(
+        comm, lambda: os.kill(os.getpid(), signal.SIGKILL)
+    ),
     "exit 3 on one rank": lambda comm: others_wait(comm, lambda: sys.exit(3)),
     "exit 3 on all ranks": lambda comm: sys.exit(3),
     "exit 0 on all ranks": lambda comm: sys.exit(0),

@@ -35,6 +35,7 @@ def test_nothing_is_said_when_nothing_fails():
         ("bug on one rank", 4),
         ("bug on one rank, others in MPI", 2),
         ("bug on one rank, others asleep", 3),
+        ("bug on one stage", 3),
     ],
 )
 def test_a_bug_on_one_rank_is_told_once_with_rank_node_and_traceback(case, ranks):
@@ -80,7 +81,7 @@ def test_a_mistake_of_the_whole_job_is_one_sentence_and_code_2(case, ranks):
     assert "abort" not in ended.err.lower() or launch.library() == "Open MPI"
 
 
-@pytest.mark.parametrize("case", ["killed", "terminated", "leaves without a word"])
+@pytest.mark.parametrize("case", ["killed", "killed stage", "terminated", "leaves without a word"])
 def test_a_rank_that_dies_ends_the_job(case):
     assert run(case, 3).code != 0
 

@@ -35,6 +35,7 @@ class Kind(IntEnum):
     FINISH = 8  # the wait for the pieces of the others
     PAUSE = 9  # a virtual shard that waits while others compute
     VALUES = 10  # between the parts of a network, within a layer
+    STAGE = 11  # the wait for another stage of a network
 
 
 MEETINGS = (Kind.SUM, Kind.REDUCE, Kind.FINISH, Kind.VALUES)
@@ -66,8 +67,10 @@ class Timeline:
     """The record of this rank while it trains.
 
     on: whether the step at hand is recorded. ranks: how many train each member; layers: the names
-    of the network's layers.
+    of the network's layers. stages, micro_batches: as the ranks hold it, where in stages.
     """
+
+    stages, micro_batches = 1, 1
 
     def __init__(self, most_steps: int = MOST_STEPS, most_events: int = MOST_EVENTS) -> None:
         self.on = False

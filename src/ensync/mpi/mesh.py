@@ -1,8 +1,9 @@
 """The ranks of a job arranged along named axes.
 
 member: the groups of ranks, each of which trains networks of its own. data: the ranks of a group,
-which cut every batch among them. model: the ranks that hold parts of one replica. Groups may differ
-in size by one row of ranks, so that the length of an axis may differ from group to group.
+which cut every batch among them. model: the ranks that hold parts of one replica, or its stages.
+Groups may differ in size by one row of ranks, so that the length of an axis may differ from group
+to group.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,15 +2,17 @@
 (nn.split.exchange.Exchange).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import ClassVar
 
 import numpy as np
 from mpi4py import MPI
 
 from ensync.core.activity import Doing, doing
+from ensync.core.timeline import Kind
 from ensync.mpi.wire import passed
 from ensync.mpi.world import Comm, split
 
@@ -28,7 +30,60 @@ class Cost:
     note: Callable[[float, float], None] | None = None
 
 
-class ValueExchange:
+class Holders:
+    """The ranks of a communicator that hold one network together.
+
+    cost: of what passes between them in steps. kind: of event that this is.
+    """
+
+    kind: ClassVar[Kind] = Kind.VALUES
+
+    def __init__(self, comm: Comm, cost: Cost | None = None) -> None:
+        self.comm, self.cost = comm, cost or Cost()
+        self.ranks, self.rank = comm.size, comm.rank
+
+    def from_first(self, values: np.ndarray) -> None:
+        """Replace values (n,) by those of the first rank. Not counted. Collective."""
+        with doing(Doing.VALUES):
+            self.comm.Bcast(values)
+
+    def most(self, number: int) -> int:
+        """Return the largest of the ranks' numbers, on every rank. Not counted. Collective."""
+        found = np.array([number], np.int64)
+        with doing(Doing.VALUES):
+            self.comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)
+        return int(found[0])
+
+    def to_first(self, own: np.ndarray) -> Sequence[np.ndarray] | None:
+        """Return on the first rank every rank's `own` (n,), of one dtype, in their order, None
+        elsewhere. Not counted. Collective.
+        """
+        with doing(Doing.GATHERING):
+            sizes = self.comm.gather(len(own))
+            joined = np.empty(sum(sizes), own.dtype) if sizes is not None else None
+            sent = np.ascontiguousarray(own)
+            self.comm.Gatherv(sent, None if joined is None else [joined, sizes])
+        if joined is None or sizes is None:
+            return None
+        return np.split(joined, np.cumsum(sizes)[:-1])
+
+    def close(self) -> None:
+        """Give back what it holds of MPI. Collective."""
+
+    @contextmanager
+    def _counted(self, nbytes: int) -> Iterator[None]:
+        """Count bytes and seconds of the block, and note the wait for the watchdog."""
+        start = perf_counter()
+        with doing(Doing.VALUES):
+            yield
+        self.cost.bytes += nbytes
+        end = perf_counter()
+        self.cost.seconds += end - start
+        if self.cost.note is not None:
+            self.cost.note(start, end)
+
+
+class ValueExchange(Holders):
     """Exchanges values between the ranks of a communicator, each of which has a block of the
     channels; all of them make the same calls. Arrays are contiguous.
 
@@ -36,8 +91,7 @@ class ValueExchange:
     """
 
     def __init__(self, comm: Comm, cost: Cost | None = None) -> None:
-        self.comm, self.cost = comm, cost or Cost()
-        self.ranks, self.rank = comm.size, comm.rank
+        super().__init__(comm, cost)
         self._groups: dict[int, ValueExchange] = {}
 
     def of_groups(self, groups: int) -> "ValueExchange":
@@ -82,41 +136,8 @@ class ValueExchange:
             self.comm.Sendrecv(low, down, _TAG, after, up, _TAG)
             self.comm.Sendrecv(high, up, _TAG, before, down, _TAG)
 
-    def from_first(self, values: np.ndarray) -> None:
-        """Replace values (n,) by those of the first rank. Not counted. Collective."""
-        with doing(Doing.VALUES):
-            self.comm.Bcast(values)
-
-    def most(self, number: int) -> int:
-        """Return the largest of the ranks' numbers, on every rank. Not counted. Collective."""
-        found = np.array([number], np.int64)
-        with doing(Doing.VALUES):
-            self.comm.Allreduce(MPI.IN_PLACE, found, op=MPI.MAX)
-        return int(found[0])
-
-    def to_first(self, own: np.ndarray) -> np.ndarray | None:
-        """Return on the first rank every rank's `own` (n,) as (ranks, n), None elsewhere. Not
-        counted. Collective.
-        """
-        parts = np.empty((self.ranks, len(own)), own.dtype) if self.rank == 0 else None
-        with doing(Doing.GATHERING):
-            self.comm.Gather(np.ascontiguousarray(own), parts)
-        return parts
-
     def close(self) -> None:
         """Give the communicators of the smaller groups back. Collective."""
         for group in self._groups.values():
             group.comm.Free()
         self._groups.clear()
-
-    @contextmanager
-    def _counted(self, nbytes: int) -> Iterator[None]:
-        """Count bytes and seconds of the block, and note the wait for the watchdog."""
-        start = perf_counter()
-        with doing(Doing.VALUES):
-            yield
-        self.cost.bytes += nbytes
-        end = perf_counter()
-        self.cost.seconds += end - start
-        if self.cost.note is not None:
-            self.cost.note(start, end)

@@ -2,7 +2,7 @@
 gradients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -55,6 +55,17 @@ class Partners(NamedTuple):
 
     labels: np.ndarray
     share: float
+
+
+class Piece(NamedTuple):
+    """Some rows of a batch: inputs `(rows, features)`, valid until the next piece is asked for,
+    labels int64 (rows,), their step, and what they were mixed with.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    step: Step
+    partners: Partners | None = None
 
 
 # By which factor of classes a squared error is the sum of squares.
@@ -183,6 +194,12 @@ class Network:
         """
         return len(self.statistics) > 0 and not self.averages_statistics
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether there are statistics, on this rank or on another that holds a part."""
+        size = len(self.statistics) if self.parts is None else self.parts.statistics.size
+        return size > 0
+
     def bind_message(self, message: np.ndarray) -> None:
         """Let the message lie in this vector (as long as the one before), such as memory in
         which ranks sum fast.
@@ -190,11 +207,15 @@ class Network:
         self.message, size = message, len(self.parameters)
         self.gradient, self.exact = message[:size], message[size:]
         self.metrics, self.statistics_share = self.exact[:METRICS], self.exact[METRICS:]
+        self._bind(self.body)
+
+    def _bind(self, body: Sequential) -> None:
+        """Give layers views of the flat vectors."""
         values = {
             **_views(self.parameters, self.layout),
             **_views(self.statistics, self.statistics_layout),
         }
-        self.body.bind(values, _views(self.gradient, self.layout))
+        body.bind(values, _views(self.gradient, self.layout))
 
     def bind_parameters(self, parameters: np.ndarray) -> None:
         """Move the parameters to an array of their length, such as memory that other ranks can
@@ -212,7 +233,9 @@ class Network:
 
         images: the training images, for filters that whiten them.
         """
-        for index, (name, view) in enumerate(_views(self.parameters, self.layout).items()):
+        first = 0 if self.parts is None else self.parts.first
+        views = _views(self.parameters, self.layout)
+        for index, (name, view) in enumerate(views.items(), first):
             cut = None if self.parts is None else self.parts.parameters.each[name]
             parameter = self.layout[index][1] if cut is None else cut.whole
             if parameter.initializer == WHITENING:
@@ -250,6 +273,18 @@ class Network:
         if self.timeline is not None and self.timeline.on:
             return timing.forward(self.layers, images, step, self.timeline)
         return self.body.forward(images, step)
+
+    def accumulate(self, pieces: Iterable[Piece], count: int, global_batch: int) -> None:
+        """Fill the message with the sums over some pieces of a batch, `count` of them, each as
+        `backward` finds it.
+        """
+        total = None
+        for piece in pieces:
+            self.backward(piece.inputs, piece.labels, global_batch, piece.step, piece.partners)
+            if count > 1:
+                total = added(total, self.message)
+        if total is not None:
+            self.message[:] = total
 
     def backward(
         self,
@@ -375,6 +410,11 @@ def _check_exits(exits: Sequence[Exit], classes: int) -> None:
                 "one output for each class",
                 "leave the units of its last dense layer out",
             )
+
+
+def added(total: np.ndarray | None, vector: np.ndarray) -> np.ndarray:
+    """Return the total with a vector added to it in place; of the first, a copy."""
+    return vector.copy() if total is None else np.add(total, vector, out=total)
 
 
 def _check_whitening(layout: Sequence[tuple[str, Parameter]]) -> None:

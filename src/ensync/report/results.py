@@ -108,6 +108,17 @@ class LayerTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineTime:
+    """For which share of its steps each stage of a network waits for others, and for which it would
+    at least if all were equally fast: (stages - 1) / (micro_batches + stages - 1).
+    """
+
+    micro_batches: int
+    bubble: float
+    waits: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepProfile:
     """Where the time of a step goes (output.profile). The phases add up to `seconds`, of a step.
 
@@ -129,6 +140,7 @@ class StepProfile:
     clock_error: float = 0.0
     phases: list[PhaseTime] = field(default_factory=list)
     layers: list[LayerTime] = field(default_factory=list)
+    pipeline: PipelineTime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,7 +181,17 @@ def layer_table(job: Job, shape: tuple[int, ...], classes: int) -> list[str]:
         + f"; {6 * arithmetic / 1e6:.2f} MFLOP a sample and training step; "
         f"{text.size(trained * network.dtype.itemsize)} of weights"
     )
-    return lines + _group_lines(job, network)
+    return lines + _group_lines(job, network) + _stage_lines(job, network)
+
+
+def _stage_lines(job: Job, network: Any) -> list[str]:
+    """Return a line for each stage of a network that several ranks are to hold so."""
+    from ensync.nn.split.stages import stages_of
+
+    if job.parallel.stages == 1:
+        return []
+    stages = stages_of(network.layers, network.shapes, job.parallel.stages)
+    return [f"stage {number}: {stage}" for number, stage in enumerate(stages)]
 
 
 def _group_lines(job: Job, network: Any) -> list[str]:

@@ -13,10 +13,12 @@ from ensync.mpi.world import mpi_description
 from ensync.nn.layers.base import walk
 from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.network import Network
+from ensync.nn.split.stages import StageParts
 from ensync.report import tables
 from ensync.report.console import Console
-from ensync.report.text import plural
+from ensync.report.text import percent, plural
 from ensync.runs.launch import Prepared, versions
+from ensync.runs.members import micro_batches_of
 from ensync.runs.session import Session
 from ensync.strategies.compression import described
 from ensync.strategies.gossip import is_butterfly
@@ -56,6 +58,7 @@ def show_run(console: Console, place: Prepared, session: Session) -> None:
             *tables.pairs(
                 {
                     "network": _network(job.network.name, trainer.network),
+                    **_stages(trainer),
                     "shards": _shards(place, session),
                     "strategy": f"{job.training.strategy}, batch {trainer.batch:,}, "
                     f"{_length(trainer)}, {job.optimizer.name} "
@@ -168,12 +171,28 @@ def _network(name: str, network: Network) -> str:
         else " x ".join(map(str, network.shape))
     )
     counted = f"{len(network.parameters):,} parameters"
+    if isinstance(network.parts, StageParts):
+        all_of = network.parts.parameters.size
+        return f"{name}: {all_of:,} parameters on {network.parts.ranks} ranks, in stages"
     if network.parts:
         counted = (
             f"{network.parts.parameters.size:,} parameters, of which each of "
             f"{network.parts.ranks} ranks holds {len(network.parameters):,}"
         )
     return f"{name} {chain}: {plural(len(layers), 'layer')} with parameters, {counted}"
+
+
+def _stages(trainer: Trainer) -> dict[str, str]:
+    """Return a line for each stage of a network, and one for how a batch goes through them."""
+    parts, parallel = trainer.network.parts, trainer.job.parallel
+    if not isinstance(parts, StageParts):
+        return {}
+    count = micro_batches_of(trainer)
+    return {
+        **{f"stage {number}": str(stage) for number, stage in enumerate(parts.stages)},
+        "pipeline": f"{plural(count, 'micro-batch', 'micro-batches')} a batch, so that a stage "
+        f"waits for {percent(parallel.bubble(count), 1)} of a step at least (the bubble)",
+    }
 
 
 def _shards(place: Prepared, session: Session) -> str:
@@ -191,7 +210,7 @@ def _shards(place: Prepared, session: Session) -> str:
     )
     return (
         f"each batch of {trainer.batch:,} cut {'into' if parts else 'among'} {parts}{size} "
-        f"{'rank' if job.parallel.model == 1 else 'replica'}{'s' * (size > 1)}"
+        f"{'rank' if job.parallel.ranks == 1 else 'replica'}{'s' * (size > 1)}"
         + ", by their speeds once these are known"
         * bool(trainer.shares)
     )
@@ -241,5 +260,5 @@ def start_kept(trainer: Trainer) -> float:
         for layer in walk(trainer.network.layers)
         if isinstance(layer, BatchNormalization)
     ]
-    slices = -(-trainer.batch // trainer.job.training.slice)
+    slices = -(-trainer.batch // trainer.job.slice_of(trainer.batch))
     return max(momenta) ** (trainer.starts[-1] * slices) if momenta else 0.0

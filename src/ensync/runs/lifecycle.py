@@ -65,7 +65,7 @@ def split(session: Session) -> Session:
     old.reducer.gather_state(old.optimizer)
     phases = session.context.strategy.phases(session.comm.size)
     members = phases[phases.index(session.phase) + 1].members
-    mesh = make_mesh(session.comm, members, session.job.parallel.model)
+    mesh = make_mesh(session.comm, members, session.job.parallel.ranks)
     trainers = build_trainers(session.context, mesh)
     for trainer in trainers.values():
         for name, values in trainer.vectors.items():
@@ -105,7 +105,7 @@ def can_lose(strategy: Strategy, ranks: int) -> bool:
     train a network together.
     """
     together = any(phase.members < ranks for phase in strategy.phases(ranks))
-    together |= strategy.parallel.model > 1
+    together |= strategy.parallel.ranks > 1
     return possible() and strategy.independent and not together
 
 

@@ -5,10 +5,11 @@ gradients.
 from functools import partial
 
 from ensync.core.activity import tick
-from ensync.core.config.schema import Training
+from ensync.core.config.schema import Job, Training
 from ensync.core.errors import EnsyncError, plural
 from ensync.core.sharding import groups
 from ensync.mpi.mesh import Mesh
+from ensync.mpi.stages import StageLinks
 from ensync.mpi.values import ValueExchange
 from ensync.nn.memory import Workspace
 from ensync.nn.optimizers import Optimizer
@@ -36,11 +37,10 @@ def build_trainers(
         context.console.step(done, trainer.loss)
 
     check_virtual_shards(job.training, mesh.comm.size, mesh.members)
+    check_micro_batches(job, mesh.comm.size, mesh.members)
     timeline = context.profiler.timeline if context.profiler else None
     strategy, workspace = context.strategy, Workspace()
-    exchange = None
-    if job.parallel.model > 1:
-        exchange = ValueExchange(mesh.along("model"))
+    exchange = _holders(job, mesh)
     if job.augmentation.colour_noise:
         loaders.train.find_colours()
     for member in mesh.mine:
@@ -70,10 +70,40 @@ def build_trainers(
         trainers[member].restart()
         if timeline is not None:
             timeline.ranks[member] = mesh.data.size * mesh.sizes["model"]
+            timeline.stages = job.parallel.stages
+            timeline.micro_batches = micro_batches_of(trainers[member])
             timeline.layers = [f"{i} {each.describe()}" for i, each in enumerate(network.layers)]
             timeline.expect(sum(each.starts[-1] // each.runner.steps for each in trainers.values()))
     loaders.check_shards(mesh.comm)
     return trainers
+
+
+def _holders(job: Job, mesh: Mesh) -> StageLinks | ValueExchange | None:
+    """Return what passes between the ranks that hold a replica together, None where each rank has
+    a whole one. Collective over them.
+    """
+    if job.parallel.ranks == 1:
+        return None
+    return (StageLinks if job.parallel.stages > 1 else ValueExchange)(mesh.along("model"))
+
+
+def micro_batches_of(trainer: Trainer) -> int:
+    """Return how many parts of a batch go through a network one behind the other."""
+    batch = min(trainer.batch, len(trainer.rows))
+    return -(-batch // trainer.job.slice_of(batch))
+
+
+def check_micro_batches(job: Job, ranks: int, members: int) -> None:
+    """Refuse micro-batches of which some of the ranks that share a batch would have no sample."""
+    batch, parts = job.training.batch, job.parallel.micro_batches
+    most = max(len(team.ranks) for team in groups(ranks // job.parallel.ranks, members))
+    if job.parallel.stages > 1 and batch != "full" and batch < parts * most:
+        raise EnsyncError(
+            f"parallel.micro_batches = {parts} of training.batch = {batch} on "
+            f"{plural(most, 'replica')} of {job.parallel.stages} stages",
+            "a sample of each micro-batch for each replica",
+            f"set training.batch = {parts * most} or more, or fewer micro-batches",
+        )
 
 
 def check_virtual_shards(training: Training, ranks: int, members: int) -> None:

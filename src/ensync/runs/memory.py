@@ -10,8 +10,9 @@ from ensync.core.resources import Memory, node_memory, process_memory
 from ensync.core.sharding import groups
 from ensync.nn.memory import counted
 from ensync.nn.optimizers.groups import slots_of, stretches_of
+from ensync.nn.split.exchange import Holding
 from ensync.report.text import plural, size
-from ensync.runs.networks import Data, build_network, stand_in
+from ensync.runs.networks import Data, build_network, stand_ins
 from ensync.storage.layout import SPLITS
 from ensync.strategies import strategy_of
 from ensync.training.batches import BLOCK
@@ -89,7 +90,9 @@ def need_of(
         min(len(team.ranks) for team in teams) if trains else ranks,
     )
     try:
-        weights, batches = _of_network(job, dataset, together, trains)
+        parts = stand_ins(job) if trains else [None]
+        found = [_of_network(job, dataset, together, trains, part) for part in parts]
+        weights, batches = max(found, key=sum)
     except MemoryError:
         weights, batches = 1 << 62, 0
     streamed, labels = is_streamed(job.data.placement, dataset), 8 * sum(dataset.sizes.values())
@@ -106,13 +109,15 @@ def need_of(
     )
 
 
-def _of_network(job: Job, dataset: Data, ranks: int, trains: bool) -> tuple[int, int]:
+def _of_network(
+    job: Job, dataset: Data, ranks: int, trains: bool, part: Holding | None
+) -> tuple[int, int]:
     """Return the bytes of weights (with gradient, slots and copies) and of batches of one member
-    on one rank.
+    on one rank, which holds this part of it.
     """
     shares = job.training.virtual_shards
     with counted() as count:
-        network = build_network(job, dataset, ranks, exchange=stand_in(job) if trains else None)
+        network = build_network(job, dataset, ranks, exchange=part)
         vector = network.parameters.nbytes + network.statistics.nbytes
         replicas = (
             -(-shares // ranks) - 1
@@ -141,7 +146,7 @@ def _copies(job: Job) -> int:
     slots are still there.
     """
     t = job.training
-    sliced = min(t.slice, largest_batch(job)) < largest_batch(job)
+    sliced = job.slice_of(largest_batch(job)) < largest_batch(job)
     slow = bool(job.lookahead.every_steps)
     # the network of the last meeting, the replica beside the mean, and the outer momentum
     local = (2 + bool(job.communication.outer_momentum)) * job.communication.is_local

@@ -7,7 +7,7 @@ from ensync.core.shares import most_rows
 from ensync.nn.memory import Workspace
 from ensync.nn.models import zoo
 from ensync.nn.network import Network
-from ensync.nn.split.exchange import Exchange, StandIn
+from ensync.nn.split.exchange import Holding, StandIn, StandInLinks
 from ensync.training.learning_rate import largest_batch
 
 
@@ -39,7 +39,7 @@ def rows_at_once(job: Job, train_rows: int, ranks: int) -> int:
     """Return how many samples go through a network at once: a rank's share, or a virtual shard,
     of a slice of the batch.
     """
-    largest = min(job.training.slice, largest_batch(job), train_rows)
+    largest = job.slice_of(min(largest_batch(job), train_rows))
     if job.communication.by_speed:
         return most_rows(largest, ranks)
     return -(-largest // (job.training.virtual_shards if job.training.deterministic else ranks))
@@ -51,7 +51,7 @@ def rows_together(job: Job, network: Network, rows: int) -> int:
     """
     if job.training.deterministic:  # on one rank by itself; its buffers are for a virtual shard
         return network.rows
-    return max(min(job.training.slice, largest_batch(job), rows), network.at_once)
+    return max(job.slice_of(min(largest_batch(job), rows)), network.at_once)
 
 
 def build_network(
@@ -59,7 +59,7 @@ def build_network(
     dataset: Data,
     ranks: int,
     workspace: Workspace | None = None,
-    exchange: Exchange | None = None,
+    exchange: Holding | None = None,
 ) -> Network:
     """Return the job's network with buffers for this rank's share (or one virtual shard) of what
     goes through it at once.
@@ -71,8 +71,11 @@ def build_network(
     return zoo.build(job, dataset.shape, dataset.classes, rows, workspace, exchange)
 
 
-def stand_in(job: Job) -> Exchange | None:
-    """Return what takes the place of the other ranks of a network that several are to hold,
-    where only shapes matter; None where each rank holds a whole one.
+def stand_ins(job: Job) -> list[Holding | None]:
+    """Return what takes the place of the other ranks of a network that several are to hold, where
+    only shapes matter: one for each kind of part. None where each rank holds a whole network.
     """
-    return StandIn(job.parallel.model) if job.parallel.model > 1 else None
+    parallel = job.parallel
+    if parallel.stages > 1:
+        return [StandInLinks(parallel.stages, stage) for stage in range(parallel.stages)]
+    return [StandIn(parallel.model) if parallel.model > 1 else None]

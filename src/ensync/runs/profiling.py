@@ -3,21 +3,22 @@
 Ranks exchange nothing for it between its beginning and its end.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ensync.core.activity import Doing, doing
+from ensync.core.config.parallel import Parallel
 from ensync.core.timeline import MOST_EVENTS, Record, Timeline
 from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.clocks import Reading, read_clock
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console
 from ensync.report.profile.phases import Step, read_steps, together
-from ensync.report.profile.summary import profile_lines, summary
+from ensync.report.profile.summary import profile_lines, summary, waits_of_stages
 from ensync.report.profile.trace import FILE, trace_text
-from ensync.report.results import StepProfile
+from ensync.report.results import PipelineTime, StepProfile
 from ensync.storage.atomic import write_atomically
 from ensync.storage.lock import confirm
 
@@ -70,13 +71,19 @@ def _write(ranks: list[_Rank], profiler: Profiler, directory: Path) -> None:
     found: list[Step] = []
     for number, rank in enumerate(ranks):
         found += read_steps(number, rank.record, to_root(rank.record, rank.begun, rank.ended))
-    steps, left_out = together(found)
+    stages, micro_batches = profiler.timeline.stages, profiler.timeline.micro_batches
+    steps, left_out = together(found, stages)
     left_out += sum(rank.record.overflown for rank in ranks)
     error = max(max(rank.begun.error, rank.ended.error) for rank in ranks)
     seen = max(rank.record.seen for rank in ranks)
     layers = ranks[0].layers
     profiler.found = summary(steps, seen, left_out, error, layers)
     if profiler.found is not None:
+        if stages > 1:
+            bubble = Parallel(stages=stages).bubble(micro_batches)
+            waits = waits_of_stages(steps, stages)
+            timed = PipelineTime(micro_batches=micro_batches, bubble=bubble, waits=waits)
+            profiler.found = replace(profiler.found, pipeline=timed)
         confirm(directory)
         text = trace_text(steps, profiler.found, layers)
         write_atomically(directory / FILE, [text.encode()])

@@ -24,7 +24,7 @@ from ensync.training.trainer import Trainer
 def start(context: RunContext) -> Session:
     """Return a session at epoch 0. Collective."""
     identity, phases = context.loaders.identity, context.strategy.phases(context.comm.size)
-    mesh = make_mesh(context.comm, phases[0].members, context.job.parallel.model)
+    mesh = make_mesh(context.comm, phases[0].members, context.job.parallel.ranks)
     state = RunState(context.job, mesh.members, identity.fingerprint, identity)
     weights = weights_of(context.comm, context.job.network)
     trainers = build_trainers(context, mesh, weights)
@@ -71,7 +71,7 @@ def resume(context: RunContext, loaded: Loaded) -> Session:
     within_epoch = any(p["step"] for p in loaded.attributes["positions"])
     _check_same(flat_settings(state.job), flat_settings(job), bool(by_steps or within_epoch))
     before, state.job = state.job, job
-    mesh = make_mesh(context.comm, state.members, job.parallel.model)
+    mesh = make_mesh(context.comm, state.members, job.parallel.ranks)
     trainers = build_trainers(context, mesh)
     for member in range(state.members):
         found = loaded.member(context.comm, member)

@@ -17,7 +17,7 @@ def estimate_average_statistics(trainer: Trainer) -> None:
     """Give an average of weights the statistics that belong to it: that of the last steps, where
     those of the network in training stay, and that of replicas. Collective over the member's ranks.
     """
-    if not len(trainer.network.statistics):
+    if not trainer.network.normalizes:
         return
     if trainer.average.vectors:
         with trainer.using(VALIDATED) as network:

@@ -13,10 +13,11 @@ from ensync.core.config.schema import Job
 from ensync.mpi.world import Comm, patient_barrier, share, split
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
+from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
 from ensync.runs.compiling import compile_in_parallel
 from ensync.runs.data import SplitLoaders
-from ensync.runs.networks import stand_in
+from ensync.runs.networks import stand_ins
 from ensync.training.batches import BatchLoader
 from ensync.training.colours import CHANNELS
 from ensync.training.evaluation import evaluate_block
@@ -50,31 +51,25 @@ def try_step(job: Job, loaders: SplitLoaders, cores: int) -> None:
     cores: those that this process may use.
     """
     dataset = loaders.identity
-    network = zoo.build(job, dataset.shape, dataset.classes, 2, exchange=stand_in(job))
-    optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
-
-    reducer = SerialReducer(network)
-    replica = Trainer(job, 0, network, optimizer, reducer, _blank(loaders), np.arange(2))
     with compile_in_parallel(plain_settings(job), dataset.shape, dataset.classes, cores):
-        replica.train(1)
-        network.backward(
-            np.zeros((2, prod(network.shape)), network.dtype),
-            np.zeros(2, np.int64),
-            2,
-            Step(training=True),
-        )
-        optimizer.step(network.parameters, network.gradient)
-        if job.communication.is_local:
-            outer = Optimizer(job.communication.outer, network.layout, network.dtype)
-            outer.step(network.parameters, network.gradient)
-        evaluate_block(
-            network,
-            _blank(loaders),
-            1,
-            0,
-            False,
-            views_of(job.evaluation.augmentation, network.shape, dataset.shape),
-        )
+        for exchange in stand_ins(job):
+            network = zoo.build(job, dataset.shape, dataset.classes, 2, exchange=exchange)
+            _try_on(network, job, loaders)
+
+
+def _try_on(network: Network, job: Job, loaders: SplitLoaders) -> None:
+    """Train a network, or a part of one, for a step on blank images, and test it."""
+    optimizer = Optimizer(job.optimizer, network.layout, network.dtype)
+    reducer = SerialReducer(network)
+    Trainer(job, 0, network, optimizer, reducer, _blank(loaders), np.arange(2)).train(1)
+    inputs = np.zeros((2, prod(network.shape)), network.dtype)
+    network.backward(inputs, np.zeros(2, np.int64), 2, Step(training=True))
+    optimizer.step(network.parameters, network.gradient)
+    if job.communication.is_local:
+        outer = Optimizer(job.communication.outer, network.layout, network.dtype)
+        outer.step(network.parameters, network.gradient)
+    views = views_of(job.evaluation.augmentation, network.shape, loaders.identity.shape)
+    evaluate_block(network, _blank(loaders), 1, 0, False, views)
 
 
 def _blank(loaders: SplitLoaders) -> BatchLoader:

@@ -8,8 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from ensync.core.timeline import Kind
-from ensync.mpi.values import ValueExchange
+from ensync.mpi.values import Holders
 from ensync.nn.network import StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
 from ensync.training.reducers import Compute, Reducer
@@ -20,7 +19,7 @@ class SpreadReducer(Reducer):
     and has all of them decide alike.
     """
 
-    def __init__(self, inner: Reducer, exchange: ValueExchange) -> None:
+    def __init__(self, inner: Reducer, exchange: Holders) -> None:
         super().__init__(inner.network, inner.part)
         self._inner, self._exchange = inner, exchange
         self._bytes, self._seconds = 0, 0.0
@@ -74,7 +73,7 @@ class SpreadReducer(Reducer):
         """
         cost, timeline = self._exchange.cost, self.network.timeline
         is_noted = timeline is not None and timeline.on
-        cost.note = partial(timeline.add, Kind.VALUES) if timeline and is_noted else None
+        cost.note = partial(timeline.add, self._exchange.kind) if timeline and is_noted else None
         bytes_before, seconds_before = cost.bytes, cost.seconds
         metrics = self._inner.reduce(compute, lambda: self._exchange.most(stop_requested()))
         cost.note = None

@@ -15,7 +15,7 @@ from ensync.core.config.communication import Communication
 from ensync.core.config.parallel import Parallel
 from ensync.core.config.schema import Ensemble, Fusion, Training
 from ensync.core.errors import EnsyncError, plural
-from ensync.mpi.values import ValueExchange
+from ensync.mpi.values import Holders
 from ensync.mpi.world import Comm
 from ensync.nn.network import Network
 from ensync.nn.optimizers import Optimizer
@@ -48,17 +48,16 @@ class Strategy(ABC):
 
     def replicas(self, ranks: int) -> int:
         """Return how many whole networks so many ranks hold at a time. EnsyncError where
-        parallel.model does not divide them.
+        parallel.model or parallel.stages does not divide them.
         """
-        model = self.parallel.model
-        if ranks % model:
+        each, name = self.parallel.ranks, self.parallel.setting
+        if ranks % each:
             raise EnsyncError(
-                f"parallel.model = {model} on {plural(ranks, 'rank')}",
-                f"a multiple of {model} ranks, of which each {model} hold one network",
-                f"start {plural(-(-ranks // model) * model, 'rank')}, or give --set "
-                "parallel.model=1",
+                f"{name} = {each} on {plural(ranks, 'rank')}",
+                f"a multiple of {each} ranks, of which each {each} hold one network",
+                f"start {plural(-(-ranks // each) * each, 'rank')}, or give --set {name}=1",
             )
-        return ranks // model
+        return ranks // each
 
     @abstractmethod
     def members(self, ranks: int) -> int:
@@ -99,7 +98,7 @@ class Strategy(ABC):
         network: Network,
         optimizer: Optimizer,
         build_replica: Callable[[], Network],
-        exchange: ValueExchange | None = None,
+        exchange: Holders | None = None,
     ) -> Reducer:
         """Return the reducer of a network whose replicas the ranks of `data` train (see
         strategies.reducers.choose). It sums their gradients in every step, which keeps the

@@ -37,7 +37,7 @@ def estimate_statistics(
     steps are wrong. Dropout stays as in training; the algorithm of torch.optim.swa_utils.update_bn,
     with images as they are in a test. The same digits on any number of ranks.
     """
-    if not len(network.statistics):
+    if not network.normalizes:
         return
     done, (rows, together, seed) = 0, estimate
     network.statistics[:] = 0

@@ -31,7 +31,7 @@ class ProfiledRunner:
         self.runner, self.replica, self.steps = runner, runner.replica, runner.steps
         self.recorded, self.timeline = runner, timeline
         if isinstance(runner, MiniBatchRunner):
-            self.recorded = MiniBatchRunner(_profiled(self.replica, timeline))
+            self.recorded = MiniBatchRunner(_profiled(self.replica, timeline), runner.batch)
 
     def run(self, rows: np.ndarray, epoch: int, factors: Factors) -> StepMetrics:
         """Do the steps, and note their events where the timeline wants them."""

@@ -3,8 +3,8 @@ sample. Each says itself which networks and settings it supports.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Protocol
@@ -16,7 +16,7 @@ from ensync.core.sharding import Purpose, key64
 from ensync.kernels.dense import online
 from ensync.nn.layers.base import Layer, Step
 from ensync.nn.layers.dense import Dense
-from ensync.nn.network import Network, StepMetrics
+from ensync.nn.network import Network, Piece, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
 from ensync.training.batches import BatchLoader, augmenter_of
 from ensync.training.mixing import mixing_of
@@ -65,12 +65,17 @@ class Runner(Protocol):
 class MiniBatchRunner:
     """One step a call: the gradient of a global batch, summed over the ranks, and one update. It
     supports everything.
+
+    batch: the samples of a step, of which the last of an epoch may have fewer; None: any.
     """
 
     steps = 1
 
-    def __init__(self, replica: Replica) -> None:
-        self.replica = replica
+    def __init__(self, replica: Replica, batch: int | None = None) -> None:
+        self.replica, self.batch, job = replica, batch, replica.job
+        self.at_once = job.training.slice
+        if batch is not None:
+            self.at_once = job.slice_of(min(batch, len(replica.rows)))
 
     @classmethod
     def supports(cls, replica: Replica, batch: int) -> bool:
@@ -100,37 +105,35 @@ class MiniBatchRunner:
         """Fill the network's message from a part of the global batch, slice by slice where that
         is large; return the rows of the part.
         """
-        r, total, own = self.replica, None, 0
-        samples = part.rows(len(batch), r.job.training.slice) if part.alone else len(batch)
+        n, own = len(batch), part.rows(len(batch), self.at_once)
+        pieces = self._pieces(batch, epoch, network, part)
+        network.accumulate(pieces, -(-n // self.at_once), own if part.alone else n)
+        if network.averages_statistics:
+            np.multiply(network.statistics, own / n, out=network.statistics_share)
+        return own
+
+    def _pieces(
+        self, batch: np.ndarray, epoch: int, network: Network, part: Part
+    ) -> Iterator[Piece]:
+        """Yield the part of each slice of the global batch, loaded."""
+        r = self.replica
         given = r.job.augmentation, r.job.training.seed, r.member
         augmenter = augmenter_of(*given, r.loader.shape or network.shape, epoch)
         mixing = mixing_of(*given, network.shape, epoch, r.optimizer.steps)
         allreduce = part.allreduce if network.synchronizes_statistics else None
         step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
-        if len(batch) <= r.job.training.slice:  # else gradients are complete after the last slice
+        if len(batch) <= self.at_once:  # else gradients are complete after the last slice
             step.after_layer = part.after_layer
-        for first in range(0, len(batch), r.job.training.slice):
-            rows = batch[first : first + r.job.training.slice]
+        for first in range(0, len(batch), self.at_once):
+            rows = batch[first : first + self.at_once]
             start, stop = part.block(len(rows))
-            step.first_row = first + start
+            own = replace(step, first_row=first + start)
             inputs, labels = r.loader.load(rows[start:stop], network.inputs, augmenter)
             partners = None
             if mixing is not None and len(labels):
-                before = int(batch[step.first_row - 1])  # of the first: the last
+                before = int(batch[own.first_row - 1])  # of the first: the last
                 partners = mixing.partners(r.loader, inputs, labels, before, augmenter)
-            network.backward(inputs, labels, samples, step, partners)
-            own += stop - start
-            if len(rows) < len(batch):
-                total = (
-                    network.message.copy()
-                    if total is None
-                    else np.add(total, network.message, out=total)
-                )
-        if total is not None:
-            network.message[:] = total
-        if network.averages_statistics:
-            np.multiply(network.statistics, own / len(batch), out=network.statistics_share)
-        return own
+            yield Piece(inputs, labels, own, partners)
 
     def _mask_key(self) -> int:
         """Return the key of this step's dropout masks."""
@@ -174,7 +177,7 @@ class OneSampleRunner:
         "study": {"*"},
     }
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, batch: int = 1) -> None:
         self.replica = replica
         layers: list[Any] = replica.network.layers
         sizes = np.array([layers[0].width, *(layer.units for layer in layers)], np.int64)
@@ -266,4 +269,4 @@ RUNNERS = (OneSampleRunner, MiniBatchRunner)
 
 def runner_of(replica: Replica, batch: int) -> Runner:
     """Return the first runner that supports a replica in steps of so many samples."""
-    return next(runner(replica) for runner in RUNNERS if runner.supports(replica, batch))
+    return next(runner(replica, batch) for runner in RUNNERS if runner.supports(replica, batch))

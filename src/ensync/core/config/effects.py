@@ -335,6 +335,12 @@ DEPENDENCES = (
         "parallel.model above 1",
     ),
     Dependence(
+        ("parallel.micro_batches",),
+        ("parallel.stages",),
+        lambda job: job.parallel.stages > 1,
+        "parallel.stages above 1",
+    ),
+    Dependence(
         ("ensemble.skew",),
         ("ensemble.data",),
         lambda job: job.ensemble.data == "label_skew",

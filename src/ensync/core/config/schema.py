@@ -11,7 +11,7 @@ from ensync.core.config.layers import Positive, Rate, Section
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NetworkSettings
 from ensync.core.config.optimizers import Optimizer
-from ensync.core.config.parallel import Parallel, obstacles
+from ensync.core.config.parallel import Parallel, obstacles, uneven
 from ensync.core.config.schedules import Growth, Lookahead, Plateau, Schedule
 from ensync.core.config.strategies import STRATEGIES
 from ensync.core.config.study import Study
@@ -434,14 +434,21 @@ class Job(Section):
     @model_validator(mode="after")
     def _spread(self) -> "Job":
         """Refuse what needs a whole network on each rank, where there is none."""
-        if self.parallel.model > 1:
+        if self.parallel.ranks > 1:
+            name, p = self.parallel.setting, self.parallel
             for given, why, action in obstacles(self):
                 raise ValueError(
-                    f"{given} with parallel.model = {self.parallel.model} ({why})"
-                    f"|parallel.model = 1, where each rank holds whole networks|{action}, or set "
-                    "parallel.model = 1"
+                    f"{given} with {name} = {p.stages if p.stages > 1 else p.model} ({why})"
+                    f"|{name} = 1, where each rank holds whole networks|{action}, or set "
+                    f"{name} = 1"
                 )
+        if why := uneven(self):
+            raise ValueError(why)
         return self
+
+    def slice_of(self, batch: int) -> int:
+        """Return how many samples of a batch go through the layers at once."""
+        return min(self.training.slice, self.parallel.at_once(batch))
 
     @model_validator(mode="after")
     def _together(self) -> "Job":

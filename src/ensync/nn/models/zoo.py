@@ -21,8 +21,9 @@ from ensync.nn.memory import Workspace
 from ensync.nn.models import convolutional, mlp
 from ensync.nn.network import Loss, Network, NetworkOptions
 from ensync.nn.sequential import Sequential
-from ensync.nn.split.exchange import Exchange
+from ensync.nn.split.exchange import Holding, Links
 from ensync.nn.split.parts import parts_of
+from ensync.nn.split.pipeline import Plan, StageNetwork
 from ensync.nn.split.placement import split
 
 BUILDERS: dict[str, Callable[[NetworkSettings, Shape, int], list[Layer]]] = {
@@ -46,14 +47,14 @@ def build(
     classes: int,
     rows: int,
     workspace: Workspace | None = None,
-    exchange: Exchange | None = None,
+    exchange: Holding | None = None,
 ) -> Network:
     """Return the job's network for images of this shape, or the part of them that it asks for, with
     buffers for `rows` samples; its parameters are still zero.
 
     workspace: scratch to share with networks that never compute at the same time. exchange: with
-    the other ranks that hold a part of the network each; then this rank's part is built.
-    Collective over them.
+    the other ranks that hold a part of the network each; then this rank's part is built, or its
+    stage. Collective over them.
     """
     t, settings, shape = job.training, job.network, input_shape(job, shape)
     if t.precision == "bf16" and bf16_missing():
@@ -72,26 +73,23 @@ def build(
             initializer = NETWORKS[settings.name].initializer
     for head in [layers, *(layer.layers for layer in layers if isinstance(layer, Exit))]:
         _finish(head, job)
-    whole = Sequential(layers)
-    if exchange is not None:
-        whole.build(shape)
-        layers = split(layers, shape, exchange, job.parallel.convolutions == "data")
-    network = Network(
-        layers,
-        shape,
-        Loss(t.loss, t.label_smoothing, *t.targets),
-        rows,
-        NetworkOptions(
-            np.dtype(t.dtype),
-            t.precision == "bf16",
-            initializer,
-            settings.batch_norm == "local"
-            or job.communication.is_local
-            or job.communication.is_served,
-        ),
-        workspace,
+    options = NetworkOptions(
+        np.dtype(t.dtype),
+        t.precision == "bf16",
+        initializer,
+        settings.batch_norm == "local" or job.communication.is_local or job.communication.is_served,
     )
-    if exchange is not None:
+    loss = Loss(t.loss, t.label_smoothing, *t.targets)
+    if exchange is None:
+        network = Network(layers, shape, loss, rows, options, workspace)
+    elif isinstance(exchange, Links):
+        plan = Plan(layers, job.parallel.micro_batches, exchange)
+        network = StageNetwork(plan, shape, loss, rows, options, workspace)
+    else:
+        whole = Sequential(layers)
+        whole.build(shape)
+        part = split(layers, shape, exchange, job.parallel.convolutions == "data")
+        network = Network(part, shape, loss, rows, options, workspace)
         network.parts = parts_of(whole, network.body, exchange)
     if network.classes != classes:
         raise EnsyncError(

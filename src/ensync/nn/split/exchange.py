@@ -1,6 +1,6 @@
 """What layers ask of the ranks that hold one network together, and a rank that has no others."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -74,3 +74,61 @@ class StandIn:
     ) -> None:
         """Take its own channels for the neighbour's."""
         after[:] = high
+
+
+@runtime_checkable
+class Links(Protocol):
+    """Passes values between the stages of a network, `ranks` of them, of which this rank is number
+    `rank` (mpi.stages.StageLinks). Arrays to receive in are contiguous.
+    """
+
+    ranks: int
+    rank: int
+
+    def send(self, values: np.ndarray, stage: int) -> None:
+        """Begin to send a copy of values to a stage, which receives them in the order of their
+        sending. Never waits.
+        """
+        ...
+
+    def receive(self, out: np.ndarray, stage: int) -> None:
+        """Wait for the next values of a stage, as many as `out` has."""
+        ...
+
+    def look(self) -> None:
+        """Move on what is on its way."""
+        ...
+
+    def finish(self) -> None:
+        """Wait until all that was sent was received."""
+        ...
+
+    def from_last(self, values: np.ndarray) -> None:
+        """Replace values (n,) by those of the last stage. Collective."""
+        ...
+
+
+Holding = Exchange | Links  # what the ranks that hold one network together have of each other
+
+
+class StandInLinks:
+    """A stage without the others, where only shapes matter."""
+
+    def __init__(self, ranks: int, rank: int) -> None:
+        self.ranks, self.rank = ranks, rank
+
+    def send(self, values: np.ndarray, stage: int) -> None:
+        """Send nothing."""
+
+    def receive(self, out: np.ndarray, stage: int) -> None:
+        """Receive zeros."""
+        out[...] = 0
+
+    def look(self) -> None:
+        """Have nothing on its way."""
+
+    def finish(self) -> None:
+        """Wait for nobody."""
+
+    def from_last(self, values: np.ndarray) -> None:
+        """Keep its own values."""

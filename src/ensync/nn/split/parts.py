@@ -11,7 +11,7 @@ import numpy as np
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Parameter, Shape
 from ensync.nn.sequential import Sequential
-from ensync.nn.split.exchange import Exchange
+from ensync.nn.split.exchange import Exchange, Holding
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cut:
         seen = values.reshape(self.before, self.ranks, self.block, self.after)
         return seen[:, rank % self.ranks].reshape(-1)
 
-    def fill(self, whole: np.ndarray, parts: np.ndarray) -> None:
+    def fill(self, whole: np.ndarray, parts: Sequence[np.ndarray]) -> None:
         """Write a flat whole array, given all ranks' parts `(ranks, size)`."""
         seen = whole.reshape(self.before, self.ranks, self.block, self.after)
         for rank in range(self.ranks):
@@ -88,12 +88,12 @@ class Cuts:
             start = end
         return np.concatenate(parts)
 
-    def joined(self, parts: np.ndarray) -> np.ndarray:
+    def joined(self, parts: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Return the whole vector of all ranks' parts `(ranks, n)`."""
-        whole, start, taken = np.empty(self.size, parts.dtype), 0, 0
+        whole, start, taken = np.empty(self.size, parts[0].dtype), 0, 0
         for cut in self.each.values():
             end = start + cut.whole.size
-            cut.fill(whole[start:end], parts[:, taken : taken + cut.size])
+            cut.fill(whole[start:end], [part[taken : taken + cut.size] for part in parts])
             start, taken = end, taken + cut.size
         return whole
 
@@ -102,11 +102,13 @@ class Parts:
     """How the vectors of a network that several ranks hold are cut, for this rank of them.
 
     parameters, statistics: of vectors like these. shapes: of the outputs of each layer of the
-    whole network.
+    whole network. first: the number of this rank's first array among all parameters.
     """
 
+    first = 0
+
     def __init__(
-        self, parameters: Cuts, statistics: Cuts, shapes: Sequence[Shape], exchange: Exchange
+        self, parameters: Cuts, statistics: Cuts, shapes: Sequence[Shape], exchange: Holding
     ) -> None:
         self.parameters, self.statistics, self.shapes = parameters, statistics, shapes
         self.ranks, self.rank = exchange.ranks, exchange.rank

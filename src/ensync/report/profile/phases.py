@@ -65,7 +65,11 @@ class Step:
     @property
     def meetings(self) -> list[Event]:
         """Its meetings, in their order."""
-        return [event for event in self.events if event.kind in MEETINGS and not event.row]
+        return self.met(MEETINGS)
+
+    def met(self, kinds: Sequence[Kind]) -> list[Event]:
+        """Return its meetings of these kinds, in their order."""
+        return [event for event in self.events if event.kind in kinds and not event.row]
 
     def layers(self) -> Iterator[tuple[int, Kind, float]]:
         """Yield number, direction and seconds of each layer, without the sums within it."""
@@ -87,6 +91,8 @@ class Step:
             elif event.kind == Kind.UPDATE:
                 found[UPDATE] += event.busy
                 found[COMMUNICATION] += (event.seconds - event.busy) * (self.ranks > 1)
+            elif event.kind == Kind.STAGE:
+                found[WAIT] += event.seconds
             elif event.kind in MEETINGS and self.ranks > 1:
                 found[WAIT] += event.waited
                 found[COMMUNICATION] += event.seconds - event.waited
@@ -111,34 +117,37 @@ def read_steps(rank: int, record: Record, to_root: np.ndarray) -> list[Step]:
     return steps
 
 
-def together(steps: Sequence[Step]) -> tuple[list[Step], int]:
+def together(steps: Sequence[Step], stages: int = 1) -> tuple[list[Step], int]:
     """Return the steps that all ranks of their network have, with what each waited in meetings, and
     how many others there are.
+
+    stages: of a network, each of which sums statistics of its own layers alone.
     """
 
     def place(step: Step) -> tuple[int, int]:
         return step.member, step.first
 
     kept: list[Step] = []
+    kinds = [kind for kind in MEETINGS if kind != Kind.SUM or stages == 1]
     for _, group in groupby(sorted(steps, key=place), key=place):
         alike = list(group)
-        lengths = {len(step.meetings) for step in alike}
+        lengths = {len(step.met(kinds)) for step in alike}
         if len(alike) == alike[0].ranks and len(lengths) == 1:
-            kept += _waited(alike)
+            kept += _waited(alike, kinds)
     return sorted(kept, key=lambda step: (step.rank, step.start)), len(steps) - len(kept)
 
 
-def _waited(alike: Sequence[Step]) -> list[Step]:
-    """Return the same step of several ranks with the waits in it."""
+def _waited(alike: Sequence[Step], kinds: Sequence[Kind]) -> list[Step]:
+    """Return the same step of several ranks with the waits in its meetings of these kinds."""
     last = [
         max((event.start, step.rank) for event, step in zip(meeting, alike, strict=True))
-        for meeting in zip(*(step.meetings for step in alike), strict=True)
+        for meeting in zip(*(step.met(kinds) for step in alike), strict=True)
     ]
     found = []
     for step in alike:
         came, events = iter(last), []
         for event in step.events:
-            if event.kind in MEETINGS and not event.row:
+            if event.kind in kinds and not event.row:
                 time, rank = next(came)
                 waited = min(max(time - event.start, 0.0), event.seconds)
                 event = replace(event, waited=waited, awaited=rank)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ensync.core.timeline import Kind
 from ensync.report import text
-from ensync.report.profile.phases import PHASES, Step
+from ensync.report.profile.phases import PHASES, WAIT, Step
 from ensync.report.results import LayerTime, PhaseTime, StepProfile
 
 HEADS = ("", "ms a step", "share", "least", "most")
@@ -62,20 +62,34 @@ def _phase(name: str, of_ranks: Mapping[int, float]) -> PhaseTime:
 
 
 def _layers(steps: Sequence[Step], names: Sequence[str]) -> list[LayerTime]:
-    """Return the mean seconds of each layer over all steps of all ranks; none where steps are not
-    recorded by layers.
+    """Return the mean seconds of each layer over all steps of all ranks that have it; none where
+    steps are not recorded by layers.
     """
-    seconds = np.zeros((2, len(names)))
+    seconds, counts = np.zeros((2, len(names))), np.zeros(len(names))
     for step in steps:
-        for layer, kind, own in step.layers():
+        own_layers = list(step.layers())
+        for layer, kind, own in own_layers:
             seconds[int(kind == Kind.BACKWARD), layer] += own
-    seconds /= sum(step.count for step in steps)
+        counts[list({layer for layer, _, _ in own_layers})] += step.count
     if not seconds.any():
         return []
+    seconds /= np.maximum(counts, 1)
     return [
         LayerTime(name=name, forward=float(there), backward=float(back))
         for name, there, back in zip(names, *seconds, strict=True)
     ]
+
+
+def waits_of_stages(steps: Sequence[Step], stages: int) -> list[float]:
+    """Return the share of its steps for which each stage waits for others, the replicas of a
+    network, whose ranks are neighbours, taken together.
+    """
+    found = []
+    for stage in range(stages):
+        own = [step for step in steps if step.rank % stages == stage]
+        waited = sum(step.phases()[WAIT] for step in own)
+        found.append(waited / max(sum(step.seconds for step in own), 1e-9))
+    return found
 
 
 def profile_lines(profile: StepProfile) -> list[str]:
@@ -124,6 +138,13 @@ def remarks(profile: StepProfile) -> list[str]:
     said = [f"slowest layers, both ways: {'; '.join(named)}"] * bool(named)
     if not named:
         said.append("layers: not apart, since one kernel does a whole step of one sample")
+    if pipeline := profile.pipeline:
+        waits = ", ".join(text.percent(wait, 1) for wait in pipeline.waits)
+        said.append(
+            f"stages 0 to {len(pipeline.waits) - 1} wait for {waits} of a step; equally fast ones "
+            f"with {text.plural(pipeline.micro_batches, 'micro-batch', 'micro-batches')} a batch "
+            f"for {text.percent(pipeline.bubble, 1)}"
+        )
     said.append("validation, checkpoints and waits between epochs are no steps, and not in it")
     if profile.clock_error:
         said.append(

@@ -18,6 +18,7 @@ NAMES = {
     Kind.LOAD: "load",
     Kind.SUM: "sum of statistics",
     Kind.VALUES: "values of other ranks",
+    Kind.STAGE: "wait for a stage",
     Kind.REDUCE: "reduce",
     Kind.UPDATE: "update",
     Kind.FINISH: "end of update",

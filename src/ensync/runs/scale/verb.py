@@ -105,9 +105,9 @@ def _usable(job: Job, options: ScaleOptions) -> Job:
             "predict the job with --set training.deterministic=false",
         ),
         (
-            f"parallel.model = {job.parallel.model}",
-            job.parallel.model > 1,
-            "predict the job with --set parallel.model=1",
+            f"{job.parallel.setting} = {job.parallel.ranks}",
+            job.parallel.ranks > 1,
+            f"predict the job with --set {job.parallel.setting}=1",
         ),
         (
             f"communication.server = '{job.communication.server}'",

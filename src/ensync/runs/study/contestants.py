@@ -109,8 +109,8 @@ def _with_own(job: Job, origin: str, own: Own) -> Job:
 
 def _refusal(job: Job, ranks: int, facts: Facts) -> str:
     """Return why a job cannot be trained on so many ranks, "" where it can."""
-    if ranks % job.parallel.model:
-        return f"parallel.model = {job.parallel.model} does not divide {plural(ranks, 'rank')}"
+    if ranks % (each := job.parallel.ranks):
+        return f"{job.parallel.setting} = {each} does not divide {plural(ranks, 'rank')}"
     count, training = networks(job, ranks), job.training
     if training.strategy == "ensemble":
         if count < 2:
