@@ -125,6 +125,11 @@ KILLED = {
     "synchronous": (0, ()),
     "local": (1, ("--set", "communication.every=7")),
     "gossip": (0, ("--set", "communication.partners=ring")),
+    "server": (
+        0,
+        ("--set", "communication.server=seeded", "--set", "communication.max_staleness=2"),
+    ),
+    "compressed": (1, ("--set", "communication.compression=powersgd")),
 }
 
 
