@@ -169,7 +169,7 @@ def test_a_study_is_tested_over_its_seeds_beside_blocks_of_one_tower(tmp_path, c
     assert not main(["describe", str(tmp_path), "--filters"])
     told = capsys.readouterr().out
     assert "the two: one tower is more colourful than the other, 75.0 % against 25.0 %" in told
-    assert "the one: its towers are not told apart by colour (blocks of one tower" in told
+    assert "the one: blocks of one tower by their numbers, which mean nothing, by chance" in told
     page = Reader((tmp_path / "filters.html").read_text())
     row = next(row for row in page.rows if row[:1] == ["the two"])
     assert row[1:7] == ["towers", "2", "6", "25.0", "75.0", "50.0"]

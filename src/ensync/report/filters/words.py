@@ -76,6 +76,12 @@ def filter_verdict(result: FiltersResult) -> list[str]:
 
 def _sentence(found: TowersFound) -> str:
     assert found.difference is not None and found.p is not None
+    figures = (
+        f"{_mean(found.most)} % against {_mean(found.least)} % "
+        f"(p {chance(found.p)}, {text.plural(len(found.seeds), 'seed')})."
+    )
+    if found.kind == "blocks":
+        return f"{found.label}: {KINDS['blocks']}, by chance have {figures}"
     differ = found.p < LIKELY
     what = (
         "one tower is more colourful than the other"
@@ -83,11 +89,7 @@ def _sentence(found: TowersFound) -> str:
         else "some towers are more colourful than others"
     )
     said = f"{found.label}: {what if differ else 'its towers are not told apart by colour'}"
-    kind = f" ({KINDS['blocks']})" * (found.kind == "blocks")
-    return (
-        f"{said}{kind}, {_mean(found.most)} % against {_mean(found.least)} % "
-        f"(p {chance(found.p)}, {text.plural(len(found.seeds), 'seed')})."
-    )
+    return f"{said}, {figures}"
 
 
 def filter_lines(result: FiltersResult) -> list[str]:
