@@ -3,8 +3,8 @@ of equally fast ones, (stages - 1) / (micro-batches + stages - 1).
 
 mpirun -n 2 python tests/bench/pipeline.py [--rounds 3] [--parts 1,2,4,8,16] [--batch 512] [--sleep]
 JSON lines, one for each number of micro-batches: medians over the rounds. Ranks that share cores
-slow each other down, and are labelled so. With --sleep ranks sleep for each row in place of
-computing, a third of it forward, so that a machine shows the schedule whose cores are few or busy.
+slow each other down, also while they wait, and are labelled so. With --sleep ranks sleep for each
+row as well, a third of it forward, so that a machine shows the schedule whose cores are busy.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def step_of(network: StageNetwork, pieces: list[Piece], batch: int, comm: Comm) 
 
 def measure(comm: Comm, options: argparse.Namespace) -> None:
     """Print what each number of micro-batches comes to. Collective."""
-    oversubscribed = comm.size > len(os.sched_getaffinity(0)) and not options.sleep
+    oversubscribed = comm.size > len(os.sched_getaffinity(0))
     for parts in map(int, options.parts.split(",")):
         links = StageLinks(comm)
         network, pieces = network_of(links, parts, options.batch), pieces_of(parts, options.batch)

@@ -12,7 +12,6 @@ from typing import ClassVar
 import numpy as np
 from mpi4py import MPI
 
-from ensync.core.activity import Doing, doing
 from ensync.core.timeline import Kind
 from ensync.mpi.values import Cost, Holders
 from ensync.mpi.world import Comm
@@ -77,8 +76,11 @@ class StageLinks(Holders):
                     post.request.Wait()
 
     def from_last(self, values: np.ndarray) -> None:
-        """Replace values (n,) by those of the last stage. Not counted. Collective."""
-        with doing(Doing.VALUES):
+        """Replace values (n,) by those of the last stage. Collective.
+
+        The time is counted, in which the last stage may wait for the others, not the bytes.
+        """
+        with self._counted(0):
             self.comm.Bcast(values, self.ranks - 1)
 
     def close(self) -> None:
