@@ -3,6 +3,8 @@
 import pytest
 
 from ensync.cli.main import main
+from ensync.storage.sources.digits import read_digits
+from ensync.storage.writing import write_dataset
 
 pytestmark = pytest.mark.mpi_skip
 
@@ -48,3 +50,19 @@ def test_layers_are_shown_for_the_shape_that_is_given(shape, values, capsys):
 def test_what_is_wrong_is_said_in_a_sentence(words, told, capsys):
     assert main(["describe", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("parallel", "hidden"), [("model", "[4]"), ("stages", "[3]")])
+def test_a_network_of_two_ranks_is_described_for_two(tmp_path, capsys, parallel, hidden):
+    """With its steps and the memory that both ranks take."""
+    source = read_digits()
+    source.images["train"], source.labels["train"] = (
+        each["train"][:50] for each in (source.images, source.labels)
+    )
+    write_dataset(str(tmp_path / "digits.h5"), source)
+    more = JOB.replace("none", "digits").replace("[3]", hidden) + f"[parallel]\n{parallel} = 2\n"
+    (tmp_path / "job.toml").write_text(more)
+    assert not main(["describe", "job.toml"])
+    told = capsys.readouterr().out
+    assert "of memory on 2 ranks, which hold a network together (2 ranks x " in told
+    assert ("\nstage 1: layer 1, 40 parameters, " in told) == (parallel == "stages")

@@ -115,24 +115,29 @@ def describe_without_data(job: Job, images: Images) -> str:
 
 
 def _length(job: Job, labels: np.ndarray) -> list[str]:
-    """Return a line about the steps of a run on one rank."""
+    """Return a line about the steps of a run on one rank, or as many as hold a network."""
     from ensync.runs.length import parts_of
     from ensync.runs.planned import with_epochs
     from ensync.strategies import settled, strategy_of
     from ensync.training.learning_rate import EpochPlan
 
-    job = with_epochs(settled(job, 1), 1, labels)
+    ranks = job.parallel.ranks
+    job = with_epochs(settled(job, ranks), ranks, labels)
     strategy = strategy_of(job)
-    members = strategy.members(1)
+    members = strategy.members(ranks)
     rows = len(strategy.rows(labels, members, 0))
-    plan = EpochPlan(job, rows, parts_of(strategy, 1, labels, 0))
+    plan = EpochPlan(job, rows, parts_of(strategy, ranks, labels, 0))
     steps = job.training.max_steps or plan.updates(job.training.epochs)
     epochs = f"{float(plan.length):.4g} epoch{'s' * (plan.length != 1)}"
     network = f"each of {members} networks" if members > 1 else "the network"
     return [
-        f"{text.plural(steps, 'step')} of {network} on one rank: {epochs} of "
+        f"{text.plural(steps, 'step')} of {network} {_where(ranks)}: {epochs} of "
         f"{text.plural(rows, 'training row')}"
     ]
+
+
+def _where(ranks: int) -> str:
+    return "on one rank" if ranks == 1 else f"on {ranks} ranks, which hold a network together"
 
 
 def _study(job: Job, dataset: Any) -> list[str]:
@@ -150,12 +155,13 @@ def _memory(job: Job, dataset: Any) -> list[str]:
     """Return lines about the memory of a run on one rank, and about what is there."""
     from ensync.runs.memory import having, need_of, shortage
 
-    need, here = need_of(job, dataset, 1), having()
+    ranks = job.parallel.ranks
+    need, here = need_of(job, dataset, ranks), having()
     lines = [
-        f"about {text.size(need.of_node(1))} of memory on one rank ({need.parts(1)}); "
+        f"about {text.size(need.of_node(ranks))} of memory {_where(ranks)} ({need.parts(ranks)}); "
         f"{here.shared.bound} leaves {text.size(here.shared.bytes)} here"
     ]
-    refusal = shortage([need], [here])
+    refusal = shortage([need], [here] * ranks)
     return [*lines, *([f"too much for one rank here: {refusal.action}"] if refusal else [])]
 
 
