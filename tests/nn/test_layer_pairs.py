@@ -30,6 +30,7 @@ SETTINGS = {  # what a kind needs beside its name
     "lstm": {"units": 3},
     "residual": {"layers": [NORM]},
     "exit": {"layers": [{"kind": "dense"}], "weight": 0.7},
+    "coarse_to_fine": {"groups": [[0, 2], [1, 2]], "fine": [{"kind": "dense", "units": 3}]},
     "parallel": {"branches": [[NORM], [{"kind": "dropout", "rate": 0.2}], []]},
 }
 ON_IMAGES = {
@@ -42,7 +43,7 @@ ON_IMAGES = {
     "gru",
     "lstm",
 }
-TO_ROWS = {"dense", "flatten", "global_average_pooling", "gru", "lstm"}
+TO_ROWS = {"dense", "flatten", "global_average_pooling", "gru", "lstm", "coarse_to_fine"}
 
 
 def layer(kind, **settings):

@@ -28,6 +28,7 @@ SETTINGS = {
     "lstm": {"units": 8},
     "residual": {"layers": [{"kind": "depthwise"}]},
     "exit": {"layers": [{"kind": "dense"}]},
+    "coarse_to_fine": {"groups": [[0, 1], [2]]},
     "parallel": {"branches": [[]]},
 }
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from runs.helpers import COMM, common_digits, gathered, job_maker, run
 
+from ensync.core.errors import EnsyncError
+from ensync.core.statistics.grouping import coarse_classes
 from ensync.mpi.world import alone
 from ensync.runs import results, state
+from ensync.runs.groups import find_groups
 
 pytestmark = [
     pytest.mark.mpi,
@@ -157,6 +160,20 @@ def test_exits_are_counted_as_the_test_goes(make_job):
     loaded = state.load_newest(alone(), Path(job.output.directory))
     again = results.evaluator_of_files(alone(), loaded, job, trained.loaders)
     assert results.result_of(again, ["soft_voting"], 1.0).exits == found.exits
+
+
+def test_groups_are_those_that_are_taken_for_each_other(make_job, capfd):
+    job = make_job(training={"epochs": 1})
+    scores = results.evaluator_of_session(run(COMM, job)).validation
+    answered = scores.gathered(COMM)
+    find_groups(COMM, job.output.directory, 3, ())
+    shown = capfd.readouterr().out
+    if COMM.rank == 0:
+        counts = np.zeros((10, 10), int)
+        np.add.at(counts, (scores.loader.labels, answered[0].argmax(1)), 1)
+        assert shown.strip().endswith(f"groups = {coarse_classes(counts, 3)}")
+    with pytest.raises(EnsyncError, match="--groups 11 of 10 classes"):
+        find_groups(COMM, job.output.directory, 11, ())
 
 
 def test_a_checkpoint_within_an_epoch_has_them_too(make_job):

@@ -9,8 +9,14 @@ from ensync.cli.ranks import on_ranks
 @click.command(short_help="Test a run from its files.")
 @click.argument("run", type=PLACE, metavar="RUN")
 @other_data
+@click.option(
+    "--groups",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Show N groups of classes that the run takes for each other, and no test.",
+)
 @settings
-def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
+def evaluate(run: str, data: str | None, groups: int | None, overrides: tuple[str, ...]) -> None:
     """Test a run from its files: accuracy with its interval, precision, recall, F1, confusion
     counts.
 
@@ -22,9 +28,20 @@ def evaluate(run: str, data: str | None, overrides: tuple[str, ...]) -> None:
       mpirun -n 3 ensync evaluate runs/quickstart/synchronous
       ensync evaluate runs/quickstart/ensemble --set fusion.method=hard_voting
 
+    --groups clusters the confusion of the validation images, for the groups of a layer of kind
+    'coarse_to_fine'.
+
     RUN is the output.directory of a run, or a checkpoint in it. A directory in which one run lies
     will do, too; of several they are listed, as for fuse, predict, resume and describe.
     """
+    if groups is not None:
+        from ensync.runs.groups import find_groups
+
+        if data is not None:
+            raise click.UsageError("--groups takes the run's own dataset, without --data.")
+        number = groups
+        on_ranks(lambda comm: find_groups(comm, run, number, overrides))
+        return
     from ensync.runs import evaluate as runs
 
     on_ranks(lambda comm: runs.evaluate(comm, run, (), overrides, data=data))

@@ -260,7 +260,7 @@ def _locate(path: tuple[Any, ...]) -> Location:
 
 GROUPS = "groups"  # the setting that holds optimizer.groups
 OWN = "own"  # the setting that holds study.own
-LISTS = ("layers", "shortcut", "branches")  # settings that hold layers
+LISTS = ("layers", "shortcut", "branches", "coarse", "fine")  # settings that hold layers
 
 
 def section_of(name: str) -> type[BaseModel]:

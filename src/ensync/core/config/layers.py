@@ -285,6 +285,29 @@ class ExitLayer(LayerSection):
     )
 
 
+class CoarseToFineLayer(LayerSection):
+    """The last layer: a coarse head says which group of classes, and a fine head of each group
+    which class of it; the outputs are the logarithms of the classes' probabilities (HD-CNN).
+    """
+
+    kind: Literal["coarse_to_fine"]
+    groups: Annotated[
+        list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]],
+        Field(min_length=1),
+    ] = Field(
+        description="the classes of each group, counted from 0; a class may be in several. `ensync "
+        "evaluate RUN --groups N` finds them from what a trained run takes for what"
+    )
+    coarse: "list[LayerSettings]" = Field(
+        [], description="before the dense layer with an output for each group"
+    )
+    fine: "list[LayerSettings]" = Field(
+        [],
+        description="of each group its own, before its dense layer with an output for each of its "
+        "classes",
+    )
+
+
 class ParallelLayer(LayerSection):
     """The outputs of several branches on the same inputs, concatenated along the channels."""
 
@@ -312,11 +335,12 @@ LayerSettings = Annotated[
     | LSTMLayer
     | ResidualLayer
     | ExitLayer
+    | CoarseToFineLayer
     | ParallelLayer,
     Field(discriminator="kind"),
 ]
 
-for _nested in (ResidualLayer, ExitLayer, ParallelLayer):
+for _nested in (ResidualLayer, ExitLayer, CoarseToFineLayer, ParallelLayer):
     _nested.model_rebuild()
 
 KINDS: dict[str, type[LayerSection]] = {

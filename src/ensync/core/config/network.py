@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from ensync.core.config.layers import (
     EXACT,
     Activation,
+    CoarseToFineLayer,
     ExitLayer,
     InitializerName,
     LayerSection,
@@ -175,6 +176,8 @@ def _listed(layers: Sequence[Any]) -> Iterator[LayerSection]:
         yield layer
         if isinstance(layer, ResidualLayer):
             yield from _listed([*layer.layers, *layer.shortcut])
+        elif isinstance(layer, CoarseToFineLayer):
+            yield from _listed([*layer.coarse, *layer.fine])
         elif isinstance(layer, ExitLayer):
             yield from _listed(layer.layers)
         elif isinstance(layer, ParallelLayer):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ensync.core.config.layers import (
+    CoarseToFineLayer,
     ConvolutionLayer,
     DenseLayer,
     ExitLayer,
@@ -13,6 +14,7 @@ from ensync.core.config.layers import (
 )
 from ensync.nn.layers.base import Layer
 from ensync.nn.layers.branches import Parallel, Residual
+from ensync.nn.layers.coarse_to_fine import CoarseToFine
 from ensync.nn.layers.convolution import Convolution, DepthwiseConvolution
 from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.dropout import Dropout
@@ -67,6 +69,14 @@ def exit_(settings: ExitLayer, classes: int) -> Layer:
     return Exit(build_layers(settings.layers, classes), settings.weight)
 
 
+def coarse_to_fine(settings: CoarseToFineLayer, classes: int) -> Layer:
+    """The layers of the coarse head and of each fine one, and a dense one behind them."""
+    groups = settings.groups
+    coarse = [*build_layers(settings.coarse, classes), Dense(len(groups))]
+    fine = [[*build_layers(settings.fine, classes), Dense(len(group))] for group in groups]
+    return CoarseToFine(coarse, fine, groups)
+
+
 def parallel(settings: ParallelLayer, classes: int) -> Layer:
     """The layers of each branch."""
     return Parallel([Sequential(build_layers(branch, classes)) for branch in settings.branches])
@@ -90,6 +100,7 @@ LAYERS: dict[str, Builder] = {  # of each kind of core.config.layers.KINDS
     "lstm": plain(LSTM),
     "residual": residual,
     "exit": exit_,
+    "coarse_to_fine": coarse_to_fine,
     "parallel": parallel,
 }
 

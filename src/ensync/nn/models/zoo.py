@@ -13,6 +13,7 @@ from ensync.kernels.simd.host import bf16_missing
 from ensync.nn.early import Early
 from ensync.nn.layers.activations import Softmax
 from ensync.nn.layers.base import Layer, Shape
+from ensync.nn.layers.coarse_to_fine import CoarseToFine
 from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.exit import Exit
 from ensync.nn.layers.scaling import Scaling
@@ -107,6 +108,11 @@ def _finish(layers: list[Layer], job: Job) -> None:
     softmax belongs to the loss, else the job's or the network's own.
     """
     last = layers[-1]
+    if isinstance(last, CoarseToFine) and job.training.loss == "cross_entropy":
+        for head in last.layers:
+            assert isinstance(head, Sequential)
+            _finish(head.layers, job)
+        return
     if not isinstance(last, Dense):
         raise EnsyncError(
             f"a network that ends in '{last.describe()}'",

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from ensync.core.config.layers import (
     WHITENING,
+    CoarseToFineLayer,
     ConvolutionLayer,
     DenseLayer,
     ExitLayer,
@@ -91,6 +92,8 @@ def _layer(layer: LayerSection, scale: Scale) -> LayerSection:
             "layers": _layers(layer.layers, scale),
             "shortcut": _layers(layer.shortcut, scale),
         }
+    elif isinstance(layer, CoarseToFineLayer):
+        changed = {"coarse": _layers(layer.coarse, scale), "fine": _layers(layer.fine, scale)}
     elif isinstance(layer, ExitLayer):
         changed = {"layers": _layers(layer.layers, scale, last=True)}
     elif isinstance(layer, ParallelLayer):
