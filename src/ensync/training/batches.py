@@ -146,6 +146,7 @@ class BatchLoader:
     ) -> None:
         self.images, self.labels = images, labels
         self.mean, self.inverse_std, self.shape = mean, inverse_std, shape
+        self._values = math.prod(shape) if shape else 0  # of an image
         self.in_memory = isinstance(images, np.ndarray)
         self.colours: np.ndarray | None = None
         self.watcher: Callable[[int], None] | None = None  # told of the rows of each batch
@@ -184,7 +185,7 @@ class BatchLoader:
         filled = out[: len(rows)]
         if changes is not None:
             changes(images, places, rows, self, filled)
-        elif self.shape is not None and out.shape[1] < math.prod(self.shape):
+        elif out.shape[1] < self._values:
             self._cut(images, places, filled)
         else:
             inputs.gather_normalize(images, places, self.mean, self.inverse_std, filled)

@@ -51,6 +51,9 @@ class Part:
 
     def rows(self, n: int, at_once: int) -> int:
         """Return how many of n rows it has, of which so many at once are cut into the parts."""
+        if n <= at_once:
+            start, stop = self.block(n)
+            return stop - start
         spans = (self.block(min(at_once, n - first)) for first in range(0, n, at_once))
         return sum(stop - start for start, stop in spans)
 

@@ -4,7 +4,7 @@ sample. Each says itself which networks and settings it supports.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar, Protocol
@@ -18,7 +18,7 @@ from ensync.nn.layers.base import Layer, Step
 from ensync.nn.layers.dense import Dense
 from ensync.nn.network import Network, Piece, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
-from ensync.training.batches import BatchLoader, augmenter_of
+from ensync.training.batches import Augmenter, BatchLoader, augmenter_of
 from ensync.training.mixing import mixing_of
 from ensync.training.reducers import Part, Reducer, SerialReducer
 from ensync.training.shares import Shares
@@ -76,6 +76,7 @@ class MiniBatchRunner:
         self.at_once = job.training.slice
         if batch is not None:
             self.at_once = job.slice_of(min(batch, len(replica.rows)))
+        self._augmenter: tuple[int, Augmenter | None] = (-1, None)  # of an epoch
 
     @classmethod
     def supports(cls, replica: Replica, batch: int) -> bool:
@@ -118,22 +119,25 @@ class MiniBatchRunner:
         """Yield the part of each slice of the global batch, loaded."""
         r = self.replica
         given = r.job.augmentation, r.job.training.seed, r.member
-        augmenter = augmenter_of(*given, r.loader.shape or network.shape, epoch)
+        if self._augmenter[0] != epoch:
+            shape = r.loader.shape or network.shape
+            self._augmenter = epoch, augmenter_of(*given, shape, epoch)
+        augmenter = self._augmenter[1]
         mixing = mixing_of(*given, network.shape, epoch, r.optimizer.steps)
         allreduce = part.allreduce if network.synchronizes_statistics else None
-        step = Step(training=True, key=self._mask_key(), allreduce=allreduce)
-        if len(batch) <= self.at_once:  # else gradients are complete after the last slice
-            step.after_layer = part.after_layer
-        for first in range(0, len(batch), self.at_once):
-            rows = batch[first : first + self.at_once]
+        key, n, at_once = self._mask_key(), len(batch), self.at_once
+        # of several slices gradients are complete after the last one
+        after_layer = part.after_layer if n <= at_once else None
+        for first in range(0, n, at_once):
+            rows = batch[first : first + at_once]
             start, stop = part.block(len(rows))
-            own = replace(step, first_row=first + start)
+            step = Step(True, key, first + start, allreduce, None, after_layer)
             inputs, labels = r.loader.load(rows[start:stop], network.inputs, augmenter)
             partners = None
             if mixing is not None and len(labels):
-                before = int(batch[own.first_row - 1])  # of the first: the last
+                before = int(batch[step.first_row - 1])  # of the first: the last
                 partners = mixing.partners(r.loader, inputs, labels, before, augmenter)
-            yield Piece(inputs, labels, own, partners)
+            yield Piece(inputs, labels, step, partners)
 
     def _mask_key(self) -> int:
         """Return the key of this step's dropout masks."""
