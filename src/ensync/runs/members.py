@@ -5,7 +5,8 @@ gradients.
 from functools import partial
 
 from ensync.core.activity import tick
-from ensync.core.config.schema import Job, Training
+from ensync.core.config.parallel import Parallel
+from ensync.core.config.schema import Training
 from ensync.core.errors import EnsyncError, plural
 from ensync.core.sharding import groups
 from ensync.mpi.mesh import Mesh
@@ -37,10 +38,10 @@ def build_trainers(
         context.console.step(done, trainer.loss)
 
     check_virtual_shards(job.training, mesh.comm.size, mesh.members)
-    check_micro_batches(job, mesh.comm.size, mesh.members)
+    check_micro_batches(job.training, job.parallel, mesh.comm.size, mesh.members)
     timeline = context.profiler.timeline if context.profiler else None
     strategy, workspace = context.strategy, Workspace()
-    exchange = _holders(job, mesh)
+    exchange = _holders(job.parallel, mesh)
     if job.augmentation.colour_noise:
         loaders.train.find_colours()
     for member in mesh.mine:
@@ -78,13 +79,13 @@ def build_trainers(
     return trainers
 
 
-def _holders(job: Job, mesh: Mesh) -> StageLinks | ValueExchange | None:
+def _holders(parallel: Parallel, mesh: Mesh) -> StageLinks | ValueExchange | None:
     """Return what passes between the ranks that hold a replica together, None where each rank has
     a whole one. Collective over them.
     """
-    if job.parallel.ranks == 1:
+    if parallel.ranks == 1:
         return None
-    return (StageLinks if job.parallel.stages > 1 else ValueExchange)(mesh.along("model"))
+    return (StageLinks if parallel.stages > 1 else ValueExchange)(mesh.along("model"))
 
 
 def micro_batches_of(trainer: Trainer) -> int:
@@ -93,14 +94,14 @@ def micro_batches_of(trainer: Trainer) -> int:
     return -(-batch // trainer.job.slice_of(batch))
 
 
-def check_micro_batches(job: Job, ranks: int, members: int) -> None:
+def check_micro_batches(training: Training, parallel: Parallel, ranks: int, members: int) -> None:
     """Refuse micro-batches of which some of the ranks that share a batch would have no sample."""
-    batch, parts = job.training.batch, job.parallel.micro_batches
-    most = max(len(team.ranks) for team in groups(ranks // job.parallel.ranks, members))
-    if job.parallel.stages > 1 and batch != "full" and batch < parts * most:
+    batch, parts = training.batch, parallel.micro_batches
+    most = max(len(team.ranks) for team in groups(ranks // parallel.ranks, members))
+    if parallel.stages > 1 and batch != "full" and batch < parts * most:
         raise EnsyncError(
             f"parallel.micro_batches = {parts} of training.batch = {batch} on "
-            f"{plural(most, 'replica')} of {job.parallel.stages} stages",
+            f"{plural(most, 'replica')} of {parallel.stages} stages",
             "a sample of each micro-batch for each replica",
             f"set training.batch = {parts * most} or more, or fewer micro-batches",
         )
