@@ -4,13 +4,15 @@ to a signal, and what it left.
 
 from functools import partial
 
+import pytest
 from mpi4py import MPI
 
 from ensync.core.config.job import job_from_dict
+from ensync.core.fusion import OF_ONE
 from ensync.core.signals import StopRequest
 from ensync.mpi.world import on_root
 from ensync.report.console import make_console
-from ensync.runs import lifecycle, start, state
+from ensync.runs import lifecycle, results, start, state
 from ensync.runs.planned import PlannedRun
 from ensync.storage.sources.digits import read_digits
 from ensync.storage.writing import write_dataset
@@ -101,6 +103,18 @@ def gathered(trained):
     return trained.comm.bcast({k: v.copy() for k, v in arrays.items()}), trained.comm.bcast(
         positions
     )
+
+
+def assert_tested_alike(trained, other):
+    """Assert that two runs of one network have the same figures in its test. Collective."""
+    figures = [
+        results.result_of(results.evaluator_of_session(each), [OF_ONE], 0.0)
+        for each in (trained, other)
+    ]
+    if COMM.rank == 0:
+        ours, theirs = (each.test[OF_ONE] for each in figures)
+        assert ours.confusion == theirs.confusion and ours.rows == theirs.rows
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-10)
 
 
 class StopAt(StopRequest):

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker, resume, run
+from runs.helpers import (
+    COMM,
+    StopAt,
+    assert_tested_alike,
+    begin,
+    common_digits,
+    gathered,
+    job_maker,
+    resume,
+    run,
+)
 
 from ensync.core.config.job import load_job
 from ensync.core.errors import EnsyncError
@@ -87,14 +97,7 @@ def test_ranks_with_parts_equal_one_rank(make_job):
     together = run(COMM, make_job("together", **KEPT))
     single = run(alone(), make_job(f"alone{COMM.rank}", **KEPT, **whole_of()))
     assert_equal(gathered(together), gathered(single))
-    figures = [
-        results.result_of(results.evaluator_of_session(each), [OF_ONE], 0.0)
-        for each in (together, single)
-    ]
-    if COMM.rank == 0:
-        ours, theirs = (each.test[OF_ONE] for each in figures)
-        assert ours.confusion == theirs.confusion and ours.rows == theirs.rows
-        assert ours.loss == pytest.approx(theirs.loss, rel=1e-10)
+    assert_tested_alike(together, single)
     assert len(next(iter(together.trainers.values())).network.parameters) < 0.6 * len(
         next(iter(single.trainers.values())).network.parameters
     )
