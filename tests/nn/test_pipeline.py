@@ -52,7 +52,7 @@ def test_stages_are_the_whole(case, stages):
     settings = NETWORKS[case] | {"optimizer": {"name": "momentum", "learning_rate": 0.01}}
     whole, start, message, scores = trained(job_of(**settings), (6, 6, 3))
     if sum("weights" in name for name, _ in whole.layout) < stages:
-        pytest.skip("fewer layers")
+        pytest.skip(f"{case} has fewer layers with weights than stages")
     job = job_of(**settings | {"parallel": parallel, "training": BATCH | training_of(settings)})
     found = play_stages(stages, lambda links: trained(job, (6, 6, 3), links))
     networks = [each[0] for each in found]
