@@ -4,7 +4,8 @@ import pytest
 
 from ensync.core.config.explanation import explain_settings
 from ensync.core.config.layers import KINDS
-from ensync.core.config.schema import Optimizer, Training
+from ensync.core.config.schema import Optimizer
+from ensync.core.config.training import Training
 from ensync.core.errors import EnsyncError
 
 

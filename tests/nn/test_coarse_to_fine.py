@@ -8,9 +8,10 @@ from scipy.spatial.distance import squareform
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.core.statistics.grouping import coarse_classes, similarity
+from ensync.nn.flat import views
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
-from ensync.nn.network import LOSS_SUM, _views
+from ensync.nn.step_metrics import LOSS_SUM
 
 GROUPS = [[0, 2], [1, 2, 3], [4]]  # class 2 is in two
 
@@ -38,7 +39,7 @@ def test_probabilities_are_those_of_groups_times_those_within():
     network, random = made(), np.random.default_rng(1)
     network.initialize(1)
     network.parameters += 0.5 * random.standard_normal(len(network.parameters))
-    p = _views(network.parameters, network.layout)
+    p = views(network.parameters, network.layout)
     images, labels = random.standard_normal((9, 6)), random.integers(0, 5, 9)
 
     def dense(values, name):

@@ -5,9 +5,10 @@ import pytest
 
 from ensync.core.config.job import job_from_dict
 from ensync.nn.early import confidences
+from ensync.nn.flat import views
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
-from ensync.nn.network import CORRECT, LOSS_SUM, _views
+from ensync.nn.step_metrics import CORRECT, LOSS_SUM
 from ensync.runs.exits import exit_figures, no_counts
 from ensync.training.batches import BatchLoader
 from ensync.training.exits import count_exits, thresholds_of
@@ -47,7 +48,7 @@ def made(**evaluation):
 
 def numpy_answers(network, values):
     """Return the logits of both exits and of the end."""
-    p = _views(network.parameters, network.layout)
+    p = views(network.parameters, network.layout)
 
     def dense(values, name):
         return values @ p[f"{name}.weights"] + p[f"{name}.bias"]

@@ -7,9 +7,9 @@ import pytest
 
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
+from ensync.nn.flat import views
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
-from ensync.nn.network import _views
 
 LISTED = [
     {"kind": "convolution", "filters": 32, "size": 5, "groups": 4},
@@ -38,7 +38,7 @@ def build(**settings):
 def starts(**settings):
     """The start values of each array of that network, by its name."""
     network = build(**settings)
-    return _views(network.parameters, network.layout)
+    return views(network.parameters, network.layout)
 
 
 def bounds(initializer):

@@ -11,7 +11,7 @@ from ensync.core.config.layers import KINDS
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
-from ensync.nn.network import LOSS_SUM
+from ensync.nn.step_metrics import LOSS_SUM
 from ensync.runs.describe import layer_table
 
 SHAPE, CLASSES = (5, 4, 2), 3

@@ -6,8 +6,8 @@ import pytest
 from ensync.core.config.job import job_from_dict
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
-from ensync.nn.network import CORRECT, LOSS_SUM
 from ensync.nn.optimizers import Optimizer
+from ensync.nn.step_metrics import CORRECT, LOSS_SUM
 
 
 def make_job(**sections):

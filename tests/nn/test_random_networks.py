@@ -12,9 +12,10 @@ from random_networks import Draw
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
 from ensync.kernels.threads import set_threads, thread_limit
+from ensync.nn.flat import views
 from ensync.nn.layers.base import Step
 from ensync.nn.models import zoo
-from ensync.nn.network import CORRECT, LOSS_SUM, _views
+from ensync.nn.step_metrics import CORRECT, LOSS_SUM
 from ensync.runs.describe import layer_table
 
 torch = pytest.importorskip("torch")
@@ -163,10 +164,10 @@ def compare(job, network, replica, rows, dice):
 
 def share_state(network, replica, step, rows):
     """Give PyTorch's network the parameters, statistics and dropout masks of Ensync's."""
-    parameters = _views(network.parameters, network.layout).values()
+    parameters = views(network.parameters, network.layout).values()
     for tensor, ours in zip(replica.parameters(), parameters, strict=True):
         set_from(tensor, ours)
-    statistics = _views(network.statistics, network.statistics_layout).values()
+    statistics = views(network.statistics, network.statistics_layout).values()
     for buffer, ours in zip(replica.buffers(), statistics, strict=True):
         buffer.copy_(double(ours))
     masked = [module for module in replica.modules() if isinstance(module, torch_layers.Masked)]
@@ -204,7 +205,7 @@ def same_loss(network, found, correct, loss, outputs, labels):
 
 def same_gradients(network, replica):
     """Arrays may be rounding alone, such as biases before a normalisation: all have a floor."""
-    ours = _views(network.gradient, network.layout)
+    ours = views(network.gradient, network.layout)
     tensors = zip(replica.parameters(), ours.values(), strict=True)
     slopes = [as_ours(tensor.grad, values.shape) for tensor, values in tensors]
     largest = max(np.abs(slope).max() for slope in slopes)
@@ -215,7 +216,7 @@ def same_gradients(network, replica):
 
 def same_statistics(network, replica):
     """After the step; then both go on with Ensync's."""
-    ours = _views(network.statistics, network.statistics_layout)
+    ours = views(network.statistics, network.statistics_layout)
     for (name, values), buffer in zip(ours.items(), replica.buffers(), strict=True):
         close(values, buffer.numpy(), name, 1e-6)
         buffer.copy_(double(values))

@@ -9,12 +9,12 @@ from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NETWORKS
 from ensync.core.config.optimizers import OPTIMIZERS, Optimizer
 from ensync.core.config.schedules import SCHEDULES, Schedule
-from ensync.core.config.schema import Training
+from ensync.core.config.training import Training
 from ensync.kernels.elementwise.activations import ACTIVATIONS
 from ensync.nn import initializers
 from ensync.nn.layers.table import LAYERS, build_layers
+from ensync.nn.loss import SQUARES
 from ensync.nn.models.zoo import BUILDERS
-from ensync.nn.network import SQUARES
 from ensync.nn.optimizers import UPDATES
 from ensync.nn.schedules import SHAPES
 

@@ -13,8 +13,8 @@ from ensync.nn.layers.normalization import BatchNormalization
 from ensync.nn.layers.separable import SeparableBlock
 from ensync.nn.memory import BF16
 from ensync.nn.models import zoo
-from ensync.nn.network import CORRECT, LOSS_SUM
 from ensync.nn.optimizers import Optimizer
+from ensync.nn.step_metrics import CORRECT, LOSS_SUM
 from ensync.nn.whitening import Images
 from ensync.runs.describe import layer_table
 
@@ -163,7 +163,7 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
     replica = torch_networks.build(settings["name"], size, channels, **options)
     theirs = list(replica.parameters())
     assert len(theirs) == len(network.layout)
-    for tensor, values in zip(theirs, _views(network, network.parameters), strict=True):
+    for tensor, values in zip(theirs, arrays(network, network.parameters), strict=True):
         torch_networks.set_from(tensor, values)
     adam = torch.optim.Adam(theirs)
     outputs = replica(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
@@ -184,10 +184,10 @@ def test_a_step_is_pytorchs(settings, size, channels, options):
     )
     adam.step()
     for slope, tensor, values, old in zip(
-        _views(network, network.gradient),
+        arrays(network, network.gradient),
         theirs,
-        _views(network, network.parameters),
-        _views(network, before),
+        arrays(network, network.parameters),
+        arrays(network, before),
         strict=True,
     ):
         expected = torch_networks.as_ours(tensor.grad, slope.shape)
@@ -249,14 +249,14 @@ def _squared_bf16_distances(settings, size, channels, options, seed):
     def step(dtype, autocast):
         replica = torch_networks.build(settings["name"], size, channels, **options)
         for tensor, values in zip(
-            replica.parameters(), _views(network, network.parameters), strict=True
+            replica.parameters(), arrays(network, network.parameters), strict=True
         ):
             torch_networks.set_from(tensor, values)
         replica = replica.to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             outputs = replica(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(dtype))
         torch.nn.functional.cross_entropy(outputs.to(dtype), torch.from_numpy(labels)).backward()
-        pairs = zip(replica.parameters(), _views(network, network.gradient), strict=True)
+        pairs = zip(replica.parameters(), arrays(network, network.gradient), strict=True)
         return outputs.detach().double().numpy(), np.concatenate(
             [torch_networks.as_ours(t.grad, v.shape).ravel() for t, v in pairs]
         )
@@ -338,7 +338,7 @@ def _moving_statistics_are(network, replica, images):
     """
     import torch
 
-    from ensync.nn.network import _views as views
+    from ensync.nn.flat import views
 
     theirs = [
         buffer
@@ -366,7 +366,7 @@ def _away_from_kinks(network):
     norms = [layer for layer in walk(network.layers) if isinstance(layer, BatchNormalization)]
     if any(norm.activation == "gelu" for norm in norms):
         return
-    for (name, _), values in zip(network.layout, _views(network, network.parameters), strict=True):
+    for (name, _), values in zip(network.layout, arrays(network, network.parameters), strict=True):
         if name.endswith("beta"):
             values[:] = np.where(np.arange(values.size) % 4 == 3, -4, 4)
 
@@ -381,8 +381,8 @@ def _close(found, expected, noise=0.0):
     )
 
 
-def _views(network, flat):
-    from ensync.nn.network import _views as views
+def arrays(network, flat):
+    from ensync.nn.flat import views
 
     return views(flat, network.layout).values()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker, resume, run
 
-from ensync.nn.network import LOSS_SUM
+from ensync.nn.step_metrics import LOSS_SUM
 from ensync.runs import lifecycle, state
 from ensync.runs.stopped import Stopped
 

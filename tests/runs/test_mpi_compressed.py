@@ -11,7 +11,7 @@ from runs.helpers import COMM, StopAt, begin, common_digits, gathered, job_maker
 from ensync.core.config.communication import Communication
 from ensync.mpi.wire import passed
 from ensync.mpi.world import alone
-from ensync.nn.network import METRICS
+from ensync.nn.step_metrics import METRICS
 from ensync.runs import lifecycle, state
 from ensync.runs.replicas import restore_replicas
 from ensync.runs.stopped import Stopped

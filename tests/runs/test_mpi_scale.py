@@ -20,7 +20,7 @@ from ensync.core.scaling.steps import StepTimes
 from ensync.core.scaling.wires import NodeSum, Wires
 from ensync.mpi.allreduce import sum_counts
 from ensync.mpi.wire import passed
-from ensync.nn.network import LOSS_SUM
+from ensync.nn.step_metrics import LOSS_SUM
 from ensync.runs import lifecycle
 from ensync.runs.scale import outcome, overlap, verb
 from ensync.runs.scale.checking import read_prediction

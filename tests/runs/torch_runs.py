@@ -12,7 +12,7 @@ import torch_layers
 import torch_networks
 
 from ensync.core.sharding import epoch_order
-from ensync.nn.network import _views
+from ensync.nn.flat import views
 
 ESTIMATED = 2048
 torch.set_num_threads(1)
@@ -49,13 +49,13 @@ class Run:
     def fill(self, vectors):
         for tensor, ours in zip(
             self.replica.parameters(),
-            _views(vectors["parameters"], self.network.layout).values(),
+            views(vectors["parameters"], self.network.layout).values(),
             strict=True,
         ):
             torch_networks.set_from(tensor, ours)
         for buffer, ours in zip(
             self.buffers(self.replica),
-            _views(vectors["statistics"], self.network.statistics_layout).values(),
+            views(vectors["statistics"], self.network.statistics_layout).values(),
             strict=True,
         ):
             buffer.copy_(torch.from_numpy(ours.copy()))
@@ -72,7 +72,7 @@ class Run:
     def vectors(self, replica):
         """Return flat parameters and statistics as Ensync lays them out."""
         shapes = [
-            view.shape for view in _views(self.network.parameters, self.network.layout).values()
+            view.shape for view in views(self.network.parameters, self.network.layout).values()
         ]
         parameters = [
             torch_networks.as_ours(tensor, shape).ravel()

@@ -12,11 +12,12 @@ import pytest
 from samples import pictures
 
 from ensync.core.errors import EnsyncError
-from ensync.storage import writing
+from ensync.storage import filling, writing
 from ensync.storage.dataset import open_dataset
 from ensync.storage.sources.source import Source
+from ensync.storage.splitting import stratified
 from ensync.storage.verification import check
-from ensync.storage.writing import stratified, write_dataset
+from ensync.storage.writing import write_dataset
 
 
 def source(rows=200, test=50, shape=(5, 4, 3), classes=4, **changes) -> Source:
@@ -92,7 +93,7 @@ def test_any_hdf5_tool_reads_the_same(tmp_path):
 
 
 def test_mean_and_std_are_those_of_the_training_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "PIECE", 1000)
+    monkeypatch.setattr(filling, "PIECE", 1000)
     given = source()
     given.images["train"][..., 2] = 7  # a channel that never changes
     write_dataset(tmp_path / "a.h5", given)
@@ -311,7 +312,7 @@ class Breaks:
     "error", [EnsyncError("a", "b", "c"), KeyboardInterrupt(), ValueError("x")]
 )
 def test_an_error_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(writing, "PIECE", 1000)
+    monkeypatch.setattr(filling, "PIECE", 1000)
     given = source()
     given.images["train"] = Breaks(given.images["train"], error)
     with pytest.raises(type(error)):

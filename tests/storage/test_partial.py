@@ -11,7 +11,7 @@ from samples import folder_members, prepare, tar, write_pictures
 
 from ensync.cli.data import _left
 from ensync.core.errors import EnsyncError
-from ensync.storage import partial, writing
+from ensync.storage import filling, partial
 from ensync.storage.request import PrepareRequest
 from ensync.storage.sources import images, picture_rows
 from ensync.storage.sources.decoding import Decoded
@@ -39,7 +39,7 @@ def small_steps(monkeypatch):
     monkeypatch.setattr(picture_rows, "AHEAD", 2)
     monkeypatch.setattr(stream, "TOGETHER", 2)
     monkeypatch.setattr(archive, "BUFFER", 512)
-    monkeypatch.setattr(writing, "PIECE", 2 * 8 * 8 * 3)
+    monkeypatch.setattr(filling, "PIECE", 2 * 8 * 8 * 3)
 
 
 @pytest.fixture

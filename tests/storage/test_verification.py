@@ -12,7 +12,7 @@ from samples import pictures
 
 from ensync.cli import data
 from ensync.core.errors import EnsyncError
-from ensync.storage import writing
+from ensync.storage import filling
 from ensync.storage.blocks import BlockReader
 from ensync.storage.checkpoint import (
     checkpoint_name,
@@ -45,7 +45,7 @@ def source(**changes):
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """A dataset that was written in pieces which no block begins or ends with."""
-    monkeypatch.setattr(writing, "PIECE", 12 * 700)
+    monkeypatch.setattr(filling, "PIECE", 12 * 700)
     write_dataset(tmp_path / "a.h5", source())
     return tmp_path / "a.h5"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ensync.core.config.schema import Training
+from ensync.core.config.training import Training
 from ensync.training.position import Position
 
 

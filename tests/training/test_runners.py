@@ -5,7 +5,8 @@ import pytest
 from training.test_training_features import make_trainee
 
 from ensync.core.config.optimizers import Optimizer
-from ensync.core.config.schema import Job, Training
+from ensync.core.config.schema import Job
+from ensync.core.config.training import Training
 from ensync.training.runners import MiniBatchRunner, OneSampleRunner, runner_of
 
 ONE_SAMPLE = {

@@ -10,51 +10,27 @@ from typing import NamedTuple
 import numpy as np
 
 from ensync.core.config.layers import WHITENING
-from ensync.core.config.losses import LOSSES
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
 from ensync.core.timeline import Timeline
-from ensync.kernels.elementwise import activations, losses
+from ensync.kernels.elementwise import activations
 from ensync.nn import timing
 from ensync.nn.early import Early
+from ensync.nn.flat import views
 from ensync.nn.initializers import BIASES_TOO, INITIALIZERS
 from ensync.nn.layers.base import Layer, Parameter, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
 from ensync.nn.layers.exit import Exit
+from ensync.nn.loss import Loss, Partners
 from ensync.nn.memory import Workspace, empty, zeros
 from ensync.nn.sequential import Sequential
 from ensync.nn.split.parts import Parts
+from ensync.nn.step_metrics import CORRECT, LOSS_SUM, METRICS
 from ensync.nn.whitening import Images, whitening
 
-LOSS_SUM, CORRECT, STOP, SPARE = range(4)  # places of the step metrics
-METRICS = 4
 COUNTED = 1 << 24  # samples of a global batch that float32 counts exactly
 AT_ONCE = 128  # rows of an evaluation, where the local batch has fewer and
 BUFFERED = 1 << 22  # where so many rows do not have more values than this
-
-
-class StepMetrics(NamedTuple):
-    """What is counted in a step, over all ranks that train the network: the sum of the samples'
-    losses, how many were classified correctly, and how many ranks were asked to stop.
-    """
-
-    loss_sum: float
-    correct: int
-    stop: int
-
-    @classmethod
-    def read(cls, sums: np.ndarray) -> "StepMetrics":
-        """Return what the first METRICS elements of a vector say."""
-        return cls(float(sums[LOSS_SUM]), int(sums[CORRECT]), int(sums[STOP]))
-
-
-class Partners(NamedTuple):
-    """What the images of a step were mixed with: labels int64 (rows,), and their share in images
-    and loss.
-    """
-
-    labels: np.ndarray
-    share: float
 
 
 class Piece(NamedTuple):
@@ -66,34 +42,6 @@ class Piece(NamedTuple):
     labels: np.ndarray
     step: Step
     partners: Partners | None = None
-
-
-# By which factor of classes a squared error is the sum of squares.
-SQUARES: dict[str, Callable[[int], float]] = {
-    "mean_squared_error": lambda classes: 1.0 / classes,
-    "half_squared_error": lambda classes: 0.5,
-}
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The loss of a sample: cross_entropy of softmax(outputs), or a squared error with these
-    targets.
-    """
-
-    name: str = "cross_entropy"
-    smoothing: float = 0.0
-    low: float = 0.0
-    high: float = 1.0
-
-    def factor(self, classes: int) -> float:
-        """What multiplies the sum of squares: 1/classes for the mean, 1/2 for the half."""
-        return SQUARES[self.name](classes)
-
-    @property
-    def is_cross_entropy(self) -> bool:
-        """Whether the outputs are logits."""
-        return LOSSES[self.name].of_logits
 
 
 @dataclass(frozen=True)
@@ -212,10 +160,10 @@ class Network:
     def _bind(self, body: Sequential) -> None:
         """Give layers views of the flat vectors."""
         values = {
-            **_views(self.parameters, self.layout),
-            **_views(self.statistics, self.statistics_layout),
+            **views(self.parameters, self.layout),
+            **views(self.statistics, self.statistics_layout),
         }
-        body.bind(values, _views(self.gradient, self.layout))
+        body.bind(values, views(self.gradient, self.layout))
 
     def bind_parameters(self, parameters: np.ndarray) -> None:
         """Move the parameters to an array of their length, such as memory that other ranks can
@@ -234,8 +182,8 @@ class Network:
         images: the training images, for filters that whiten them.
         """
         first = 0 if self.parts is None else self.parts.first
-        views = _views(self.parameters, self.layout)
-        for index, (name, view) in enumerate(views.items(), first):
+        arrays = views(self.parameters, self.layout)
+        for index, (name, view) in enumerate(arrays.items(), first):
             cut = None if self.parts is None else self.parts.parameters.each[name]
             parameter = self.layout[index][1] if cut is None else cut.whole
             if parameter.initializer == WHITENING:
@@ -248,7 +196,7 @@ class Network:
                 values = cut.own(values, self.parts.rank).reshape(view.shape)
             view[...] = values
         for view, (_, parameter) in zip(
-            _views(self.statistics, self.statistics_layout).values(),
+            views(self.statistics, self.statistics_layout).values(),
             self.statistics_layout,
             strict=True,
         ):
@@ -302,11 +250,11 @@ class Network:
             return
         outputs = self.forward(inputs, step)
         gradient = self.outputs_gradient[: len(labels)]
-        loss_sum, correct = self._mixed_loss(
+        loss_sum, correct = self.loss.of_mixed(
             outputs, labels, partners, 1.0 / global_batch, gradient
         )
         for exit_ in self.exits:
-            loss, _ = self._mixed_loss(
+            loss, _ = self.loss.of_mixed(
                 exit_.logits,
                 labels,
                 partners,
@@ -328,44 +276,6 @@ class Network:
         if len(labels) == 0:  # this rank only took part in the sums of the batch normalisations
             self.message[:] = 0.0
 
-    def _mixed_loss(
-        self,
-        outputs: np.ndarray,
-        labels: np.ndarray,
-        partners: Partners | None,
-        scale: float,
-        gradient: np.ndarray,
-    ) -> tuple[float, int]:
-        """Return the loss sum and the correct count, of mixed images by the labels of the larger
-        share; write the gradient.
-        """
-        if partners is None:
-            return self._loss(outputs, labels, scale, gradient)
-        share, other = partners.share, np.empty_like(gradient)
-        own_loss, own_right = self._loss(outputs, labels, (1 - share) * scale, gradient)
-        loss, right = self._loss(outputs, partners.labels, share * scale, other)
-        gradient += other
-        return (1 - share) * own_loss + share * loss, own_right if share <= 0.5 else right
-
-    def _loss(
-        self, outputs: np.ndarray, labels: np.ndarray, scale: float, gradient: np.ndarray
-    ) -> tuple[float, int]:
-        if self.loss.is_cross_entropy:
-            found: tuple[float, int] = losses.softmax_cross_entropy(
-                outputs, labels, scale, self.loss.smoothing, gradient
-            )
-        else:
-            found = losses.squared_error(
-                outputs,
-                labels,
-                self.loss.low,
-                self.loss.high,
-                self.loss.factor(self.classes),
-                scale,
-                gradient,
-            )
-        return found
-
     def evaluate(self, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, int]:
         """Return scores `(rows, classes)`, loss sum and correct count of inputs `(rows,
         features)`, as `judge` does.
@@ -376,7 +286,7 @@ class Network:
         """Return scores `(rows, classes)`, as `score` does, loss sum and correct count of outputs
         `(rows, classes)`.
         """
-        loss_sum, correct = self._loss(outputs, labels, 1.0, self.outputs_gradient[: len(labels)])
+        loss_sum, correct = self.loss.of(outputs, labels, 1.0, self.outputs_gradient[: len(labels)])
         return self.score(outputs), loss_sum, correct
 
     def score(self, outputs: np.ndarray) -> np.ndarray:
@@ -427,11 +337,3 @@ def _check_whitening(layout: Sequence[tuple[str, Parameter]]) -> None:
                 "the first layer, number 0, whose inputs are the images",
                 "leave it out there",
             )
-
-
-def _views(flat: np.ndarray, layout: Sequence[tuple[str, Parameter]]) -> dict[str, np.ndarray]:
-    views, start = {}, 0
-    for name, parameter in layout:
-        views[name] = flat[start : start + parameter.size].reshape(parameter.shape)
-        start += parameter.size
-    return views

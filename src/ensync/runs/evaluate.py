@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ensync.core.config.schema import Training
+from ensync.core.config.training import Training
 from ensync.core.fusion import FUSIONS, OF_ONE
 from ensync.mpi.world import Comm, on_root
 from ensync.report.console import Console, make_console

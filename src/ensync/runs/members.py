@@ -6,7 +6,7 @@ from functools import partial
 
 from ensync.core.activity import tick
 from ensync.core.config.parallel import Parallel
-from ensync.core.config.schema import Training
+from ensync.core.config.training import Training
 from ensync.core.errors import EnsyncError, plural
 from ensync.core.sharding import groups
 from ensync.mpi.mesh import Mesh

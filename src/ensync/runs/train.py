@@ -14,7 +14,8 @@ from ensync.core.config.job import (
     load_job,
     without_study,
 )
-from ensync.core.config.schema import Job, Training
+from ensync.core.config.schema import Job
+from ensync.core.config.training import Training
 from ensync.core.errors import EnsyncError
 from ensync.core.signals import stop_on_signals
 from ensync.mpi.world import Comm, on_root

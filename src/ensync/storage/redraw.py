@@ -8,7 +8,7 @@ import numpy as np
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import Purpose, generator
 from ensync.storage.dataset import Dataset
-from ensync.storage.writing import stratified
+from ensync.storage.splitting import stratified
 
 REDRAWN = 2  # a stream of random numbers, beside those of `ensync data prepare`
 

@@ -1,21 +1,18 @@
-"""Write a dataset file: cut the splits, lay out the file, stream the images into it, seal it."""
+"""Write a dataset file: check its source, cut the splits, fill the file, put it in its place."""
 
 import filecmp
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ensync import __version__
 from ensync.core.errors import EnsyncError, reason
-from ensync.core.sharding import Purpose, generator
-from ensync.storage import layout
 from ensync.storage.atomic import (
     clean_temporaries,
     naming_errors,
@@ -23,19 +20,17 @@ from ensync.storage.atomic import (
     temporary_beside,
 )
 from ensync.storage.copies import shared_rows
-from ensync.storage.digests import LENGTH, Digester
-from ensync.storage.layout import FINGERPRINT, SPLITS, WHOLE, Layout
+from ensync.storage.filling import fill
+from ensync.storage.layout import SPLITS, Layout
 from ensync.storage.left_out import name_left_out
 from ensync.storage.partial import Partial
-from ensync.storage.scattering import ImagesInFile, scatter, write_at
-from ensync.storage.sources.source import Ahead, Images, Source, Streamed, first_few
+from ensync.storage.sources.source import Source, first_few
+from ensync.storage.splitting import Part, cut, lacking
 from ensync.storage.work import ALONE, Work
 
-PIECE = 4 << 20  # bytes of images on their way at a time
 VALIDATION_PART, TEST_PART = 0.1, 0.2  # of the training images, where nothing else is asked for
 LARGEST_PART = 0.9  # of the training images that may be cut away
 SPARE = 1 << 20  # bytes of HDF5's own tables, more than it ever takes
-VALIDATION, TEST = 0, 1  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -53,14 +48,6 @@ class Written:
     notes: tuple[str, ...] = ()
     before: str | None = None
     names: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A split of the file: which rows of which split of the source."""
-
-    origin: str
-    rows: np.ndarray
 
 
 def write_dataset(
@@ -92,13 +79,13 @@ def write_dataset(
     notes = [
         *source.notes,
         *shared_rows(source, {split: (part.origin, part.rows) for split, part in parts.items()}),
-        *_lacking(source, parts),
+        *lacking(source, parts),
     ]
     plan = _plan(source, parts, _preparation(source, validation, test, seed), notes)
     _make_room(path, plan, work.partial.room())
     before = _fingerprint_at(path)
     with _place(path, plan, work.partial) as temporary:
-        fingerprint = _fill(temporary, source, parts, plan, work)
+        fingerprint = fill(temporary, source, parts, plan, work)
         changed = not (path.exists() and filecmp.cmp(temporary, path, shallow=False))
         if changed:
             put_in_place(temporary, path)
@@ -133,83 +120,6 @@ def _fingerprint_at(path: Path) -> str | None:
             return dataset.fingerprint
     except EnsyncError:
         return ""
-
-
-def cut(source: Source, validation: float, test: float, seed: int) -> dict[str, _Part]:
-    """Return the rows of each split: those cut from train in a random order (of `seed`), those
-    given in the order of the source.
-
-    The random order is for sources sorted by class: blocks of neighbouring rows then hold all
-    classes.
-    """
-    labels = source.labels["train"]
-    rows = np.arange(len(labels))
-    given = {
-        split: _Part(split, np.arange(len(source.labels[split])))
-        for split in ("validation", "test")
-        if split in source.labels
-    }
-    tests = given.get("test")
-    if tests is None:
-        chosen = stratified(labels, test, generator(seed, Purpose.SPLIT, TEST))
-        tests, rows = _Part("train", rows[chosen]), rows[~chosen]
-    random = generator(seed, Purpose.SPLIT, VALIDATION)
-    rows = random.permutation(rows)
-    if "validation" in given:
-        return {"train": _Part("train", rows), "validation": given["validation"], "test": tests}
-    chosen = stratified(labels[rows], validation, random)
-    return {
-        "train": _Part("train", rows[~chosen]),
-        "validation": _Part("train", rows[chosen]),
-        "test": tests,
-    }
-
-
-def stratified(labels: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray:
-    """Return a mask bool (rows,) of round(part * rows) rows with the classes in proportion (largest
-    remainders, ties by lot).
-
-    At least one row of each class stays out of it; other classes then give more, and the rows are
-    fewer only when none can.
-    """
-    mask = np.zeros(len(labels), bool)
-    for label, count in enumerate(_taken(np.bincount(labels), part, random)):
-        if count > 0:
-            mask[random.permutation(np.flatnonzero(labels == label))[:count]] = True
-    return mask
-
-
-def _taken(counts: np.ndarray, part: float, random: np.random.Generator) -> np.ndarray:
-    """Return how many rows int64 (classes,) a cut takes of each class, which has counts int64
-    (classes,).
-    """
-    shares, room = counts * part, np.maximum(counts - 1, 0)
-    taken: np.ndarray = np.minimum(np.floor(shares).astype(np.int64), room)
-    lot = random.spawn(1)[0].permutation(
-        len(counts)
-    )  # a stream of its own: the rows chosen do not depend on it
-    while (short := round(part * counts.sum()) - int(taken.sum())) > 0 and (taken < room).any():
-        able = np.flatnonzero(taken < room)
-        remainders = np.round(shares - taken, 9)[able]  # equal ones differ by rounding
-        taken[able[np.lexsort((lot[able], -remainders))][:short]] += 1
-    return taken
-
-
-def _lacking(source: Source, parts: dict[str, _Part]) -> list[str]:
-    """Return a note for each split cut from train, not empty, that has no image of some classes."""
-    notes = []
-    for split, part in ((split, part) for split, part in parts.items() if part.origin != split):
-        counts = np.bincount(
-            source.labels[part.origin][part.rows], minlength=len(source.class_names)
-        )
-        names = [f"'{source.class_names[label]}'" for label in np.flatnonzero(counts == 0)]
-        if names and len(part.rows):
-            images = f"{len(part.rows):,} {split} image{'s' * (len(part.rows) > 1)}"
-            notes.append(
-                f"the {images} have none of {len(names)} of {len(counts)} classes: "
-                f"{first_few(names, len(names))}"
-            )
-    return notes
 
 
 def _check(source: Source, validation: float, test: float, seed: int) -> None:
@@ -280,7 +190,7 @@ def _preparation(
 
 def _plan(
     source: Source,
-    parts: dict[str, _Part],
+    parts: dict[str, Part],
     preparation: dict[str, float | int | str],
     notes: list[str],
 ) -> Layout:
@@ -341,160 +251,3 @@ def check_target(path: Path) -> None:
             "a free name",
             "remove it, or write to another path",
         )
-
-
-def _fill(
-    temporary: Path, source: Source, parts: dict[str, _Part], plan: Layout, work: Work
-) -> str:
-    """Write the file, as far as an earlier call has not, and return its fingerprint."""
-    partial = work.partial
-    with temporary.open("r+b", buffering=0) as file:
-        target = _Target(file.fileno(), plan)
-        for origin, images in source.images.items():
-            if isinstance(images, Streamed):
-                rows = {split: part.rows for split, part in parts.items() if part.origin == origin}
-                target.scatter(images, rows, work, f"those of {origin}")
-        for split, part in parts.items():
-            target.begin(split, source.labels[part.origin][part.rows])
-            images, there, done = source.images[part.origin], partial.written(split), 0
-            for piece, old in _pieces(images, part.rows, target.written(split), there):
-                target.add_images(split, piece, old)
-                done += len(piece)
-                if not old:
-                    partial.wrote(split, done)
-                work.progress(f"writing {split} images", done, len(part.rows))
-            target.end(split)
-        return target.seal()
-
-
-def _pieces(
-    images: Images | Streamed, rows: np.ndarray, written: Images, there: int
-) -> Iterator[tuple[np.ndarray, bool]]:
-    """Yield the images of `rows` in their order, about PIECE bytes at a time, and whether they are
-    in the file already.
-
-    written: the images in the file; there: how many of the first are in it, where they did not come
-    in an order of their own.
-    """
-    count = len(rows) if isinstance(images, Streamed) else there
-    for piece in _batches(written, np.arange(count)):
-        yield piece, True
-    if not isinstance(images, Streamed):
-        for piece in _batches(images, rows[count:]):
-            yield piece, False
-
-
-class _Target:
-    """The file while it is written, split after split: HDF5's tables first, the fingerprint
-    last.
-    """
-
-    def __init__(self, descriptor: int, plan: Layout) -> None:
-        blank = layout.blank(plan)
-        self._descriptor = descriptor
-        self._next = {
-            name: offset or 0 for name, offset in blank.offsets.items()
-        }  # where the next part of an array goes
-        self._plan, self._digest = plan, hashlib.sha256(plan.header())
-        self._digesters: dict[str, Digester] = {}
-        self._labels = np.zeros(0, np.int64)
-        self._counts = np.zeros(
-            (plan.shape[2], 256), np.int64
-        )  # of each pixel value in each channel of train
-        if os.fstat(descriptor).st_size == blank.size:  # an earlier call has begun it
-            return
-        for offset, table in blank.tables.items():
-            write_at(descriptor, offset, np.frombuffer(table, np.uint8))
-        os.ftruncate(descriptor, blank.size)
-
-    def begin(self, split: str, labels: np.ndarray) -> None:
-        """Begin a split with these labels int64 (n,)."""
-        self._labels, self._digesters[split] = labels.astype("<i8"), Digester(labels)
-
-    def scatter(self, images: Streamed, rows: dict[str, np.ndarray], work: Work, part: str) -> None:
-        """Write streamed images, of which the rows int64 of each split are these, from where an
-        earlier call has stopped; part: what they are called in what it has left.
-        """
-        firsts = {split: self._next[f"images/{split}"] for split in rows}
-
-        def tell(done: int, total: int) -> None:
-            work.partial.wrote(part, done)
-            work.progress("decoding pictures", done, total)
-
-        homes = [(firsts[split], rows[split]) for split in rows]
-        scatter(self._descriptor, images, homes, tell, work.partial.written(part))
-
-    def written(self, split: str) -> ImagesInFile:
-        """Return the images of a split that are in the file, before the first is added."""
-        shape = (self._plan.sizes[split], *self._plan.shape)
-        return ImagesInFile(self._descriptor, self._next[f"images/{split}"], shape)
-
-    def add_images(self, split: str, images: np.ndarray, there: bool = False) -> None:
-        """Write the next images uint8 (n, height, width, channels) of a split, unless they are
-        there.
-        """
-        if split == "train":
-            self._counts += [
-                np.bincount(images[..., channel].ravel(), minlength=256)
-                for channel in range(len(self._counts))
-            ]
-        self._digest.update(images)
-        self._digesters[split].add(images)
-        if there:
-            self._next[f"images/{split}"] += images.nbytes
-        else:
-            self._put(f"images/{split}", images)
-
-    def end(self, split: str) -> None:
-        """Write the labels and digests of a split, after its images."""
-        self._digest.update(self._labels)
-        self._put(f"labels/{split}", self._labels)
-        self._put(f"digests/{split}", self._found(split))
-
-    def _found(self, split: str) -> np.ndarray:
-        return np.frombuffer(b"".join(self._digesters[split].found), np.uint8).reshape(-1, LENGTH)
-
-    def seal(self) -> str:
-        """Write mean, std, fingerprint and the digest of the whole, and return the fingerprint."""
-        mean, std = moments(self._counts)
-        fingerprint = FINGERPRINT + self._digest.hexdigest()
-        sealed = replace(
-            self._plan,
-            mean=mean.astype("<f4"),
-            std=std.astype("<f4"),
-            fingerprint=fingerprint,
-            digests={s: self._found(s) for s in SPLITS},
-        )
-        self._put("mean", sealed.mean)
-        self._put("std", sealed.std)
-        self._put("fingerprint", np.frombuffer(fingerprint.encode(), np.uint8))
-        self._put(WHOLE, np.frombuffer(sealed.whole_digest(), np.uint8))
-        return fingerprint
-
-    def _put(self, name: str, array: np.ndarray) -> None:
-        write_at(self._descriptor, self._next[name], array)
-        self._next[name] += array.nbytes
-
-
-def _batches(images: Images, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the images of `rows` in their order, about PIECE bytes at a time."""
-    step = max(1, PIECE // int(np.prod(images.shape[1:])))
-    if isinstance(images, Ahead):
-        yield from images.ahead(rows, step)
-        return
-    for start in range(0, len(rows), step):
-        yield np.ascontiguousarray(images[rows[start : start + step]])
-
-
-def moments(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation float64 (channels,) from how often each pixel value
-    occurs, int64 (channels, 256).
-
-    Exact, whatever the order. A channel that never changes gets 1, so that dividing by it leaves it
-    as it is.
-    """
-    values = np.arange(256.0)
-    total = counts.sum(axis=1)
-    mean = counts @ values / total
-    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / total
-    return mean, np.where(variance > 0, np.sqrt(variance), 1.0)

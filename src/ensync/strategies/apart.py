@@ -20,8 +20,8 @@ import numpy as np
 from ensync.core.activity import Doing
 from ensync.core.config.communication import Communication
 from ensync.mpi.allreduce import Allreduce, SummedVector
-from ensync.nn.network import CORRECT, LOSS_SUM, STOP, StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import CORRECT, LOSS_SUM, STOP, StepMetrics
 from ensync.training.reducers import PENDING, Compute, Part, Reducer
 
 SINCE, ROWS = range(2)  # places of the counts since the last meeting: steps, and this rank's rows

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ensync.core.config import schema
+from ensync.core.config import ensemble as settings
 from ensync.core.errors import EnsyncError
 from ensync.core.sharding import member_rows
 from ensync.strategies.strategy import Phase, Strategy
@@ -24,7 +24,7 @@ class Ensemble(Strategy):
         """As the job says, one per rank (or replica) where it leaves that open."""
         return self.ensemble.members or self.replicas(ranks)
 
-    def settled(self, ranks: int) -> schema.Ensemble:
+    def settled(self, ranks: int) -> settings.Ensemble:
         """Return the section with its number of members. EnsyncError for more than
         MOST_MEMBERS.
         """

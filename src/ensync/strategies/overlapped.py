@@ -10,7 +10,8 @@ from ensync.core.config.communication import Communication
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.buckets import BucketSums, cut, gains
 from ensync.mpi.world import Comm, topology
-from ensync.nn.network import STOP, Network, StepMetrics
+from ensync.nn.network import Network
+from ensync.nn.step_metrics import STOP, StepMetrics
 from ensync.training.reducers import Compute, Part, Reducer
 
 

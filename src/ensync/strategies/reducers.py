@@ -5,13 +5,14 @@ from collections.abc import Callable
 import numpy as np
 
 from ensync.core.config.communication import ALL, Communication
-from ensync.core.config.schema import Training
+from ensync.core.config.training import Training
 from ensync.mpi.allreduce import Allreduce, SummedVector
 from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.shared_update import SharedUpdate
 from ensync.mpi.world import Comm
-from ensync.nn.network import STOP, Network, StepMetrics
+from ensync.nn.network import Network
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import STOP, StepMetrics
 from ensync.strategies.compression import CompressedReducer, compressed_message
 from ensync.strategies.gossip import GossipReducer
 from ensync.strategies.local import LocalReducer

@@ -32,15 +32,9 @@ from ensync.core.delays import delays
 from ensync.mpi.allreduce import Allreduce, sum_counts
 from ensync.mpi.channel import Channel, PendingSum
 from ensync.mpi.world import Comm
-from ensync.nn.network import (
-    CORRECT,
-    LOSS_SUM,
-    METRICS,
-    STOP,
-    Network,
-    StepMetrics,
-)
+from ensync.nn.network import Network
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import CORRECT, LOSS_SUM, METRICS, STOP, StepMetrics
 from ensync.training.reducers import PENDING, Compute, Part, Reducer
 
 ROWS, WEIGHT = range(

@@ -9,8 +9,8 @@ from types import TracebackType
 import numpy as np
 
 from ensync.mpi.values import Holders
-from ensync.nn.network import StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import StepMetrics
 from ensync.training.reducers import Compute, Reducer
 
 

@@ -12,8 +12,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from ensync.core.config.communication import Communication
+from ensync.core.config.ensemble import Ensemble, Fusion
 from ensync.core.config.parallel import Parallel
-from ensync.core.config.schema import Ensemble, Fusion, Training
+from ensync.core.config.training import Training
 from ensync.core.errors import EnsyncError, plural
 from ensync.mpi.values import Holders
 from ensync.mpi.world import Comm

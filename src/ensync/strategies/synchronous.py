@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ensync.core.config.schema import Ensemble
+from ensync.core.config.ensemble import Ensemble
 from ensync.core.fusion import OF_ONE
 from ensync.strategies.strategy import Phase, Strategy
 

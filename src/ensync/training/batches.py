@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ensync.core.activity import tick
-from ensync.core.config.schema import Augmentation
+from ensync.core.config.augmentation import Augmentation
 from ensync.core.sharding import Purpose, Window, key64
 from ensync.kernels.elementwise import augmentation, inputs
 from ensync.nn.whitening import IMAGES, Images

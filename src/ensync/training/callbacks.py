@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ensync.core.config import schedules
-from ensync.core.config.schema import Training
+from ensync.core.config.training import Training
 from ensync.kernels.optim import updates
 from ensync.nn.network import Network
 from ensync.training.position import DIVERGED, EARLY, Position

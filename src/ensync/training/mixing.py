@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensync.core.config.schema import Augmentation
+from ensync.core.config.augmentation import Augmentation
 from ensync.core.sharding import Purpose, generator
 from ensync.kernels.elementwise import mixing as kernels
-from ensync.nn.network import Partners
+from ensync.nn.loss import Partners
 from ensync.training.batches import BatchLoader, Changes
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ensync.core.config.schema import Training
+from ensync.core.config.training import Training
 from ensync.core.shares import Speeds
 
 EARLY, DIVERGED, LOST = (

@@ -14,8 +14,9 @@ import numpy as np
 
 from ensync.core.activity import Doing
 from ensync.core.timeline import Kind, Timeline
-from ensync.nn.network import Network, StepMetrics
+from ensync.nn.network import Network
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import StepMetrics
 from ensync.training.batches import BatchLoader, Changes
 from ensync.training.reducers import Compute, Part, Reducer
 from ensync.training.runners import MiniBatchRunner, Replica, Runner

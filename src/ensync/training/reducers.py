@@ -22,8 +22,9 @@ import numpy as np
 
 from ensync.core.sharding import block
 from ensync.core.shares import Speeds, block_by_speed
-from ensync.nn.network import METRICS, STOP, Network, StepMetrics
+from ensync.nn.network import Network
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import METRICS, STOP, StepMetrics
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from ensync.core.sharding import Purpose, key64
 from ensync.kernels.dense import online
 from ensync.nn.layers.base import Layer, Step
 from ensync.nn.layers.dense import Dense
-from ensync.nn.network import Network, Piece, StepMetrics
+from ensync.nn.network import Network, Piece
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import StepMetrics
 from ensync.training.batches import Augmenter, BatchLoader, augmenter_of
 from ensync.training.mixing import mixing_of
 from ensync.training.reducers import Part, Reducer, SerialReducer

@@ -17,7 +17,8 @@ import numpy as np
 
 from ensync.core.activity import Doing
 from ensync.kernels.threads import follow_threads
-from ensync.nn.network import STOP, Network, StepMetrics
+from ensync.nn.network import Network
+from ensync.nn.step_metrics import STOP, StepMetrics
 from ensync.training.reducers import Compute, Part, Reducer
 
 Synchronize = Callable[[np.ndarray], None]

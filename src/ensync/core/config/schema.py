@@ -1,13 +1,18 @@
-"""Every setting of a job file, declared once: name, type, default, meaning. The help, the checks
-and the dump come from here.
+"""A whole job: its sections, declared here or in the modules beside this one, and which settings
+contradict each other.
+
+A setting is declared once, with name, type, default and meaning; help, checks and dump come from
+there.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ensync.core.config.augmentation import Augmentation
 from ensync.core.config.communication import Communication
-from ensync.core.config.layers import Positive, Rate, Section
+from ensync.core.config.ensemble import Ensemble, Fusion
+from ensync.core.config.layers import Positive, Section
 from ensync.core.config.losses import LOSSES
 from ensync.core.config.network import NetworkSettings
 from ensync.core.config.optimizers import Optimizer
@@ -15,17 +20,8 @@ from ensync.core.config.parallel import Parallel, obstacles, uneven
 from ensync.core.config.schedules import Growth, Lookahead, Plateau, Schedule
 from ensync.core.config.strategies import STRATEGIES
 from ensync.core.config.study import Study
-from ensync.core.config.tables import only
+from ensync.core.config.training import Training
 from ensync.core.fusion import FUSIONS
-
-if TYPE_CHECKING:
-    FusionName = str
-    LossName = str
-    StrategyName = str
-else:
-    FusionName = Literal[tuple(FUSIONS)]
-    LossName = Literal[tuple(LOSSES)]
-    StrategyName = Literal[tuple(STRATEGIES)]
 
 
 class Data(Section):
@@ -52,179 +48,6 @@ class Data(Section):
     )
 
 
-class Training(Section):
-    """The loop: strategy, length, batch, loss, and when to stop."""
-
-    strategy: StrategyName = Field(
-        "synchronous",
-        description="; ".join(f"{name}: {each.help}" for name, each in STRATEGIES.items()),
-    )
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        10, description="passes over the training rows of a network"
-    )
-    max_steps: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="end the training of each network after so many steps, those before members "
-        "part included, in place of epochs: the schedule spans these steps, and the last epoch may "
-        "be part of one; 0: train all epochs",
-    )
-    batch: Positive | Literal["full"] = Field(
-        64,
-        description="samples behind one step of one network, over all its ranks; 1: a step per "
-        "sample; full: one step per epoch",
-    )
-    seed: Annotated[int, Field(ge=0)] = Field(
-        1, description="of start weights, order, dropout and shards"
-    )
-    loss: LossName = Field(
-        "cross_entropy",
-        description="; ".join(f"{name}: {spec.help}" for name, spec in LOSSES.items()),
-    )
-    targets: tuple[float, float] = Field(
-        (0.0, 1.0),
-        description=f"{only(LOSSES, 'targets')}: targets of the wrong and of the right output",
-    )
-    label_smoothing: Rate = Field(
-        0.0,
-        description=f"{only(LOSSES, 'label_smoothing')}: share of the target spread over "
-        "all classes",
-    )
-    slice: Positive = Field(
-        512,
-        description="samples that go through the network at once, over all its ranks; gradients "
-        "of larger batches are added up slice by slice "
-        "(gradient accumulation), and batch normalisation sees one slice at a time",
-    )
-    weight_average: Rate = Field(
-        0.0,
-        description="share of the old average kept at each step in an exponential moving average "
-        "of the weights, which is then validated and tested, "
-        "with statistics of batch normalisation that are estimated for it from 2,048 training "
-        "rows after each epoch (PyTorch's update_bn); 0: none",
-    )
-    precision: Literal["float32", "bf16", "float64"] = Field(
-        "float32",
-        description="of parameters and arithmetic; bf16: parameters, their gradients and sums in "
-        "float32, the operands of convolutions and what lies between "
-        "layers rounded to 8 bits, where the CPU has AVX512-BF16; float64 is for tests",
-    )
-    threads: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="numba threads per rank; 0: the cores of this rank, from its affinity mask "
-        "and the ranks beside it, "
-        "and fewer of them while steps are faster so, as beside other busy programs",
-    )
-    early_stopping: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="stop a network after so many epochs without a better validation loss; 0: "
-        "never",
-    )
-    best_weights: bool = Field(
-        False,
-        description="test each network with the parameters, or their average, of its best "
-        "validation epoch",
-    )
-    deterministic: bool = Field(
-        False,
-        description="the same bits of every network (of an ensemble: of each of "
-        "ensemble.members) on any number of ranks and threads: each batch is cut into "
-        "virtual_shards, computed one by one and added along a fixed tree. Costs speed, since a "
-        "shard has few rows, and memory of up to five "
-        "gradients; the ranks send as much as without it, half as much more where some hold two "
-        "branches of the tree (3 ranks of 8 shards)",
-    )
-    virtual_shards: Positive = Field(
-        8,
-        description="deterministic: parts of each batch, at least as many as ranks train one "
-        "network, best a multiple of them; another number gives other bits",
-    )
-    watchdog: Annotated[float, Field(ge=0)] = Field(
-        600.0,
-        description="seconds in which no rank gets on (a step, a part of an evaluation, a file; "
-        "compiling does not count) after which the job says who waits for whom and ends; 0: never",
-    )
-    check_replicas: Annotated[int, Field(ge=0)] = Field(
-        0, description="compare the replicas by hash every so many epochs; 0: only at the end"
-    )
-
-    @property
-    def dtype(self) -> str:
-        """The type of parameters and values, as numpy names it."""
-        return "float32" if self.precision == "bf16" else self.precision
-
-
-class Augmentation(Section):
-    """Random changes of the training images, drawn anew for each image and epoch."""
-
-    flip: bool | Literal["alternating"] = Field(
-        False,
-        description="mirror left to right; true: an image in every other epoch, at random; "
-        "alternating: at random in the first epoch, and from then on in every other one, so that "
-        "two epochs show each image both ways (Jordan 2024)",
-    )
-    crop: Annotated[int, Field(ge=0)] = Field(
-        0, description="move by up to so many pixels within a frame of crop_edge"
-    )
-    random_crop: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="side of the square that is cut out of each image, which is what the network "
-        "sees: at a random place of the image and the frame of crop while training, else in the "
-        "middle; 0: the whole image",
-    )
-    crop_edge: Literal["zeros", "reflect"] = Field(
-        "zeros",
-        description="what the frame of crop shows; zeros: black; reflect: the image mirrored at "
-        "its outermost pixels (PyTorch's pad of that name)",
-    )
-    shift: Rate = Field(
-        0.0,
-        description="move by up to this share of height and width, between pixels; the edge is "
-        "repeated",
-    )
-    rotation: Annotated[float, Field(ge=0, le=180)] = Field(
-        0.0, description="turn by up to so many degrees; the edge is repeated"
-    )
-    cutout: Annotated[int, Field(ge=0)] = Field(0, description="side of a square set to the mean")
-    erasing: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0,
-        description="share of images with a rectangle of any shape set to the mean (random "
-        "erasing)",
-    )
-    colour_noise: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="add a random colour to each image: the sum of p_i a_i l_i, with p_i and l_i "
-        "the eigenvectors and eigenvalues of the covariance of red, green and blue in the first "
-        "5,000 training images, pixels as 0..1, and a_i drawn from a normal distribution of this "
-        "deviation (Krizhevsky et al. 2012, section 4.1: 0.1); before data.normalization; 0: not",
-    )
-    mixup: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="mix each image with another of its batch (MixUp), whose share is drawn for "
-        "each step from Beta(mixup, mixup), and the losses by both labels by the same shares; "
-        "train accuracy goes by the label of the larger share; 0: not",
-    )
-    cutmix: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="the same with a rectangle cut from the other image, of an area drawn from "
-        "Beta(cutmix, cutmix) (CutMix); beside mixup each step does one of the two, evenly; 0: not",
-    )
-    epochs: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="after so many epochs images are only flipped, if at all, to end on images "
-        "like those of the test; 0: never",
-    )
-
-    def of_epoch(self, epoch: int) -> "Augmentation":
-        """Return the changes of an epoch, counted from 0."""
-        return Augmentation(flip=self.flip) if 0 < self.epochs <= epoch else self
-
-    def of_one(self) -> "Augmentation":
-        """Return the changes of an image by itself."""
-        if not (self.mixup or self.cutmix):
-            return self
-        return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0, "epochs": 0})
-
-
 class Evaluation(Section):
     """How a network is tested."""
 
@@ -249,40 +72,6 @@ class Evaluation(Section):
         "probability",
         description="probability: the largest one of an answer; entropy: 1 - entropy / "
         "ln(classes) of it",
-    )
-
-
-class Ensemble(Section):
-    """Members: how many, on which rows, from which start."""
-
-    members: Annotated[int, Field(ge=0)] = Field(
-        0,
-        description="networks; 0: one per rank; fewer than ranks: groups train one member "
-        "together; more: ranks take turns",
-    )
-    data: Literal["shards", "bootstrap", "full", "label_skew"] = Field(
-        "shards",
-        description="shards: disjoint; bootstrap: as many rows as there are, drawn with "
-        "replacement; full: everything; label_skew: disjoint, classes uneven",
-    )
-    skew: Annotated[float, Field(gt=0)] = Field(
-        0.5, description="label_skew: Dirichlet concentration; smaller is more uneven"
-    )
-    start: Literal["own", "shared", "synchronous"] = Field(
-        "own",
-        description="own: each member its start weights; shared: the same for all; synchronous: "
-        "trained together for synchronous_epochs first",
-    )
-    synchronous_epochs: Positive = Field(
-        1, description="start = synchronous: epochs trained as one network before the members part"
-    )
-
-
-class Fusion(Section):
-    """How rank 0 makes one prediction of the members'."""
-
-    method: FusionName = Field(
-        "soft_voting", description="; ".join(fusion.help for fusion in FUSIONS.values())
     )
 
 

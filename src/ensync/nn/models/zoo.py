@@ -18,9 +18,10 @@ from ensync.nn.layers.dense import Dense
 from ensync.nn.layers.exit import Exit
 from ensync.nn.layers.scaling import Scaling
 from ensync.nn.layers.table import build_layers
+from ensync.nn.loss import Loss
 from ensync.nn.memory import Workspace
 from ensync.nn.models import convolutional, mlp
-from ensync.nn.network import Loss, Network, NetworkOptions
+from ensync.nn.network import Network, NetworkOptions
 from ensync.nn.sequential import Sequential
 from ensync.nn.split.exchange import Holding, Links
 from ensync.nn.split.parts import parts_of

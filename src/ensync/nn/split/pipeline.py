@@ -17,8 +17,9 @@ import numpy as np
 from ensync.core.timeline import Kind
 from ensync.nn.layers.base import Layer, Shape, Step, walk
 from ensync.nn.layers.dropout import Dropout
+from ensync.nn.loss import Loss, Partners
 from ensync.nn.memory import Workspace, empty
-from ensync.nn.network import Loss, Network, NetworkOptions, Partners, Piece, added
+from ensync.nn.network import Network, NetworkOptions, Piece, added
 from ensync.nn.sequential import Sequential
 from ensync.nn.split.exchange import Links
 from ensync.nn.split.stages import Elsewhere, StageParts, stages_of
@@ -220,7 +221,7 @@ class StageNetwork(Network):
         self.metrics[:] = 0.0
         if self.is_last:
             gradient = self.outputs_gradient[:rows]
-            self.metrics[:2] = self._mixed_loss(
+            self.metrics[:2] = self.loss.of_mixed(
                 flight.outputs, piece.labels, piece.partners, 1.0 / global_batch, gradient
             )
         else:

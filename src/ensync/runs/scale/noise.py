@@ -15,7 +15,8 @@ from ensync.core.sharding import block
 from ensync.kernels.optim.updates import sum_of_squares
 from ensync.mpi.allreduce import Allreduce
 from ensync.mpi.world import Comm, agree_any
-from ensync.nn.network import STOP, Network, StepMetrics
+from ensync.nn.network import Network
+from ensync.nn.step_metrics import STOP, StepMetrics
 from ensync.runs.data import SplitLoaders
 from ensync.runs.scale.steps import Bench
 from ensync.training.batches import first_images

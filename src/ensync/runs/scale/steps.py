@@ -14,8 +14,9 @@ from ensync.core.scaling.passing import Sizes
 from ensync.core.scaling.prediction import largest_share
 from ensync.kernels.threads import use_threads
 from ensync.mpi.world import Comm, patient_barrier, share, split
-from ensync.nn.network import METRICS, Network, StepMetrics
+from ensync.nn.network import Network
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import METRICS, StepMetrics
 from ensync.report.console import Console
 from ensync.runs.data import SplitLoaders
 from ensync.runs.networks import build_network

@@ -6,8 +6,9 @@ from fractions import Fraction
 
 from ensync.core.config.communication import Communication
 from ensync.core.config.effects import refuse_without_effect
+from ensync.core.config.ensemble import Ensemble, Fusion
 from ensync.core.config.job import job_from_dict, override, plain_settings, without_study
-from ensync.core.config.schema import Ensemble, Fusion, Job
+from ensync.core.config.schema import Job
 from ensync.core.config.study import AS_GIVEN, TIMED, Own, Study
 from ensync.core.errors import EnsyncError, plural
 from ensync.core.fusion import FUSIONS

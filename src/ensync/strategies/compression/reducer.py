@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ensync.nn.network import StepMetrics
 from ensync.nn.optimizers import Factors, Optimizer
+from ensync.nn.step_metrics import StepMetrics
 from ensync.strategies.compression.vector import ERROR, CompressedVector
 from ensync.training.reducers import Compute, Reducer
 
