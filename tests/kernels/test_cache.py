@@ -153,7 +153,8 @@ from numba.core.registry import cpu_target
 cpu_target.target_context.refresh()  # as the first kernel does
 inside = [str(each) for each in tried if "ensync" in str(each)]
 assert len(inside) == len(set(inside)) > 1, inside
-assert "scipy.linalg" not in sys.modules
+assert not {"scipy.linalg", "coverage", "yaml"} & set(sys.modules)
+import coverage  # is not hidden from others
 from numba.np import arraymath, linalg
 
 assert arraymath._HAVE_BLAS
@@ -162,6 +163,6 @@ assert "scipy.linalg" in sys.modules
 """
 
 
-def test_a_start_tries_each_directory_once_and_leaves_scipy_alone():
+def test_a_start_tries_each_directory_once_and_imports_nothing_by_chance():
     done = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

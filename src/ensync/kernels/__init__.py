@@ -2,9 +2,11 @@
 only home of numba.
 """
 
+from ensync.kernels.importing import import_numba
 from ensync.kernels.threads import prepare_environment
 
 prepare_environment()  # before numba is imported
+import_numba()
 
 from ensync.kernels.cache import (  # noqa: E402
     check_cache_files,
