@@ -5,6 +5,7 @@
     python jobs/results.py
 
     python tests/bench/scale_on_hosts.py --to jobs/results/scale/hosts.json
+    python tests/bench/run.py --to jobs/results/speed
 
 `keep` copies in short what the directory holds: study.json of a study (and filters.json, where
 `ensync describe --filters` has written it), comparison.json of a comparison, or result.json of a
@@ -26,6 +27,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from results_speed import speed_lines
+from results_text import narrow, wrapped
+
 from ensync.core.config.job import load_job
 from ensync.core.statistics import mean_interval
 from ensync.report import style, tables, text
@@ -36,7 +40,6 @@ from ensync.report.history import read_history
 from ensync.report.results import Comparison, FusionFigures, RunResult, from_json
 from ensync.report.study_along_figures import by_bytes, sends
 from ensync.report.study_figures import headline
-from ensync.report.study_files import markdown_table
 from ensync.report.study_results import ContestantResult, Range, StudyResult
 from ensync.report.study_tables import (
     Table,
@@ -91,13 +94,14 @@ DARK = {
 @dataclass(frozen=True)
 class Kept:
     """What is kept by the name of its job; single trainings of one job in a list. scale: what
-    tests/bench/scale_on_hosts.py measured, by its name.
+    tests/bench/scale_on_hosts.py measured, by its name; speed: what the other benchmarks did.
     """
 
     comparisons: Mapping[str, Mapping] = field(default_factory=dict)
     studies: Mapping[str, Mapping] = field(default_factory=dict)
     runs: Mapping[str, Sequence[Mapping]] = field(default_factory=dict)
     scale: Mapping[str, Mapping] = field(default_factory=dict)
+    speed: Mapping[str, Mapping] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -258,8 +262,8 @@ def kept(directory: Path = PLACE) -> Kept:
     runs: dict[str, list[dict]] = {}
     for path in sorted((directory / "runs").glob("*.json")):
         runs.setdefault(path.name.partition(".")[0], []).append(json.loads(path.read_text()))
-    studies, scale = (_read(directory / name) for name in ("studies", "scale"))
-    return Kept(_read(directory), studies, runs, scale)
+    studies, scale, speed = (_read(directory / name) for name in ("studies", "scale", "speed"))
+    return Kept(_read(directory), studies, runs, scale, speed)
 
 
 def _read(directory: Path) -> dict[str, dict]:
@@ -292,6 +296,8 @@ def results(found: Kept) -> str:
             lines += ["", *_section(job, found.comparisons[name])]
     for each in found.scale.values():
         lines += ["", *_scale_section(each)]
+    if found.speed:
+        lines += ["", *speed_lines(found.speed)]
     lines += ["", "## Not run with this version", ""]
     lines += [
         f"- `{job.relative_to(ROOT)}`" for name, job in here.items() if name not in found.names
@@ -304,7 +310,7 @@ def _runs(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
     where each was made and what its source says.
     """
     lines = ["## Single trainings", ""]
-    lines += _wrapped(
+    lines += wrapped(
         "Means over seeds. Accuracy in %, the test's with its standard deviation over seeds; "
         "training and validation: after the last epoch, of several members the mean of theirs."
     )
@@ -317,7 +323,7 @@ def _runs(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
             notes += _run_notes(job, runs)
         heads = ["job", "ranks x threads", "epochs", "seeds", "seconds", "train", "val.", "test"]
         table = Table("runs", str(folder.relative_to(HERE)), heads, rows)
-        lines += ["", f"### {table.title}", "", *_narrow(table), "", *notes]
+        lines += ["", f"### {table.title}", "", *narrow(table), "", *notes]
     return lines
 
 
@@ -360,19 +366,14 @@ def _scale_section(kept: Mapping) -> list[str]:
         f"{about['cores']} cores; commit {kept['commit']}; {made}."
     )
     return [
-        *("## Scale, predicted and measured", "", *_wrapped(said), ""),
-        *(*_narrow(Table("scale", "", heads, cells, left=1)), "", *_wrapped(found)),
+        *("## Scale, predicted and measured", "", *wrapped(said), ""),
+        *(*narrow(Table("scale", "", heads, cells, left=1)), "", *wrapped(found)),
     ]
 
 
 def _of_link(row: Mapping, value: float) -> str:
     """Return a figure of a run's link; one host has none."""
     return f"{value:g}" if row["hosts"] > 1 else text.DASH
-
-
-def _narrow(table: Table) -> list[str]:
-    """Return a table as Markdown without blanks, since lines are of 100 characters at most."""
-    return [line.replace(" | ", "|").replace("| ", "|", 1) for line in markdown_table(table)]
 
 
 def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Sequence]]]:
@@ -515,8 +516,8 @@ def _together_or_apart(found: Mapping[Path, Mapping]) -> list[str]:
         "name has no other."
     )
     return [
-        *("## Together or apart", "", *_wrapped(said), ""),
-        *_narrow(Table("apart", "", heads, rows, left=1)),
+        *("## Together or apart", "", *wrapped(said), ""),
+        *narrow(Table("apart", "", heads, rows, left=1)),
     ]
 
 
@@ -564,7 +565,7 @@ def _study_section(job: Path, kept: Mapping) -> list[str]:
     size, day = study.dataset.sizes, study.created[:10]
     seeds = max(len(each.seeds) for each in study.contestants)
     lines = [f"## {job.relative_to(HERE)}", ""]
-    lines += _wrapped(
+    lines += wrapped(
         f"{study.dataset.name}: {size['train']:,} images for training, {size['test']:,} for "
         f"testing; {text.plural(seeds, 'seed')}. Budget, {study.budget.name}: "
         f"{study.budget.sentence}"
@@ -572,15 +573,15 @@ def _study_section(job: Path, kept: Mapping) -> list[str]:
     where = f"{study.machine.cpu}, {text.plural(study.machine.nodes or 1, 'node')}"
     precision = study.job["training"].get("precision", "float32")
     where += f"; {precision}" if precision != "float32" else ""
-    lines += ["", *_wrapped(f"{day}, {where}; commit {kept['commit']}; {made}."), ""]
+    lines += ["", *wrapped(f"{day}, {where}; commit {kept['commit']}; {made}."), ""]
     table = _links_table if job.stem == SLOW_LINKS else _short_table
-    lines += [*_narrow(table(study)), ""]
+    lines += [*narrow(table(study)), ""]
     if study.predicted:
-        lines += [*_wrapped(predicted_by(study)), "", *_narrow(_predicted(study)), ""]
+        lines += [*wrapped(predicted_by(study)), "", *narrow(_predicted(study)), ""]
     for each in study.left_out:
-        lines += [*_wrapped(f"Left out: {each.what}: {each.reason}."), ""]
+        lines += [*wrapped(f"Left out: {each.what}: {each.reason}."), ""]
     for sentence in study_verdict(study):
-        lines += [*_wrapped(sentence), ""]
+        lines += [*wrapped(sentence), ""]
     if "filters" in kept:
         filters = from_json(FiltersResult, kept["filters"])
         lines += [*_against_towers(study, filters), *_filter_lines(job.stem, filters)]
@@ -602,22 +603,22 @@ def _against_towers(study: StudyResult, filters: FiltersResult) -> list[str]:
             rows.append([each.label, shown[0], span(Range(low=low, high=high), True), *shown[1:]])
     heads = ["less", "points", "95 %", *(f"seed {seed}" for seed in towers.seeds)]
     said = f"What the network of {towers.label} has more than each other one, by seeds in pairs:"
-    return [*_wrapped(said), "", *_narrow(Table("towers", "", heads, rows)), ""]
+    return [*wrapped(said), "", *narrow(Table("towers", "", heads, rows)), ""]
 
 
 def _filter_lines(name: str, result: FiltersResult) -> list[str]:
     """Return what the first layers of a study's networks see: a table, its answer, a picture."""
     lines = ["### Filters of the first layer", ""]
-    lines += [*_narrow(Table("filters", "", HEADS, filter_rows(result), left=2)), ""]
+    lines += [*narrow(Table("filters", "", HEADS, filter_rows(result), left=2)), ""]
     for sentence in (*filter_verdict(result), *MEASURE):
-        lines += [*_wrapped(sentence), ""]
+        lines += [*wrapped(sentence), ""]
     lines += [
         "<picture>",
         f'  <source media="(prefers-color-scheme: dark)" srcset="{name}_filters-dark.svg">',
         f'  <img src="{name}_filters-light.svg" alt="filters of the first layer">',
         "</picture>",
     ]
-    return [*lines, "", *_wrapped(f"Of the first seed, and the curves of all. {SCALE}"), ""]
+    return [*lines, "", *wrapped(f"Of the first seed, and the curves of all. {SCALE}"), ""]
 
 
 def _short_table(study: StudyResult) -> Table:
@@ -686,8 +687,8 @@ def _section(job: Path, kept: Mapping) -> list[str]:
     size = comparison.dataset.sizes
     data = f"{comparison.dataset.name}: {size['train']:,} images for training"
     epochs = text.plural(comparison.job["training"]["epochs"], "epoch")
-    lines += [*_wrapped(f"{data}, {size['test']:,} for testing; {epochs}."), ""]
-    lines += _wrapped(f"{day}, {where}; commit {kept['commit']}; {made}.")
+    lines += [*wrapped(f"{data}, {size['test']:,} for testing; {epochs}."), ""]
+    lines += wrapped(f"{day}, {where}; commit {kept['commit']}; {made}.")
     lines += ["", "| | ranks | accuracy | 95 % interval | seconds | speed-up | sent |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for cells in tables.comparison_rows(comparison):
@@ -695,14 +696,10 @@ def _section(job: Path, kept: Mapping) -> list[str]:
         lines.append("| " + " | ".join(shown) + " |")
     lines += [""]
     for name, note in notes_of(comparison):
-        lines += [*_wrapped(f"{name}: {note}."), ""]
+        lines += [*wrapped(f"{name}: {note}."), ""]
     for sentence in verdict(comparison):
-        lines += [*_wrapped(sentence), ""]
+        lines += [*wrapped(sentence), ""]
     return lines[:-1]
-
-
-def _wrapped(sentence: str) -> list[str]:
-    return textwrap.wrap(sentence, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
@@ -735,7 +732,7 @@ def _svg(svg: str, colors: Mapping[str, str]) -> str:
     svg = re.sub(r">[^<]+<", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), svg)
     in_parts = partial(re.sub, "(.{90})", r"\1 ")  # of base64 blanks are no part
     svg = re.sub(r'(?<=base64, )[^"]+', lambda found: in_parts(found[0]), svg)
-    return "\n".join("\n".join(_wrapped(line)) for line in svg.splitlines()) + "\n"
+    return "\n".join("\n".join(wrapped(line)) for line in svg.splitlines()) + "\n"
 
 
 def pictures(found: Kept) -> dict[str, str]:

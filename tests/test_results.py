@@ -6,7 +6,9 @@ import base64
 import importlib.util
 import io
 import json
+import re
 import shutil
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -17,10 +19,12 @@ from PIL import Image
 from ensync.report.results import FusionFigures, Machine, RunResult, to_json
 
 JOBS = Path(__file__).parents[1] / "jobs"
+sys.path.insert(0, str(JOBS))  # as for a script there
 spec = importlib.util.spec_from_file_location("job_results", JOBS / "results.py")
 results = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(results)
 KEPT = results.kept()
+README = (JOBS.parent / "README.md").read_text()
 
 
 def test_the_page_is_made_from_the_kept_comparisons():
@@ -332,3 +336,45 @@ def test_filters_of_other_runs_are_refused(place):
     (place / "study" / "filters.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=r"filters\.json is of other runs"):
         results.keep(STUDY, place / "study")
+
+
+PYTORCHS = ("torch_ms", "ratio")
+
+
+def step(precision, ratio, **more):
+    """A step as tests/bench/zoo_steps.py keeps it, whose floor is its bytes."""
+    row = {"network": "lenet", "batch": 32, "threads": 1, "precision": precision, "ensync_ms": 12.5}
+    found = row | {"torch_ms": ratio * 12.5, "ratio": ratio, "arithmetic_ms": 3.0, "bytes_ms": 5.0}
+    return found | more
+
+
+def speed_of(*rows):
+    about = {
+        "cpu": "a CPU",
+        "simd": "avx2",
+        "cores": 2,
+        "commit": "abc",
+        "versions": {"numpy": "2"},
+    }
+    return {"zoo_steps": {"created": "2026-11-29T10:00:00", "made": about, "rows": list(rows)}}
+
+
+def test_steps_stand_beside_pytorchs_and_those_below_twice_are_explained():
+    found = speed_of(step("float32", 2.5), step("bf16", 1.6), step("float32", 3.0, batch=128))
+    page = results.results(results.Kept(speed=found))
+    for line in (
+        "|lenet|32|1|12.5 / 12.5|31.2 / 20.0|2.50 / 1.60|5.00 / 5.00 |",
+        "|lenet|128|1|12.5|37.5|3.00|5.00 |",
+        "|lenet|32|1|bf16|1.60|bytes|40 %|25 % |",
+    ):
+        assert line in page.splitlines(), page
+    assert "2 of 3 steps are at least 2 times as fast as PyTorch's, 0 slower than it." in page
+    assert "2026-11-29, a CPU, 2 cores, avx2; commit abc; numpy 2." in page
+    alone = {key: value for key, value in step("float32", 2.0).items() if key not in PYTORCHS}
+    assert "|lenet|32|1|12.5|-|-|5.00 |" in results.results(results.Kept(speed=speed_of(alone)))
+
+
+def test_the_speed_that_the_readme_tells_is_what_was_kept():
+    said = re.search(r"are ([\d.]+) to ([\d.]+) times as fast\s+as PyTorch", README)
+    ratios = [row["ratio"] for row in KEPT.speed["zoo_steps"]["rows"]]
+    assert said.groups() == (f"{min(ratios):.1f}", f"{max(ratios):.1f}")

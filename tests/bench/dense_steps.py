@@ -90,6 +90,7 @@ def main() -> None:
         "Mini-batch steps beside PyTorch (medians of interleaved rounds; ratio: times faster)", rows
     )
     floors.report([(sizes, batch) for sizes, batch in CASES], counts)
+    harness.keep(options.to, rows, ("network", "batch", "optimizer", "threads"))
 
 
 if __name__ == "__main__":

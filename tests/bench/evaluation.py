@@ -124,6 +124,7 @@ def main() -> None:
         "interleaved rounds; ratio: times faster than the same precision)",
         rows,
     )
+    harness.keep(options.to, rows, ("network", "batch", "threads", "precision"))
 
 
 if __name__ == "__main__":

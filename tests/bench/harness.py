@@ -3,11 +3,14 @@ table at the end.
 """
 
 import argparse
+import datetime
 import json
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 for name in (
     "OPENBLAS_CORETYPE",
@@ -64,7 +67,53 @@ def arguments(description: str, rounds: int, seconds: float) -> argparse.Argumen
     parser.add_argument(
         "--seconds", type=float, default=seconds, help="of one contestant in one round"
     )
+    add_to(parser)
     return parser
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Let the figures be kept."""
+    parser.add_argument(
+        "--to", type=Path, help="a JSON file to keep for RESULTS.md, in jobs/results/speed"
+    )
+
+
+def source_commit() -> str:
+    """Return the newest commit of src; refuse changes that no commit names."""
+    where = Path(__file__).parent
+    said = [
+        subprocess.run(["git", *words, "--", ":/src"], cwd=where, capture_output=True, text=True)
+        for words in (("status", "--porcelain"), ("log", "-1", "--format=%h"))
+    ]
+    if said[0].stdout:
+        raise SystemExit(f"src has changes that no commit names:\n{said[0].stdout}")
+    return said[1].stdout.strip()
+
+
+def keep(to: Path | None, rows: list[dict[str, object]], key: tuple[str, ...]) -> None:
+    """Write rows to a JSON file with what they depend on, where one is named.
+
+    Rows that it has of the same commit, processor and versions stay, but those of the same `key`.
+    """
+    if to is None:
+        return
+    about = environment()
+    made = {"commit": source_commit(), **{name: about[name] for name in ("cpu", "simd", "cores")}}
+    made["versions"] = about["versions"]
+    before = json.loads(to.read_text()) if to.exists() else {}
+    others = before.get("rows", []) if before.get("made") == made else []
+    new = {tuple(row[name] for name in key) for row in rows}
+    kept = [row for row in others if tuple(row[name] for name in key) not in new]
+    content = {
+        "format": "ensync-speed",
+        "version": 1,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "load": about["load"],
+        "made": made,
+        "rows": sorted([*kept, *rows], key=lambda row: [row[name] for name in key]),
+    }
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def begin() -> list[int]:

@@ -84,6 +84,7 @@ def main() -> None:
         rows,
     )
     floors.report([(sizes, 1) for sizes in networks], counts)
+    harness.keep(options.to, rows, ("network", "threads"))
 
 
 if __name__ == "__main__":

@@ -272,6 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="of one case in one start")
+    harness.add_to(parser)
     parser.add_argument("--role", choices=["ensync", "torch"], help=argparse.SUPPRESS)
     for name in ("--rank", "--size", "--port"):
         parser.add_argument(name, type=int, help=argparse.SUPPRESS)
@@ -287,6 +288,7 @@ def main() -> None:
         "faster)",
         rows,
     )
+    harness.keep(options.to, rows, ("network", "global_batch"))
 
 
 if __name__ == "__main__":

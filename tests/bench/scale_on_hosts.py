@@ -211,17 +211,11 @@ def missing(rows: list[Row]) -> list[str]:
 
 def kept(rows: list[Row], minutes: float) -> dict:
     """Return what is kept for jobs/RESULTS.md."""
-    commit = subprocess.run(
-        ["git", "log", "-1", "--format=%h", "--", ":/src"],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
     return {
         "format": "ensync-scale-on-hosts",
         "version": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
+        "commit": harness.source_commit(),
         "minutes": minutes,
         "missing": missing(rows),
         "environment": harness.environment(),

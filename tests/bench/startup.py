@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
+    harness.add_to(parser)
     parser.add_argument("--probe", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.probe:
@@ -141,6 +142,7 @@ def main() -> None:
     harness.table(
         "From mpirun to the first step (warm cache), and memory of the largest rank", rows
     )
+    harness.keep(options.to, rows, ("ranks",))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 compiled (torch.compile) where that is faster still; float32, and bf16 beside its autocast.
 
 python tests/bench/zoo_steps.py [--rounds 3] [--seconds 0.8] [--only NAME] [--batch 32 128 512]
-    [--threads 1 2] [--precision float32 bf16] [--eager]     JSON lines, then a table, then what
-lies below twice PyTorch's speed beside the floors of its arithmetic and of its bytes.
+    [--threads 1 2] [--precision float32 bf16] [--eager] [--to jobs/results/speed/zoo_steps.json]
+JSON lines, then a table, then what lies below twice PyTorch's speed beside the floors of its
+arithmetic and of its bytes.
 
 One network at one batch takes under a minute, once its compiled program is in PyTorch's cache
 (TORCHINDUCTOR_CACHE_DIR).
@@ -179,6 +180,7 @@ def main() -> None:
         shown,
     )
     explain(rows)
+    harness.keep(options.to, rows, ("network", "batch", "threads", "precision"))
 
 
 if __name__ == "__main__":
