@@ -224,15 +224,21 @@ def test_more_ranks_than_cores_are_hollow():
         assert [line.get_xydata().tolist() for line in hollow] == [[[4, value]]]
 
 
+def fills(axes):
+    """Return the colours of the cells."""
+    (cells,) = axes.collections
+    return {to_hex(color) for color in cells.get_facecolors()}
+
+
 def test_a_difference_of_matrices_is_signed_and_better_is_blue():
     first, second = np.array([[9, 1], [0, 10]]), np.array([[7, 3], [1, 9]])
     axes = axes_of(confusion_difference(first, second, ["a", "b"], "t"))
     written = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
     assert written == {(0, 0): "+2", (0, 1): "-2", (1, 0): "-1", (1, 1): "+1"}
     blue = style.RIGHT
-    assert {to_hex(patch.get_facecolor()) for patch in axes.patches} == {blue}
+    assert fills(axes) == {blue}
     turned = axes_of(confusion_difference(second, first, ["a", "b"], "t"))
-    assert {to_hex(patch.get_facecolor()) for patch in turned.patches} == {style.WRONG}
+    assert fills(turned) == {style.WRONG}
     many = np.eye(30, dtype=int)
     assert axes_of(confusion_difference(many, 2 * many, [""] * 30, "t")).images
 

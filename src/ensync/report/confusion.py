@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -72,42 +72,64 @@ def _matrix(classes: int, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+class Cell(NamedTuple):
+    """A cell that is filled: row, column, colour, and how dense that is, 0 to 1."""
+
+    row: int
+    column: int
+    color: str
+    shade: float
+
+
 def _write_differences(axes: Axes, counts: np.ndarray, better: np.ndarray) -> None:
     """Draw cells (blue where better, orange where worse) with their signed differences."""
+    cells = []
     for (i, j), count in np.ndenumerate(counts):
-        if not count:
-            axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **CENTRED, fontsize=8)
-            continue
-        share = cast(float, better[i, j])
-        shade = min(0.9, 0.06 + 6 * abs(share))
-        _draw_cell(axes, (i, j), RIGHT if share > 0 else WRONG, shade)
-        color = "white" if shade > 0.55 else INK
-        axes.text(j, i, f"{count:+d}", color=color, **CENTRED, fontsize=8)
-
-
-def _draw_cell(axes: Axes, place: tuple[int, int], color: str, shade: float) -> None:
-    from matplotlib.patches import Rectangle
-
-    corner = (place[1] - 0.5, place[0] - 0.5)
-    axes.add_patch(
-        Rectangle(corner, 1, 1, facecolor=color, alpha=shade, linewidth=0, in_layout=False)
-    )
+        if count:
+            share = cast(float, better[i, j])
+            shade = min(0.9, 0.06 + 6 * abs(share))
+            cells.append(Cell(i, j, RIGHT if share > 0 else WRONG, shade))
+    _fill(axes, cells)
+    _write(axes, counts, cells, "{:+d}", 8)
 
 
 def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     """Draw shaded cells (blue where right, orange where wrong) with their counts, which need no
     colour to be read.
     """
-    fontsize = 8 if counts.max() < 10_000 else 6.5
+    cells = []
     for (i, j), count in np.ndenumerate(counts):
         if count:
             share = cast(float, shares[i, j])
             shade = 0.08 + 0.8 * share if i == j else min(0.9, 0.06 + 3 * share)
-            _draw_cell(axes, (i, j), RIGHT if i == j else WRONG, shade)
-            color = "white" if shade > 0.55 else INK
-            axes.text(j, i, f"{count}", color=color, **CENTRED, fontsize=fontsize)
-        else:
-            axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **CENTRED, fontsize=fontsize)
+            cells.append(Cell(i, j, RIGHT if i == j else WRONG, shade))
+    _fill(axes, cells)
+    _write(axes, counts, cells, "{}", 8 if counts.max() < 10_000 else 6.5)
+
+
+def _fill(axes: Axes, cells: Sequence[Cell]) -> None:
+    """Draw cells without their counts, all at once: as many patches take four times as long."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Rectangle
+
+    squares = [Rectangle((cell.column - 0.5, cell.row - 0.5), 1, 1) for cell in cells]
+    colors = [to_rgba(cell.color, cell.shade) for cell in cells]
+    drawn = PatchCollection(squares, facecolors=colors, linewidths=0)
+    drawn.set_in_layout(False)
+    axes.add_collection(drawn, autolim=False)
+
+
+def _write(
+    axes: Axes, counts: np.ndarray, cells: Sequence[Cell], form: str, fontsize: float
+) -> None:
+    """Write counts (classes, classes), white in dense cells, and a dot in those that are empty."""
+    for cell in cells:
+        color = "white" if cell.shade > 0.55 else INK
+        said = form.format(counts[cell.row, cell.column])
+        axes.text(cell.column, cell.row, said, color=color, **CENTRED, fontsize=fontsize)
+    for i, j in zip(*np.nonzero(counts == 0), strict=True):
+        axes.text(j, i, "\N{MIDDLE DOT}", color=GREY, **CENTRED, fontsize=fontsize)
 
 
 def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
