@@ -29,6 +29,7 @@ from ensync.report.results import (
     with_speedup,
 )
 from ensync.runs import launch, lifecycle, results
+from ensync.runs.ensemble_evaluator import EnsembleEvaluator
 from ensync.runs.header import show_place, show_run
 from ensync.runs.hearing import hearing_each_other
 from ensync.runs.planned import PlannedRun, Study, check_memory
@@ -221,7 +222,7 @@ def bytes_sent(trained: Session) -> int:
 
 def _row(
     common: ComparisonRow,
-    evaluator: results.EnsembleEvaluator,
+    evaluator: EnsembleEvaluator,
     method: str,
     figures: FusionFigures | Refused,
 ) -> ComparisonRow:
@@ -250,7 +251,7 @@ def _row(
     )
 
 
-def _by_members(evaluator: results.EnsembleEvaluator) -> dict[str, list[float | None]]:
+def _by_members(evaluator: EnsembleEvaluator) -> dict[str, list[float | None]]:
     """Return the test accuracy of the first 1, 2, ... members fused, for each fusion in which all
     weigh alike; on rank 0. Collective.
     """

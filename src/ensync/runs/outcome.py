@@ -17,6 +17,7 @@ from ensync.report.exits import exit_lines
 from ensync.report.results import Refused, RunResult, to_json
 from ensync.report.text import by_value, size
 from ensync.runs import lifecycle, results, session
+from ensync.runs.ensemble_evaluator import EnsembleEvaluator
 from ensync.runs.launch import machine_of, versions
 from ensync.runs.speeds import last_shares
 from ensync.runs.staleness import staleness_of
@@ -98,9 +99,7 @@ def _made_here(run: session.Session, result: RunResult | None) -> RunResult | No
     return result if run.state.elapsed else replace(result, bytes_sent=sent)
 
 
-def show_scores(
-    console: Console, evaluator: results.EnsembleEvaluator, result: RunResult | None
-) -> None:
+def show_scores(console: Console, evaluator: EnsembleEvaluator, result: RunResult | None) -> None:
     """Show the test figures of a run on rank 0, which has the result."""
     if result is None:
         return

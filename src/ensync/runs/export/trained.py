@@ -9,8 +9,8 @@ import numpy as np
 
 from ensync.core.fusion import FUSIONS, Fusion
 from ensync.nn.network import Network
+from ensync.runs.ensemble_evaluator import EnsembleEvaluator
 from ensync.runs.identity import Identity
-from ensync.runs.results import EnsembleEvaluator
 from ensync.runs.scores import voting_weights
 from ensync.training.views import View
 

@@ -14,6 +14,7 @@ from ensync.mpi.world import Comm, alone
 from ensync.report.console import SilentConsole
 from ensync.runs import launch, results
 from ensync.runs.data import only_pictures
+from ensync.runs.ensemble_evaluator import EnsembleEvaluator
 from ensync.runs.identity import Identity
 from ensync.runs.memory import need_of
 from ensync.runs.opening import identity_of
@@ -86,9 +87,7 @@ class Tester:
             )
         return chosen
 
-    def evaluator(
-        self, method: str, only: Sequence[int] | None = None
-    ) -> results.EnsembleEvaluator:
+    def evaluator(self, method: str, only: Sequence[int] | None = None) -> EnsembleEvaluator:
         """Return the members `only` or all, ready to be fused by `method`. Errors: EnsyncError
         where they cannot be.
         """

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ensync.core.fusion import FUSIONS, winners
-from ensync.runs.results import EnsembleEvaluator
+from ensync.runs.ensemble_evaluator import EnsembleEvaluator
 from ensync.runs.scores import SplitScores
 from ensync.runs.study.fusing import Senseless, fuse
 from ensync.storage.outputs import Outputs, SplitOutputs

@@ -27,6 +27,7 @@ from ensync.report.text import plural
 from ensync.runs import launch, lifecycle, results
 from ensync.runs.compare import CONTINUED, bytes_sent
 from ensync.runs.data import SplitLoaders
+from ensync.runs.ensemble_evaluator import EnsembleEvaluator
 from ensync.runs.planned import PlannedRun, Study
 from ensync.runs.session import Session
 from ensync.runs.staleness import staleness_of
@@ -127,7 +128,7 @@ class Tested(NamedTuple):
     on the validation images, and on rank 0 what the members answered.
     """
 
-    evaluator: results.EnsembleEvaluator
+    evaluator: EnsembleEvaluator
     fusion: str
     accuracy: float | None
     outputs: Outputs | None
