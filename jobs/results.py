@@ -16,79 +16,36 @@ What is kept names the commit that made it. No figure of RESULTS.md is typed.
 """
 
 import json
-import re
-import statistics
 import subprocess
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
+from results_pictures import pictures
+from results_runs import run_lines
+from results_scale import scale_lines
 from results_speed import speed_lines
-from results_text import narrow, wrapped
+from results_studies import study_section, together_or_apart
+from results_text import HERE, wrapped
 
 from ensync.core.config.job import load_job
-from ensync.core.statistics import mean_interval
-from ensync.report import style, tables, text
-from ensync.report.filters.picture import draw_networks
-from ensync.report.filters.results import FiltersResult
-from ensync.report.filters.words import HEADS, MEASURE, SCALE, filter_rows, filter_verdict
+from ensync.report import tables, text
 from ensync.report.history import read_history
-from ensync.report.results import Comparison, FusionFigures, RunResult, from_json
-from ensync.report.study_along_figures import by_bytes, sends
-from ensync.report.study_figures import headline
-from ensync.report.study_results import ContestantResult, Range, StudyResult
-from ensync.report.study_tables import (
-    Table,
-    accuracy_table,
-    cost_table,
-    predicted_by,
-    predicted_table,
-    sent_per_sample,
-)
-from ensync.report.study_text import points, shares, span
-from ensync.report.study_verdict import study_verdict
+from ensync.report.results import Comparison, from_json
 from ensync.report.verdict import notes_of, verdict
 from ensync.runs.study.origin import code_sha256
 
-HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLACE = HERE / "results"
-# Of studies/; beside these each study over what ranks send has a picture.
-PICTURED = ("fashion_mnist_mlp", "fashion_mnist_mlp_per_network")
-SLOW_LINKS = "slow_links"  # the study whose bytes and seconds are beside those of synchronous
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
-WITHIN = 0.15  # error of a prediction that is to be reached
-FONTS = "DejaVu Sans, Verdana, sans-serif"
 FILTERS = "filters.json"
 DROPPED = ("measured", "accuracy_by_members")
 DROPPED_OF_CONTESTANTS = ("confusion", "reliability", "reliability_calibrated")
 DROPPED_OF_FUSIONS = ("precision", "recall", "f1", "confusion")
 OF_STUDIES = ("training.precision",)  # may differ from the job
 OF_RUNS = ("training.seed", "training.threads", *OF_STUDIES)
-LIGHT = {
-    "ink": "#1a1a1b",
-    "faint": "#d9d9d8",
-    "blue": "#0072b2",
-    "orange": "#d55e00",
-    "grey": "#6f6f73",
-    "green": "#009e73",
-    "purple": "#b0578d",
-    "sky": "#3e9fd6",
-}
-DARK = {
-    "ink": "#e6edf3",
-    "faint": "#3d444d",
-    "blue": "#4aa9e6",
-    "orange": "#f28a45",
-    "grey": "#9d9fa6",
-    "green": "#2fc295",
-    "purple": "#d98bbb",
-    "sky": "#8acbf2",
-}
 
 
 @dataclass(frozen=True)
@@ -283,19 +240,19 @@ def results(found: Kept) -> str:
     if unknown := sorted(found.names - set(here)):
         sys.exit(f"no job file for {', '.join(unknown)} of results/")
     if found.runs:
-        lines += ["", *_runs({here[name]: runs for name, runs in found.runs.items()})]
+        lines += ["", *run_lines({here[name]: runs for name, runs in found.runs.items()})]
     if found.studies:
         lines += [
             "",
-            *_together_or_apart({here[name]: kept for name, kept in found.studies.items()}),
+            *together_or_apart({here[name]: kept for name, kept in found.studies.items()}),
         ]
     for name, job in here.items():
         if name in found.studies:
-            lines += ["", *_study_section(job, found.studies[name])]
+            lines += ["", *study_section(job, found.studies[name])]
         if name in found.comparisons:
             lines += ["", *_section(job, found.comparisons[name])]
     for each in found.scale.values():
-        lines += ["", *_scale_section(each)]
+        lines += ["", *scale_lines(each)]
     if found.speed:
         lines += ["", *speed_lines(found.speed)]
     lines += ["", "## Not run with this version", ""]
@@ -303,378 +260,6 @@ def results(found: Kept) -> str:
         f"- `{job.relative_to(ROOT)}`" for name, job in here.items() if name not in found.names
     ]
     return "\n".join(lines) + "\n"
-
-
-def _runs(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
-    """Return the table of single trainings, a row for each job, precision and place, and below it
-    where each was made and what its source says.
-    """
-    lines = ["## Single trainings", ""]
-    lines += wrapped(
-        "Means over seeds. Accuracy in %, the test's with its standard deviation over seeds; "
-        "training and validation: after the last epoch, of several members the mean of theirs."
-    )
-    for folder in dict.fromkeys(job.parent for job in found):
-        here = {job: runs for job, runs in found.items() if job.parent == folder}
-        rows, notes = [], []
-        for job, runs in here.items():
-            for group in _alike(runs):
-                rows.append(_run_row(job, group))
-            notes += _run_notes(job, runs)
-        heads = ["job", "ranks x threads", "epochs", "seeds", "seconds", "train", "val.", "test"]
-        table = Table("runs", str(folder.relative_to(HERE)), heads, rows)
-        lines += ["", f"### {table.title}", "", *narrow(table), "", *notes]
-    return lines
-
-
-def _scale_section(kept: Mapping) -> list[str]:
-    """Return the table of what `ensync scale` predicted and what training then took, on hosts with
-    limited links, and below it how well that agrees.
-    """
-    about, rows = kept["environment"], kept["rows"]
-    errors = sorted(abs(row["error"]) for row in rows)
-    within = sum(error <= WITHIN for error in errors)
-    made = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    beyond = sorted({row["hosts"] for row in rows if row["hosts"] > about["cores"]})
-    shared = (
-        f" On {' and '.join(map(str, beyond))} hosts a rank has a part of a core, in the "
-        "calibration as in the training."
-        if beyond
-        else ""
-    )
-    said = (
-        "Milliseconds of a step as `ensync scale` predicted them, and as they then were; error: "
-        "predicted less measured, of measured. Hosts are namespaces of one machine, with one rank "
-        f"of one thread each, on links of a limited speed (Mbit/s) and delay (ms).{shared}"
-    )
-    heads = ["network", "hosts", "speed", "delay", "strategy", "predicted", "measured", "error"]
-    cells = [
-        [
-            *(row["network"], str(row["hosts"])),
-            *(_of_link(row, row["bits"] / 1e6), _of_link(row, 1e3 * row["delay"])),
-            row["strategy"],
-            *text.column([1e3 * row["predicted"], 1e3 * row["measured"]]),
-            f"{100 * row['error']:+.1f} %",
-        ]
-        for row in rows
-    ]
-    lacking = f" Not measured: {'; '.join(kept['missing'])}." if kept["missing"] else ""
-    found = (
-        f"Off by {text.percent(statistics.median(errors), 1)} in the median, by "
-        f"{text.percent(errors[-1], 1)} at most; {within} of {len(errors)} within "
-        f"{text.percent(WITHIN, 0)}.{lacking} {kept['created'][:10]}, {about['cpu']}, "
-        f"{about['cores']} cores; commit {kept['commit']}; {made}."
-    )
-    return [
-        *("## Scale, predicted and measured", "", *wrapped(said), ""),
-        *(*narrow(Table("scale", "", heads, cells, left=1)), "", *wrapped(found)),
-    ]
-
-
-def _of_link(row: Mapping, value: float) -> str:
-    """Return a figure of a run's link; one host has none."""
-    return f"{value:g}" if row["hosts"] > 1 else text.DASH
-
-
-def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Sequence]]]:
-    """Return the runs of one job in groups that differ in their seed alone, each with the training
-    accuracies of its members.
-    """
-    groups: dict[tuple, list[tuple[RunResult, Sequence]]] = {}
-    for each in runs:
-        run, extra = from_json(RunResult, each), each["train_accuracy"]
-        key = (_place(run), run.job["training"].get("precision", "float32"))
-        groups.setdefault(key, []).append((run, extra))
-    return list(groups.values())
-
-
-def _place(run: RunResult) -> str:
-    machine = run.machine
-    return f"{machine.ranks} x {machine.threads_per_rank}" if machine else text.DASH
-
-
-def _run_row(job: Path, group: Sequence[tuple[RunResult, Sequence]]) -> list[str]:
-    """Return the cells of runs that differ in their seed alone."""
-    runs = [run for run, _ in group]
-    training = runs[0].job["training"]
-    precision = training.get("precision", "float32")
-    name = job.stem + (f" ({precision})" if precision != "float32" else "")
-    steps = training.get("max_steps")
-    train = _mean([_mean(accuracies) for _, accuracies in group])
-    validation = _mean([_mean(run.validation_accuracy) for run in runs])
-    seconds = sum(run.seconds for run in runs) / len(runs)
-    return [
-        name,
-        _place(runs[0]),
-        f"{steps} steps" if steps else str(training["epochs"]),
-        str(len(runs)),
-        text.seconds(seconds),
-        *[text.percent(value).removesuffix(" %") for value in (train, validation)],
-        _over_seeds([_tested(run) for run in runs]),
-    ]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _tested(run: RunResult) -> float | None:
-    """Return the test accuracy of a run, of its own fusion."""
-    figures = next(iter(run.test.values()), None)
-    return figures.accuracy if isinstance(figures, FusionFigures) else None
-
-
-def _over_seeds(values: Sequence[float | None]) -> str:
-    """Return the mean with its standard deviation in percent."""
-    known = [100 * value for value in values if value is not None]
-    if not known:
-        return text.DASH
-    if len(known) == 1:
-        return f"{known[0]:.2f}"
-    mean, sd = mean_interval(known).value, statistics.stdev(known)
-    return f"{mean:.2f} \N{PLUS-MINUS SIGN} {sd:.2f}"
-
-
-def _exits(run: RunResult) -> str:
-    """Return what a network with exits reaches, with which share of its arithmetic."""
-    if not run.exits:
-        return ""
-    whole = max(row.multiply_adds for row in run.exits)
-    found = [
-        f"{text.percent(row.accuracy)} with {text.percent(row.multiply_adds / whole, 0)} "
-        + ("(never)" if row.threshold is None else f"({row.threshold:g})")
-        for row in run.exits
-    ]
-    return (
-        "Exits, test accuracy with a share of the multiply-adds of all layers, by the confidence "
-        f"from which images leave: {', '.join(found)}."
-    )
-
-
-def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
-    """Return when, where and with what a job was trained, and its source's figure."""
-    first = from_json(RunResult, runs[0])
-    days = sorted({each["created"][:10] for each in runs})
-    commits = ", ".join(sorted({each["commit"] for each in runs}))
-    seeds = ", ".join(str(each["job"]["training"]["seed"]) for each in runs)
-    made = ", ".join(f"{name} {version}" for name, version in first.versions.items())
-    where = first.machine.cpu if first.machine else text.DASH
-    said = [
-        f"- {job.stem}: {' to '.join(dict.fromkeys((days[0], days[-1])))}, {where}; "
-        f"seeds {seeds}; commit {commits}; {made}."
-    ]
-    said += [f"  {more}" for more in (_exits(first), source_of(job)) if more]
-    return [
-        line
-        for sentence in said
-        for line in textwrap.wrap(
-            sentence, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-    ]
-
-
-def source_of(job: Path) -> str:
-    """Return the sentence of a job's header that says what its source reached, "" without one."""
-    header = []
-    for line in job.read_text().splitlines():
-        if not line.startswith("# ") or line.startswith("#   "):
-            break
-        header.append(line.removeprefix("# "))
-    sentences = re.split(r"(?<=[a-z0-9%)])\. ?(?=[A-Z]|$)", " ".join(header))
-    found = [one for one in sentences if re.search(r"The source\b|mean of [\d,]+ runs", one)]
-    return f"{found[0]}." if found else ""
-
-
-def _together_or_apart(found: Mapping[Path, Mapping]) -> list[str]:
-    """Return the table of all studies: each contestant whose networks are trained apart, less
-    synchronous training on the same ranks.
-    """
-    studies = [from_json(StudyResult, kept) for kept in found.values()]
-    heads = [
-        "study",
-        "ranks",
-        "apart",
-        "points",
-        "new images",
-        "better",
-        "from",
-        "larger",
-    ]
-    rows = [
-        [job.stem.replace("_", " "), *cells]
-        for job, study in zip(found, studies)
-        for cells in _apart_rows(study)
-    ]
-    said = (
-        "Points: test accuracy of networks trained apart less that of one trained synchronously on "
-        "as many ranks, mean over seeds, with its 95 % interval on new images. From: the networks "
-        "that it takes to be more accurate than that one by what a study calls practically equal, "
-        "a dash where all are not. Larger: points of one network with the parameters of all, less "
-        "the same one; with the budget `samples` it takes as many times the arithmetic of the "
-        "others. Each study has its section below, with its budget, which is `samples` where its "
-        "name has no other."
-    )
-    return [
-        *("## Together or apart", "", *wrapped(said), ""),
-        *narrow(Table("apart", "", heads, rows, left=1)),
-    ]
-
-
-def _apart_rows(study: StudyResult) -> list[list[str]]:
-    """Return the cells of each contestant of a study that is compared with synchronous training."""
-    by_key = {each.key: each for each in study.contestants}
-    pairs = {(pair.first, pair.second): pair for pair in study.pairs}
-    larger = {
-        pair.ranks: points(-pair.difference, True)
-        for pair in study.pairs
-        if by_key[pair.first].name == "synchronous" and by_key[pair.second].name == "larger_network"
-    }
-    rows = []
-    for each in study.contestants:
-        pair = pairs.get((f"synchronous@{each.ranks}", each.key))
-        if each.together or pair is None:
-            continue
-        interval = pair.on_new_images
-        turned = interval and Range(low=-interval.high, high=-interval.low)
-        better = {"first": "together", "second": "apart", "equal": "equal"}.get(pair.verdict, "?")
-        rows.append(
-            [
-                *(str(each.ranks), each.label, points(-pair.difference, True)),
-                *(span(turned, True), better),
-                _from(each, by_key[pair.first].accuracy.mean + study.practically_equal / 100),
-                larger.get(each.ranks, text.DASH),
-            ]
-        )
-    return rows
-
-
-def _from(apart: ContestantResult, least: float) -> str:
-    """Return the fewest networks of a contestant that reach an accuracy, by the mean over their
-    choices and seeds.
-    """
-    sizes = apart.member_figures.by_size if apart.member_figures else []
-    enough = [each.members for each in sizes if (each.accuracy or 0) >= least]
-    return str(min(enough)) if enough else text.DASH
-
-
-def _study_section(job: Path, kept: Mapping) -> list[str]:
-    """Return what a study showed: where it was made, its table, its verdict."""
-    study = from_json(StudyResult, kept)
-    made = ", ".join(f"{name} {version}" for name, version in study.versions.items())
-    size, day = study.dataset.sizes, study.created[:10]
-    seeds = max(len(each.seeds) for each in study.contestants)
-    lines = [f"## {job.relative_to(HERE)}", ""]
-    lines += wrapped(
-        f"{study.dataset.name}: {size['train']:,} images for training, {size['test']:,} for "
-        f"testing; {text.plural(seeds, 'seed')}. Budget, {study.budget.name}: "
-        f"{study.budget.sentence}"
-    )
-    where = f"{study.machine.cpu}, {text.plural(study.machine.nodes or 1, 'node')}"
-    precision = study.job["training"].get("precision", "float32")
-    where += f"; {precision}" if precision != "float32" else ""
-    lines += ["", *wrapped(f"{day}, {where}; commit {kept['commit']}; {made}."), ""]
-    table = _links_table if job.stem == SLOW_LINKS else _short_table
-    lines += [*narrow(table(study)), ""]
-    if study.predicted:
-        lines += [*wrapped(predicted_by(study)), "", *narrow(_predicted(study)), ""]
-    for each in study.left_out:
-        lines += [*wrapped(f"Left out: {each.what}: {each.reason}."), ""]
-    for sentence in study_verdict(study):
-        lines += [*wrapped(sentence), ""]
-    if "filters" in kept:
-        filters = from_json(FiltersResult, kept["filters"])
-        lines += [*_against_towers(study, filters), *_filter_lines(job.stem, filters)]
-    return lines[:-1]
-
-
-def _against_towers(study: StudyResult, filters: FiltersResult) -> list[str]:
-    """Return what a network of towers has more than each other one, seed by seed."""
-    labels = {each.label for each in filters.found if each.kind == "towers"}
-    found = [each for each in study.contestants if each.label in labels]
-    if not found:
-        return []
-    towers, rows = max(found, key=lambda each: each.ranks), []
-    for each in study.contestants:
-        if each is not towers:
-            gains = [a - b for a, b in zip(towers.accuracy.values, each.accuracy.values)]
-            mean, low, high = mean_interval(gains)
-            shown = [points(gain, True) for gain in (mean, *gains)]
-            rows.append([each.label, shown[0], span(Range(low=low, high=high), True), *shown[1:]])
-    heads = ["less", "points", "95 %", *(f"seed {seed}" for seed in towers.seeds)]
-    said = f"What the network of {towers.label} has more than each other one, by seeds in pairs:"
-    return [*wrapped(said), "", *narrow(Table("towers", "", heads, rows)), ""]
-
-
-def _filter_lines(name: str, result: FiltersResult) -> list[str]:
-    """Return what the first layers of a study's networks see: a table, its answer, a picture."""
-    lines = ["### Filters of the first layer", ""]
-    lines += [*narrow(Table("filters", "", HEADS, filter_rows(result), left=2)), ""]
-    for sentence in (*filter_verdict(result), *MEASURE):
-        lines += [*wrapped(sentence), ""]
-    lines += [
-        "<picture>",
-        f'  <source media="(prefers-color-scheme: dark)" srcset="{name}_filters-dark.svg">',
-        f'  <img src="{name}_filters-light.svg" alt="filters of the first layer">',
-        "</picture>",
-    ]
-    return [*lines, "", *wrapped(f"Of the first seed, and the curves of all. {SCALE}"), ""]
-
-
-def _short_table(study: StudyResult) -> Table:
-    """Return accuracy with both intervals and core-seconds, narrow enough for a text file."""
-    accuracy, cost = accuracy_table(study), cost_table(study)
-    timed = all(each.cost.timed for each in study.contestants)
-    shown = {"core-s": cost.heads.index("core-seconds")} if timed else {}
-    if study.over:
-        shown["sent a sample"] = cost.heads.index("sent a sample")
-    rows = [
-        [*row[:3], *row[4:7], *(spent[place] for place in shown.values())]
-        for row, spent in zip(accuracy.rows, cost.rows)
-    ]
-    heads = ["", "ranks", "nets", "accuracy, %", "these images", "new images"]
-    return Table("short", "", [*heads, *shown], rows)
-
-
-def _predicted(study: StudyResult) -> Table:
-    """Return the seconds that were predicted for more nodes; the sentence stands before it."""
-    table = predicted_table(study)
-    return Table(table.name, "", ["", *table.heads[1:]], table.rows)
-
-
-def _links_table(study: StudyResult) -> Table:
-    """Return the accuracy, the bytes and the seconds of each contestant beside those of synchronous
-    training.
-    """
-    first = next(each for each in study.contestants if each.name == "synchronous")
-    rows = [
-        [
-            each.label,
-            shares(each.validation_accuracy),
-            shares(each.accuracy),
-            sent_per_sample(each),
-            text.seconds(_spent(each)),
-            *(_part(of(each), of(first)) for of in (_sent, _spent)),
-        ]
-        for each in study.contestants
-    ]
-    heads = ["", "validation, %", "test, %", "sent a sample", "s", "of its bytes", "of its seconds"]
-    return Table("links", "", heads, rows)
-
-
-def _sent(each: ContestantResult) -> float | None:
-    return each.cost.bytes_per_sample.mean if each.cost.bytes_per_sample else None
-
-
-def _spent(each: ContestantResult) -> float | None:
-    return each.cost.seconds.mean if each.cost.seconds else None
-
-
-def _part(value: float | None, whole: float | None) -> str:
-    """Return a share in percent: "12 %", "0.7 %"."""
-    if not (value and whole):
-        return text.DASH
-    return text.percent(value / whole, 0 if value >= 0.095 * whole else 1)
 
 
 def _section(job: Path, kept: Mapping) -> list[str]:
@@ -702,54 +287,6 @@ def _section(job: Path, kept: Mapping) -> list[str]:
     return lines[:-1]
 
 
-def picture(kept: Mapping, colors: Mapping[str, str]) -> str:
-    """Return a study's accuracy against cost, or against bytes, as an SVG file for a light or a
-    dark page.
-    """
-    study = from_json(StudyResult, kept)
-    draw, what = (by_bytes, "what is sent") if sends(study) else (headline, "cost")
-    label = f"accuracy against {what}, {study.dataset.name}"
-    return _svg(style.to_svg(draw(study), "study", label), colors)
-
-
-def filter_picture(kept: Mapping, colors: Mapping[str, str]) -> str:
-    """Return the filters of a study's networks as an SVG file for a light or a dark page."""
-    result = from_json(FiltersResult, kept)
-    figure = draw_networks([result.of(each.label) for each in result.found])
-    return _svg(style.to_svg(figure, "filters", "filters of the first layer"), colors)
-
-
-def _svg(svg: str, colors: Mapping[str, str]) -> str:
-    """Return a page's SVG element as a file of its own with these colours, in short lines."""
-    box = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)"', svg)
-    for name, color in colors.items():
-        svg = svg.replace(f"var(--{name})", color)
-    width, height = box.groups()
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    start = f'<svg {names} width="{width}pt" height="{height}pt" font-family="{FONTS}"'
-    svg = re.sub(r"(</g>|/>|</text>)(?=<)", r"\1\n", svg.replace("<svg", start, 1))
-    # an end of line is a blank in a tag, but nothing in a text
-    svg = re.sub(r">[^<]+<", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), svg)
-    in_parts = partial(re.sub, "(.{90})", r"\1 ")  # of base64 blanks are no part
-    svg = re.sub(r'(?<=base64, )[^"]+', lambda found: in_parts(found[0]), svg)
-    return "\n".join("\n".join(wrapped(line)) for line in svg.splitlines()) + "\n"
-
-
-def pictures(found: Kept) -> dict[str, str]:
-    """Return the picture files, by name."""
-    over = [name for name, kept in found.studies.items() if sends(from_json(StudyResult, kept))]
-    names = [*PICTURED, *(name.removeprefix("studies-") for name in over)]
-    made = {}
-    for shade, colors in (("light", LIGHT), ("dark", DARK)):
-        for name in names:
-            made[f"{name}-{shade}.svg"] = picture(found.studies[f"studies-{name}"], colors)
-        for name, kept in found.studies.items():
-            if "filters" in kept:
-                stem = f"{name.removeprefix('studies-')}_filters"
-                made[f"{stem}-{shade}.svg"] = filter_picture(kept["filters"], colors)
-    return made
-
-
 def main(arguments: list[str]) -> None:
     """Keep what is in the directory that is named, or write RESULTS.md and the picture."""
     if arguments[:1] == ["keep"]:
@@ -757,7 +294,7 @@ def main(arguments: list[str]) -> None:
         return
     found = kept()
     (HERE / "RESULTS.md").write_text(results(found))
-    for name, content in pictures(found).items():
+    for name, content in pictures(found.studies).items():
         (HERE / name).write_text(content)
 
 

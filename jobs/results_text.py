@@ -1,9 +1,12 @@
 """Sentences and tables of RESULTS.md, in lines of at most 100 characters."""
 
 import textwrap
+from pathlib import Path
 
 from ensync.report.study_files import markdown_table
 from ensync.report.study_tables import Table
+
+HERE = Path(__file__).resolve().parent  # where jobs lie
 
 
 def wrapped(sentence: str) -> list[str]:

@@ -3,7 +3,7 @@ that is of the jobs as they stand.
 """
 
 import base64
-import importlib.util
+import importlib
 import io
 import json
 import re
@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensync.report.results import FusionFigures, Machine, RunResult, to_json
+from ensync.report.results import FusionFigures, Machine, RunResult, from_json, to_json
+from ensync.report.study_results import StudyResult
 
 JOBS = Path(__file__).parents[1] / "jobs"
 sys.path.insert(0, str(JOBS))  # as for a script there
-spec = importlib.util.spec_from_file_location("job_results", JOBS / "results.py")
-results = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(results)
+results, pictures, runs, studies = map(
+    importlib.import_module, ("results", "results_pictures", "results_runs", "results_studies")
+)
 KEPT = results.kept()
 README = (JOBS.parent / "README.md").read_text()
 
@@ -41,7 +42,7 @@ def test_a_picture_is_small_and_has_no_colour_left_open(name):
 
 def test_the_pictures_show_what_is_kept():
     """Matplotlib's versions place marks a little differently, so only words are compared."""
-    made = results.pictures(KEPT)
+    made = pictures.pictures(KEPT.studies)
     assert set(made) == {path.name for path in JOBS.glob("*.svg")}, "run `make results`"
     for name, content in made.items():
         kept = ElementTree.parse(JOBS / name).getroot()
@@ -183,8 +184,8 @@ def test_a_study_is_kept_in_short_and_shown(place):
 
 
 def test_the_picture_of_a_study_has_no_colour_left_open():
-    for colors in (results.LIGHT, results.DARK):
-        drawn = results.picture(study_of(), colors)
+    for colors in (pictures.LIGHT, pictures.DARK):
+        drawn = pictures.picture(study_of(), colors)
         told = words(ElementTree.fromstring(drawn))
         assert "var(--" not in drawn and len(drawn) < 100 * 1024
         assert "ensemble\N{NO-BREAK SPACE}on\N{NO-BREAK SPACE}all\N{NO-BREAK SPACE}data" in told
@@ -202,7 +203,7 @@ def test_a_study_over_meetings_has_its_bytes_and_a_picture_of_them(place):
     page = results.results(kept)
     row = next(line for line in page.splitlines() if line.startswith("|every = 16|"))
     assert row.endswith("|4.0 kB |") and max(map(len, page.splitlines())) <= 100
-    told = words(ElementTree.fromstring(results.picture(next(iter(kept.studies.values())), {})))
+    told = words(ElementTree.fromstring(pictures.picture(next(iter(kept.studies.values())), {})))
     assert "never" in told and "0\N{NO-BREAK SPACE}B" in told
 
 
@@ -211,7 +212,7 @@ def test_bytes_and_seconds_stand_beside_those_of_synchronous_training():
     first["cost"] |= {"bytes_per_sample": {"mean": 4e5}, "seconds": {"mean": 200.0}}
     others[0]["cost"] |= {"bytes_per_sample": {"mean": 5e4}, "seconds": {"mean": 30.0}}
     kept = study_of(contestants=[first, *others], pairs=[])
-    table = results._links_table(results.from_json(results.StudyResult, kept))
+    table = studies._links_table(from_json(StudyResult, kept))
     assert [row[3:] for row in table.rows] == [
         ["400 kB", "200", "100 %", "100 %"],
         ["50.0 kB", "30.0", "12 %", "15 %"],
@@ -243,11 +244,11 @@ def test_what_was_made_before_the_newest_source_is_refused(place, monkeypatch):
 
 
 def test_the_source_of_a_job_is_its_own_sentence():
-    found = results.source_of(JOBS / "cifar10" / "minixception_synchronous.toml")
+    found = runs.source_of(JOBS / "cifar10" / "minixception_synchronous.toml")
     assert found == (
         "The source (Keras on a CPU, 1466-1509 s an epoch): training accuracy .8156 after 8 epochs."
     )
-    assert results.source_of(QUICKSTART) == ""
+    assert runs.source_of(QUICKSTART) == ""
 
 
 def scale_row(hosts, error, **more):
@@ -318,7 +319,7 @@ def test_filters_of_a_study_are_a_table_and_a_picture(place):
     assert float(row.split("|")[2]) == pytest.approx(np.mean(gains), abs=0.006)
     assert float(row.split("|")[-2]) == pytest.approx(gains[-1], abs=0.006)
     assert max(map(len, page.splitlines())) <= 100 and "quickstart_filters-dark.svg" in page
-    drawn = results.filter_picture(kept.studies["studies-quickstart"]["filters"], results.DARK)
+    drawn = pictures.filter_picture(kept.studies["studies-quickstart"]["filters"], pictures.DARK)
     fields = [each for each in ElementTree.fromstring(drawn).iter() if each.tag.endswith("image")]
     assert len(fields) == 2 * len(labels) and "var(--" not in drawn
     assert max(map(len, drawn.splitlines())) <= 100
