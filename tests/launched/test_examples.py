@@ -168,10 +168,17 @@ class Tried(NamedTuple):
 
 
 def ran(directory, words):
-    """Run a command line in this process, with patterns of file names replaced as by a shell."""
+    """Run a command line in this process on one core, with patterns of file names replaced as by a
+    shell.
+    """
     with chdir(directory):
         named = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
-    return Tried(**here(directory, *(word for some in named for word in some)))
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # threads of a small network wait for each other
+    try:
+        return Tried(**here(directory, *(word for some in named for word in some)))
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 class Session:
@@ -237,12 +244,8 @@ def tried(demo, tmp_path_factory):
             shutil.copytree(demo[0], directories[text])
             things_of_a_user(directories[text])
         shutil.copytree(ROOT / "jobs/fashion_mnist", directories[README] / "jobs/fashion_mnist")
-        cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(cores)})  # threads of a small network wait for each other
-        try:
-            return Session(Place(base), directories).run()
-        finally:
-            os.sched_setaffinity(0, cores)
+        patch.setenv("NUMBA_NUM_THREADS", "1")  # of ranks, which share no core with each other
+        return Session(Place(base), directories).run()
 
 
 @pytest.mark.parametrize("line", HERE, ids=[f"{line.text}: {line.line}" for line in HERE])
