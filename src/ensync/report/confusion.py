@@ -108,7 +108,7 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 
 
 def _fill(axes: Axes, cells: Sequence[Cell]) -> None:
-    """Draw cells without their counts, all at once: as many patches take four times as long."""
+    """Draw cells without their counts, all at once, since as many patches take longer."""
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Rectangle
