@@ -18,6 +18,7 @@ from ensync.training.shares import Shares
 from ensync.training.trainer import Trainer
 
 SAMPLES = 16384
+EPOCHS = 10_000  # more than a benchmark trains
 
 
 def images_and_labels(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +46,7 @@ def make_trainee(
             "network": {"name": "oregon-mlp" if online else "mlp", "hidden": list(sizes[1:-1])},
             "training": {
                 "batch": batch,
+                "epochs": EPOCHS,
                 "loss": "mean_squared_error" if online else "cross_entropy",
             },
             "optimizer": {"name": optimizer, "learning_rate": 1e-3},

@@ -21,6 +21,7 @@ from ensync.training.batches import BatchLoader, first_images
 from ensync.training.trainer import Trainer
 
 ROOM = 64 << 20  # bytes of images
+EPOCHS = 10_000  # more than a benchmark trains
 PLAIN = Communication()
 
 
@@ -113,7 +114,7 @@ def make_job(case: Case, precision: str, batch_norm: str = "synchronised") -> Jo
         {
             "data": {"path": "-"},
             "network": case.settings | own,
-            "training": {"batch": case.batch, "precision": precision},
+            "training": {"batch": case.batch, "precision": precision, "epochs": EPOCHS},
             "optimizer": {"name": "adam"},
             "output": {"directory": "-"},
         }
