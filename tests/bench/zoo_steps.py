@@ -160,6 +160,8 @@ def main() -> None:
     """Measure what is chosen and print the tables."""
     options = parse()
     counts = harness.begin()
+    for count in options.threads or counts:  # before PyTorch sets threads of the same library
+        multiply_add_peak(count), copy_bandwidth(count)
     if bf16_missing():
         options.precision.remove("bf16")
     if not options.eager and harness.torch_is_here() and not harness.cpp_compiler():
