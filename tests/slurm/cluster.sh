@@ -63,7 +63,7 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
-SlurmdTimeout=10
+SlurmdTimeout=20
 MinJobAge=86400
 SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
