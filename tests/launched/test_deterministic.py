@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.mpi_skip, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 TESTS = "tests/runs/test_mpi_deterministic.py"
 # What more ranks change: who holds which shards, or none, of one network and of several.
-LAYOUTS = "mlp or members"
+LAYOUTS = "mlp or residual or members"
 
 
 def test_eight_ranks_leave_the_bits_of_one():

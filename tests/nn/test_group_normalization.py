@@ -54,9 +54,10 @@ def test_groups_must_divide_the_channels():
 
 
 @pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")
-def test_bf16_is_near_float32():
-    found, given = {}, {"activation": "relu"}
-    layers = [LAYERS[0], LAYERS[1], LAYERS[2] | given, LAYERS[3] | given, *LAYERS[4:]]
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_bf16_is_near_float32(activation):
+    found, given = {}, {"activation": activation}
+    layers = [LAYERS[0], LAYERS[1] | given, LAYERS[2] | given, LAYERS[3] | given, *LAYERS[4:]]
     for precision in ("float32", "bf16"):
         network, (inputs, labels) = build(layers, precision=precision), images(6)
         network.backward(inputs, labels, 6, Step(training=True))
