@@ -152,7 +152,7 @@ def speed_lines(found: Mapping[str, Mapping]) -> list[str]:
             table = Table(name, "", heads, cells, left=kind.left)
             lines += [f"### {kind.title}", "", *wrapped(kind.said), "", *narrow(table), ""]
             if name == "zoo_steps":
-                lines += _explained(kept["rows"])
+                lines += [*wrapped(_forms(kept["rows"])), "", *_explained(kept["rows"])]
             lines += [*wrapped(made(kept)), ""]
     return lines[:-1]
 
@@ -191,6 +191,13 @@ def paired(rows: Iterable[Row]) -> list[Row]:
 def floor(row: Row) -> float:
     """Return the milliseconds that a step takes at least, by plain arithmetic and by bytes."""
     return max(row["arithmetic_ms"], row["bytes_ms"])
+
+
+def _forms(rows: Sequence[Row]) -> str:
+    """Return of how many steps PyTorch's fastest form was a compiled one."""
+    forms = [str(row["torch_form"]) for row in rows if "torch_form" in row]
+    compiled = sum("compiled" in form for form in forms)
+    return f"In {compiled} of {len(forms)} steps PyTorch is compiled (torch.compile), else eager."
 
 
 def _explained(rows: Sequence[Row]) -> list[str]:
