@@ -12,7 +12,7 @@ IDLE = {
     1: 1.65,
     2: 1.0,
 }  # seconds of a step by threads, in those of a step on two where nothing else runs
-SIZES = [1e-4, 4e-4, 7e-3, 0.1]
+SIZES = [1e-4, 4e-4, 7e-3, 0.1, 2.0]
 
 
 class Machine:
@@ -71,6 +71,26 @@ def test_beside_a_busy_program_steps_go_on_on_one_thread_until_it_ends(size):
     machine.busy = True
     assert machine.run(max(3.0, 150 * size)) < 1.5
     assert len(machine.said) == 1 and "training.threads=1" in machine.said[0]
+
+
+@pytest.mark.parametrize("before", [5, 30, 43, 100, 1000])
+def test_long_steps_beside_a_busy_program_go_on_on_one_thread_after_some(before):
+    machine = Machine(2.0)
+    for _ in range(before):
+        machine.tuner.note(machine.step(threads.get_threads()))
+    machine.busy = True
+    for _ in range(6):
+        machine.tuner.note(machine.step(threads.get_threads()))
+    assert threads.get_threads() == 1 and len(machine.said) == 1
+
+
+def test_long_steps_take_more_threads_again_within_some_minutes():
+    machine = Machine(2.0)
+    machine.busy = True
+    machine.run(4000.0)
+    machine.busy = False
+    machine.run(1000.0)
+    assert threads.get_threads() == 2
 
 
 def test_a_network_too_small_for_two_threads_gets_one(monkeypatch):

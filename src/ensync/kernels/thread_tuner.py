@@ -17,10 +17,12 @@ SOONEST = {
     MORE: 1.0,
 }  # seconds of steps between two trials at first; lost trials double it
 LATEST = 10.0
-STEPS_A_SECOND = 100  # trials of long steps come as rarely as those of steps of 10 ms
+STEPS_A_SECOND = 100  # trials of long steps come as rarely as those of steps of 10 ms,
+RAREST = 200  # but after so many steps at the latest
 LENGTH = {FEWER: 0.03, MORE: 0.06}  # seconds of a trial, which has at least two steps
 WINS, HOPELESS = 0.93, 1.15  # a step on trial over a usual one: below it wins, above it ends early
 RECENT, ERRATIC = 0.05, 1.3  # seconds of steps that, so many times as slow, call for fewer threads
+LONG = 2.0  # seconds of two slow steps in a row, which call for them at once
 COLD = 2  # first steps, which touch memory for the first time
 STANDS = 3.0  # seconds for which more threads must stay the better choice
 
@@ -57,10 +59,12 @@ class ThreadTuner:
             self.counts.append(self.counts[-1] // 2)
         self.place, self.trial = 0, 0  # in `counts`, and the direction of the trial at hand
         self.usual, self.recent, self.tried = Mean(0.5), Mean(), Mean()
+        self.slow = Mean()  # the latest steps, as far as each is slow
         self.now = Mean()  # all steps: the clock
         self.waits = dict(SOONEST)
         self.last = dict.fromkeys(SOONEST, (0.0, 0.0))  # seconds and steps at the last trial
         self.raised = -STANDS  # seconds at the last change to more threads
+        self.urgent = False  # whether fewer threads are to be tried at once
 
     def __enter__(self) -> "ThreadTuner":
         return self
@@ -81,6 +85,7 @@ class ThreadTuner:
         if self.trial:
             self._go_on(seconds)
             return
+        self._watch_long_steps(seconds)
         self.usual.add(seconds)
         self.recent.add(seconds)
         if self.recent.seconds > RECENT and self.recent.steps >= 4:
@@ -89,14 +94,28 @@ class ThreadTuner:
             self.recent = Mean()
         self.trial = next((direction for direction in SOONEST if self._is_due(direction)), 0)
         if self.trial:
-            self.tried = Mean()
+            self.tried, self.slow, self.urgent = Mean(), Mean(), False
             use_threads(self.counts[self.place + self.trial])
+
+    def _watch_long_steps(self, seconds: float) -> None:
+        """Let two slow steps in a row, where they are long, stand for the usual ones: others would
+        hide for minutes what changed.
+        """
+        if self.usual.steps < COLD or seconds < ERRATIC * self.usual.value:
+            self.slow = Mean()
+            return
+        self.slow.add(seconds)
+        if self.slow.steps >= 2 and self.slow.seconds > LONG:
+            self.usual.seconds, self.usual.steps = self.slow.seconds, self.slow.steps
+            self.waits[FEWER], self.urgent = SOONEST[FEWER], True
 
     def _is_due(self, direction: int) -> bool:
         (seconds, steps), wait = self.last[direction], self.waits[direction]
         passed = self.now.seconds - seconds, self.now.steps - steps
         possible = 0 <= self.place + direction < len(self.counts)
-        return possible and passed[0] >= wait and passed[1] >= wait * STEPS_A_SECOND
+        urgent = direction == FEWER and self.urgent
+        fewest = COLD if urgent else min(wait * STEPS_A_SECOND, RAREST)
+        return possible and passed[0] >= wait and passed[1] >= fewest
 
     def _go_on(self, seconds: float) -> None:
         """Count a step on trial; end the trial when it is long enough, or hopeless."""
