@@ -1,5 +1,8 @@
 """The vector microkernels against numpy, in every form, at every kind of remainder."""
 
+import importlib.util
+
+import llvmlite.binding
 import numpy as np
 import pytest
 from numba import njit
@@ -108,3 +111,23 @@ def test_the_form_can_be_forced_and_a_wrong_one_is_refused():
     assert host.choose(None) == host.choose("") == host.detect()
     with pytest.raises(EnsyncError, match="ENSYNC_SIMD=sse9"):
         host.choose("sse9")
+
+
+@pytest.mark.parametrize(
+    "triple, features, form",
+    [
+        ("aarch64-unknown-linux-gnu", {"neon": True}, "neon"),
+        ("arm64-apple-darwin23.1.0", {}, "neon"),
+        ("x86_64-unknown-linux-gnu", {"sse2": True, "avx": True}, "plain"),
+        ("riscv64-unknown-linux-gnu", {}, "plain"),
+        ("x86_64-unknown-linux-gnu", {"avx2": True, "fma": True}, "avx2"),
+    ],
+)
+def test_the_form_of_each_host_is_found_at_its_first_import(triple, features, form, monkeypatch):
+    monkeypatch.delenv("ENSYNC_SIMD", raising=False)
+    monkeypatch.setattr(llvmlite.binding, "get_process_triple", lambda: triple)
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: features)
+    spec = importlib.util.spec_from_file_location("host_of_another", host.__file__)
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    assert form == other.SIMD and other.bf16_missing()

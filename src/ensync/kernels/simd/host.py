@@ -23,6 +23,12 @@ NARROW_ROWS = {"avx512": 16, "avx2": 8, "neon": 16, "plain": 8}
 CACHE_LINE = 64  # bytes, of nearly all processors
 
 
+def architecture() -> str:
+    """Return the processor's family as LLVM names it, "x86_64" or "aarch64" for instance."""
+    family = llvmlite.binding.get_process_triple().split("-")[0]
+    return "aarch64" if family == "arm64" else family
+
+
 def detect() -> str:
     """Return the widest form this host executes: "avx512", "avx2", "neon" or "plain"."""
     features = llvmlite.binding.get_host_cpu_features()
@@ -69,9 +75,3 @@ def bf16_missing() -> str:
 def lanes_of(itemsize: int, simd: str = SIMD) -> int:
     """Return how many elements of `itemsize` bytes a vector holds."""
     return VECTOR_BYTES[simd] // itemsize
-
-
-def architecture() -> str:
-    """Return the processor's family as LLVM names it, "x86_64" or "aarch64" for instance."""
-    family = llvmlite.binding.get_process_triple().split("-")[0]
-    return "aarch64" if family == "arm64" else family
