@@ -28,8 +28,8 @@ ONRANKS := $(PYTEST) --color=no --with-mpi -m mpi
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test test-kernels test-plain test-serial test-launched test-mpi test-slurm lint \
-	fuzz soak soak-memory results bench clean help
+.PHONY: demo test test-second-half test-kernels test-plain test-serial test-launched test-mpi \
+	test-slurm lint fuzz soak soak-memory results bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -37,17 +37,20 @@ help:            ## show this list
 demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, once and as a study
 	$(MPIRUN) -n 2 $(BIN)/ensync demo
 
-# Two halves, each about one core's work: one begins with compiling kernels, the other with starting
-# programs, which wait much; its networks come when the first has compiled their kernels. Then
-# ranks.
+# Two halves, each about one core's work: one begins with compiling kernels and ends with tests on
+# ranks, of which most wait for rank 0; the other starts programs, which wait much, at the end those
+# whose kernels the first has compiled.
 STARTED := $(wildcard tests/launched/test_*.py)
 FIRST := $(filter $(addprefix tests/launched/test_,abort.py cli_% examples.py library.py study.py \
 	wheel.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
-	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi test-launched \
-		RANKS="$(filter 1,$(RANKS))" STARTED="$(filter-out $(FIRST),$(STARTED))" -- \
-		$(MAKE) --no-print-directory test-launched test-serial STARTED="$(FIRST)"
-	+@$(MAKE) --no-print-directory test-mpi RANKS="$(filter-out 1,$(RANKS))"
+	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi -- \
+		$(MAKE) --no-print-directory test-second-half
+
+test-second-half:
+	+@$(MAKE) --no-print-directory test-launched STARTED="$(FIRST)"
+	+@$(MAKE) --no-print-directory test-serial
+	+@$(MAKE) --no-print-directory test-launched STARTED="$(filter-out $(FIRST),$(STARTED))"
 
 test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
 	@echo "== $$(date +%T) compiled kernels"; $(PYTEST) tests/kernels
