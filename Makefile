@@ -28,8 +28,8 @@ ONRANKS := $(PYTEST) --color=no --with-mpi -m mpi
 MPIRUN := $(if $(EXTRA),$(BIN)/mpirun,mpirun)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test test-second-half test-kernels test-plain test-serial test-launched test-mpi \
-	test-slurm lint fuzz soak soak-memory results bench clean help
+.PHONY: demo test test-kernels test-plain test-serial test-launched test-mpi test-slurm lint \
+	fuzz soak soak-memory results bench clean help
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -38,19 +38,15 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, 
 	$(MPIRUN) -n 2 $(BIN)/ensync demo
 
 # Two halves, each about one core's work: one begins with compiling kernels and ends with tests on
-# ranks, of which most wait for rank 0; the other starts programs, which wait much, at the end those
-# whose kernels the first has compiled.
+# ranks, of which most wait for rank 0; the other starts programs, which wait much, and then tests
+# the rest. Networks that are started come when the first has compiled their kernels.
 STARTED := $(wildcard tests/launched/test_*.py)
 FIRST := $(filter $(addprefix tests/launched/test_,abort.py cli_% examples.py library.py study.py \
 	wheel.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
-	+@.ci/both $(MAKE) --no-print-directory test-kernels test-plain test-mpi -- \
-		$(MAKE) --no-print-directory test-second-half
-
-test-second-half:
-	+@$(MAKE) --no-print-directory test-launched STARTED="$(FIRST)"
-	+@$(MAKE) --no-print-directory test-serial
-	+@$(MAKE) --no-print-directory test-launched STARTED="$(filter-out $(FIRST),$(STARTED))"
+	+@.ci/both $(MAKE) --no-print-directory test-kernels test-launched test-mpi \
+		STARTED="$(filter-out $(FIRST),$(STARTED))" -- \
+		$(MAKE) --no-print-directory test-launched test-serial test-plain STARTED="$(FIRST)"
 
 test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
 	@echo "== $$(date +%T) compiled kernels"; $(PYTEST) tests/kernels

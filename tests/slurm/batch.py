@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
 CLUSTER = Path(__file__).parent / "cluster.sh"
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 # On hosts that share two cores, without a fast network, as root: ranks that wait leave the core to
-# others, with Open MPI by yielding it, with MPICH asleep after a hundred looks.
+# others, with Open MPI by yielding it, with MPICH by a short sleep.
 FEW_CORES = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -23,8 +23,7 @@ FEW_CORES = {
     "OMPI_MCA_osc": "^ucx",
     "OMPI_MCA_mpi_yield_when_idle": "1",
     "PMIX_MCA_psec": "native",
-    "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
-    "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "100",
+    "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1",
 }
 
 
