@@ -3,13 +3,13 @@ or its fingerprint where it has none.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ensync.core.errors import EnsyncError
+from ensync.core.resources import usable_cpus
 from ensync.storage.dataset import Dataset
 from ensync.storage.digests import BLOCK, blocks, digest
 from ensync.storage.layout import FINGERPRINT, SPLITS, refusal
@@ -110,7 +110,7 @@ def _bad_blocks(
         ]
 
     bad: list[int] = []
-    with ThreadPoolExecutor(min(THREADS, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(THREADS, usable_cpus())) as pool:
         for place, found in enumerate(pool.map(look, range(0, rows, step)), 1):
             bad += found
             progress(split, min(place * step, rows), rows)
