@@ -60,14 +60,17 @@ def widowed(site):
     They are requeued, and end, while other tests run.
     """
     names = ["widowed-first", "widowed-other"]
-    options = ("--nodes=2", "--partition=beside")
+    options = ("--nodes=2", "--partition=beside", "--exclusive")  # else both lose the first node
     jobs = [site.job(name, "train", *options, epochs=EPOCHS) for name in names]
-    lost = []
+    lost, used = [], []
     for job, which in zip(jobs, (0, 1), strict=True):
         job.reach(20)
-        lost.append(run("scontrol", "show", "hostnames", job.show("NodeList")).split()[which])
+        nodes = run("scontrol", "show", "hostnames", job.show("NodeList")).split()
+        lost.append(nodes[which])
+        used += nodes
         assert (job.show("BatchHost") == lost[-1]) == (which == 0)
         run(CLUSTER, "kill", lost[-1])
+    assert len(set(used)) == 4
     return list(zip(jobs, lost, strict=True))
 
 
