@@ -85,8 +85,12 @@ class ThreadTuner:
         if self.trial:
             self._go_on(seconds)
             return
-        self._watch_long_steps(seconds)
+        slow = self.usual.steps >= COLD and seconds > ERRATIC * self.usual.value
         self.usual.add(seconds)
+        if slow:
+            self._watch_long_steps(seconds)
+        elif self.slow.steps:
+            self.slow = Mean()
         self.recent.add(seconds)
         if self.recent.seconds > RECENT and self.recent.steps >= 4:
             if self.recent.value > ERRATIC * self.usual.value:
@@ -101,9 +105,6 @@ class ThreadTuner:
         """Let two slow steps in a row, where they are long, stand for the usual ones: others would
         hide for minutes what changed.
         """
-        if self.usual.steps < COLD or seconds < ERRATIC * self.usual.value:
-            self.slow = Mean()
-            return
         self.slow.add(seconds)
         if self.slow.steps >= 2 and self.slow.seconds > LONG:
             self.usual.seconds, self.usual.steps = self.slow.seconds, self.slow.steps
