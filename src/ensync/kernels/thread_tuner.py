@@ -22,7 +22,8 @@ RAREST = 200  # but after so many steps at the latest
 LENGTH = {FEWER: 0.03, MORE: 0.06}  # seconds of a trial, which has at least two steps
 WINS, HOPELESS = 0.93, 1.15  # a step on trial over a usual one: below it wins, above it ends early
 RECENT, ERRATIC = 0.05, 1.3  # seconds of steps that, so many times as slow, call for fewer threads
-LONG = 2.0  # seconds of two slow steps in a row, which call for them at once
+LONG = 2.0  # seconds of two slow steps in a row, which call for them at once,
+SHORT = 0.5  # but not of steps that are shorter than this
 COLD = 2  # first steps, which touch memory for the first time
 STANDS = 3.0  # seconds for which more threads must stay the better choice
 
@@ -85,7 +86,7 @@ class ThreadTuner:
         if self.trial:
             self._go_on(seconds)
             return
-        slow = self.usual.steps >= COLD and seconds > ERRATIC * self.usual.value
+        slow = seconds > SHORT and self._is_slow(seconds)
         self.usual.add(seconds)
         if slow:
             self._watch_long_steps(seconds)
@@ -101,6 +102,9 @@ class ThreadTuner:
             self.tried, self.slow, self.urgent = Mean(), Mean(), False
             use_threads(self.counts[self.place + self.trial])
 
+    def _is_slow(self, seconds: float) -> bool:
+        return self.usual.steps >= COLD and seconds > ERRATIC * self.usual.value
+
     def _watch_long_steps(self, seconds: float) -> None:
         """Let two slow steps in a row, where they are long, stand for the usual ones: others would
         hide for minutes what changed.
@@ -114,9 +118,10 @@ class ThreadTuner:
         (seconds, steps), wait = self.last[direction], self.waits[direction]
         passed = self.now.seconds - seconds, self.now.steps - steps
         possible = 0 <= self.place + direction < len(self.counts)
+        if not possible or passed[0] < wait:
+            return False
         urgent = direction == FEWER and self.urgent
-        fewest = COLD if urgent else min(wait * STEPS_A_SECOND, RAREST)
-        return possible and passed[0] >= wait and passed[1] >= fewest
+        return passed[1] >= (COLD if urgent else min(wait * STEPS_A_SECOND, RAREST))
 
     def _go_on(self, seconds: float) -> None:
         """Count a step on trial; end the trial when it is long enough, or hopeless."""
