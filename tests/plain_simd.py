@@ -258,6 +258,7 @@ REPLACED = {
         "square_root": np.sqrt,
         "power": np.power,
         "greater": np.greater,
+        "greater_or_nan": lambda a, b: (a > b) | np.isnan(a),
         "equal": np.equal,
         "choose": np.where,
         "maximum": lambda a, b: np.where(a > b, a, b),

@@ -104,6 +104,21 @@ def test_every_tap_of_a_large_window_takes_its_own_gradient(sizes):
     np.testing.assert_allclose(found, naive.max_pool_gradient(inputs, gradient, *window), atol=1e-4)
 
 
+@pytest.mark.parametrize("tap", [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("size", [(2, 4, 4), (2, 4, 5)], ids=str)
+def test_what_is_not_a_number_stays_so(size, tap):
+    inputs = np.random.default_rng(1).standard_normal((*size, 17)).astype(np.float32)
+    inputs[0, tap[0], tap[1], 3] = np.nan
+    outputs = np.empty((2, 2, 3, 17), np.float32)[:, :, : (size[2] + 1) // 2].copy()
+    chosen = np.empty(outputs.shape, np.uint8)
+    pooling.max_pool_forward(inputs, (2, 2), 2, (0, size[2] % 2), outputs, chosen)
+    y, x = 0, (tap[1] + size[2] % 2) // 2
+    assert np.argwhere(np.isnan(outputs)).tolist() == [[0, y, x, 3]]
+    back = np.empty_like(inputs)
+    pooling.max_pool_backward(np.ones_like(outputs), chosen, (2, 2), 2, (0, size[2] % 2), back)
+    assert back[0, tap[0], tap[1], 3] == 1
+
+
 def test_the_first_of_equal_pixels_takes_the_gradient():
     inputs, chosen, found = (
         np.ones((1, 2, 2, 3), np.float32),

@@ -287,10 +287,10 @@ def transform_output(products, step, bias, floor, target, image, tile, c, buffer
             at = ((y + i) * w + x) * pitch + j
             for pixel in range(4):
                 fetch_to_write(target, at + (ahead * w + pixel) * pitch)
-            store(target, at, maximum(p + add, low), count)
-            store(target, at + pitch, maximum(q + add, low), _inside(x + 1, w, count))
-            store(target, at + 2 * pitch, maximum(r + add, low), _inside(x + 2, w, count))
-            store(target, at + 3 * pitch, maximum(s + add, low), last)
+            store(target, at, maximum(low, p + add), count)
+            store(target, at + pitch, maximum(low, q + add), _inside(x + 1, w, count))
+            store(target, at + 2 * pitch, maximum(low, r + add), _inside(x + 2, w, count))
+            store(target, at + 3 * pitch, maximum(low, s + add), last)
 
 
 @njit(**INNER)
@@ -408,18 +408,18 @@ def transform_filter(weights, columns, target, bf16):
 
 @njit(parallel=True, **KERNEL)
 def turn_filter(weights, target):
-    """Write weights (3, 3, c, k) turned by 180 degrees and transposed, (3, 3, k, c), to the
+    """Write weights (kh, kw, c, k) turned by 180 degrees and transposed, (kh, kw, k, c), to the
     array `target`.
     """
-    c, k = weights.shape[2:]
-    full = lanes(weights)
-    for item in prange(9 * ((c + full - 1) // full)):
-        tap, i = item % 9, item // 9 * full
-        source, to = pointer(weights, tap * c * k), pointer(target, (8 - tap) * c * k)
+    kh, kw, c, k = weights.shape
+    full, taps = lanes(weights), kh * kw
+    for item in prange(taps * ((c + full - 1) // full)):
+        tap, i = item % taps, item // taps * full
+        source, to = pointer(weights, tap * c * k), pointer(target, (taps - 1 - tap) * c * k)
         for j in range(0, k, full):
             if i + full <= c and j + full <= k:
                 transpose_block(advance(source, i * k + j), k, advance(to, j * c + i), c)
             else:
                 for y in range(i, min(c, i + full)):
                     for x in range(j, min(k, j + full)):
-                        target[(8 - tap) * c * k + x * c + y] = weights[tap // 3, tap % 3, y, x]
+                        to[x * c + y] = source[y * k + x]

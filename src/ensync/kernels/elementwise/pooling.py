@@ -1,9 +1,9 @@
 """Maxima over windows of images (n, h, w, c), overlapping or not.
 
-Padding never wins a maximum. The backward kernel gathers: each input pixel looks at the outputs
-whose window holds it, so that threads never write to the same place. Values may be bf16 (uint16). A
-window begins and ends in the image or less than its size beyond: one wholly outside would have
-nothing to choose.
+Padding never wins a maximum; what is not a number does. The backward kernel gathers: each input
+pixel looks at the outputs whose window holds it, so that threads never write to the same place.
+Values may be bf16 (uint16). A window begins and ends in the image or less than its size beyond: one
+wholly outside would have nothing to choose.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ensync.kernels.simd.vectors import (
     advance,
     choose,
     equal,
-    greater,
+    greater_or_nan,
     load,
     load_as,
     splat_as,
@@ -55,7 +55,7 @@ def _largest(source, target, chosen, window, y, x, j, count):
     for ky in range(first_row, end_row):
         for kx in range(first, end):
             value = load(source, ((row + ky) * w + column + kx) * c + j, count)
-            wins = greater(value, best)
+            wins = greater_or_nan(value, best)
             best = choose(wins, value, best)
             place = choose(wins, splat_as(best, chosen, ky * kw + kx), place)
     store(target, (y * ow + x) * c + j, best, count)
@@ -73,7 +73,7 @@ def _largest_inside(source, at, line, c, kh, kw, target, chosen, to):
     for ky in range(kh):
         for kx in range(kw):
             value = load(source, at + ky * line + kx * c, full)
-            wins = greater(value, best)
+            wins = greater_or_nan(value, best)
             best = choose(wins, value, best)
             place = choose(wins, splat_as(best, chosen, ky * kw + kx), place)
     store(target, to, best, full)

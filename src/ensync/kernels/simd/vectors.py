@@ -249,6 +249,27 @@ def pair(context, a, b):
     return a(a, b), generate
 
 
+@intrinsic
+def load_pair(context, like, address, above, below):
+    """As `pair`, of the bf16 numbers from address[above] and address[below] on, in as many lanes
+    as a vector of the address `like` has.
+    """
+    vector = _vector_of(like.dtype)
+
+    def generate(target, builder, sig, arguments):
+        _, at, *places = arguments
+        kind = ir.VectorType(ir.IntType(16), vector.lanes)
+        wide = ir.VectorType(ir.IntType(32), vector.lanes)
+        low, high = (
+            builder.zext(builder.load(_pointer(builder, at, place, kind), align=2), wide)
+            for place in places
+        )
+        bits = builder.or_(low, builder.shl(high, ir.Constant(wide, [16] * vector.lanes)))
+        return builder.bitcast(bits, ir.VectorType(_element(vector.dtype), vector.lanes))
+
+    return vector(like, address, types.int64, types.int64), generate
+
+
 def _prefetch(address, writes: int, cache: int):
     def generate(target, builder, sig, arguments):
         place = _pointer(builder, arguments[0], arguments[1], ir.IntType(8))
@@ -351,6 +372,20 @@ def greater(context, a, b):
 
     def generate(target, builder, sig, arguments):
         return builder.fcmp_ordered(">", *arguments)
+
+    return Vector(types.boolean, a.lanes)(a, a), generate
+
+
+@intrinsic
+def greater_or_nan(context, a, b):
+    """The mask a > b, or a is not a number."""
+
+    def generate(target, builder, sig, arguments):
+        a_value, _ = arguments
+        return builder.or_(
+            builder.fcmp_ordered(">", *arguments),
+            builder.fcmp_unordered("uno", a_value, a_value),
+        )
 
     return Vector(types.boolean, a.lanes)(a, a), generate
 
