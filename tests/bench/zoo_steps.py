@@ -22,6 +22,7 @@ from mpi4py import MPI
 from peaks import copy_bandwidth, multiply_add_peak
 
 from ensync.kernels import threads
+from ensync.kernels.simd.bf16_gain import bf16_gain
 from ensync.kernels.simd.host import bf16_missing
 from ensync.nn.memory import counted
 from ensync.nn.models import zoo
@@ -39,15 +40,15 @@ def ensync(case: Case, precision: str, count: int) -> tuple[harness.Run, dict[st
 
 
 def floors(case: Case, precision: str, count: int) -> dict[str, float]:
-    """Return the milliseconds of the plain arithmetic at the peak (twice float32's in bf16), and of
-    the bytes at the speed of copying: each buffer of the layers written and read once, and the
-    parameters as Adam takes them.
+    """Return the milliseconds of the plain arithmetic at the peak (in bf16: float32's times what a
+    product gains, measured), and of the bytes at the speed of copying: each buffer of the layers
+    written and read once, and the parameters as Adam takes them.
     """
     with counted() as buffers:
         network = zoo.build(make_job(case, precision), case.shape, 10, case.batch)
     layers = zip(network.layers, network.shapes, strict=True)
     work = 6.0 * case.batch * sum(layer.operations(shape) for layer, shape in layers)
-    peak = multiply_add_peak(count) * (2 if precision == "bf16" else 1)
+    peak = multiply_add_peak(count) * (bf16_gain() if precision == "bf16" else 1)
     others = [network.parameters, network.message, *network.workspace.arrays.values()]
     stored = buffers.bytes - sum(array.nbytes for array in others)
     moved = 2 * stored * case.batch / network.rows + PARAMETER_PASSES * network.parameters.nbytes

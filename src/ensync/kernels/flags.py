@@ -2,6 +2,7 @@
 prunes `if flag is None` for either.
 
 For True it would compile both branches, since it only knows what None is not when the type says so.
+Flags of other names have types of their own, and so compiled forms of their own.
 """
 
 from numba import types
@@ -9,13 +10,9 @@ from numba.core.datamodel import models, register_default
 from numba.extending import NativeValue, typeof_impl, unbox
 
 
-class Flag:
-    """The flag that is present; PRESENT is the only one."""
-
-
 class FlagType(types.Opaque):
-    """Its numba type. numba's dead branch pruning asks types for `literal_type`, and takes what
-    has one for something else than None.
+    """The numba type of a flag. numba's dead branch pruning asks types for `literal_type`, and
+    takes what has one for something else than None.
     """
 
     @property
@@ -23,14 +20,20 @@ class FlagType(types.Opaque):
         return self
 
 
-FLAG_TYPE = FlagType("Flag")
-PRESENT = Flag()
+class Flag:
+    """A flag that is present; type: its numba type."""
+
+    def __init__(self, name: str) -> None:
+        self.type = FlagType(name)
+
+
+PRESENT = Flag("Flag")
 register_default(FlagType)(models.OpaqueModel)
 
 
 @typeof_impl.register(Flag)
 def _type_of(value, context):
-    return FLAG_TYPE
+    return value.type
 
 
 @unbox(FlagType)

@@ -82,14 +82,18 @@ def cache_directory() -> Path:
     """
     import llvmlite.binding as llvm
 
+    from ensync.kernels.simd.host import AMX
+
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    machine = llvm.get_host_cpu_features().flatten() + os.environ.get("ENSYNC_SIMD", "")
+    machine = (
+        llvm.get_host_cpu_features().flatten() + os.environ.get("ENSYNC_SIMD", "") + AMX * "+tiles"
+    )
     versions = [
         platform.python_version(),
         *(importlib.metadata.version(name) for name in ("numba", "llvmlite")),
     ]
     parts = [
-        f"{llvm.get_host_cpu_name()}-{digest(machine)}",
+        f"{llvm.get_host_cpu_name()}-{digest(*machine)}",
         *versions,
         f"O{os.environ['NUMBA_OPT']}",
         digest(*map(Path.read_text, shared_sources())),

@@ -41,6 +41,7 @@ class Rank:
     threads: int  # that its kernels take
     granted: int = 0  # cores that Slurm promised to it, 0 when not said
     layer: str = "omp"  # numba's threading layer
+    vectors: str = "avx512 vectors"  # of its kernels
     cache: str = ""  # numba's cache directory
     cache_trouble: str = ""  # why it cannot be written
     clock: float = 0.0  # seconds since 1970 at a common moment
@@ -253,10 +254,10 @@ def _fewer(rank: Rank, count: int) -> str:
 def threading(ranks: Sequence[Rank]) -> list[Finding]:
     """Judge numba's threading layer and its cache."""
     layers = sorted({rank.layer for rank in ranks})
+    vectors = ", ".join(sorted({rank.vectors for rank in ranks}))
     troubles = sorted({rank.cache_trouble for rank in ranks} - {""})
-    found = [
-        Finding("green", "kernels", f"numba threads by {', '.join(layers)}, cache {ranks[0].cache}")
-    ]
+    words = f"{vectors}, numba threads by {', '.join(layers)}, cache {ranks[0].cache}"
+    found = [Finding("green", "kernels", words)]
     if troubles:
         found = [
             Finding(

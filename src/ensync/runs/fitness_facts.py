@@ -10,6 +10,7 @@ from ensync.core.config.job import Job
 from ensync.core.resources import cpu_quota, node_memory, number, process_memory
 from ensync.kernels import facts as kernels
 from ensync.kernels import threads
+from ensync.kernels.simd.host import description
 from ensync.mpi import facts as wire
 from ensync.mpi.allreduce import gather_to_root
 from ensync.mpi.world import Comm, mpi_description, on_root
@@ -65,6 +66,7 @@ def _rank(comm: Comm, count: int) -> Rank:
         threads=count,
         granted=number(os.environ.get("SLURM_CPUS_PER_TASK")),
         layer=kernels.threading_layer(),
+        vectors=description(),
         cache=cache,
         cache_trouble=trouble,
         clock=wire.clock(comm),

@@ -1,6 +1,9 @@
 """The vector microkernels against numpy, in every form, at every kind of remainder."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import llvmlite.binding
 import numpy as np
@@ -104,6 +107,38 @@ def test_nan_survives_the_floor():
     )
     run(a, b, c, c, (0, 1, 0, 1, 0, 2, 2), (1, 1, 2, 2, 2), (0, 0), np.float32(0))
     assert np.isnan(c[0]).all() and (c[1] == 0).all()
+
+
+def test_matrix_tiles_are_asked_for_where_the_processor_has_them_alone(monkeypatch):
+    asked, answer = [], [0]
+
+    class Library:
+        def syscall(self, *arguments):
+            asked.append(arguments)
+            return answer[0]
+
+    monkeypatch.setattr(host.ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(host.sys, "platform", "linux")
+    both = {"amx-tile": True, "amx-bf16": True}
+    for features in ({}, {"amx-tile": True}, both | {"amx-bf16": False}):
+        assert not host.tiles_granted(features) and not asked
+    assert host.tiles_granted(both) and asked == [(158, 0x1023, 18)]
+    answer[0] = -1  # of a system before Linux 5.16
+    assert not host.tiles_granted(both)
+    monkeypatch.setattr(host.sys, "platform", "darwin")
+    assert not host.tiles_granted(both) and len(asked) == 2
+
+
+def test_a_forced_form_of_vectors_is_without_matrix_tiles():
+    program = "from ensync.kernels.simd import host; print(host.AMX, host.description())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"ENSYNC_SIMD": "avx512"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False avx512 vectors\n"
 
 
 def test_the_form_can_be_forced_and_a_wrong_one_is_refused():

@@ -71,7 +71,7 @@ class Training(Section):
         "float32",
         description="of parameters and arithmetic; bf16: parameters, their gradients and sums in "
         "float32, the operands of convolutions and what lies between "
-        "layers rounded to 8 bits, where the CPU has AVX512-BF16; float64 is for tests",
+        "layers rounded to 8 bits, where the CPU has AVX512-BF16 or AMX; float64 is for tests",
     )
     threads: Annotated[int, Field(ge=0)] = Field(
         0,

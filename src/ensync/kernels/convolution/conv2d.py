@@ -1,11 +1,12 @@
 """Convolution of images (n, h, w, c), channels last, with filters (kh, kw, c / groups, k): one
-entrance to three ways.
+entrance to four ways.
 
     outputs[i, y, x, o] = f(bias[o] + sum over ky, kx, c of inputs[i, y * stride + ky - top, x *
     stride + kx - left, c] * weights[ky, kx, c, o])
 
-1x1 filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each
-group) go by Winograd, all others directly. With groups, output channel o sees only the c / groups
+In bf16 all go by matrix tiles where the processor has them, but for groups. Else 1x1 filters at
+stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each group) go by
+Winograd, all others directly. With groups, output channel o sees only the c / groups
 input channels of its own group. Images, outputs and their gradients may be bf16 (uint16) where
 `Convolution.takes_bf16`; filters and biases are float32 then.
 """
@@ -16,7 +17,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from ensync.kernels.convolution import direct, grouped, strided, winograd
+from ensync.kernels.convolution import direct, grouped, strided, tiled, tiled_gradient, winograd
 from ensync.kernels.convolution.grouped import Groups
 from ensync.kernels.dense import matmul
 from ensync.kernels.elementwise.activations import (
@@ -29,6 +30,7 @@ from ensync.kernels.elementwise.activations import (
 from ensync.kernels.elementwise.gelu import passed
 from ensync.kernels.elementwise.normalization import CHUNK, floor_of
 from ensync.kernels.options import KERNEL
+from ensync.kernels.simd.host import AMX
 from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.memory import clear
 from ensync.kernels.simd.vectors import load, store
@@ -67,10 +69,18 @@ class Convolution:
         return (*self.filter, self.image[2] // self.groups, self.outputs[2])
 
     @property
+    def is_tiled(self) -> bool:
+        """Whether products are in bf16 by the processor's matrix tiles."""
+        return bool(self.bf16) and AMX and self.groups == 1
+
+    @property
     def is_product(self) -> bool:
-        """Whether every output pixel depends on one input pixel, the same one for all filters."""
+        """Whether every output pixel depends on one input pixel, the same one for all filters, and
+        the three passes are those of a dense layer.
+        """
         return (
-            self.filter == (1, 1)
+            not self.is_tiled
+            and self.filter == (1, 1)
             and self.stride == 1
             and self.groups == 1
             and self.padding == (0, 0)
@@ -80,6 +90,7 @@ class Convolution:
     def is_winograd(self) -> bool:
         """Whether Winograd's algorithm applies and is faster."""
         fits = self.filter == (3, 3) and self.stride == 1 and max(self.padding) <= 2
+        fits = fits and not self.is_tiled
         return fits and min(self.image[2], self.outputs[2]) // self.groups >= WINOGRAD_CHANNELS
 
     @property
@@ -102,7 +113,7 @@ class Convolution:
     @property
     def takes_bf16(self) -> bool:
         """Whether the arrays of images may be bf16."""
-        return bool(self.is_winograd and self.winograd_bf16)
+        return self.is_tiled or bool(self.is_winograd and self.winograd_bf16)
 
     def scratch_size(self, rows: int, dtype: np.dtype) -> int:
         """Elements of the scratch that the kernels below need for up to `rows` images, on up to
@@ -113,6 +124,15 @@ class Convolution:
         if self.is_product:
             return max(sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2]))
         threads = numba.config.NUMBA_NUM_THREADS
+        spread = (
+            sum(strided.sizes(self.image, self.weights_shape, self.stride, rows))
+            if self.stride > 1
+            else 0
+        )
+        if self.is_tiled:
+            form = self.image, self.filter, self.outputs, self.stride, self.padding
+            gradient = tiled_gradient.scratch_size(*form, rows)
+            return max(sums, spread + tiled.scratch_size(*form), gradient)
         if self.is_winograd:
             if self.groups > 1:
                 return max(sums, self.winograd_groups.scratch_size(rows, threads, itemsize))
@@ -121,11 +141,6 @@ class Convolution:
             )
         packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
         weights = direct.PARTS * int(np.prod(self.weights_shape))
-        spread = (
-            sum(strided.sizes(self.image, self.weights_shape, self.stride, rows))
-            if self.stride > 1
-            else 0
-        )
         return max(
             sums,
             spread
@@ -188,7 +203,11 @@ def forward(
             inputs.reshape(-1, c), weights[0, 0], bias, code, outputs.reshape(-1, k), scratch
         )
         return
-    if form.is_winograd:
+    if form.is_tiled:
+        tiled.convolve(
+            inputs, weights, bias, form.stride, form.padding, floor, False, scratch, outputs
+        )
+    elif form.is_winograd:
         _winograd(form, inputs, weights, bias, form.padding, floor, False, scratch, outputs)
     else:
         direct.pack_filters(weights, form.groups, False, scratch)
@@ -234,16 +253,37 @@ def input_gradient(
     floor = weights.dtype.type(-np.inf)
     if form.is_winograd:
         _winograd(form, gradient, weights, zero_bias, padding, floor, True, scratch, out)
-    elif form.stride > 1:
-        strided.input_gradient(
-            gradient, weights, zero_bias, form.stride, padding, form.groups, scratch, out
-        )
-    else:
-        direct.pack_filters(weights, form.groups, True, scratch)
-        filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
+        return
+
+    def convolve(
+        slope: np.ndarray,
+        filters: np.ndarray,
+        border: tuple[int, int],
+        rest: np.ndarray,
+        result: np.ndarray,
+    ) -> None:
+        if form.is_tiled:
+            tiled.convolve(slope, filters, zero_bias, 1, border, floor, True, rest, result)
+            return
+        direct.pack_filters(filters, form.groups, True, rest)
+        packed = direct.packed_size(filters.shape, form.groups, filters.itemsize)
         direct.correlate(
-            gradient, filters, form.filter, zero_bias, 1, padding, form.groups, floor, scratch, out
+            slope,
+            packed,
+            filters.shape[:2],
+            zero_bias,
+            1,
+            border,
+            form.groups,
+            floor,
+            rest,
+            result,
         )
+
+    if form.stride > 1:
+        strided.input_gradient(gradient, weights, form.stride, padding, convolve, scratch, out)
+    else:
+        convolve(gradient, weights, padding, scratch, out)
 
 
 def weight_gradient(
@@ -262,6 +302,10 @@ def weight_gradient(
     """
     if len(inputs) == 0:
         weights_gradient[:] = 0
+    elif form.is_tiled:
+        tiled_gradient.filter_gradient(
+            inputs, gradient, form.stride, form.padding, scratch, weights_gradient
+        )
     elif form.is_product:
         c, k = weights_gradient.shape[2:]
         matmul.dense_weight_gradient(

@@ -22,6 +22,7 @@ from numba import njit, prange
 from ensync.kernels.convolution.depthwise import add_line_gradient, correlate_line
 from ensync.kernels.convolution.depthwise_framed import Window
 from ensync.kernels.convolution.strips import (
+    ROOM,
     ROWS,
     Ahead,
     Size,
@@ -40,12 +41,12 @@ from ensync.kernels.elementwise.normalization import (
     normalize_backward_rows,
     normalize_rows,
 )
-from ensync.kernels.flags import flag
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import lanes_of
 from ensync.kernels.simd.intrinsics import lanes, pointer
+from ensync.kernels.simd.matrix_tiles import SIDE, TERMS
 from ensync.kernels.simd.memory import add_to, clear, move_last_to_front
-from ensync.kernels.simd.operands import as_operand, numbers_per_term, pair_rows, terms_of
+from ensync.kernels.simd.operands import as_operand, operands, terms_of
 from ensync.kernels.simd.panels import VECTORS
 from ensync.kernels.simd.vectors import (
     advance,
@@ -210,13 +211,16 @@ def strip_end(y, strip, h, w):
 @njit(**KERNEL)
 def buffer_size(w, c, k, kh, strip):
     """Elements of a thread's buffer: x and the gradient of d with the lines around a strip, d, the
-    gradient behind it, sums.
+    gradient behind it, sums; and what products by tiles need.
     """
     longest = strip + -(-ROWS // w)
     return (
         2 * (longest + kh - 1) * w * (c + GAP)
         + longest * w * (c + k + 2 * GAP + max(c, k) // 2)
         + 2 * max(c, k)
+        + ROOM
+        + c * (longest * w // 2 + TERMS)
+        + k * SIDE
     )
 
 
@@ -336,6 +340,7 @@ def _image_forward(source, filters, buffer, target, partial, shape, bf16, genera
     line, wide, below, longest = w * c, w * pitch, kh - 1 - kh // 2, strip + -(-ROWS // w)
     depth = advance(buffer, (longest + kh - 1) * wide)
     sums = advance(buffer, (2 * longest + kh - 1) * wide)
+    room = advance(sums, 2 * k)
     first = have = 0  # of the lines of x in the buffer, and their number
     end = 0
     while end < h:
@@ -363,7 +368,7 @@ def _image_forward(source, filters, buffer, target, partial, shape, bf16, genera
                 general,
             )
         size = Size(pixels, terms_of(c, bf16), k, terms_of(pitch, bf16), k)
-        multiply(depth, filters.packed, filters.bias, np.int64(1), to, size, ahead, bf16)
+        multiply(depth, filters.packed, filters.bias, np.int64(1), to, size, ahead, room, bf16)
         if y == 0:
             keep_pivot(target, advance(partial, 2 * k), k, end * w)
         block_sums(to, advance(partial, 2 * k), sums, k, pixels)
@@ -419,8 +424,9 @@ def _image_backward(target, source, filters, skip, shape, buffer, sums, bf16, ge
     slope = advance(buffer, (longest + kh - 1) * wide)
     depth = advance(buffer, 2 * (longest + kh - 1) * wide)
     behind = advance(depth, longest * wide)
-    channel_sums = advance(depth, longest * (wide + w * k_pitch))
+    channel_sums = advance(behind, longest * w * k_pitch + SIDE * k)
     halves = advance(channel_sums, 2 * max(c, k))
+    room = advance(halves, longest * w * max(c, k) // 2)
     # Lines of x in the buffer: first .. first + have; of the gradient of d: at .. at + known; of
     # the gradient of x those before `done` are written.
     first = have = at = known = done = 0
@@ -457,9 +463,8 @@ def _image_backward(target, source, filters, skip, shape, buffer, sums, bf16, ge
         )
         kept = move_last_to_front(slope, known, kh - 1, wide)
         at, known = at + known - kept, kept + end - y
-        pair_rows(depth, pixels, c, bf16)
-        rows = -(-pixels // numbers_per_term(bf16))
-        add_product(depth, behind, sums.weights, rows, c, k, (pitch, k_pitch), outputs_ahead, bf16)
+        size = Size(pixels, c, k, pitch, k)
+        add_product(depth, behind, sums.weights, size, k_pitch, outputs_ahead, room, bf16)
         multiply(
             operand,
             filters.packed,
@@ -468,6 +473,7 @@ def _image_backward(target, source, filters, skip, shape, buffer, sums, bf16, ge
             advance(slope, kept * wide),
             Size(pixels, terms_of(k, bf16), c, terms_of(k_pitch, bf16), pitch),
             inputs_ahead,
+            room,
             bf16,
         )
         for i in range(y, end):
@@ -583,7 +589,7 @@ def separable_forward(
     `normalization.channel_sums` does. n may be 0.
     """
     strip, general = strip_lines(given.values.shape[2]), _general(filters.depthwise, given.values)
-    _forward(given, filters, strip, outputs, sums, buffers, flag(bf16), general)
+    _forward(given, filters, strip, outputs, sums, buffers, operands(bf16), general)
 
 
 def separable_backward(
@@ -603,4 +609,6 @@ def separable_backward(
     statistics of the batch.
     """
     strip, general = strip_lines(given.values.shape[2]), _general(filters.depthwise, given.values)
-    _backward(output, given, filters, skip, strip, gradients, sums, buffers, flag(bf16), general)
+    _backward(
+        output, given, filters, skip, strip, gradients, sums, buffers, operands(bf16), general
+    )

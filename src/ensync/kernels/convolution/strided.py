@@ -8,15 +8,17 @@ line and column of the filter. One of stride * stride products remains.
 Scratch: a class's filters and inputs' gradient, then that of their convolution.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit, prange
 
-from ensync.kernels.convolution import direct
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.vectors import load, store
 
 LINE = 16  # float32 in a cache line
+Convolve = Callable[[np.ndarray, np.ndarray, tuple[int, int], np.ndarray, np.ndarray], None]
 
 
 @njit(parallel=True, **KERNEL)
@@ -61,15 +63,16 @@ def sizes(
 def input_gradient(
     gradient: np.ndarray,
     weights: np.ndarray,
-    zero_bias: np.ndarray,
     stride: int,
     padding: tuple[int, int],
-    groups: int,
+    convolve: Convolve,
     scratch: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Write the gradient of the inputs to out (n, h, w, c); padding = (top, left) of the
     convolution that takes the spread gradient there.
+
+    convolve(gradient, filters, padding, scratch, out): the input gradient at stride 1.
     """
     (n, h, w, c), (kh, kw, _, _) = out.shape, weights.shape
     filters_size, images_size = sizes((h, w, c), weights.shape, stride, n)
@@ -87,18 +90,5 @@ def input_gradient(
                 ]
                 some = filters[: taps.size].reshape(taps.shape)
                 some[:] = taps
-                direct.pack_filters(some, groups, True, rest)
-                packed = direct.packed_size(some.shape, groups, out.itemsize)
-                direct.correlate(
-                    gradient,
-                    packed,
-                    some.shape[:2],
-                    zero_bias,
-                    1,
-                    (down, across),
-                    groups,
-                    out.dtype.type(-np.inf),
-                    rest,
-                    part,
-                )
+                convolve(gradient, some, (down, across), rest, part)
             _spread(part, first_line, first_column, stride, out)

@@ -1,9 +1,11 @@
-"""The form of vectors on this host: AVX-512, AVX2, NEON or plain.
+"""The form of vectors on this host: AVX-512, AVX2, NEON or plain; and whether it has matrix tiles.
 
-The environment variable ENSYNC_SIMD forces one of them.
+The environment variable ENSYNC_SIMD forces one of the forms of vectors, without matrix tiles.
 """
 
+import ctypes
 import os
+import sys
 
 import llvmlite.binding
 
@@ -60,8 +62,8 @@ SIMD = choose(os.environ.get("ENSYNC_SIMD"))
 def bf16_missing() -> str:
     """Return why products of bf16 numbers cannot be computed here, nothing where they can.
 
-    Only AVX512-BF16 is written: 32 products and 16 sums to an instruction, twice the rate of
-    float32 on AMD Zen 4 and 5.
+    Only AVX512-BF16 is written, 32 products and 16 sums to an instruction: twice the rate of
+    float32 on AMD Zen 4 and 5; and AMX, where there is it (`AMX`).
     """
     if SIMD != "avx512":
         return f"this process computes with {SIMD} vectors"
@@ -70,6 +72,39 @@ def bf16_missing() -> str:
         if llvmlite.binding.get_host_cpu_features().get("avx512bf16")
         else "this CPU has no AVX512-BF16 instructions"
     )
+
+
+# Of Linux on x86-64: the system call arch_prctl, its request for a part of the processor's state,
+# and the part that the tiles are.
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
+
+
+def tiles_granted(features: dict[str, bool]) -> bool:
+    """Ask the system for the matrix tiles of AMX, 16 times 16 sums of products of bf16 numbers to
+    an instruction; return whether this process may use them.
+
+    features: of the processor. Linux gives them to a process that asks (5.16 and later), since a
+    thread that uses them has 8 KiB more to save; threads started later have them too.
+    """
+    if not (sys.platform == "linux" and features.get("amx-tile") and features.get("amx-bf16")):
+        return False
+    try:
+        system_call = ctypes.CDLL(None).syscall
+    except (OSError, AttributeError):
+        return False
+    return system_call(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
+
+
+AMX = (
+    not os.environ.get("ENSYNC_SIMD")
+    and not bf16_missing()
+    and tiles_granted(llvmlite.binding.get_host_cpu_features())
+)
+
+
+def description() -> str:
+    """Return the form of vectors in words, with matrix tiles where they are used."""
+    return SIMD + " vectors" + (" and AMX tiles" if AMX else "")
 
 
 def lanes_of(itemsize: int, simd: str = SIMD) -> int:

@@ -1,19 +1,31 @@
 """Operands of matrix products: numbers of one type, or pairs of bf16 numbers, each in the place of
 one float32.
 
-`bf16` is None or a flag (flags.py) that the compiler knows, so that it compiles one of two forms.
-Kernels do not ask for it themselves: they call what stands here, and the microkernels (panels.py).
+`bf16` is None or a flag (flags.py) that the compiler knows, so that it compiles one form of each:
+BF16 for products by vectors, BF16_TILES for those by matrix tiles (matrix_tiles.py). Kernels do not
+ask for it themselves: they call what stands here, and the microkernels (panels.py).
 """
 
 from numba import njit
 
+from ensync.kernels.flags import Flag
 from ensync.kernels.options import INNER, KERNEL
+from ensync.kernels.simd.host import AMX
 from ensync.kernels.simd.intrinsics import lanes
 from ensync.kernels.simd.vectors import as_bf16, load, pair, store, store_halves, zeros
 
 # How `store_operand` stores a vector of bf16: unchanged, as float32; rounded, half as long; or
 # rounded and paired with the float32 numbers that are stored there. Other types: unchanged.
 PLAIN, ROUNDED, PAIRED = 0, 1, 2
+
+BF16, BF16_TILES = Flag("BF16"), Flag("BF16 by tiles")
+
+
+def operands(bf16: bool | None) -> Flag | None:
+    """Return the flag of products on this host: None for numbers of one type, else of bf16."""
+    if not bf16:
+        return None
+    return BF16_TILES if AMX else BF16
 
 
 @njit(forceinline=True, **KERNEL)

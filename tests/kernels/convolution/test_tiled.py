@@ -1,0 +1,113 @@
+"""Convolutions by matrix tiles: their products are exact, so that rounded operands give what
+float64 gives but for the last bits of float32 sums.
+"""
+
+import naive
+import numpy as np
+import pytest
+from convolutions import DIRECT, PRODUCT, WINOGRAD, case, close, expected_gradients, passes
+
+from ensync.kernels import threads
+from ensync.kernels.convolution import conv2d
+from ensync.kernels.elementwise.activations import IDENTITY, RELU
+from ensync.kernels.simd import host
+
+pytestmark = [
+    pytest.mark.compiled,
+    pytest.mark.skipif(not host.AMX, reason="no matrix tiles (AMX) here"),
+]
+SIZES = [sizes for sizes in (*DIRECT, *PRODUCT, *WINOGRAD) if sizes[-1] == 1]
+# One channel and one filter; sides below a tile's rows; more images than are laid out together.
+SIZES += [
+    (2, 6, 7, 1, 1, 3, 1, 1, 1),
+    (3, 1, 1, 70, 20, 1, 1, 0, 1),
+    (2, 17, 3, 48, 16, 5, 1, 2, 1),
+    (200, 14, 14, 40, 72, 3, 1, 1, 1),
+    (70, 16, 15, 64, 33, 3, 2, 1, 1),
+]
+
+
+def rounded(values):
+    """The nearest bf16 number, the even one of two, as float32."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+
+
+def tiled(sizes):
+    """A case with bf16 products, whose operands are bf16 numbers."""
+    form, inputs, weights, bias, gradient = case(*sizes, np.float32)
+    form = conv2d.Convolution(
+        form.image, form.filter, form.outputs, form.stride, form.padding, bf16=True
+    )
+    assert form.is_tiled and form.takes_bf16 and not form.is_winograd and not form.is_product
+    return form, rounded(inputs), rounded(weights), bias, rounded(gradient)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_three_passes(sizes):
+    form, inputs, weights, bias, gradient = tiled(sizes)
+    found = passes(form, inputs, weights, bias, gradient)
+    forward = naive.convolution(
+        inputs, weights, bias, form.stride, form.padding, 1, form.outputs[:2]
+    )
+    expected = forward, *expected_gradients(form, inputs, weights, gradient)
+    for one, other in zip(found, expected, strict=True):
+        close(one, other, np.float32)
+
+
+@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[0], SIZES[-1]], ids=str)
+def test_arrays_of_bf16_hold_the_same_numbers(sizes):
+    """In bf16 images give the same weights' gradients to the bit, and images that are rounded."""
+    form, inputs, weights, bias, gradient = tiled(sizes)
+    zeros = np.zeros(form.image[2], np.float32)
+
+    def run(keep):
+        given, slope = keep(inputs), keep(gradient)
+        outputs, back, weights_gradient = (np.empty_like(x) for x in (slope, given, weights))
+        scratch = np.full(form.scratch_size(len(given), weights.dtype), np.nan, np.float32)
+        conv2d.forward(form, given, weights, bias, RELU, scratch, outputs)
+        conv2d.weight_gradient(form, given, slope, scratch, weights_gradient, zeros)
+        conv2d.input_gradient(form, slope, weights, zeros, scratch, back)
+        return weights_gradient, outputs, back
+
+    (same, *halves), (exact, *images) = run(narrow), run(np.copy)
+    np.testing.assert_array_equal(same, exact)
+    for half, image in zip(halves, images, strict=True):
+        np.testing.assert_array_equal(half, narrow(rounded(image)))
+
+
+def narrow(values):
+    """bf16 numbers as the kernels keep them in memory, in uint16."""
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.mark.parametrize("sizes", [DIRECT[3], WINOGRAD[3], SIZES[-2], SIZES[-1]], ids=str)
+def test_threads_do_not_change_a_bit(sizes):
+    arrays, found, before = tiled(sizes), [], threads.get_threads()
+    for count in (1, before):
+        threads.set_threads(count)
+        found.append(passes(*arrays))
+    threads.set_threads(before)
+    for one, many in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_fewer_images_need_no_more_scratch(sizes):
+    """A network reserves scratch once, for its largest batch."""
+    form, *_ = tiled(sizes)
+    needed = [form.scratch_size(n, np.dtype(np.float32)) for n in range(300)]
+    assert needed == sorted(needed)
+
+
+def test_nothing_is_written_beyond_the_scratch():
+    for sizes in SIZES:
+        form, inputs, weights, bias, gradient = tiled(sizes)
+        size = form.scratch_size(len(inputs), inputs.dtype)
+        scratch = np.full(size + 1024, 7, np.float32)
+        outputs, slope = np.empty_like(gradient), np.empty_like(inputs)
+        conv2d.forward(form, inputs, weights, bias, IDENTITY, scratch[:size], outputs)
+        conv2d.weight_gradient(form, inputs, gradient, scratch[:size], np.empty_like(weights), bias)
+        zeros = np.zeros(inputs.shape[3], np.float32)
+        conv2d.input_gradient(form, gradient, weights, zeros, scratch[:size], slope)
+        assert (scratch[size:] == 7).all(), sizes
