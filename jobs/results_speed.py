@@ -141,20 +141,28 @@ KINDS = {
 
 
 def speed_lines(found: Mapping[str, Mapping]) -> list[str]:
-    """Return the section on speed, a table for each benchmark that was kept."""
+    """Return the section on speed, a table for each benchmark that was kept; beside the file NAME
+    those of other processors are NAME.PROCESSOR.
+    """
     lines = ["## Speed", ""]
     for name, kind in KINDS.items():
-        if name in found:
-            kept = found[name]
-            rows = paired(kept["rows"]) if name == "zoo_steps" else kept["rows"]
-            cells = [[column.of(row) for column in kind.columns] for row in rows]
-            heads = [column.head for column in kind.columns]
-            table = Table(name, "", heads, cells, left=kind.left)
-            lines += [f"### {kind.title}", "", *wrapped(kind.said), "", *narrow(table), ""]
-            if name == "zoo_steps":
-                lines += [*wrapped(_forms(kept["rows"])), "", *_explained(kept["rows"])]
-            lines += [*wrapped(made(kept)), ""]
+        files = sorted(key for key in found if key.split(".")[0] == name)
+        if files:
+            lines += [f"### {kind.title}", "", *wrapped(kind.said), ""]
+        for file in files:
+            lines += _table(name, kind, found[file])
     return lines[:-1]
+
+
+def _table(name: str, kind: Kind, kept: Mapping) -> list[str]:
+    """Return the table of a benchmark on one processor, and what explains it."""
+    rows = paired(kept["rows"]) if name == "zoo_steps" else kept["rows"]
+    cells = [[column.of(row) for column in kind.columns] for row in rows]
+    heads = [column.head for column in kind.columns]
+    lines = [*wrapped(made(kept)), "", *narrow(Table(name, "", heads, cells, left=kind.left)), ""]
+    if name == "zoo_steps":
+        lines += [*wrapped(_forms(kept["rows"])), "", *_explained(kept["rows"])]
+    return lines
 
 
 def made(kept: Mapping) -> str:

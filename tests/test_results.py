@@ -375,6 +375,16 @@ def test_steps_stand_beside_pytorchs_and_those_below_twice_are_explained():
     assert "|lenet|32|1|12.5|-|-|5.00 |" in results.results(results.Kept(speed=speed_of(alone)))
 
 
+def test_other_processors_have_tables_of_their_own():
+    (kept,) = speed_of(step("float32", 2.5)).values()
+    other = kept | {"made": kept["made"] | {"cpu": "another CPU"}}
+    found = {"zoo_steps": kept, "zoo_steps.another": other, "startup.another": kept}
+    page = results.results(results.Kept(speed=found))
+    assert page.count("### Training steps") == 1 and page.count("### Start") == 1
+    assert page.index("a CPU, 2 cores") < page.index("another CPU, 2 cores")
+    assert page.count("|lenet|32|1|12.5|31.2|2.50|5.00 |") == 2
+
+
 def test_the_speed_that_the_readme_tells_is_what_was_kept():
     """Of each network and precision, both sides with the number of threads that suits them."""
     said = re.search(r"batch 32 are ([\d.]+) to ([\d.]+) times as fast as eager PyTorch", README)

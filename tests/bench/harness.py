@@ -24,7 +24,7 @@ def environment() -> dict[str, object]:
     import importlib.metadata
     import platform
 
-    from ensync.kernels.simd.host import SIMD
+    from ensync.kernels.simd.host import description
     from ensync.runs.launch import cpu_name
 
     versions = {"python": platform.python_version()}
@@ -35,7 +35,7 @@ def environment() -> dict[str, object]:
             continue
     return {
         "cpu": cpu_name(),
-        "simd": SIMD,
+        "simd": description(),
         "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
         "versions": versions,
