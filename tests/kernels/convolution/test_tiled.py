@@ -16,7 +16,9 @@ pytestmark = [
     pytest.mark.compiled,
     pytest.mark.skipif(not host.AMX, reason="no matrix tiles (AMX) here"),
 ]
-SIZES = [sizes for sizes in (*DIRECT, *PRODUCT, *WINOGRAD) if sizes[-1] == 1]
+GROUPED = [sizes for sizes in WINOGRAD if sizes[-1] > 1]
+GROUPED += [(3, 9, 7, 34, 48, 5, 1, 2, 2), (2, 9, 8, 40, 64, 3, 2, 1, 2)]
+SIZES = [sizes for sizes in (*DIRECT, *PRODUCT, *WINOGRAD) if sizes[-1] == 1] + GROUPED
 # One channel and one filter; sides below a tile's rows; more images than are laid out together.
 SIZES += [
     (2, 6, 7, 1, 1, 3, 1, 1, 1),
@@ -37,7 +39,7 @@ def tiled(sizes):
     """A case with bf16 products, whose operands are bf16 numbers."""
     form, inputs, weights, bias, gradient = case(*sizes, np.float32)
     form = conv2d.Convolution(
-        form.image, form.filter, form.outputs, form.stride, form.padding, bf16=True
+        form.image, form.filter, form.outputs, form.stride, form.padding, form.groups, True
     )
     assert form.is_tiled and form.takes_bf16 and not form.is_winograd and not form.is_product
     return form, rounded(inputs), rounded(weights), bias, rounded(gradient)
@@ -48,14 +50,14 @@ def test_three_passes(sizes):
     form, inputs, weights, bias, gradient = tiled(sizes)
     found = passes(form, inputs, weights, bias, gradient)
     forward = naive.convolution(
-        inputs, weights, bias, form.stride, form.padding, 1, form.outputs[:2]
+        inputs, weights, bias, form.stride, form.padding, form.groups, form.outputs[:2]
     )
     expected = forward, *expected_gradients(form, inputs, weights, gradient)
     for one, other in zip(found, expected, strict=True):
         close(one, other, np.float32)
 
 
-@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[0], SIZES[-1]], ids=str)
+@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[0], GROUPED[-1], SIZES[-1]], ids=str)
 def test_arrays_of_bf16_hold_the_same_numbers(sizes):
     """In bf16 images give the same weights' gradients to the bit, and images that are rounded."""
     form, inputs, weights, bias, gradient = tiled(sizes)
@@ -79,6 +81,11 @@ def test_arrays_of_bf16_hold_the_same_numbers(sizes):
 def narrow(values):
     """bf16 numbers as the kernels keep them in memory, in uint16."""
     return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def test_groups_of_few_channels_stay_in_float32():
+    form = conv2d.Convolution((8, 8, 30), (3, 3), (8, 8, 32), 1, (1, 1), 2, True)
+    assert not form.is_tiled and not form.takes_bf16
 
 
 @pytest.mark.parametrize("sizes", [DIRECT[3], WINOGRAD[3], SIZES[-2], SIZES[-1]], ids=str)

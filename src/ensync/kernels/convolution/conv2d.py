@@ -4,14 +4,15 @@ entrance to four ways.
     outputs[i, y, x, o] = f(bias[o] + sum over ky, kx, c of inputs[i, y * stride + ky - top, x *
     stride + kx - left, c] * weights[ky, kx, c, o])
 
-In bf16 all go by matrix tiles where the processor has them, but for groups. Else 1x1 filters at
+In bf16 all go by matrix tiles where the processor has them. Else 1x1 filters at
 stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each group) go by
 Winograd, all others directly. With groups, output channel o sees only the c / groups
 input channels of its own group. Images, outputs and their gradients may be bf16 (uint16) where
 `Convolution.takes_bf16`; filters and biases are float32 then.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -36,7 +37,9 @@ from ensync.kernels.simd.memory import clear
 from ensync.kernels.simd.vectors import load, store
 
 BLOCK = 256  # rows of one partial sum of a bias gradient
-WINOGRAD_CHANNELS = 16  # of inputs and outputs, from which Winograd's transforms pay for themselves
+# Of a group's inputs and outputs, from which Winograd's transforms pay for themselves, and to lay
+# out groups by themselves.
+WIDE_CHANNELS = 16
 
 
 def sums_size(rows: int, c: int) -> int:
@@ -71,7 +74,12 @@ class Convolution:
     @property
     def is_tiled(self) -> bool:
         """Whether products are in bf16 by the processor's matrix tiles."""
-        return bool(self.bf16) and AMX and self.groups == 1
+        return bool(self.bf16) and AMX and (self.groups == 1 or self._has_wide_groups)
+
+    @property
+    def _has_wide_groups(self) -> bool:
+        """Whether a group has channels enough to be laid out by itself."""
+        return min(self.image[2], self.outputs[2]) // self.groups >= WIDE_CHANNELS
 
     @property
     def is_product(self) -> bool:
@@ -91,13 +99,24 @@ class Convolution:
         """Whether Winograd's algorithm applies and is faster."""
         fits = self.filter == (3, 3) and self.stride == 1 and max(self.padding) <= 2
         fits = fits and not self.is_tiled
-        return fits and min(self.image[2], self.outputs[2]) // self.groups >= WINOGRAD_CHANNELS
+        return fits and self._has_wide_groups
 
     @property
-    def winograd_groups(self) -> Groups:
-        """The groups of a Winograd convolution that has several."""
-        (h, w, c), (oh, ow, k) = self.image, self.outputs
-        return Groups(self.groups, c // self.groups, k // self.groups, h * w, oh * ow)
+    def is_grouped(self) -> bool:
+        """Whether each group is convolved by itself."""
+        return self.groups > 1 and (self.is_tiled or self.is_winograd)
+
+    @cached_property
+    def of_group(self) -> "Convolution":
+        """The convolution of one group."""
+        (h, w, c), (oh, ow, k), count = self.image, self.outputs, self.groups
+        return replace(self, image=(h, w, c // count), outputs=(oh, ow, k // count), groups=1)
+
+    @property
+    def all_groups(self) -> Groups:
+        """The sizes of all groups."""
+        (h, w, c), (oh, ow, k), count = self.image, self.outputs, self.groups
+        return Groups(count, self.filter, c // count, k // count, h * w, oh * ow)
 
     @property
     def winograd_bf16(self) -> bool | None:
@@ -121,6 +140,9 @@ class Convolution:
         """
         itemsize, pixels = np.dtype(dtype).itemsize, self.outputs[0] * self.outputs[1]
         sums = sums_size(rows * pixels, self.outputs[2])
+        if self.is_grouped:
+            laid_out = self.all_groups.scratch_size(rows)
+            return max(sums, laid_out + self.of_group.scratch_size(rows, dtype))
         if self.is_product:
             return max(sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2]))
         threads = numba.config.NUMBA_NUM_THREADS
@@ -134,8 +156,6 @@ class Convolution:
             gradient = tiled_gradient.scratch_size(*form, rows)
             return max(sums, spread + tiled.scratch_size(*form), gradient)
         if self.is_winograd:
-            if self.groups > 1:
-                return max(sums, self.winograd_groups.scratch_size(rows, threads, itemsize))
             return max(
                 sums, winograd.scratch_size(self.image[2], self.outputs[2], threads, itemsize)
             )
@@ -146,36 +166,6 @@ class Convolution:
             spread
             + max(packed, weights)
             + threads * direct.frame_size(self.image, self.filter, self.outputs, self.stride),
-        )
-
-
-def _winograd(
-    form: Convolution,
-    inputs: np.ndarray,
-    weights: np.ndarray,
-    bias: np.ndarray,
-    padding: tuple[int, int],
-    floor: np.floating,
-    turned: bool,
-    scratch: np.ndarray,
-    outputs: np.ndarray,
-) -> None:
-    if form.groups == 1:
-        winograd.convolve(
-            inputs, weights, bias, padding, floor, turned, scratch, outputs, form.winograd_bf16
-        )
-    else:
-        grouped.convolve(
-            form.winograd_groups,
-            inputs,
-            weights,
-            bias,
-            padding,
-            floor,
-            turned,
-            scratch,
-            outputs,
-            form.winograd_bf16,
         )
 
 
@@ -197,6 +187,20 @@ def forward(
     floor = weights.dtype.type(0 if code == RELU else -np.inf)
     if len(inputs) == 0:
         return
+    if form.is_grouped:
+        grouped.convolve(
+            form.all_groups,
+            lambda x, filters, some, rest, y: forward(
+                form.of_group, x, filters, some, code, rest, y
+            ),
+            inputs,
+            weights,
+            bias,
+            False,
+            scratch,
+            outputs,
+        )
+        return
     if form.is_product:
         c, k = weights.shape[2:]
         matmul.dense_forward(
@@ -208,7 +212,17 @@ def forward(
             inputs, weights, bias, form.stride, form.padding, floor, False, scratch, outputs
         )
     elif form.is_winograd:
-        _winograd(form, inputs, weights, bias, form.padding, floor, False, scratch, outputs)
+        winograd.convolve(
+            inputs,
+            weights,
+            bias,
+            form.padding,
+            floor,
+            False,
+            scratch,
+            outputs,
+            form.winograd_bf16,
+        )
     else:
         direct.pack_filters(weights, form.groups, False, scratch)
         filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
@@ -243,6 +257,20 @@ def input_gradient(
     """
     if len(gradient) == 0:
         return
+    if form.is_grouped:
+        grouped.convolve(
+            form.all_groups,
+            lambda g, filters, zeros, rest, x: input_gradient(
+                form.of_group, g, filters, zeros, rest, x
+            ),
+            gradient,
+            weights,
+            zero_bias,
+            True,
+            scratch,
+            out,
+        )
+        return
     if form.is_product:
         c, k = weights.shape[2:]
         matmul.dense_input_gradient(
@@ -252,7 +280,17 @@ def input_gradient(
     padding = (form.filter[0] - 1 - form.padding[0], form.filter[1] - 1 - form.padding[1])
     floor = weights.dtype.type(-np.inf)
     if form.is_winograd:
-        _winograd(form, gradient, weights, zero_bias, padding, floor, True, scratch, out)
+        winograd.convolve(
+            gradient,
+            weights,
+            zero_bias,
+            padding,
+            floor,
+            True,
+            scratch,
+            out,
+            form.winograd_bf16,
+        )
         return
 
     def convolve(
@@ -302,6 +340,17 @@ def weight_gradient(
     """
     if len(inputs) == 0:
         weights_gradient[:] = 0
+    elif form.is_grouped:
+        grouped.weight_gradient(
+            form.all_groups,
+            lambda x, g, rest, slope: weight_gradient(
+                form.of_group, x, g, rest, slope, bias_gradient
+            ),
+            inputs,
+            gradient,
+            scratch,
+            weights_gradient,
+        )
     elif form.is_tiled:
         tiled_gradient.filter_gradient(
             inputs, gradient, form.stride, form.padding, scratch, weights_gradient
@@ -316,20 +365,9 @@ def weight_gradient(
             scratch,
         )
     elif form.is_winograd:
-        if form.groups == 1:
-            winograd.weight_gradient(
-                inputs, gradient, form.padding, scratch, weights_gradient, form.winograd_bf16
-            )
-        else:
-            grouped.weight_gradient(
-                form.winograd_groups,
-                inputs,
-                gradient,
-                form.padding,
-                scratch,
-                weights_gradient,
-                form.winograd_bf16,
-            )
+        winograd.weight_gradient(
+            inputs, gradient, form.padding, scratch, weights_gradient, form.winograd_bf16
+        )
     else:
         direct.filter_gradient(
             inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient

@@ -1,9 +1,10 @@
-"""3x3 convolution in groups by Winograd's algorithm: each group's channels are laid out by
-themselves, which is little beside its products.
+"""Convolution in groups: each group's channels are laid out by themselves, which is little beside
+its products, and convolved as if there were no others.
 
 Scratch: one group's images, outputs and filters, then that of their convolution.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -11,13 +12,16 @@ from math import prod
 import numpy as np
 from numba import njit, prange
 
-from ensync.kernels.convolution import winograd
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.vectors import load, store
 
 BLOCK = 256  # rows that a thread copies at a time
 LINE = 16  # float32 in a cache line
+# A pass of one group: of (images, filters, bias, scratch, outputs), or of (images, gradient,
+# scratch, filters' gradient).
+Pass = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+GradientPass = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
 
 
 @njit(parallel=True, **KERNEL)
@@ -35,11 +39,12 @@ def copy_columns(source, first, target, to, count):
 
 @dataclass(frozen=True)
 class Groups:
-    """The sizes of a 3x3 convolution in `count` groups: input and output channels of one, pixels
-    of an image and of its outputs.
+    """The sizes of a convolution in `count` groups: its filters (kh, kw), input and output channels
+    of one group, pixels of an image and of its outputs.
     """
 
     count: int
+    filter: tuple[int, int]
     inputs: int
     outputs: int
     pixels: int
@@ -52,15 +57,13 @@ class Groups:
         sizes = (
             rows * self.pixels * self.inputs,
             rows * self.output_pixels * self.outputs,
-            9 * self.inputs * self.outputs,
+            prod(self.filter) * self.inputs * self.outputs,
         )
         return list(accumulate(-(-size // LINE) * LINE for size in sizes))
 
-    def scratch_size(self, rows: int, threads: int, itemsize: int) -> int:
-        """Elements of scratch for so many images."""
-        return self._places(rows)[-1] + winograd.scratch_size(
-            self.inputs, self.outputs, threads, itemsize
-        )
+    def scratch_size(self, rows: int) -> int:
+        """Elements of scratch for so many images, but for that of a group's convolution."""
+        return self._places(rows)[-1]
 
     def rooms(
         self, scratch: np.ndarray, images: np.ndarray, outputs: np.ndarray
@@ -71,7 +74,7 @@ class Groups:
         shapes = (
             (*images.shape[:3], self.inputs),
             (*outputs.shape[:3], self.outputs),
-            (3, 3, self.inputs, self.outputs),
+            (*self.filter, self.inputs, self.outputs),
         )
         *starts, rest = 0, *self._places(len(images))
         return scratch[rest:], *(
@@ -98,18 +101,16 @@ def _put(source: np.ndarray, group: int, target: np.ndarray) -> None:
 
 def convolve(
     groups: Groups,
+    of_group: Pass,
     inputs: np.ndarray,
     weights: np.ndarray,
     bias: np.ndarray,
-    padding: tuple[int, int],
-    floor: np.floating,
     turned: bool,
     scratch: np.ndarray,
     outputs: np.ndarray,
-    bf16: bool | None,
 ) -> None:
-    """As `winograd.convolve`, group by group; `turned`: inputs have the channels of the outputs,
-    and the reverse.
+    """Convolve group by group; `turned`: inputs have the channels of the outputs, and the
+    reverse.
     """
     given, written = (outputs, inputs) if turned else (inputs, outputs)
     rest, images, products, filters = groups.rooms(scratch, given, written)
@@ -118,33 +119,22 @@ def convolve(
     for group in range(groups.count):
         _take(inputs, group, source)
         _take(weights, group, filters)
-        winograd.convolve(
-            source,
-            filters,
-            bias[group * width : (group + 1) * width],
-            padding,
-            floor,
-            turned,
-            rest,
-            target,
-            bf16,
-        )
+        of_group(source, filters, bias[group * width : (group + 1) * width], rest, target)
         _put(target, group, outputs)
 
 
 def weight_gradient(
     groups: Groups,
+    of_group: GradientPass,
     inputs: np.ndarray,
     gradient: np.ndarray,
-    padding: tuple[int, int],
     scratch: np.ndarray,
     out: np.ndarray,
-    bf16: bool | None,
 ) -> None:
-    """As `winograd.weight_gradient`, group by group."""
+    """Write the gradient of the filters, group by group."""
     rest, images, slopes, filters = groups.rooms(scratch, inputs, gradient)
     for group in range(groups.count):
         _take(inputs, group, images)
         _take(gradient, group, slopes)
-        winograd.weight_gradient(images, slopes, padding, rest, filters, bf16)
+        of_group(images, slopes, rest, filters)
         _put(filters, group, out)
