@@ -2,9 +2,9 @@
 
 An image is copied, as bf16, into a thread's frame with its border of zeros. A row of a tile is an
 output pixel, whose terms, the columns and channels of a filter line, are neighbours in the frame;
-rows follow each other in the frame, too. At stride 1 they go on over the frame's lines, whose
-border is shared: zeros behind a line are those before the next one. So lines of 28 outputs take 29
-rows, one for nothing.
+rows follow each other in the frame, too. At stride 1 they go on over the frame's lines and over
+several images, whose border is shared: zeros behind a line are those before the next one, zeros
+below an image those above the next. So an image of 4x4 outputs takes 25 rows, 9 for nothing.
 
 Sums are float32. A filter line whose columns and channels are no multiple of TERMS is filled with
 zeros.
@@ -94,15 +94,23 @@ def pitch_of(w, left, out, taps, stride):
 
 
 @njit(**KERNEL)
-def _frame_size(w, left, out, taps, stride):
-    """Return (lines, pitch, pixels) of the frame of the forward pass; `out` and `taps` are (lines,
-    columns). Products of whole tiles and steps read beyond its lines.
+def _frame_form(image, padding, out, taps, stride):
+    """Return (lines, span, pitch, rest) of the frame of the forward pass: lines that an image's
+    outputs read, lines from image to image, pixels of a line, and pixels behind the last line,
+    which products of whole tiles and steps read. out, taps: (lines, columns).
     """
-    lines = (out[0] - 1) * stride + taps[0]
-    pitch = pitch_of(w, left, out[1], taps[1], 1)
-    if stride > 1:
-        pitch = (out[1] - 1) * stride + taps[1]
-    return lines, pitch, lines * pitch + ROWS * stride + taps[1] + TERMS
+    (h, w, _), lines, rest = image, (out[0] - 1) * stride + taps[0], ROWS * stride + taps[1] + TERMS
+    if stride == 1:
+        span = pitch_of(h, padding[0], out[0], taps[0], 1)
+        return lines, span, pitch_of(w, padding[1], out[1], taps[1], 1), rest
+    return lines, lines, (out[1] - 1) * stride + taps[1], rest
+
+
+@njit(**KERNEL)
+def _words(images, c, form):
+    """Return the elements of four bytes of the frame of so many images of c channels."""
+    lines, span, pitch, rest = form
+    return whole((((images - 1) * span + lines) * pitch + rest) * c, 2 * SIDE) // 2
 
 
 @njit(**INNER)
@@ -186,31 +194,35 @@ def multiply(a, b, c, strides, rows, width):
 
 
 @njit(**INNER)
-def _store_rows(tile, rows, bias, floor, target, position, pitch, sizes, column):
-    """Write rows of a product as output pixels, plus bias and not below the floor. position: (line,
-    column) of the first on lines of `pitch` pixels, of which ow are outputs.
+def _store_rows(tile, rows, bias, floor, target, position, lines, sizes, column):
+    """Write rows of a product as output pixels, plus bias and not below the floor. position:
+    (image, line, column) of the first; lines: (lines of an image, pixels of a line), of which oh
+    and ow are outputs.
     """
-    k, ow, full, low = sizes.k, sizes.ow, lanes(tile), splat(tile, floor)
+    k, oh, ow, full, low = sizes.k, sizes.oh, sizes.ow, lanes(tile), splat(tile, floor)
+    span, pitch = lines
     for j in range(0, min(sizes.width, k - column), full):
         count = min(full, k - column - j)
         add = load(bias, column + j, count)
-        y, x = position
+        image, y, x = position
         for row in range(rows):
-            if x < ow:
+            if x < ow and y < oh:
                 value = maximum(low, load(tile, row * sizes.width + j, full) + add)
-                store(target, (y * ow + x) * k + column + j, value, count)
+                store(target, ((image * oh + y) * ow + x) * k + column + j, value, count)
             x += 1
             if x == pitch:
                 x, y = 0, y + 1
+                if y == span:
+                    y, image = 0, image + 1
 
 
 @njit(**INNER)
-def _correlate_frame(frame, filters, tile, bias, floor, target, plane, sizes, column):
-    """Compute a panel of outputs, those from `column` on, of one framed image; all arrays are
-    addresses. tile: ROWS rows of a product.
+def _correlate_frame(frame, filters, tile, bias, floor, target, images, form, sizes):
+    """Compute a panel of outputs, those from the column `images[1]` on, of images[0] framed images;
+    all arrays are addresses. tile: ROWS rows of a product. form: (span, pitch, channels).
     """
     kh, kw, stride, oh, ow, _, width = sizes
-    c, pitch = plane.c, plane.pitch
+    (count, column), (span, pitch, c) = images, form
     steps = (kw * c + TERMS - 1) // TERMS
     strides = Strides(
         outer=kh,
@@ -221,17 +233,23 @@ def _correlate_frame(frame, filters, tile, bias, floor, target, plane, sizes, co
         b_row=width,
         c_row=width,
     )
-    # At stride 1 all lines are one run of pixels, else each is one.
-    runs, length = (1, (oh - 1) * pitch + ow) if stride == 1 else (oh, ow)
+    # At stride 1 all lines of all images are one run of pixels, else each line is one.
+    runs, length = count * oh, ow
+    if stride == 1:
+        runs, length = 1, ((count - 1) * span + oh - 1) * pitch + ow
     for run in range(runs):
+        image, y = run // oh, run % oh
+        start = (image * span + y * stride) * pitch
         for first in range(0, length, ROWS):
-            rows, a = min(ROWS, length - first), (run * pitch + first) * stride * c
+            rows = min(ROWS, length - first)
             if stride == 1:
-                position, wide = (first // pitch, first % pitch), pitch
+                line = first // pitch
+                position, lines = (line // span, line % span, first % pitch), (span, pitch)
             else:
-                position, wide = (run, first), length
-            multiply(advance(frame, a), filters, tile, strides, rows, width)
-            _store_rows(tile, rows, bias, floor, target, position, wide, sizes, column)
+                position, lines = (image, y, first), (oh, ow)
+            a = advance(frame, (start + first * stride) * c)
+            multiply(a, filters, tile, strides, rows, width)
+            _store_rows(tile, rows, bias, floor, target, position, lines, sizes, column)
 
 
 @njit(parallel=True, **KERNEL)
@@ -245,32 +263,36 @@ def correlate(inputs, taps, bias, stride, padding, floor, scratch, outputs, thre
     full = lanes(inputs)
     width, panel = panel_width(k, full), kh * whole(kw * c, TERMS) // 2 * panel_width(k, full)
     filters = (k + width - 1) // width * panel
-    lines, pitch, size = _frame_size(w, padding[1], (oh, ow), taps, stride)
-    frame_words = whole(size * c, 2 * full) // 2
-    together = max(1, min(FRAMES // frame_words, n // threads))
-    share = max(FRAMES, frame_words) + ROWS * width
+    lines, span, pitch, rest = form = _frame_form((h, w, c), padding, (oh, ow), taps, stride)
+    most = ((2 * FRAMES // c - rest) // pitch - lines) // span + 1
+    together = max(1, min(most, n // threads))
+    share = max(FRAMES, _words(1, c, form)) + ROWS * width
     for group in prange((n + together - 1) // together):
         tile = pointer(scratch, filters + numba.get_thread_id() * share)
-        frames = advance(tile, ROWS * width)
+        frame = as_bf16(advance(tile, ROWS * width))
         first, end = group * together, min(n, (group + 1) * together)
-        plane = Plane(h, w, c, lines, pitch, 1, -padding[0], -padding[1], size)
         for image in range(first, end):
-            frame = as_bf16(advance(frames, (image - first) * frame_words))
-            fill(pointer(inputs, image * h * w * c), frame, plane)
+            last = image + 1 == end
+            have = lines if last else span
+            size = have * pitch + (rest if last else 0)
+            fill(
+                pointer(inputs, image * h * w * c),
+                advance(frame, (image - first) * span * pitch * c),
+                Plane(h, w, c, have, pitch, 1, -padding[0], -padding[1], size),
+            )
         start_tiles()
         for column in range(0, k, width):
-            for image in range(first, end):
-                _correlate_frame(
-                    as_bf16(advance(frames, (image - first) * frame_words)),
-                    pointer(scratch, column // width * panel),
-                    tile,
-                    pointer(bias, 0),
-                    floor,
-                    pointer(outputs, image * oh * ow * k),
-                    plane,
-                    Sizes(kh, kw, stride, oh, ow, k, width),
-                    column,
-                )
+            _correlate_frame(
+                frame,
+                pointer(scratch, column // width * panel),
+                tile,
+                pointer(bias, 0),
+                floor,
+                pointer(outputs, first * oh * ow * k),
+                (end - first, column),
+                (span, pitch, c),
+                Sizes(kh, kw, stride, oh, ow, k, width),
+            )
         end_tiles()
 
 
@@ -324,8 +346,8 @@ def _convolve_size(
     padding: tuple[int, int],
 ) -> int:
     """Return the elements of scratch of `convolve` but for turned filters."""
-    *_, size = _frame_size.py_func(image[1], padding[1], outputs[:2], taps, stride)
-    frame = max(FRAMES, whole.py_func(size * image[2], 2 * SIDE) // 2)
+    form = _frame_form.py_func(image, padding, outputs[:2], taps, stride)
+    frame = max(FRAMES, _words.py_func(1, image[2], form))
     tile = ROWS * panel_width.py_func(outputs[2], SIDE)
     filters = packed_size((*taps, image[2], outputs[2]))
     return filters + numba.config.NUMBA_NUM_THREADS * (frame + tile)
