@@ -239,9 +239,9 @@ def test_channels_that_do_not_fill_vectors_stay_in_float32(monkeypatch):
         np.testing.assert_array_equal(found, plain)
 
 
-def separable_passes(dtype, bf16, keep=np.asarray, normalized=True):
+def separable_passes(dtype, bf16, keep=np.asarray, normalized=True, sizes=(3, 9, 5, 32, 64)):
     """The arrays that a separable unit writes; `keep` makes those of images what lies in memory."""
-    (n, h, w, c, k), random = (3, 9, 5, 32, 64), np.random.default_rng(4)
+    (n, h, w, c, k), random = sizes, np.random.default_rng(4)
     draw = lambda *shape: random.standard_normal(shape).astype(dtype)  # noqa: E731
     z, gradient, skip = (
         keep(rounded(draw(n, h, w, channels)).astype(dtype)) for channels in (c, k, c)
@@ -287,6 +287,14 @@ def test_a_separable_unit_is_near_the_exact_one(keep, normalized, tiles):
         found, separable_passes(np.float64, None, normalized=normalized), strict=True
     ):
         assert 1e-5 < spread(as_float(one), exact) < 0.006
+
+
+@pytest.mark.parametrize("h,w", [(2, 4), (3, 5), (4, 4), (3, 7), (1, 33), (13, 5)])
+def test_separable_units_of_images_smaller_than_tiles(h, w, tiles):
+    sizes = (2, h, w, 32, 32)
+    found = separable_passes(np.float32, True, narrow, True, sizes)
+    for one, exact in zip(found, separable_passes(np.float64, None, sizes=sizes), strict=True):
+        assert 1e-5 < spread(as_float(one), exact) < 0.008
 
 
 @pytest.mark.parametrize("c", [64, 19])

@@ -4,9 +4,9 @@ entrance to four ways.
     outputs[i, y, x, o] = f(bias[o] + sum over ky, kx, c of inputs[i, y * stride + ky - top, x *
     stride + kx - left, c] * weights[ky, kx, c, o])
 
-In bf16 all go by matrix tiles where the processor has them. Else 1x1 filters at
-stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each group) go by
-Winograd, all others directly. With groups, output channel o sees only the c / groups
+In bf16 all but groups of few channels go by matrix tiles where the processor has them. Else 1x1
+filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each
+group) go by Winograd, all others directly. With groups, output channel o sees only the c / groups
 input channels of its own group. Images, outputs and their gradients may be bf16 (uint16) where
 `Convolution.takes_bf16`; filters and biases are float32 then.
 """
