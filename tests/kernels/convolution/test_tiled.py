@@ -5,6 +5,7 @@ float64 gives but for the last bits of float32 sums.
 import naive
 import numpy as np
 import pytest
+from brain_floats import narrow, rounded
 from convolutions import DIRECT, PRODUCT, WINOGRAD, case, close, expected_gradients, passes
 
 from ensync.kernels import threads
@@ -27,12 +28,6 @@ SIZES += [
     (200, 14, 14, 40, 72, 3, 1, 1, 1),
     (70, 16, 15, 64, 33, 3, 2, 1, 1),
 ]
-
-
-def rounded(values):
-    """The nearest bf16 number, the even one of two, as float32."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
 
 
 def tiled(sizes):
@@ -75,12 +70,7 @@ def test_arrays_of_bf16_hold_the_same_numbers(sizes):
     (same, *halves), (exact, *images) = run(narrow), run(np.copy)
     np.testing.assert_array_equal(same, exact)
     for half, image in zip(halves, images, strict=True):
-        np.testing.assert_array_equal(half, narrow(rounded(image)))
-
-
-def narrow(values):
-    """bf16 numbers as the kernels keep them in memory, in uint16."""
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
+        np.testing.assert_array_equal(half, narrow(image))
 
 
 def test_groups_of_few_channels_stay_in_float32():

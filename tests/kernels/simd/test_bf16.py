@@ -5,6 +5,7 @@ convolutions against float64, and arrays of them.
 import naive
 import numpy as np
 import pytest
+from brain_floats import narrow, rounded, widened
 from numba import njit
 
 from ensync.kernels import threads
@@ -33,24 +34,9 @@ def tiles(request, monkeypatch):
     return request.param
 
 
-def rounded(values):
-    """The nearest bf16 number, the even one of two, as float32."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
-
-
 @njit
 def halves(source, target):
     store_halves(pointer(target, 0), 0, load(pointer(source, 0), 0, 16))
-
-
-def narrow(values):
-    """Numbers as the kernels keep them in memory: bf16, in uint16."""
-    return (rounded(values).view(np.uint32) >> 16).astype(np.uint16)
-
-
-def widened(halves):
-    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def as_float(array):

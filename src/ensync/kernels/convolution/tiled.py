@@ -27,6 +27,7 @@ from ensync.kernels.simd.matrix_tiles import (
     start_tiles,
     tile_product,
 )
+from ensync.kernels.simd.memory import clear
 from ensync.kernels.simd.panels import panel_width
 from ensync.kernels.simd.vectors import (
     advance,
@@ -36,7 +37,6 @@ from ensync.kernels.simd.vectors import (
     pair,
     splat,
     store,
-    zeros,
 )
 from ensync.kernels.threads import get_threads
 
@@ -123,13 +123,6 @@ def copy(source, target, elements):
 
 
 @njit(**INNER)
-def _clear(target, elements):
-    nothing = zeros(target)
-    for j in range(0, elements, lanes(target)):
-        store(target, j, nothing, min(lanes(target), elements - j))
-
-
-@njit(**INNER)
 def fill(source, target, plane):
     """Write an image to its frame as bf16."""
     h, w, c, lines, pitch, stride, down, right, size = plane
@@ -139,17 +132,17 @@ def fill(source, target, plane):
     for line in range(lines):
         y, to = line * stride + down, advance(target, line * pitch * c)
         if 0 <= y < h and inside > 0:
-            _clear(to, before * c)
+            clear(to, before * c)
             first = advance(source, (y * w + before * stride + right) * c)
             if stride == 1:
                 copy(first, advance(to, before * c), inside * c)
             else:
                 for x in range(inside):
                     copy(advance(first, x * stride * c), advance(to, (before + x) * c), c)
-            _clear(advance(to, (before + inside) * c), (pitch - before - inside) * c)
+            clear(advance(to, (before + inside) * c), (pitch - before - inside) * c)
         else:
-            _clear(to, pitch * c)
-    _clear(advance(target, lines * pitch * c), (size - lines * pitch) * c)
+            clear(to, pitch * c)
+    clear(advance(target, lines * pitch * c), (size - lines * pitch) * c)
 
 
 @njit(parallel=True, **KERNEL)
