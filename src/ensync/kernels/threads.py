@@ -73,6 +73,14 @@ def _check_variables() -> None:
             raise EnsyncError(f"{name}={value}", expected, "correct it, or unset it")
 
 
+def processor() -> str:
+    """Return the processor's generation as LLVM names it, "znver5" for instance, or "generic"."""
+    import llvmlite.binding as llvm
+
+    name: str = llvm.get_host_cpu_name()
+    return name
+
+
 def cache_directory() -> Path:
     """Return the directory of this host's compiled kernels: one per CPU, versions, form of vectors,
     optimisation and shared sources.
@@ -93,7 +101,7 @@ def cache_directory() -> Path:
         *(importlib.metadata.version(name) for name in ("numba", "llvmlite")),
     ]
     parts = [
-        f"{llvm.get_host_cpu_name()}-{digest(*machine)}",
+        f"{processor()}-{digest(*machine)}",
         *versions,
         f"O{os.environ['NUMBA_OPT']}",
         digest(*map(Path.read_text, shared_sources())),

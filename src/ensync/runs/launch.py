@@ -175,7 +175,14 @@ def versions() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """Return the processor's name as the operating system gives it."""
+    """Return the processor's name as the operating system gives it, which on virtual machines may
+    be no more than its maker's, and its generation as LLVM names it.
+    """
+    name, generation = _system_name(), threads.processor()
+    return name if generation == "generic" else f"{name} ({generation})"
+
+
+def _system_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(
