@@ -16,6 +16,7 @@ What is kept names the commit that made it. No figure of RESULTS.md is typed.
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -158,8 +159,16 @@ def _run(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
         for method, each in found["test"].items()
     }
     training = found["job"]["training"]
-    name = f"{name_of(job)}.{training.get('precision', 'float32')}.seed_{training['seed']}.json"
+    precision = training.get("precision", "float32")
+    name = f"{name_of(job)}.{precision}.seed_{training['seed']}.{_processor(found)}.json"
     return PLACE / "runs" / name, kept
+
+
+def _processor(found: Mapping) -> str:
+    """Return the processor that a run was made on as a part of a file's name."""
+    cpu = (found["machine"] or {}).get("cpu") or "unknown"
+    generation = re.search(r"\((\S+)\)$", cpu)
+    return generation[1] if generation else re.sub(r"\W+", "-", cpu.lower()).strip("-")
 
 
 def _git(*words: str) -> str:

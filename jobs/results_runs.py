@@ -15,8 +15,8 @@ from ensync.report.study_tables import Table
 
 
 def run_lines(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
-    """Return the table of single trainings, a row for each job, precision and place, and below it
-    where each was made and what its source says.
+    """Return the table of single trainings, a row for each job, precision, place and processor, and
+    below it where each was made and what its source says.
     """
     lines = ["## Single trainings", ""]
     lines += wrapped(
@@ -30,20 +30,21 @@ def run_lines(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
             for group in _alike(runs):
                 rows.append(_run_row(job, group))
             notes += _run_notes(job, runs)
-        heads = ["job", "ranks x threads", "epochs", "seeds", "seconds", "train", "val.", "test"]
+        heads = ["job", "processor", "ranks x threads", "epochs", "seeds", "seconds"]
+        heads += ["train", "val.", "test"]
         table = Table("runs", str(folder.relative_to(HERE)), heads, rows)
         lines += ["", f"### {table.title}", "", *narrow(table), "", *notes]
     return lines
 
 
 def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Sequence]]]:
-    """Return the runs of one job in groups that differ in their seed alone, each with the training
-    accuracies of its members.
+    """Return the runs of one job in groups that differ in their seed alone, made on one kind of
+    processor, each with the training accuracies of its members.
     """
     groups: dict[tuple, list[tuple[RunResult, Sequence]]] = {}
     for each in runs:
         run, extra = from_json(RunResult, each), each["train_accuracy"]
-        key = (_place(run), run.job["training"].get("precision", "float32"))
+        key = (_place(run), _processor(run), run.job["training"].get("precision", "float32"))
         groups.setdefault(key, []).append((run, extra))
     return list(groups.values())
 
@@ -51,6 +52,10 @@ def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Sequence]]]:
 def _place(run: RunResult) -> str:
     machine = run.machine
     return f"{machine.ranks} x {machine.threads_per_rank}" if machine else text.DASH
+
+
+def _processor(run: RunResult) -> str:
+    return run.machine.cpu or text.DASH if run.machine else text.DASH
 
 
 def _run_row(job: Path, group: Sequence[tuple[RunResult, Sequence]]) -> list[str]:
@@ -65,6 +70,7 @@ def _run_row(job: Path, group: Sequence[tuple[RunResult, Sequence]]) -> list[str
     seconds = sum(run.seconds for run in runs) / len(runs)
     return [
         name,
+        _processor(runs[0]),
         _place(runs[0]),
         f"{steps} steps" if steps else str(training["epochs"]),
         str(len(runs)),
@@ -117,12 +123,12 @@ def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
     first = from_json(RunResult, runs[0])
     days = sorted({each["created"][:10] for each in runs})
     commits = ", ".join(sorted({each["commit"] for each in runs}))
-    seeds = ", ".join(str(each["job"]["training"]["seed"]) for each in runs)
+    numbers = {each["job"]["training"]["seed"] for each in runs}
+    seeds = ", ".join(map(str, sorted(numbers)))
     made = ", ".join(f"{name} {version}" for name, version in first.versions.items())
-    where = first.machine.cpu if first.machine else text.DASH
     said = [
-        f"- {job.stem}: {' to '.join(dict.fromkeys((days[0], days[-1])))}, {where}; "
-        f"seeds {seeds}; commit {commits}; {made}."
+        f"- {job.stem}: {' to '.join(dict.fromkeys((days[0], days[-1])))}; seeds {seeds}; "
+        f"commit {commits}; {made}."
     ]
     said += [f"  {more}" for more in (_exits(first), source_of(job)) if more]
     return [

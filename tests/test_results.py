@@ -108,7 +108,7 @@ def plain(job):
     return results.load_job(str(job)).model_dump(mode="json", exclude_none=True)
 
 
-def write_run(directory, seed, accuracy, **training):
+def write_run(directory, seed, accuracy, cpu="a CPU", **training):
     """Write what a single training of the quickstart leaves."""
     job = plain(QUICKSTART)
     job["training"] |= {"seed": seed} | training
@@ -120,7 +120,7 @@ def write_run(directory, seed, accuracy, **training):
         validation_accuracy=[0.9],
         created="2026-11-21T09:30:00+00:00",
         versions={"ensync": "0.1.0"},
-        machine=Machine("a CPU", 1, 2, 1),
+        machine=Machine(cpu, 1, 2, 1),
     )
     directory.mkdir()
     (directory / "result.json").write_text(to_json(result))
@@ -129,21 +129,23 @@ def write_run(directory, seed, accuracy, **training):
     return directory
 
 
-def test_single_trainings_are_a_row_for_all_their_seeds(place):
+def test_single_trainings_are_a_row_for_all_their_seeds_on_one_processor(place):
     for seed, accuracy in ((1, 0.95), (2, 0.97)):
         results.keep(QUICKSTART, write_run(place / f"run_{seed}", seed, accuracy))
     results.keep(QUICKSTART, write_run(place / "bf16", 1, 0.94, precision="bf16"))
+    results.keep(QUICKSTART, write_run(place / "other", 1, 0.93, "Any (znver5)"))
     kept = results.kept(place / "results")
-    assert len(kept.runs["quickstart"]) == 3
+    assert len(kept.runs["quickstart"]) == 4
     assert "confusion" not in kept.runs["quickstart"][0]["test"]["soft_voting"]
     page = results.results(kept)
     rows = [line for line in page.splitlines() if line.startswith("|quickstart")]
     assert rows == [
-        "|quickstart (bf16)|2 x 1|20|1|3.00|99.00|90.00|94.00 |",
-        "|quickstart|2 x 1|20|2|3.50|99.00|90.00|96.00 \N{PLUS-MINUS SIGN} 1.41 |",
+        "|quickstart (bf16)|a CPU|2 x 1|20|1|3.00|99.00|90.00|94.00 |",
+        "|quickstart|a CPU|2 x 1|20|2|3.50|99.00|90.00|96.00 \N{PLUS-MINUS SIGN} 1.41 |",
+        "|quickstart|Any (znver5)|2 x 1|20|1|3.00|99.00|90.00|93.00 |",
     ]
     assert "- `jobs/quickstart.toml`" not in page
-    assert "seeds 1, 1, 2" in page and "2026-11-21, a CPU" in page
+    assert "2026-11-21; seeds 1, 2;" in page
     assert max(map(len, page.splitlines())) <= 100
 
 
