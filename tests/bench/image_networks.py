@@ -51,10 +51,6 @@ class Case:
         """Whether it takes images as such."""
         return not self.sizes
 
-    def takes(self, precision: str) -> bool:
-        """Whether the network may compute so."""
-        return precision != "bf16" or NETWORKS[self.network].bf16
-
     def at(self, batch: int) -> "Case":
         """Return the same with another batch."""
         return replace(self, batch=batch)

@@ -93,9 +93,8 @@ def _trial(
 
 def measure(case: Case, count: int, options: argparse.Namespace) -> list[dict[str, object]]:
     """Return one record per precision."""
-    precisions = [p for p in options.precision if case.takes(p)]
     contestants, forms, least = {}, {}, {}
-    for precision in precisions:
+    for precision in options.precision:
         contestants[f"ensync {precision}"], least[precision] = ensync(case, precision, count)
         if harness.torch_is_here():
             contestants[f"torch {precision}"], forms[precision] = torch(
@@ -103,7 +102,7 @@ def measure(case: Case, count: int, options: argparse.Namespace) -> list[dict[st
             )
     times = harness.interleave(contestants, options.rounds, options.seconds, warm=1)
     records = []
-    for precision in precisions:
+    for precision in options.precision:
         record: dict[str, object] = {
             "network": case.name,
             "batch": case.batch,

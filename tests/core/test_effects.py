@@ -11,7 +11,6 @@ from ensync.core.config.network import NETWORKS
 from ensync.core.errors import EnsyncError
 from ensync.nn.layers.base import walk
 from ensync.nn.layers.normalization import BatchNormalization
-from ensync.nn.layers.separable import SeparableBlock
 from ensync.nn.models import zoo
 from ensync.runs.describe import layer_table
 
@@ -42,7 +41,6 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         "training.virtual_shards",
         {"training": {"deterministic": True}},
     ),
-    ({"training": {"precision": "bf16"}}, "training.precision", {"network": {"name": "vgg"}}),
     *(
         (
             {"evaluation": {name: value}},
@@ -370,12 +368,6 @@ def test_the_networks_are_what_the_dependences_say(name):
     assert (
         any(isinstance(layer, BatchNormalization) for layer in layers) == spec.batch_normalization
     )
-    winograd = any(
-        getattr(getattr(layer, "form", None), "is_winograd", False)
-        or isinstance(layer, SeparableBlock)
-        for layer in layers
-    )
-    assert winograd == spec.bf16
 
 
 @pytest.mark.parametrize(

@@ -12,25 +12,11 @@ from ensync.core.config.schedules import SCHEDULES, Schedule
 from ensync.core.config.training import Training
 from ensync.kernels.elementwise.activations import ACTIVATIONS
 from ensync.nn import initializers
-from ensync.nn.layers.table import LAYERS, build_layers
+from ensync.nn.layers.table import LAYERS
 from ensync.nn.loss import SQUARES
 from ensync.nn.models.zoo import BUILDERS
 from ensync.nn.optimizers import UPDATES
 from ensync.nn.schedules import SHAPES
-
-SETTINGS = {
-    "convolution": {"filters": 16},
-    "separable": {"filters": 32},
-    "group_norm": {"groups": 4},
-    "scaling": {"factor": 2.0},
-    "dropout": {"rate": 0.1},
-    "gru": {"units": 8},
-    "lstm": {"units": 8},
-    "residual": {"layers": [{"kind": "depthwise"}]},
-    "exit": {"layers": [{"kind": "dense"}]},
-    "coarse_to_fine": {"groups": [[0, 1], [2]]},
-    "parallel": {"branches": [[]]},
-}
 
 
 def test_each_name_is_built():
@@ -49,14 +35,3 @@ def test_each_name_is_built():
 def test_the_settings_of_a_table_are_declared(table, section):
     for spec in table.values():
         assert set(spec.settings) <= set(section.model_fields) and spec.help
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_kinds_with_bf16_are_those_whose_layers_have_it(kind):
-    settings = KINDS[kind].model_validate({"kind": kind, **SETTINGS.get(kind, {})})
-    (layer,) = build_layers([settings], 10)
-    layer.bf16 = True
-    layer.build((16, 16, 16))
-    products = getattr(getattr(layer, "form", None), "is_winograd", False)
-    both = layer.reads_bf16 and layer.writes_bf16
-    assert KINDS[kind].bf16 == (products or both)

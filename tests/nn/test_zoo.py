@@ -210,7 +210,7 @@ def _patches(size, channels):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "settings,size,channels,options",
-    [case for case in AGAINST_TORCH if case[0]["name"] not in ("lenet", "alexnet")],
+    AGAINST_TORCH,
     ids=lambda x: x.get("name") if isinstance(x, dict) else None,
 )
 def test_a_step_in_bf16_is_near_pytorchs(settings, size, channels, options):

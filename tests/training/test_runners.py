@@ -7,6 +7,7 @@ from training.test_training_features import make_trainee
 from ensync.core.config.optimizers import Optimizer
 from ensync.core.config.schema import Job
 from ensync.core.config.training import Training
+from ensync.kernels.simd.host import bf16_missing
 from ensync.training.runners import MiniBatchRunner, OneSampleRunner, runner_of
 
 ONE_SAMPLE = {
@@ -54,6 +55,10 @@ def test_the_one_sample_runner_takes_what_it_supports(sections):
         {"growth": {"every_epochs": 1}},
         {"augmentation": {"flip": True}},
         {"network": {"hidden": [9], "dropout": 0.1}},
+        pytest.param(
+            {"training": {"precision": "bf16"}},
+            marks=pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}"),
+        ),
     ],
 )
 def test_it_leaves_the_rest_to_mini_batches(sections):

@@ -48,9 +48,10 @@ class Piece(NamedTuple):
 class NetworkOptions:
     """How a network starts and computes.
 
-    dtype: of parameters and arithmetic. bf16: operands of convolutions, and what lies between
-    layers that take it, in bf16. averages_statistics: the statistics are averaged over the ranks
-    after each step, with the sum of the gradient; for batch normalisation within a rank.
+    dtype: of parameters and arithmetic. bf16: operands of convolutions and dense layers, and
+    what lies between layers that take it, in bf16. averages_statistics: the statistics are averaged
+    over the ranks after each step, with the sum of the gradient; for batch normalisation within a
+    rank.
     """
 
     dtype: np.dtype | type = np.float32

@@ -198,6 +198,7 @@ class OneSampleRunner:
             batch == 1
             and isinstance(replica.reducer, SerialReducer)
             and job.optimizer.name == "sgd"
+            and job.training.precision != "bf16"
             and (
                 schedule.name == "constant"
                 or (schedule.name == "step" and schedule.step_epochs == int(schedule.step_epochs))

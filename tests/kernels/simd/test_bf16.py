@@ -177,6 +177,42 @@ def test_a_convolution_is_near_the_exact_one(case, keep, tiles):
         assert 1e-3 < spread(as_float(found), exact) < 0.015
 
 
+@pytest.mark.parametrize("keep", [np.asarray, narrow])
+@pytest.mark.parametrize("c,k", [(32, 48), (5, 33)])
+def test_filters_of_one_pixel_are_products_of_rounded_operands(c, k, keep, tiles):
+    n, h, w = 3, 7, 6
+    random, form = (
+        np.random.default_rng(c),
+        conv2d.Convolution((h, w, c), (1, 1), (h, w, k), 1, (0, 0), 1, True),
+    )
+    x, g, weights = (
+        rounded(random.standard_normal(shape))
+        for shape in ((n, h, w, c), (n, h, w, k), form.weights_shape)
+    )
+    bias, zeros = random.standard_normal(k).astype(np.float32), np.zeros(c, np.float32)
+    inputs, gradient = keep(x), keep(g)
+    assert form.takes_bf16
+    scratch = np.full(form.scratch_size(n, np.dtype(np.float32)), np.nan, np.float32)
+    outputs, slope = np.empty_like(gradient), np.empty_like(inputs)
+    weights_gradient, bias_gradient = np.empty_like(weights), np.empty_like(bias)
+    conv2d.forward(form, inputs, weights, bias, RELU, scratch, outputs)
+    conv2d.input_gradient(form, gradient, weights, zeros, scratch, slope)
+    conv2d.weight_gradient(form, inputs, gradient, scratch, weights_gradient, bias_gradient)
+    flat, slopes, matrix = (a.reshape(-1, a.shape[-1]).astype(float) for a in (x, g, weights))
+    for found, expected in (
+        (outputs, np.maximum(flat @ matrix + bias, 0)),
+        (slope, slopes @ matrix.T),
+        (weights_gradient, flat.T @ slopes),
+    ):
+        tolerance = 4e-3 if found.dtype == np.uint16 else 2e-6
+        np.testing.assert_allclose(
+            as_float(found).reshape(expected.shape),
+            expected,
+            rtol=tolerance,
+            atol=2e-6 * np.abs(expected).max(),
+        )
+
+
 def test_a_convolution_in_groups_takes_bf16_arrays(tiles):
     n, h, w, c, k, groups = 2, 7, 6, 32, 64, 2
     random, form = (

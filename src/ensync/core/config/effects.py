@@ -104,12 +104,6 @@ DEPENDENCES = (
         "training.deterministic = true",
     ),
     Dependence(
-        ("training.precision",),
-        ("network.name",),
-        lambda job: job.training.precision != "bf16" or job.network.has("bf16"),
-        "'float32' for a network without convolutions, whose products alone are in bf16",
-    ),
-    Dependence(
         ("network.batch_norm",),
         ("network.name",),
         lambda job: job.network.has("batch_normalization"),

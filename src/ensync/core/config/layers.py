@@ -54,14 +54,12 @@ class Section(BaseModel):
 class LayerSection(Section):
     """The settings of a listed layer.
 
-    kind: its name. bf16: whether it has products of bf16 numbers, or values that may be stored so.
-    batch_normalization: whether it takes statistics over the batch. exits: whether images may leave
-    there.
+    kind: its name. batch_normalization: whether it takes statistics over the batch. exits: whether
+    images may leave there.
     """
 
     kind: str
     exits: ClassVar[bool] = False
-    bf16: ClassVar[bool] = False
     batch_normalization: ClassVar[bool] = False
 
 
@@ -82,7 +80,6 @@ class DenseLayer(LayerSection):
 class ConvolutionLayer(LayerSection):
     """Filters slide over an image."""
 
-    bf16: ClassVar[bool] = True
     kind: Literal["convolution"]
     filters: Positive = Field(description="channels of the outputs")
     size: Size = Field(
@@ -136,7 +133,6 @@ class PoolingLayer(LayerSection):
 class MaxPoolingLayer(PoolingLayer):
     """The maximum of each window."""
 
-    bf16: ClassVar[bool] = True
     kind: Literal["max_pooling"]
 
 
@@ -161,7 +157,6 @@ class FlattenLayer(LayerSection):
 class BatchNormalizationLayer(LayerSection):
     """Each channel with mean 0 and variance 1 over the batch, then scaled and shifted."""
 
-    bf16: ClassVar[bool] = True
     batch_normalization: ClassVar[bool] = True
     kind: Literal["batch_normalization"]
     activation: Fused = Field("identity", description=f"taken of the normalised values; {EXACT}")
@@ -187,7 +182,6 @@ class GroupNormalizationLayer(LayerSection):
     shifted; it needs no other samples (Wu and He 2018).
     """
 
-    bf16: ClassVar[bool] = True
     kind: Literal["group_norm"]
     groups: Positive = Field(
         description="groups of neighbouring channels; 1: layer normalisation, as many as "

@@ -47,7 +47,6 @@ class NetworkSpec:
     initializer: str = "auto"  # of the source: Keras' or PyTorch's default, or the paper's
     convolutional: bool = False
     batch_normalization: bool = False
-    bf16: bool = False  # whether it has products that may be of bf16 numbers
     exits: bool = False  # whether images may leave before its end
 
     @property
@@ -77,17 +76,15 @@ NETWORKS = {
         initializer="glorot_uniform",
         convolutional=True,
         batch_normalization=True,
-        bf16=True,
     ),
     "minixception": NetworkSpec(
         hidden=(64,),
         initializer="glorot_uniform",
         convolutional=True,
         batch_normalization=True,
-        bf16=True,
     ),
     "minixception-plain": NetworkSpec(
-        initializer="pytorch", convolutional=True, batch_normalization=True, bf16=True
+        initializer="pytorch", convolutional=True, batch_normalization=True
     ),
     "alexnet": NetworkSpec(
         hidden=(4096, 4096),
@@ -95,7 +92,6 @@ NETWORKS = {
         dropout_after="each hidden dense layer",
         width=1.0,
         convolutional=True,
-        bf16=True,
     ),
     "lenet": NetworkSpec(
         hidden=(120, 84), activation="tanh", initializer="glorot_uniform", convolutional=True
@@ -107,7 +103,6 @@ NETWORKS = {
         initializer="he_normal",
         convolutional=True,
         batch_normalization=True,
-        bf16=True,
     ),
     "vgg": NetworkSpec(
         depth=16,
@@ -115,7 +110,6 @@ NETWORKS = {
         initializer="he_normal",
         convolutional=True,
         batch_normalization=True,
-        bf16=True,
     ),
     "airbench": NetworkSpec(
         filters=(64, 256, 256),
@@ -125,7 +119,6 @@ NETWORKS = {
         initializer="dirac",
         convolutional=True,
         batch_normalization=True,
-        bf16=True,
     ),
 }
 OWN_SETTINGS = ("hidden", "activation", "dropout", "filters", "width", "depth", "shortcut")

@@ -70,7 +70,7 @@ class Training(Section):
     precision: Literal["float32", "bf16", "float64"] = Field(
         "float32",
         description="of parameters and arithmetic; bf16: parameters, their gradients and sums in "
-        "float32, the operands of convolutions and what lies between "
+        "float32, the operands of convolutions and dense layers and what lies between "
         "layers rounded to 8 bits, where the CPU has AVX512-BF16 or AMX; float64 is for tests",
     )
     threads: Annotated[int, Field(ge=0)] = Field(

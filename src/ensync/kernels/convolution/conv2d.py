@@ -5,10 +5,10 @@ entrance to four ways.
     stride + kx - left, c] * weights[ky, kx, c, o])
 
 In bf16 all but groups of few channels go by matrix tiles where the processor has them. Else 1x1
-filters at stride 1 are a matrix product, 3x3 filters at stride 1 with enough channels (in each
-group) go by Winograd, all others directly. With groups, output channel o sees only the c / groups
-input channels of its own group. Images, outputs and their gradients may be bf16 (uint16) where
-`Convolution.takes_bf16`; filters and biases are float32 then.
+filters at stride 1 are a matrix product, of bf16 numbers too, 3x3 filters at stride 1 with enough
+channels (in each group) go by Winograd, all others directly. With groups, output channel o sees
+only the c / groups input channels of its own group. Images, outputs and their gradients may be bf16
+(uint16) where `Convolution.takes_bf16`; filters and biases are float32 then.
 """
 
 from dataclasses import dataclass, replace
@@ -132,7 +132,8 @@ class Convolution:
     @property
     def takes_bf16(self) -> bool:
         """Whether the arrays of images may be bf16."""
-        return self.is_tiled or bool(self.is_winograd and self.winograd_bf16)
+        by_vectors = self.is_product or (self.is_winograd and self.winograd_bf16)
+        return self.is_tiled or bool(self.bf16 and by_vectors)
 
     def scratch_size(self, rows: int, dtype: np.dtype) -> int:
         """Elements of the scratch that the kernels below need for up to `rows` images, on up to
@@ -144,7 +145,9 @@ class Convolution:
             laid_out = self.all_groups.scratch_size(rows)
             return max(sums, laid_out + self.of_group.scratch_size(rows, dtype))
         if self.is_product:
-            return max(sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2]))
+            return max(
+                sums, matmul.packing_size(rows * pixels, self.image[2], self.outputs[2], self.bf16)
+            )
         threads = numba.config.NUMBA_NUM_THREADS
         spread = (
             sum(strided.sizes(self.image, self.weights_shape, self.stride, rows))
@@ -204,7 +207,13 @@ def forward(
     if form.is_product:
         c, k = weights.shape[2:]
         matmul.dense_forward(
-            inputs.reshape(-1, c), weights[0, 0], bias, code, outputs.reshape(-1, k), scratch
+            inputs.reshape(-1, c),
+            weights[0, 0],
+            bias,
+            code,
+            outputs.reshape(-1, k),
+            scratch,
+            form.bf16,
         )
         return
     if form.is_tiled:
@@ -274,7 +283,7 @@ def input_gradient(
     if form.is_product:
         c, k = weights.shape[2:]
         matmul.dense_input_gradient(
-            gradient.reshape(-1, k), weights[0, 0], out.reshape(-1, c), scratch
+            gradient.reshape(-1, k), weights[0, 0], out.reshape(-1, c), scratch, form.bf16
         )
         return
     padding = (form.filter[0] - 1 - form.padding[0], form.filter[1] - 1 - form.padding[1])
@@ -363,6 +372,7 @@ def weight_gradient(
             weights_gradient[0, 0],
             bias_gradient,
             scratch,
+            form.bf16,
         )
     elif form.is_winograd:
         winograd.weight_gradient(

@@ -1,8 +1,14 @@
-"""The three products of a dense layer: forward, weight gradient, input gradient."""
+"""The three products of a dense layer: forward, weight gradient, input gradient.
+
+`bf16`: None, or True for products of numbers rounded to bf16 with float32 sums (bf16_products.py).
+Then inputs, outputs and their gradients may be arrays of bf16 (uint16); weights and biases are
+float32.
+"""
 
 import numba
 import numpy as np
 
+from ensync.kernels.dense import bf16_products
 from ensync.kernels.dense.products import (
     A_TRANSPOSED,
     B_TRANSPOSED,
@@ -17,10 +23,11 @@ from ensync.kernels.dense.products import (
     quotient,
     strip,
 )
-from ensync.kernels.elementwise.activations import GELU, IDENTITY
+from ensync.kernels.elementwise.activations import GELU, IDENTITY, RELU, activate
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import SIMD, VECTOR_BYTES, lanes_of
 from ensync.kernels.simd.intrinsics import flush_tiny_numbers, lanes, pointer, restore
+from ensync.kernels.simd.operands import operands
 from ensync.kernels.simd.vectors import advance, fetch, load, store
 from ensync.kernels.threads import get_threads, thread_limit
 
@@ -45,10 +52,12 @@ def _share(n: int, inputs: int, outputs: int) -> int:
     return max(share, STRETCH * PANELS * VECTORS * lane_count)
 
 
-def packing_size(n: int, inputs: int, outputs: int) -> int:
-    """Return how many elements of scratch the three passes of a dense layer need for n samples,
-    on the threads of this rank. Should it get more later, the passes use no more than now.
+def packing_size(n: int, inputs: int, outputs: int, bf16: bool | None = None) -> int:
+    """Return how many elements of scratch the three passes of a dense layer need for up to n
+    samples, on the threads of this rank. Should it get more later, the passes use no more than now.
     """
+    if flag := operands(bf16):
+        return bf16_products.packing_size(n, inputs, outputs, flag, thread_limit())
     return thread_limit() * _share(n, inputs, outputs) + lanes_of(4)
 
 
@@ -144,12 +153,19 @@ def _few_rows_stretch(a, b, c, bias, scratch, code, start, span):
                 fetch(ahead, term * columns + column - first + width - 1)
 
 
-def _run_product(a, b, c, bias, scratch, form, code, shape) -> None:
+def _run_product(a, b, c, bias, scratch, form, code, shape, bf16) -> None:
     """Compute a product of a layer (samples, inputs, outputs), alone when starting threads would
     take longer.
     """
     samples, inputs, outputs = shape
-    if samples * inputs * outputs < SERIAL_BELOW or get_threads() == 1:
+    alone = samples * inputs * outputs < SERIAL_BELOW or get_threads() == 1
+    if flag := operands(bf16):
+        parts = 1 if alone else bf16_products.most_parts(scratch.size, *shape, flag, get_threads())
+        floor = np.float32(0 if code == RELU else -np.inf)
+        bf16_products.run((a, b, c), bias, floor, scratch, form, flag, parts)
+        if code not in (IDENTITY, RELU):
+            activate(code, c)
+    elif alone:
         _product(a, b, c, bias, scratch, form, code, 0, 1)
     else:
         _product_by_threads(a, b, c, bias, scratch, form, code, _parts(scratch, shape))
@@ -162,31 +178,36 @@ def dense_forward(
     code: int,
     out: np.ndarray,
     scratch: np.ndarray,
+    bf16: bool | None = None,
 ) -> None:
     """Write out = f(inputs @ weights + bias), f the activation `code`: any but GELU, whose gradient
     needs the sums.
 
     inputs: (n, k), weights: (k, m), bias: (m,), out: (n, m), scratch: at least packing_size(n, k,
-    m) elements; C-contiguous, one type. n may be 0.
+    m, bf16) elements; C-contiguous, one type (but see above). n may be 0.
     """
     assert code != GELU
     shape = (*inputs.shape, bias.size)
     if 0 < len(inputs) <= FEW_ROWS and weights.size >= FEW_ROWS_FROM:
         _few_rows_forward(inputs, weights, out, bias, scratch, code, _parts(scratch, shape))
     else:
-        _run_product(inputs, weights, out, bias, scratch, PLAIN, code, shape)
+        _run_product(inputs, weights, out, bias, scratch, PLAIN, code, shape, bf16)
 
 
 def dense_input_gradient(
-    gradient: np.ndarray, weights: np.ndarray, out: np.ndarray, scratch: np.ndarray
+    gradient: np.ndarray,
+    weights: np.ndarray,
+    out: np.ndarray,
+    scratch: np.ndarray,
+    bf16: bool | None = None,
 ) -> None:
     """Write out = gradient @ weights.T.
 
-    gradient: (n, m), weights: (k, m), out: (n, k), scratch: at least packing_size(n, k, m)
-    elements; C-contiguous, one type. n may be 0.
+    gradient: (n, m), weights: (k, m), out: (n, k), scratch: at least packing_size(n, k, m, bf16)
+    elements; C-contiguous, one type (but see above). n may be 0.
     """
     shape = (len(out), *weights.shape)
-    _run_product(gradient, weights, out, scratch, scratch, B_TRANSPOSED, IDENTITY, shape)
+    _run_product(gradient, weights, out, scratch, scratch, B_TRANSPOSED, IDENTITY, shape, bf16)
 
 
 def dense_weight_gradient(
@@ -195,12 +216,14 @@ def dense_weight_gradient(
     weights_gradient: np.ndarray,
     bias_gradient: np.ndarray,
     scratch: np.ndarray,
+    bf16: bool | None = None,
 ) -> None:
     """Write weights_gradient = inputs.T @ gradient and bias_gradient = the sum of the gradient's
     rows.
 
     inputs: (n, k), gradient: (n, m), weights_gradient: (k, m), bias_gradient: (m,), scratch: at
-    least packing_size(n, k, m) elements; C-contiguous, one type. With n = 0 both become 0.
+    least packing_size(n, k, m, bf16) elements; C-contiguous, one type (but see above). With n = 0
+    both become 0.
     """
     if len(inputs):
         _run_product(
@@ -212,6 +235,7 @@ def dense_weight_gradient(
             A_TRANSPOSED,
             IDENTITY,
             (*inputs.shape, bias_gradient.size),
+            bf16,
         )
     else:
         weights_gradient[:] = 0

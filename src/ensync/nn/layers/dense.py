@@ -45,25 +45,33 @@ class Dense(Layer):
     def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.activation.allocate((rows, self.units), dtype)
         self.inputs_gradient = None if first else empty((rows, self.width), dtype)
-        self.scratch = empty(matmul.packing_size(rows, self.width, self.units), dtype)
+        size = matmul.packing_size(rows, self.width, self.units, self.bf16)
+        self.scratch = empty(size, dtype)
 
     def forward(self, inputs: np.ndarray, step: Step) -> np.ndarray:
         rows = inputs.shape[0]
         self.inputs, self.kept = inputs.reshape(rows, self.width), self.activation.sums[:rows]
         code = self.activation.in_kernel
-        matmul.dense_forward(self.inputs, self.weights, self.bias, code, self.kept, self.scratch)
+        matmul.dense_forward(
+            self.inputs, self.weights, self.bias, code, self.kept, self.scratch, self.bf16
+        )
         return self.activation.finish(self.kept)
 
     def backward(self, gradient: np.ndarray, step: Step) -> np.ndarray | None:
         if self.activation.code:
             activations.activation_gradient(self.activation.code, self.kept, gradient)
         matmul.dense_weight_gradient(
-            self.inputs, gradient, self.weights_gradient, self.bias_gradient, self.scratch
+            self.inputs,
+            gradient,
+            self.weights_gradient,
+            self.bias_gradient,
+            self.scratch,
+            self.bf16,
         )
         if self.inputs_gradient is None:
             return None
         out = self.inputs_gradient[: gradient.shape[0]]
-        matmul.dense_input_gradient(gradient, self.weights, out, self.scratch)
+        matmul.dense_input_gradient(gradient, self.weights, out, self.scratch, self.bf16)
         return out.reshape(len(out), *self.given)
 
     def operations(self, shape: Shape) -> int:
