@@ -4,6 +4,9 @@ Padding does not count in an average. The backward kernels gather: each input pi
 outputs whose window holds it, so that threads never write to the same place. The images of global
 means may be bf16 (uint16). A window begins and ends in the image or less than its size beyond: one
 wholly outside would have nothing to average.
+
+Pixels of fewer channels than a vector has lanes are read and written with what lies behind them: a
+line is written from its front to its end, so that each pixel is written after what came over it.
 """
 
 import numpy as np
@@ -26,11 +29,12 @@ def _average_forward(inputs, size, stride, padding, outputs):
             first, end, column = clip_taps(x, stride, padding[1], size[1], w)
             share = inputs.dtype.type(1) / inputs.dtype.type((end_row - first_row) * (end - first))
             for j in range(0, c, lanes(inputs)):
-                total, count = zeros(source), min(lanes(inputs), c - j)
+                total, to = zeros(source), x * c + j
                 for ky in range(first_row, end_row):
                     for kx in range(first, end):
-                        total = total + load(source, ((row + ky) * w + column + kx) * c + j, count)
-                store(target, x * c + j, total * splat(source, share), count)
+                        at = ((row + ky) * w + column + kx) * c + j
+                        total = total + load(source, at, h * w * c - at)
+                store(target, to, total * splat(source, share), ow * c - to)
 
 
 @njit(parallel=True, **KERNEL)
@@ -43,7 +47,7 @@ def _average_backward(gradient, size, stride, padding, out):
         for x in range(w):
             columns = reaching(x, stride, padding[1], size[1], ow)
             for j in range(0, c, lanes(out)):
-                total, count = zeros(source), min(lanes(out), c - j)
+                total, to = zeros(source), x * c + j
                 for row in range(rows[0], rows[1]):
                     first_row, end_row, _ = clip_taps(row, stride, padding[0], size[0], h)
                     for column in range(columns[0], columns[1]):
@@ -51,12 +55,10 @@ def _average_backward(gradient, size, stride, padding, out):
                         share = out.dtype.type(1) / out.dtype.type(
                             (end_row - first_row) * (end - first)
                         )
-                        total = fma(
-                            load(source, (row * ow + column) * c + j, count),
-                            splat(source, share),
-                            total,
-                        )
-                store(target, x * c + j, total, count)
+                        at = (row * ow + column) * c + j
+                        value = load(source, at, oh * ow * c - at)
+                        total = fma(value, splat(source, share), total)
+                store(target, to, total, w * c - to)
 
 
 @njit(parallel=True, **KERNEL)
@@ -68,13 +70,13 @@ def _spread_averages(gradient, side, out):
     share = out.dtype.type(1) / out.dtype.type(side * side)
     for line in prange(n * oh):
         source, target = pointer(gradient, line * ow * c), pointer(out, line * side * w * c)
-        for x in range(ow):
-            for j in range(0, c, lanes(out)):
-                count = min(lanes(out), c - j)
-                value = load(source, x * c + j, count) * splat(source, share)
-                for y in range(side):
-                    for column in range(x * side, (x + 1) * side):
-                        store(target, (y * w + column) * c + j, value, count)
+        for y in range(side):
+            for x in range(ow):
+                for column in range(x * side, (x + 1) * side):
+                    for j in range(0, c, lanes(out)):
+                        at, to = x * c + j, (y * w + column) * c + j
+                        value = load(source, at, ow * c - at) * splat(source, share)
+                        store(target, to, value, (y + 1) * w * c - to)
 
 
 @njit(parallel=True, **KERNEL)
