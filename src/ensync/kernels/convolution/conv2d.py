@@ -6,9 +6,10 @@ entrance to four ways.
 
 In bf16 all but groups of few channels go by matrix tiles where the processor has them. Else 1x1
 filters at stride 1 are a matrix product, of bf16 numbers too, 3x3 filters at stride 1 with enough
-channels (in each group) go by Winograd, all others directly. With groups, output channel o sees
-only the c / groups input channels of its own group. Images, outputs and their gradients may be bf16
-(uint16) where `Convolution.takes_bf16`; filters and biases are float32 then.
+channels (in each group) go by Winograd, all others directly, in bf16 but for the filters'
+gradients. With groups, output channel o sees only the c / groups input channels of its own group.
+Images, outputs and their gradients may be bf16 (uint16) where `Convolution.takes_bf16`; filters and
+biases are float32 then.
 """
 
 from dataclasses import dataclass, replace
@@ -30,10 +31,12 @@ from ensync.kernels.elementwise.activations import (
 )
 from ensync.kernels.elementwise.gelu import passed
 from ensync.kernels.elementwise.normalization import CHUNK, floor_of
+from ensync.kernels.flags import Flag
 from ensync.kernels.options import KERNEL
 from ensync.kernels.simd.host import AMX
 from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.memory import clear
+from ensync.kernels.simd.operands import BF16
 from ensync.kernels.simd.vectors import load, store
 
 BLOCK = 256  # rows of one partial sum of a bias gradient
@@ -128,6 +131,12 @@ class Convolution:
             )
             else None
         )
+
+    @property
+    def direct_bf16(self) -> Flag | None:
+        """The flag of a direct convolution's products: in bf16 where a sum has neighbours."""
+        has_pairs = self.groups == 1 or min(self.image[2], self.outputs[2]) > self.groups
+        return BF16 if self.bf16 and has_pairs else None
 
     @property
     def takes_bf16(self) -> bool:
@@ -233,19 +242,18 @@ def forward(
             form.winograd_bf16,
         )
     else:
-        direct.pack_filters(weights, form.groups, False, scratch)
+        direct.pack_filters(weights, form.groups, False, scratch, form.direct_bf16)
         filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
         direct.correlate(
             inputs,
             filters,
             form.filter,
             bias,
-            form.stride,
-            form.padding,
-            form.groups,
+            (form.stride, form.padding, form.groups),
             floor,
             scratch,
             outputs,
+            form.direct_bf16,
         )
     if code not in (IDENTITY, RELU):
         activate(code, outputs.reshape(len(outputs), -1))
@@ -312,19 +320,18 @@ def input_gradient(
         if form.is_tiled:
             tiled.convolve(slope, filters, zero_bias, 1, border, floor, True, rest, result)
             return
-        direct.pack_filters(filters, form.groups, True, rest)
+        direct.pack_filters(filters, form.groups, True, rest, form.direct_bf16)
         packed = direct.packed_size(filters.shape, form.groups, filters.itemsize)
         direct.correlate(
             slope,
             packed,
             filters.shape[:2],
             zero_bias,
-            1,
-            border,
-            form.groups,
+            (1, border, form.groups),
             floor,
             rest,
             result,
+            form.direct_bf16,
         )
 
     if form.stride > 1:

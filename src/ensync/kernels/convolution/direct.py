@@ -6,6 +6,10 @@ lines and, in one stretch, over the columns and channels of a line. The input gr
 convolution of the gradient with the turned and transposed filter (at a stride: strided.py). The
 filter's gradient sums over the pixels of an image; PARTS runs of images have a sum each, added in
 their order.
+
+With `bf16` (operands.py) the forward pass and the input gradient multiply bf16 numbers, two
+neighbours of a frame at a time. A run of an odd number of these is multiplied with a zero behind
+it. The filter's gradient stays in the images' type.
 """
 
 from typing import NamedTuple
@@ -17,9 +21,11 @@ from numba import njit, prange
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import SIMD, lanes_of
 from ensync.kernels.simd.intrinsics import lanes, pointer
+from ensync.kernels.simd.memory import clear
+from ensync.kernels.simd.operands import as_operand, numbers_per_term, pair_rows
 from ensync.kernels.simd.panels import ROWS, VECTORS, panel_width
 from ensync.kernels.simd.tiles import TileGeometry, tile
-from ensync.kernels.simd.vectors import advance, load, store, zeros
+from ensync.kernels.simd.vectors import advance, load, store
 
 # Rows of tiles for lines that ROWS cut badly, and of tiles of one vector: enough sums to hide the
 # multiply-add's latency, as many as fit the registers.
@@ -61,16 +67,14 @@ def _copy_line(source, target, elements):
 
 
 @njit(**INNER)
-def _frame(source, size, target, frame):
-    """Write an image (h, w, c) into a frame (lines, columns) of zeros: size = (h, w, c), frame =
-    (lines, columns, top, left).
+def _frame(source, size, target, frame, behind):
+    """Write an image (h, w, c) into a frame (lines, columns) of zeros with `behind` more: size =
+    (h, w, c), frame = (lines, columns, top, left).
 
     What falls outside of the frame is left out.
     """
     (h, w, c), (lines, columns, top, left) = size, frame
-    full = lanes(source)
-    for at in range(0, lines * columns * c, full):
-        store(target, at, zeros(target), min(full, lines * columns * c - at))
+    clear(target, lines * columns * c + behind)
     skipped = max(0, -left)
     pixels = max(0, min(w, columns - left) - skipped)
     for y in range(max(0, -top), min(h, lines - top)):
@@ -79,7 +83,7 @@ def _frame(source, size, target, frame):
 
 
 @njit(**INNER)
-def _line_tiles(framed, filters, bias, floor, target, geometry, y, column, count):
+def _line_tiles(framed, filters, bias, floor, target, geometry, y, column, count, bf16):
     """Compute the output pixels of line y (of several lines where they are short) for one panel
     of `count` columns from `column` on. Return how many lines.
     """
@@ -89,6 +93,7 @@ def _line_tiles(framed, filters, bias, floor, target, geometry, y, column, count
     rows = low if short else tall
     lines = max(1, rows // g.ow)
     whole_lines = g.inputs == g.c  # of a filter: its columns and channels are one sum
+    numbers, run = numbers_per_term(bf16), g.kw * g.c if whole_lines else g.inputs
     for x in range(0, g.ow, rows):
         pixels = min(rows, g.ow - x) if g.ow > rows else min(lines, g.oh - y) * g.ow
         a = advance(framed, (y * g.stride * g.columns + x * g.stride) * g.c)
@@ -97,12 +102,12 @@ def _line_tiles(framed, filters, bias, floor, target, geometry, y, column, count
             last = whole_lines or ky == g.kh - 1
             size = TileGeometry(
                 outer=g.kh if whole_lines else g.kw,
-                inner=g.kw * g.c if whole_lines else g.inputs,
+                inner=(run + numbers - 1) // numbers,
                 a_outer=g.columns * g.c if whole_lines else g.c,
                 a_row=g.stride * g.c,
                 a_group=g.stride * g.columns * g.c,
-                a_inner=1,
-                b_outer=(g.kw * g.c if whole_lines else g.inputs) * g.width,
+                a_inner=numbers,
+                b_outer=run * g.width,
                 b_inner=g.width,
                 c_row=g.outputs,
                 row_count=pixels,
@@ -139,9 +144,9 @@ def _tile(a, b, to, bias, size, floor, narrow, short):
 
 
 @njit(parallel=True, **KERNEL)
-def pack_filters(weights, groups, turned, target):
+def pack_filters(weights, groups, turned, target, bf16):
     """Write weights (kh, kw, inputs / groups, outputs) as panels (groups, panels, kh, kw, inputs,
-    width), padded with zeros.
+    width), padded with zeros; with bf16 the pairs of each sum at its front.
 
     turned: for the input gradient, each filter by 180 degrees and inputs exchanged with outputs.
     """
@@ -165,27 +170,31 @@ def pack_filters(weights, groups, turned, target):
                             ]
                         else:
                             target[at + j] = weights[ky, kx, i, group * share + first + j]
+        run = kw * rows if groups == 1 else rows
+        for at in range(0, kh * kw * rows, run):
+            pair_rows(pointer(target, (item * kh * kw * rows + at) * width), run, width, bf16)
 
 
 @njit(parallel=True, **KERNEL)
-def correlate(
-    inputs, filters_at, filter_shape, bias, stride, padding, groups, floor, scratch, outputs
-):
+def correlate(inputs, filters_at, filter_shape, bias, form, floor, scratch, outputs, bf16):
     """Convolve with packed filters of shape (kh, kw), the scratch holding them at its front and
-    a frame per thread behind.
+    a frame per thread behind. form: (stride, padding, groups).
     """
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, outputs.shape[1:], filter_shape
+    stride, padding, groups = form
     lines, columns = (oh - 1) * stride + kh, (ow - 1) * stride + kw
     share, given = k // groups, c // groups
     width = panel_width(share, lanes(inputs))
     panels = (share + width - 1) // width
     for image in prange(n):
-        framed = pointer(scratch, filters_at + numba.get_thread_id() * lines * columns * c)
+        frame_at = filters_at + numba.get_thread_id() * lines * columns * c
+        framed = as_operand(pointer(scratch, frame_at), bf16)
         _frame(
             pointer(inputs, image * h * w * c),
             (h, w, c),
             framed,
             (lines, columns, padding[0], padding[1]),
+            numbers_per_term(bf16) - 1,
         )
         geometry = Geometry(kh, kw, c, given, stride, columns, oh, ow, k, width)
         for item in range(groups * panels):
@@ -206,6 +215,7 @@ def correlate(
                     y,
                     first,
                     min(width, share - column),
+                    bf16,
                 )
 
 
@@ -273,6 +283,7 @@ def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out):
                 (h, w, c),
                 framed,
                 (lines, columns, padding[0], padding[1]),
+                0,
             )
             width = panel_width(k // groups, lanes(inputs))
             geometry = Geometry(kh, kw, c, c // groups, stride, columns, oh, ow, k, width)

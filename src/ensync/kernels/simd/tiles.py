@@ -6,7 +6,8 @@ A tile computes, for `rows` rows and `columns` columns of C,
     C[p, j] = max(floor, bias[j] + (C[p, j] if accumulate) + sum_o sum_i A[o, p, i] * B[o, i, j])
 
 with the sums held in registers: `tile(rows, vectors)` has rows x vectors accumulators of `lanes`
-columns each.
+columns each. Where A is bf16, its terms are pairs of neighbours, and the elements of B are pairs,
+too (operands.py).
 """
 
 import functools
@@ -60,14 +61,14 @@ def tile(rows: int, vectors: int, simd: str = SIMD):
     """Return the microkernel of `rows` rows and `vectors` vectors of columns, to be called in
     compiled code: kernel(a, b, c, bias, geometry, floor).
 
-    a, b, c, bias: from `pointer`, all of one type, float32 or float64; give any address as the bias
-    where there is none. geometry: a TileGeometry. floor: 0 is ReLU, -inf is none; NaN passes
-    through.
+    a, b, c, bias: from `pointer`, all of one type, float32 or float64, or a of bf16 (uint16), whose
+    strides count its own elements; give any address as the bias where there is none. geometry: a
+    TileGeometry. floor: 0 is ReLU, -inf is none; NaN passes through.
     """
 
     @intrinsic
     def kernel(typing_context, a, b, c, bias, geometry, floor):
-        element = a.dtype
+        element, in_pairs = b.dtype, a.dtype == types.uint16
         signature = types.void(a, b, c, bias, geometry, element)
 
         def generate(context, builder, signature, arguments):
@@ -79,7 +80,7 @@ def tile(rows: int, vectors: int, simd: str = SIMD):
                 )
             ]
             function = tile_function(
-                builder.module, context.get_value_type(element), rows, vectors, simd
+                builder.module, context.get_value_type(element), rows, vectors, simd, in_pairs
             )
             builder.call(function, [*addresses, *numbers, lowest])
             return context.get_dummy_value()
@@ -90,22 +91,19 @@ def tile(rows: int, vectors: int, simd: str = SIMD):
 
 
 def tile_function(
-    module: ir.Module, element: ir.Type, rows: int, vectors: int, simd: str
+    module: ir.Module, element: ir.Type, rows: int, vectors: int, simd: str, in_pairs: bool
 ) -> ir.Function:
     """Return the module's function of a tile, written at the first call: one body however many
-    callers there are.
+    callers there are. in_pairs: of bf16 numbers.
     """
-    name = f"ensync_tile_{element}_{rows}x{vectors}_{simd}"
+    name = f"ensync_tile_{element}{'_pairs' * in_pairs}_{rows}x{vectors}_{simd}"
     if name in module.globals:
         return module.globals[name]
     address = element.as_pointer()
-    function = ir.Function(
-        module,
-        ir.FunctionType(
-            ir.VoidType(), [address] * 4 + [INT64] * len(TileGeometry._fields) + [element]
-        ),
-        name,
-    )
+    of_a = ir.IntType(16).as_pointer() if in_pairs else address
+    numbers = [INT64] * len(TileGeometry._fields)
+    kind = ir.FunctionType(ir.VoidType(), [of_a, *[address] * 3, *numbers, element])
+    function = ir.Function(module, kind, name)
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -236,10 +234,14 @@ class TileWriter:
                 columns.append(vector.load(builder.gep(b, place), mask))
                 vector.prefetch(builder.gep(ahead, place))
             updated = []
+            in_pairs = a.type != b.type
+            multiply_add = vector.add_pairs if in_pairs else vector.multiply_add
             for row, offset in enumerate(offsets):
-                factor = vector.splat(builder.load(builder.gep(a, [offset])))
+                place = builder.bitcast(builder.gep(a, [offset]), b.type)
+                number = builder.load(place, align=2 if in_pairs else vector.element_bytes)
+                factor = vector.splat(number)
                 updated += [
-                    vector.multiply_add(factor, x, sums[row * self.vectors + v])
+                    multiply_add(factor, x, sums[row * self.vectors + v])
                     for v, x in enumerate(columns)
                 ]
             return updated
