@@ -10,7 +10,7 @@ import pytest
 from brain_floats import narrow, rounded, widened
 
 from ensync.kernels import threads
-from ensync.kernels.dense import bf16_products, matmul
+from ensync.kernels.dense import bf16_layout, matmul
 from ensync.kernels.elementwise.activations import ACTIVATIONS, IDENTITY, RELU
 from ensync.kernels.simd import host, operands
 from ensync.kernels.simd.host import bf16_missing
@@ -71,8 +71,8 @@ def passes(inputs, weights, bias, gradient, code=IDENTITY, keep=np.asarray):
 
 def forget():
     """Let layouts be made anew."""
-    bf16_products._layout.cache_clear()
-    bf16_products.packing_size.cache_clear()
+    bf16_layout.layout_of.cache_clear()
+    bf16_layout.packing_size.cache_clear()
 
 
 def exact(inputs, weights, bias, gradient):
@@ -130,7 +130,7 @@ def test_sums_and_rows_that_are_laid_out_part_by_part(shape, monkeypatch):
     whole = passes(*arrays)
     small = {"SAMPLE_WORDS": 1, "LEAST_SAMPLES": 64, "PIECE": 16, "LEAST_ROWS": 32, "BLOCK": 1}
     for name, value in small.items():
-        monkeypatch.setattr(bf16_products, name, value)
+        monkeypatch.setattr(bf16_layout, name, value)
     forget()
     try:
         parts = passes(*arrays)
@@ -151,7 +151,7 @@ def test_fewer_samples_than_the_scratch_is_for_need_no_more():
 @pytest.mark.skipif(threads.thread_limit() < 2, reason="a second thread")
 def test_a_scratch_for_one_thread_is_used_by_one():
     inputs, weights, bias, gradient = arrays = layer(128, 512, 100)
-    size = bf16_products.packing_size(128, 512, 100, operands.operands(True), 1)
+    size = bf16_layout.packing_size(128, 512, 100, operands.operands(True), 1)
     room, out = np.full(4 * size, 7, np.float32), np.empty_like(gradient)
     matmul.dense_forward(inputs, weights, bias, IDENTITY, out, room[:size], True)
     np.testing.assert_array_equal(room[size:], 7)

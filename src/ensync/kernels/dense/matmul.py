@@ -8,7 +8,7 @@ float32.
 import numba
 import numpy as np
 
-from ensync.kernels.dense import bf16_products
+from ensync.kernels.dense import bf16_layout, bf16_products
 from ensync.kernels.dense.products import (
     A_TRANSPOSED,
     B_TRANSPOSED,
@@ -57,7 +57,7 @@ def packing_size(n: int, inputs: int, outputs: int, bf16: bool | None = None) ->
     samples, on the threads of this rank. Should it get more later, the passes use no more than now.
     """
     if flag := operands(bf16):
-        return bf16_products.packing_size(n, inputs, outputs, flag, thread_limit())
+        return bf16_layout.packing_size(n, inputs, outputs, flag, thread_limit())
     return thread_limit() * _share(n, inputs, outputs) + lanes_of(4)
 
 
@@ -160,7 +160,7 @@ def _run_product(a, b, c, bias, scratch, form, code, shape, bf16) -> None:
     samples, inputs, outputs = shape
     alone = samples * inputs * outputs < SERIAL_BELOW or get_threads() == 1
     if flag := operands(bf16):
-        parts = 1 if alone else bf16_products.most_parts(scratch.size, *shape, flag, get_threads())
+        parts = 1 if alone else bf16_layout.most_parts(scratch.size, *shape, flag, get_threads())
         floor = np.float32(0 if code == RELU else -np.inf)
         bf16_products.run((a, b, c), bias, floor, scratch, form, flag, parts)
         if code not in (IDENTITY, RELU):
