@@ -6,10 +6,9 @@ entrance to four ways.
 
 In bf16 all but groups of few channels go by matrix tiles where the processor has them. Else 1x1
 filters at stride 1 are a matrix product, of bf16 numbers too, 3x3 filters at stride 1 with enough
-channels (in each group) go by Winograd, all others directly, in bf16 but for the filters'
-gradients. With groups, output channel o sees only the c / groups input channels of its own group.
-Images, outputs and their gradients may be bf16 (uint16) where `Convolution.takes_bf16`; filters and
-biases are float32 then.
+channels (in each group) go by Winograd, all others directly. With groups, output channel o sees
+only the c / groups input channels of its own group. Images, outputs and their gradients may be bf16
+(uint16) where `Convolution.takes_bf16`; filters and biases are float32 then.
 """
 
 from dataclasses import dataclass, replace
@@ -173,12 +172,10 @@ class Convolution:
             )
         packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
         weights = direct.PARTS * int(np.prod(self.weights_shape))
-        return max(
-            sums,
-            spread
-            + max(packed, weights)
-            + threads * direct.frame_size(self.image, self.filter, self.outputs, self.stride),
+        frame = direct.frame_size(
+            self.image, self.filter, self.outputs, self.stride, self.direct_bf16
         )
+        return max(sums, spread + max(packed, weights) + threads * frame)
 
 
 def forward(
@@ -387,7 +384,14 @@ def weight_gradient(
         )
     else:
         direct.filter_gradient(
-            inputs, gradient, form.stride, form.padding, form.groups, scratch, weights_gradient
+            inputs,
+            gradient,
+            form.stride,
+            form.padding,
+            form.groups,
+            scratch,
+            weights_gradient,
+            form.direct_bf16,
         )
 
 

@@ -7,9 +7,8 @@ convolution of the gradient with the turned and transposed filter (at a stride: 
 filter's gradient sums over the pixels of an image; PARTS runs of images have a sum each, added in
 their order.
 
-With `bf16` (operands.py) the forward pass and the input gradient multiply bf16 numbers, two
-neighbours of a frame at a time. A run of an odd number of these is multiplied with a zero behind
-it. The filter's gradient stays in the images' type.
+With `bf16` (operands.py) products are of bf16 numbers, two at a time: neighbours of a frame, or,
+for the filter's gradient, two output pixels of a line. What an odd number of these lacks is zero.
 """
 
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.flags import Flag
 from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import SIMD, lanes_of
 from ensync.kernels.simd.intrinsics import lanes, pointer
@@ -25,7 +25,7 @@ from ensync.kernels.simd.memory import clear
 from ensync.kernels.simd.operands import as_operand, numbers_per_term, pair_rows
 from ensync.kernels.simd.panels import ROWS, VECTORS, panel_width
 from ensync.kernels.simd.tiles import TileGeometry, tile
-from ensync.kernels.simd.vectors import advance, load, store
+from ensync.kernels.simd.vectors import advance, load, pair, store
 
 # Rows of tiles for lines that ROWS cut badly, and of tiles of one vector: enough sums to hide the
 # multiply-add's latency, as many as fit the registers.
@@ -38,6 +38,7 @@ SHORT_ROWS, NARROW_ROWS, SHORT_NARROW_ROWS = {
 TILE, SHORT_TILE = tile(ROWS, VECTORS), tile(SHORT_ROWS, VECTORS)
 NARROW_TILE, SHORT_NARROW_TILE = tile(NARROW_ROWS, 1), tile(SHORT_NARROW_ROWS, 1)
 PARTS = 8
+SPARE = 64  # elements behind a frame that vectors beyond its end may read and write
 
 
 class Geometry(NamedTuple):
@@ -220,8 +221,12 @@ def correlate(inputs, filters_at, filter_shape, bias, form, floor, scratch, outp
 
 
 @njit(**INNER)
-def _image_filter_sums(framed, gradient, sums, geometry, add):
-    """Add (or write) one image's share of the filter gradient (kh, kw, inputs, outputs)."""
+def _image_filter_sums(framed, gradient, sums, geometry, add, bf16):
+    """Add (or write) one image's share of the filter gradient (kh, kw, inputs, outputs); with bf16
+    of pairs of pixels, of the image and of the gradient.
+    """
+    numbers = numbers_per_term(bf16)  # of a pair, whose address counts its halves
+    pixels = (geometry.ow + numbers - 1) // numbers
     g, narrow = geometry, geometry.width == lanes(sums)
     groups, floor = g.c // g.inputs, -np.inf
     share = g.outputs // groups
@@ -240,12 +245,12 @@ def _image_filter_sums(framed, gradient, sums, geometry, add):
                         tap_row = (ky * g.kw + kx) * g.inputs + row
                         size = TileGeometry(
                             outer=g.oh,
-                            inner=g.ow,
-                            a_outer=g.stride * g.columns * g.c,
-                            a_row=1,
-                            a_group=g.columns * g.c,
-                            a_inner=g.stride * g.c,
-                            b_outer=g.ow * g.outputs,
+                            inner=pixels,
+                            a_outer=numbers * g.stride * g.columns * g.c,
+                            a_row=numbers,
+                            a_group=numbers * g.columns * g.c,
+                            a_inner=numbers * numbers * g.stride * g.c,
+                            b_outer=pixels * g.outputs,
                             b_inner=g.outputs,
                             c_row=g.outputs,
                             row_count=rows,
@@ -255,7 +260,7 @@ def _image_filter_sums(framed, gradient, sums, geometry, add):
                             accumulate=add,
                         )
                         _tile(
-                            advance(framed, at),
+                            advance(framed, numbers * at),
                             b,
                             advance(sums, tap_row * g.outputs + group * share + column),
                             b,
@@ -266,16 +271,40 @@ def _image_filter_sums(framed, gradient, sums, geometry, add):
                         )
 
 
+@njit(**INNER)
+def _pair_frame(framed, elements, distance):
+    """Pair each element of a frame with that `distance` behind it, in place."""
+    full = lanes(framed)
+    for at in range(0, elements, full):
+        store(framed, at, pair(load(framed, at, full), load(framed, at + distance, full)), full)
+
+
+@njit(**INNER)
+def _pair_pixels(source, lines, columns, channels, target):
+    """Write each two neighbours of a line of pixels as one of pairs; an odd last one with zeros."""
+    full, pairs = lanes(source), (columns + 1) // 2
+    for y in range(lines):
+        for i in range(pairs):
+            at, to = (y * columns + 2 * i) * channels, (y * pairs + i) * channels
+            has_other = 2 * i + 1 < columns
+            for j in range(0, channels, full):
+                count = channels - j
+                below = load(source, at + channels + j, count if has_other else 0)
+                store(target, to + j, pair(load(source, at + j, count), below), count)
+
+
 @njit(parallel=True, **KERNEL)
-def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out):
+def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out, bf16):
     """Write the filters' gradient to out (kh, kw, inputs / groups, outputs), the scratch holding
-    PARTS sums and a frame per thread.
+    PARTS sums and a frame per thread, with bf16 the pairs of the gradient, too.
     """
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, gradient.shape[1:], out.shape[:2]
     lines, columns = (oh - 1) * stride + kh, (ow - 1) * stride + kw
-    parts = min(n, PARTS)
+    parts, frame = min(n, PARTS), lines * columns * c
+    behind = 0 if bf16 is None else stride * c + SPARE
+    share = frame if bf16 is None else frame + behind + oh * ((ow + 1) // 2) * k
     for part in prange(parts):
-        framed = pointer(scratch, PARTS * out.size + numba.get_thread_id() * lines * columns * c)
+        framed = pointer(scratch, PARTS * out.size + numba.get_thread_id() * share)
         first = n * part // parts
         for image in range(first, n * (part + 1) // parts):
             _frame(
@@ -283,16 +312,23 @@ def filter_gradient(inputs, gradient, stride, padding, groups, scratch, out):
                 (h, w, c),
                 framed,
                 (lines, columns, padding[0], padding[1]),
-                0,
+                behind,
             )
             width = panel_width(k // groups, lanes(inputs))
             geometry = Geometry(kh, kw, c, c // groups, stride, columns, oh, ow, k, width)
+            slopes = pointer(gradient, image * oh * ow * k)
+            if bf16 is not None:
+                pairs = advance(framed, frame + behind)
+                _pair_frame(framed, frame, stride * c)
+                _pair_pixels(slopes, oh, ow, k, pairs)
+                slopes = pairs
             _image_filter_sums(
-                framed,
-                pointer(gradient, image * oh * ow * k),
+                as_operand(framed, bf16),
+                slopes,
                 pointer(scratch, part * out.size),
                 geometry,
                 int(image > first),
+                bf16,
             )
     flat = out.reshape(out.size)
     for i in prange(out.size):
@@ -316,11 +352,13 @@ def frame_size(
     filter_shape: tuple[int, int],
     outputs: tuple[int, int, int],
     stride: int,
+    bf16: Flag | None,
 ) -> int:
-    """Return the elements of the largest frame that the three passes lay around an image (h, w,
-    c) with outputs (oh, ow, k).
+    """Return the elements that a thread needs for the largest frame that the three passes lay
+    around an image (h, w, c) with outputs (oh, ow, k), and for its pairs.
     """
     (h, w, c), (oh, ow, k), (kh, kw) = shape, outputs, filter_shape
-    return max(
-        ((oh - 1) * stride + kh) * ((ow - 1) * stride + kw) * c, (h + kh - 1) * (w + kw - 1) * k
-    )
+    frame = ((oh - 1) * stride + kh) * ((ow - 1) * stride + kw) * c
+    if bf16:
+        frame += stride * c + SPARE + oh * ((ow + 1) // 2) * k
+    return max(frame, (h + kh - 1) * (w + kw - 1) * k)
