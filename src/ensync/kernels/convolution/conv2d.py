@@ -133,9 +133,11 @@ class Convolution:
 
     @property
     def direct_bf16(self) -> Flag | None:
-        """The flag of a direct convolution's products: in bf16 where a sum has neighbours."""
+        """The flag of a direct convolution's products: in bf16 where a sum has neighbours. On
+        processors with matrix tiles vectors of bf16 are slower than those of float32.
+        """
         has_pairs = self.groups == 1 or min(self.image[2], self.outputs[2]) > self.groups
-        return BF16 if self.bf16 and has_pairs else None
+        return BF16 if self.bf16 and has_pairs and not AMX else None
 
     @property
     def takes_bf16(self) -> bool:
