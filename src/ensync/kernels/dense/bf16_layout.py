@@ -10,7 +10,7 @@ import numba
 
 from ensync.kernels.dense.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN, quotient
 from ensync.kernels.flags import Flag
-from ensync.kernels.options import INNER
+from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd.host import SIMD
 from ensync.kernels.simd.intrinsics import lanes, pointer, transpose_block
 from ensync.kernels.simd.matrix_tiles import SIDE
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
     share: int
 
 
-@numba.njit(**INNER)
+@numba.njit(**KERNEL)
 def words_of(terms):
     """Return the words of a sum, whole STEPs."""
     return (terms + 2 * STEP - 1) // (2 * STEP) * STEP
