@@ -117,6 +117,25 @@ def test_a_killed_holder_is_followed_at_once_and_a_living_one_is_not(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_killed_processes_left_while_they_took_the_lock_is_removed(tmp_path):
+    def leave(name, age=0.0, **values):
+        return forge(tmp_path, age, **values).rename(tmp_path / f".{lock.NAME}.{name}")
+
+    with subprocess.Popen(SLEEPER, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        dead, living = leave("1", process=dead_process()), leave("2", process=other.pid)
+        values = json.loads(living.read_text()) | {"started": start_time(other.pid)}
+        living.write_text(json.dumps(values))
+        cut, old = leave("3"), leave("4", age=2 * lock.STALE)
+        cut.write_text("{")
+        old.write_text("{")
+        os.utime(old, (time.time() - 2 * lock.STALE,) * 2)
+        held = lock.take(tmp_path, this_process("train"))
+        other.kill()
+    assert not dead.exists() and not old.exists() and living.exists() and cut.exists()
+    held.release()
+
+
 def test_a_number_that_another_process_has_got_since_is_no_living_holder(tmp_path):
     forge(tmp_path, process=os.getpid())  # with another start time
     lock.take(tmp_path, this_process("train")).release()

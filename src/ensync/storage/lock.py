@@ -141,12 +141,25 @@ def take(
                 raise _held(directory, _Found(UNKNOWN, 0.0, ""))
             else:
                 time.sleep(_PAUSE / 10)
+        _remove_leftovers(path, own)
         return Lock(path, own)
     except OSError as error:
         raise _refusal(path, error) from error
     finally:
         with suppress(OSError):
             mine.unlink()
+
+
+def _remove_leftovers(path: Path, own: Holder) -> None:
+    """Remove what processes that were killed while they took the lock have left beside it: of dead
+    ones, and of unknown ones what is STALE seconds older than the lock.
+    """
+    for left in path.parent.glob(f".{NAME}.*"):
+        with suppress(OSError):
+            now = path.stat().st_mtime
+            dead = is_dead(parsed(left.read_bytes()), own)
+            if dead or (dead is None and now - left.stat().st_mtime > STALE):
+                left.unlink()
 
 
 def _create(mine: Path, path: Path) -> bool:
