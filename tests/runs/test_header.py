@@ -59,6 +59,26 @@ def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch
     assert any("0.4 times" in text for text in said) == told
 
 
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "batch", "told"),
+    [
+        ("bf16", "sgd", 1, True),
+        ("bf16", "adam", 1, False),
+        ("bf16", "sgd", 2, False),
+        ("float32", "sgd", 1, False),
+    ],
+)
+def test_steps_of_one_sample_are_advised_to_be_in_float32(precision, optimizer, batch, told):
+    trainer, said = make_trainee(training={"batch": batch}, optimizer={"name": optimizer}), []
+    trainer.job.training.precision = precision
+    place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
+    session = SimpleNamespace(
+        job=trainer.job, trainers={0: trainer}, mesh=SimpleNamespace(data=ALONE)
+    )
+    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
+    assert any("steps of one sample" in text for text in said) == told
+
+
 @pytest.mark.parametrize("threads,advised", [(1, False), (4, True)])
 def test_fewer_threads_are_advised_only_where_there_are_more_than_one(
     threads, advised, monkeypatch

@@ -23,6 +23,7 @@ from ensync.runs.session import Session
 from ensync.strategies.compression import described
 from ensync.strategies.gossip import is_butterfly
 from ensync.strategies.strategy import Strategy
+from ensync.training.runners import OneSampleRunner
 from ensync.training.trainer import Trainer
 
 LOOKED_AT = 64  # members whose rows are looked at for a warning
@@ -237,7 +238,14 @@ def _advise(console: Console, place: Prepared, session: Session) -> None:
             "sample in each step; "
             f"give --set training.batch={size} or more, or train an ensemble"
         )
-    if job.training.precision == "bf16" and (gain := bf16_gain()) < WORTH:
+    if job.training.precision == "bf16" and OneSampleRunner.supports_but_bf16(
+        trainer, trainer.batch
+    ):
+        console.advise(
+            "steps of one sample have a kernel of their own, which does not know bf16; "
+            "training.precision = 'float32' is many times as fast"
+        )
+    elif job.training.precision == "bf16" and (gain := bf16_gain()) < WORTH:
         console.advise(
             f"products of bf16 run at {gain:.1f} times the speed of float32's on this CPU; "
             "training.precision = 'float32' is as fast, and more exact"

@@ -193,12 +193,16 @@ class OneSampleRunner:
     @classmethod
     def supports(cls, replica: Replica, batch: int) -> bool:
         """Whether it computes what the job of a replica asks for in steps of so many samples."""
+        return replica.job.training.precision != "bf16" and cls.supports_but_bf16(replica, batch)
+
+    @classmethod
+    def supports_but_bf16(cls, replica: Replica, batch: int) -> bool:
+        """Whether it does so, or would in another precision than bf16."""
         job, schedule = replica.job, replica.job.schedule
         return (
             batch == 1
             and isinstance(replica.reducer, SerialReducer)
             and job.optimizer.name == "sgd"
-            and job.training.precision != "bf16"
             and (
                 schedule.name == "constant"
                 or (schedule.name == "step" and schedule.step_epochs == int(schedule.step_epochs))
