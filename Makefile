@@ -39,14 +39,16 @@ demo: $(VENV)/installed   ## install, prepare the digits, compare on two ranks, 
 
 # Two halves, each about one core's work: one begins with compiling kernels and ends with tests on
 # ranks, of which most wait for rank 0; the other starts programs, which wait much, and then tests
-# the rest. Networks that are started come when the first has compiled their kernels.
+# the rest. Networks that are started come when the first has compiled their kernels, and one rank
+# compiles what is left before several would, each for itself.
 STARTED := $(wildcard tests/launched/test_*.py)
 FIRST := $(filter $(addprefix tests/launched/test_,abort.py cli_% examples.py library.py study.py \
 	wheel.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
-	+@.ci/both $(MAKE) --no-print-directory test-kernels test-launched test-mpi \
-		STARTED="$(filter-out $(FIRST),$(STARTED))" -- \
-		$(MAKE) --no-print-directory test-launched test-serial test-plain STARTED="$(FIRST)"
+	+@.ci/both $(MAKE) --no-print-directory test-kernels test-launched test-mpi test-plain \
+		STARTED="$(filter-out $(FIRST),$(STARTED))" RANKS=2 -- \
+		$(MAKE) --no-print-directory test-launched test-mpi test-serial \
+		STARTED="$(FIRST)" RANKS=1
 
 test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
 	@echo "== $$(date +%T) compiled kernels"; $(PYTEST) tests/kernels

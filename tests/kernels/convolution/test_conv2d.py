@@ -2,11 +2,6 @@
 pass's own definition.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import naive
 import numpy as np
 import pytest
@@ -20,6 +15,7 @@ from convolutions import (
     expected_gradients,
     passes,
 )
+from forced_vectors import start, succeeds
 
 from ensync.kernels import threads
 from ensync.kernels.elementwise.activations import GELU, IDENTITY, RELU
@@ -115,22 +111,10 @@ def test_agrees_with_pytorch():
 
 @pytest.mark.parametrize("form", [name for name in VECTOR_BYTES if name != SIMD])
 @pytest.mark.compiled
-def test_every_form_of_vectors(form):
-    """Every host compiles every form: LLVM splits the vectors it does not have. One type each:
-    both are compiled in the host's own form, and each costs 11 s.
-    """
+def test_every_form_of_vectors(form, tmp_path):
+    """One type each: both are compiled in the host's own form."""
     dtype = "float64" if form == "plain" else "float32"
     program = (
         f"import test_conv2d as t, numpy as np; t.test_three_passes(t.WINOGRAD[1], np.{dtype})"
     )
-    here = os.path.dirname(__file__)
-    places = os.pathsep.join([here, str(Path(here).parents[1]), *sys.path])
-    environment = os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": "", "PYTHONPATH": places}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    succeeds(start(program, form, tmp_path, __file__))

@@ -1,12 +1,9 @@
 """The products of a dense layer against numpy, at every remainder, and on any number of threads."""
 
-import os
-import subprocess
-import sys
-
 import naive
 import numpy as np
 import pytest
+from forced_vectors import start, succeeds
 
 from ensync.kernels import threads
 from ensync.kernels.dense import matmul
@@ -194,17 +191,7 @@ for n, k, m in ((33, 50, 49), (130, 70, 45)):
 
 
 @pytest.mark.compiled
-def test_each_form_of_vectors_when_forced():
-    """Every host compiles every form: LLVM splits the vectors it does not have."""
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", FORCED.format(form=form)],
-            env=os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": ""},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for form in ("avx2", "plain")
-    ]
+def test_each_form_of_vectors_when_forced(tmp_path):
+    runs = [start(FORCED.format(form=form), form, tmp_path) for form in ("avx2", "plain")]
     for run in runs:
-        said = run.communicate(timeout=110)[1]
-        assert run.returncode == 0, said
+        succeeds(run)

@@ -1,13 +1,9 @@
 """Local response normalisation against obvious numpy, finite differences and PyTorch's operator."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import naive
 import numpy as np
 import pytest
+from forced_vectors import start, succeeds
 
 from ensync.kernels import threads
 from ensync.kernels.elementwise import response
@@ -100,8 +96,7 @@ def test_threads_do_not_change_a_bit():
 
 @pytest.mark.parametrize("form", [name for name in VECTOR_BYTES if name != SIMD])
 @pytest.mark.compiled
-def test_every_form_of_vectors(form):
-    """Every host compiles every form: LLVM splits the vectors it does not have."""
+def test_every_form_of_vectors(form, tmp_path):
     program = (
         "import test_response as t, numpy as np; from naive import finite_differences, "
         "local_response;"
@@ -111,14 +106,4 @@ def test_every_form_of_vectors(form):
         "x.astype(float));"
         "np.testing.assert_allclose(slope, expected, atol=2e-6)"
     )
-    here = os.path.dirname(__file__)
-    places = os.pathsep.join([here, str(Path(here).parents[1]), *sys.path])
-    environment = os.environ | {"ENSYNC_SIMD": form, "NUMBA_CACHE_DIR": "", "PYTHONPATH": places}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
+    succeeds(start(program, form, tmp_path, __file__))
