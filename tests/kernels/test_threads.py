@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import llvmlite.binding
 import pytest
 
 from ensync.core.errors import EnsyncError
@@ -80,3 +82,21 @@ def test_shared_sources_are_those_that_other_kernels_import():
     names = {str(path.relative_to(root)) for path in threads.shared_sources()}
     assert {"threads.py", "simd/vectors.py", "simd/panels.py", "convolution/winograd.py"} <= names
     assert "convolution/conv2d.py" not in names
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "named"),
+    [
+        ("znver5", "+avx512f,-amx-tile", "znver5"),
+        ("graniterapids-d", "+amx-tile,+avx512f", "graniterapids-d"),
+        ("rocketlake", "+avx512f,+amx-tile", "generic"),
+        ("rocketlake", "+avx512f,-amx-tile", "rocketlake"),
+    ],
+)
+def test_a_generation_without_what_the_processor_has_is_not_named(
+    name, features, named, monkeypatch
+):
+    found = SimpleNamespace(flatten=lambda: features)
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_name", lambda: name)
+    monkeypatch.setattr(llvmlite.binding, "get_host_cpu_features", lambda: found)
+    assert threads.processor() == named

@@ -23,6 +23,8 @@ LAYERS = ("default", "omp", "tbb", "workqueue", "safe", "threadsafe", "forksafe"
 # LLVM's level of optimisation, where numba takes 3: kernels use vectors already, are as fast, and
 # compile in a fifth less time.
 OPTIMIZATION = "2"
+# The generations with AMX, as LLVM names them.
+WITH_AMX = tuple(f"{name}rapids" for name in ("sapphire", "emerald", "granite", "diamond"))
 
 
 def prepare_environment() -> None:
@@ -74,11 +76,15 @@ def _check_variables() -> None:
 
 
 def processor() -> str:
-    """Return the processor's generation as LLVM names it, "znver5" for instance, or "generic"."""
+    """Return the processor's generation as LLVM names it, "znver5" for instance, or "generic",
+    also where it has AMX and that generation has none: LLVM goes by the number of the model, for
+    which virtual machines may give another's.
+    """
     import llvmlite.binding as llvm
 
     name: str = llvm.get_host_cpu_name()
-    return name
+    other = "+amx-tile" in llvm.get_host_cpu_features().flatten() and not name.startswith(WITH_AMX)
+    return "generic" if other else name
 
 
 def cache_directory() -> Path:
