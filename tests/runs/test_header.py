@@ -44,19 +44,25 @@ def test_networks_without_statistics_keep_nothing():
     assert start_kept(make_trainee()) == 0
 
 
+def advice(trainer, threads=1, ranks=1):
+    """What the header says to so many ranks on a node, each with so many threads."""
+    said = []
+    place = SimpleNamespace(threads=threads, topology=SimpleNamespace(ranks_on_node=ranks))
+    session = SimpleNamespace(
+        job=trainer.job, trainers={0: trainer}, mesh=SimpleNamespace(data=ALONE)
+    )
+    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
+    return said
+
+
 @pytest.mark.parametrize(
     "gain,precision,told", [(0.4, "bf16", True), (1.9, "bf16", False), (0.4, "float32", False)]
 )
 def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch):
     monkeypatch.setattr(header, "bf16_gain", lambda: gain)
-    trainer, said = make_trainee(), []
+    trainer = make_trainee()
     trainer.job.training.precision = precision
-    place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
-    session = SimpleNamespace(
-        job=trainer.job, trainers={0: trainer}, mesh=SimpleNamespace(data=ALONE)
-    )
-    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
-    assert any("0.4 times" in text for text in said) == told
+    assert any("0.4 times" in text for text in advice(trainer)) == told
 
 
 @pytest.mark.parametrize(
@@ -69,14 +75,9 @@ def test_bf16_is_not_advised_where_it_is_slow(gain, precision, told, monkeypatch
     ],
 )
 def test_steps_of_one_sample_are_advised_to_be_in_float32(precision, optimizer, batch, told):
-    trainer, said = make_trainee(training={"batch": batch}, optimizer={"name": optimizer}), []
+    trainer = make_trainee(training={"batch": batch}, optimizer={"name": optimizer})
     trainer.job.training.precision = precision
-    place = SimpleNamespace(threads=1, topology=SimpleNamespace(ranks_on_node=1))
-    session = SimpleNamespace(
-        job=trainer.job, trainers={0: trainer}, mesh=SimpleNamespace(data=ALONE)
-    )
-    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
-    assert any("steps of one sample" in text for text in said) == told
+    assert any("steps of one sample" in text for text in advice(trainer)) == told
 
 
 @pytest.mark.parametrize("threads,advised", [(1, False), (4, True)])
@@ -84,12 +85,7 @@ def test_fewer_threads_are_advised_only_where_there_are_more_than_one(
     threads, advised, monkeypatch
 ):
     monkeypatch.setattr(header.os, "cpu_count", lambda: 2)
-    trainer, said = make_trainee(), []
-    place = SimpleNamespace(threads=threads, topology=SimpleNamespace(ranks_on_node=5))
-    session = SimpleNamespace(
-        job=trainer.job, trainers={0: trainer}, mesh=SimpleNamespace(data=ALONE)
-    )
-    header._advise(SimpleNamespace(warn=said.append, advise=said.append), place, session)
+    said = advice(make_trainee(), threads=threads, ranks=5)
     assert "start fewer ranks" in said[0] and ("training.threads=1" in said[0]) == advised
 
 
