@@ -46,9 +46,9 @@ FIRST := $(filter $(addprefix tests/launched/test_,abort.py cli_% examples.py li
 	wheel.py),$(STARTED))
 test: $(VENV)/installed-test   ## install, then the whole suite
 	+@.ci/both $(MAKE) --no-print-directory test-kernels test-launched test-mpi test-plain \
-		STARTED="$(filter-out $(FIRST),$(STARTED))" RANKS=2 -- \
+		STARTED="$(filter-out $(FIRST),$(STARTED))" RANKS="$(filter-out 1,$(RANKS))" -- \
 		$(MAKE) --no-print-directory test-launched test-mpi test-serial \
-		STARTED="$(FIRST)" RANKS=1
+		STARTED="$(FIRST)" RANKS="$(filter 1,$(RANKS))"
 
 test-kernels: $(VENV)/installed-test   ## the tests of compiled kernels
 	@echo "== $$(date +%T) compiled kernels"; $(PYTEST) tests/kernels
