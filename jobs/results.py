@@ -27,9 +27,10 @@ from pathlib import Path
 from results_pictures import pictures
 from results_runs import run_lines
 from results_scale import scale_lines
+from results_sources import source_lines
 from results_speed import speed_lines
 from results_studies import study_section, together_or_apart
-from results_text import HERE, wrapped
+from results_text import HERE, name_of, wrapped
 
 from ensync.core.config.job import load_job
 from ensync.report import tables, text
@@ -41,6 +42,7 @@ from ensync.runs.study.origin import code_sha256
 ROOT = HERE.parent
 PLACE = HERE / "results"
 HISTORY = ("member", "epoch", "elapsed", "train_accuracy", "validation_accuracy")
+EPOCH = ("member", "epoch", "train_accuracy", "seconds")
 FILTERS = "filters.json"
 DROPPED = ("measured", "accuracy_by_members")
 DROPPED_OF_CONTESTANTS = ("confusion", "reliability", "reliability_calibrated")
@@ -52,7 +54,8 @@ OF_RUNS = ("training.seed", "training.threads", *OF_STUDIES)
 @dataclass(frozen=True)
 class Kept:
     """What is kept by the name of its job; single trainings of one job in a list. scale: what
-    tests/bench/scale_on_hosts.py measured, by its name; speed: what the other benchmarks did.
+    tests/bench/scale_on_hosts.py measured, by its name; speed: what the other benchmarks did;
+    sources: what documents that jobs follow report for single epochs, as printed there.
     """
 
     comparisons: Mapping[str, Mapping] = field(default_factory=dict)
@@ -60,6 +63,7 @@ class Kept:
     runs: Mapping[str, Sequence[Mapping]] = field(default_factory=dict)
     scale: Mapping[str, Mapping] = field(default_factory=dict)
     speed: Mapping[str, Mapping] = field(default_factory=dict)
+    sources: Mapping[str, Mapping] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -150,9 +154,11 @@ def _filters(directory: Path, study: Mapping) -> dict:
 def _run(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
     """Return where a single training is kept, and what of it, with its last training accuracy."""
     _refuse_other(job, directory, "training", found, OF_RUNS)
-    last = {record["member"]: record for record in read_history(directory / "history.jsonl")}
+    records = read_history(directory / "history.jsonl")
+    last = {record["member"]: record for record in records}
     kept = dict(found) | {
-        "train_accuracy": [record.get("train_accuracy") for _, record in sorted(last.items())]
+        "train_accuracy": [record.get("train_accuracy") for _, record in sorted(last.items())],
+        "epochs": [_epoch(each) for each in records if each["event"] == "epoch"],
     }
     kept["test"] = {
         method: {key: value for key, value in each.items() if key not in DROPPED_OF_FUSIONS}
@@ -160,8 +166,15 @@ def _run(job: Path, directory: Path, found: Mapping) -> tuple[Path, dict]:
     }
     training = found["job"]["training"]
     precision = training.get("precision", "float32")
-    name = f"{name_of(job)}.{precision}.seed_{training['seed']}.{_processor(found)}.json"
-    return PLACE / "runs" / name, kept
+    ranks = text.plural((found["machine"] or {}).get("ranks", 1), "rank").replace(" ", "_")
+    parts = [name_of(job), precision, ranks, f"seed_{training['seed']}", _processor(found)]
+    return PLACE / "runs" / f"{'.'.join(parts)}.json", kept
+
+
+def _epoch(record: Mapping) -> dict:
+    """Return what an epoch of a member reached, in which time, and how many images it trained."""
+    images = round(record["samples_per_second"] * record["seconds"])
+    return {key: record[key] for key in EPOCH} | {"images": images}
 
 
 def _processor(found: Mapping) -> str:
@@ -182,7 +195,7 @@ def _compact(kept: Mapping) -> str:
     dense = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
     lines = []
     for key, value in kept.items():
-        if isinstance(value, list) and key in ("contestants", "pairs"):
+        if isinstance(value, list) and key in ("contestants", "pairs", "epochs"):
             inner = ",\n".join(map(dense.encode, value))
             lines.append(f"{dense.encode(key)}:[\n{inner}]")
             continue
@@ -212,12 +225,6 @@ def differences(job: Path, comparison: Mapping) -> list[str]:
     ]
 
 
-def name_of(job: Path) -> str:
-    """Return the name of a job's kept comparison: its folders and its own, joined by "-"."""
-    here = job.parent.resolve() / job.name  # which may be a link itself
-    return "-".join(here.relative_to(HERE).with_suffix("").parts)
-
-
 def jobs() -> list[Path]:
     """Return all job files, the quickstart first."""
     return sorted(HERE.rglob("*.toml"), key=lambda path: (len(path.parts), path))
@@ -228,8 +235,9 @@ def kept(directory: Path = PLACE) -> Kept:
     runs: dict[str, list[dict]] = {}
     for path in sorted((directory / "runs").glob("*.json")):
         runs.setdefault(path.name.partition(".")[0], []).append(json.loads(path.read_text()))
-    studies, scale, speed = (_read(directory / name) for name in ("studies", "scale", "speed"))
-    return Kept(_read(directory), studies, runs, scale, speed)
+    others = (_read(directory / name) for name in ("studies", "scale", "speed", "sources"))
+    studies, scale, speed, sources = others
+    return Kept(_read(directory), studies, runs, scale, speed, sources)
 
 
 def _read(directory: Path) -> dict[str, dict]:
@@ -249,7 +257,8 @@ def results(found: Kept) -> str:
     if unknown := sorted(found.names - set(here)):
         sys.exit(f"no job file for {', '.join(unknown)} of results/")
     if found.runs:
-        lines += ["", *run_lines({here[name]: runs for name, runs in found.runs.items()})]
+        runs = {here[name]: kept for name, kept in found.runs.items()}
+        lines += ["", *run_lines(runs), *source_lines(runs, found.sources)]
     if found.studies:
         lines += [
             "",

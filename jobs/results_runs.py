@@ -118,6 +118,17 @@ def _exits(run: RunResult) -> str:
     )
 
 
+def _an_epoch(runs: Sequence[Mapping]) -> str:
+    """Return what an epoch of training took on each kind of processor, where that is kept."""
+    took: dict[str, list[float]] = {}
+    for run in runs:
+        took.setdefault(_processor(from_json(RunResult, run)), []).extend(
+            record["seconds"] for record in run.get("epochs", [])
+        )
+    told = [f"{text.seconds(statistics.median(v))} s ({k})" for k, v in took.items() if v]
+    return f"An epoch here, in the median: {', '.join(told)}." if told else ""
+
+
 def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
     """Return when, where and with what a job was trained, and its source's figure."""
     first = from_json(RunResult, runs[0])
@@ -130,7 +141,7 @@ def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
         f"- {job.stem}: {' to '.join(dict.fromkeys((days[0], days[-1])))}; seeds {seeds}; "
         f"commit {commits}; {made}."
     ]
-    said += [f"  {more}" for more in (_exits(first), source_of(job)) if more]
+    said += [f"  {more}" for more in (_exits(first), source_of(job), _an_epoch(runs)) if more]
     return [
         line
         for sentence in said

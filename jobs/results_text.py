@@ -17,3 +17,9 @@ def wrapped(sentence: str) -> list[str]:
 def narrow(table: Table) -> list[str]:
     """Return a table as Markdown without blanks, since lines are of 100 characters at most."""
     return [line.replace(" | ", "|").replace("| ", "|", 1) for line in markdown_table(table)]
+
+
+def name_of(job: Path) -> str:
+    """Return the name of a job's kept results: its folders and its own, joined by "-"."""
+    here = job.parent.resolve() / job.name  # which may be a link itself
+    return "-".join(here.relative_to(HERE).with_suffix("").parts)

@@ -124,8 +124,12 @@ def write_run(directory, seed, accuracy, cpu="a CPU", **training):
     )
     directory.mkdir()
     (directory / "result.json").write_text(to_json(result))
-    record = {"event": "epoch", "member": 0, "epoch": 20, "train_accuracy": 0.99}
-    (directory / "history.jsonl").write_text(json.dumps(record) + "\n")
+    records = [
+        {"event": "epoch", "member": 0, "epoch": number, "train_accuracy": accuracy}
+        | {"seconds": 2.0, "samples_per_second": 600.0 + seed}
+        for number, accuracy in ((1, 0.5), (20, 0.99))
+    ]
+    (directory / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     return directory
 
 
@@ -146,7 +150,30 @@ def test_single_trainings_are_a_row_for_all_their_seeds_on_one_processor(place):
     ]
     assert "- `jobs/quickstart.toml`" not in page
     assert "2026-11-21; seeds 1, 2;" in page
+    assert "An epoch here, in the median: 2.00 s (a CPU), 2.00 s (Any (znver5))." in page
     assert max(map(len, page.splitlines())) <= 100
+
+
+def test_epochs_stand_beside_those_of_the_source(place):
+    column = {"name": "Other, a GPU", "images": 1202, "epochs": {"1": [0.25, 3]}}
+    (place / "results/sources").mkdir()
+    (place / "results/sources/a.json").write_text(json.dumps(column | {"jobs": ["quickstart"]}))
+    results.keep(QUICKSTART, write_run(place / "one", 1, 0.9))
+    page = results.results(results.kept(place / "results"))
+    assert "|epoch|Other, a GPU|Ensync |" in page
+    assert "|1|25.00 in 3.00|50.00 in 2.00 |\n|20|-|99.00 in 2.00 |" in page
+    said = "All train on 1,202 images in an epoch. Ensync: float32, seed 1, 2 x 1 on a CPU."
+    assert said in page
+    results.keep(QUICKSTART, write_run(place / "two", 2, 0.9))
+    page = results.results(results.kept(place / "results"))
+    said = "Columns with other numbers of images in an epoch are not comparable: Other, a GPU:"
+    assert f"{said} 1,202; Ensync A: 1,202; Ensync B: 1,204." in " ".join(page.split())
+    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_sources_are_of_jobs_that_are_there():
+    named = {name for column in KEPT.sources.values() for name in column["jobs"]}
+    assert named and named <= {results.name_of(job) for job in results.jobs()}
 
 
 def test_a_training_of_another_job_is_refused(place):
