@@ -171,6 +171,11 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         for change in ("mixup", "cutmix")
     ],
     (
+        {"augmentation": {"rand_augment_magnitude": 5}},
+        "augmentation.rand_augment_magnitude",
+        {"augmentation": {"rand_augment": 1}},
+    ),
+    (
         {"augmentation": {"crop_edge": "reflect"}},
         "augmentation.crop_edge",
         {"augmentation": {"crop": 1}},

@@ -138,7 +138,7 @@ def test_colours_are_found_alike_in_memory_and_streamed():
 
 @pytest.mark.parametrize("count,size", [(2, 512), (3, 6)])
 def test_any_ranks_and_slices_compute_the_same(count, size):
-    settings = PAPER | {"mixup": 0.7, "cutmix": 1.2}
+    settings = PAPER | {"mixup": 0.7, "cutmix": 1.2, "rand_augment": 2}
     whole, parts = (
         trainee_of(augmentation=settings, training={"slice": each}) for each in (512, size)
     )
@@ -187,6 +187,7 @@ def test_ten_views_are_the_corners_and_the_middle_mirrored(loss):
 REFUSED = [
     ("augmentation.random_crop = 9 with images of 9 x 8 x 3", {"random_crop": 9}, "none", SHAPE),
     ("augmentation.colour_noise = 0.3 with .* of 8 x 8 x 1", PAPER, "none", (8, 8, 1)),
+    ("augmentation.rand_augment = 2 .* of 8 x 8 x 2", {"rand_augment": 2}, "none", (8, 8, 2)),
     ("'ten_views' with inputs of whole images", {"random_crop": 8}, "ten_views", (8, 8, 3)),
 ]
 

@@ -10,6 +10,8 @@ import pytest
 
 from ensync.core.config.job import job_from_dict
 from ensync.core.errors import EnsyncError
+from ensync.core.sharding import Purpose, key64
+from ensync.kernels.elementwise import rand_augment
 from ensync.nn.layers.base import Parameter
 from ensync.nn.models import zoo
 from ensync.nn.optimizers import Optimizer, clip
@@ -287,6 +289,25 @@ def test_label_smoothing_is_pytorchs():
 
 
 AUGMENTED = {"flip": True, "crop": 1, "shift": 0.2, "rotation": 30, "erasing": 0.5}
+
+
+def test_operations_come_before_all_other_changes():
+    """What reaches the network is what it gets of a dataset of the operated images."""
+    operated = make_trainee(augmentation={"flip": True, "crop": 1, "rand_augment": 3})
+    rows, shape = np.arange(10), operated.network.shape
+    images, places = operated.loader.raw(rows)
+    operations, out = np.empty((10, 3, 2)), np.empty((10, images.shape[1]), np.uint8)
+    key = key64(operated.job.training.seed, Purpose.AUGMENTATION, 0, 0)
+    rand_augment.draw_operations(rows, key, 9.0, shape[:2], operations)
+    rand_augment.gather_operate(images, places, operations, shape, out)
+    assert not np.array_equal(out, images[places])
+    plain = make_trainee(augmentation={"flip": True, "crop": 1})
+    plain.loader.images = out
+    found, expected = (
+        each.loader.load(rows, each.network.inputs, augmenter(each))[0].copy()
+        for each in (operated, plain)
+    )
+    assert np.array_equal(found, expected)
 
 
 def test_alternating_flips_show_each_image_both_ways():

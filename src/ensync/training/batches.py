@@ -12,7 +12,7 @@ import numpy as np
 from ensync.core.activity import tick
 from ensync.core.config.augmentation import Augmentation
 from ensync.core.sharding import Purpose, Window, key64
-from ensync.kernels.elementwise import augmentation, inputs
+from ensync.kernels.elementwise import augmentation, inputs, rand_augment
 from ensync.nn.whitening import IMAGES, Images
 from ensync.training.colours import colour_components
 
@@ -85,11 +85,29 @@ class Augmenter:
         if s.colour_noise:
             assert loader.colours is not None, "colours are found before they are changed"
             augmentation.draw_colours(rows, self.key, s.colour_noise * loader.colours, changes)
+        if s.rand_augment:
+            images, places = self._operated(images, places, rows)
         augmentation.gather_change(
             *(images, places, changes, loader.mean, loader.inverse_std, extents),
             s.crop_edge == "reflect",
             out,
         )
+
+    def _operated(
+        self, images: np.ndarray, places: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of the images to which RandAugment's operations were done, and their
+        places.
+        """
+        height, width, channels = self.shape
+        s = self.settings
+        operations = np.empty((len(rows), s.rand_augment, 2))
+        rand_augment.draw_operations(
+            rows, self.key, s.rand_augment_magnitude, (height, width), operations
+        )
+        out = np.empty((len(rows), images.shape[1]), np.uint8)
+        rand_augment.gather_operate(images, places, operations, (height, width, channels), out)
+        return out, np.arange(len(rows), dtype=np.int64)
 
 
 def extents_of(shape: tuple[int, ...], values: int) -> augmentation.Extents:

@@ -51,6 +51,16 @@ class Augmentation(Section):
         "5,000 training images, pixels as 0..1, and a_i drawn from a normal distribution of this "
         "deviation (Krizhevsky et al. 2012, section 4.1: 0.1); before data.normalization; 0: not",
     )
+    rand_augment: Annotated[int, Field(ge=0, le=14)] = Field(
+        0,
+        description="so many operations on each image, before all other changes, each drawn from "
+        "fourteen: none, shears, shifts, a turn, brightness, colour, contrast, sharpness, fewer "
+        "bits, inversion of bright pixels, and a stretched or an even histogram (RandAugment, "
+        "Cubuk et al. 2019, with torchvision's ranges: 2); 0: not",
+    )
+    rand_augment_magnitude: Annotated[float, Field(gt=0, le=30)] = Field(
+        9.0, description="how much these change an image"
+    )
     mixup: Annotated[float, Field(ge=0)] = Field(
         0.0,
         description="mix each image with another of its batch (MixUp), whose share is drawn for "

@@ -23,7 +23,7 @@ from ensync.core.errors import EnsyncError
 # Changes of images beside mirroring.
 MOVES = (
     *("random_crop", "crop", "shift", "rotation", "cutout", "erasing"),
-    *("colour_noise", "mixup", "cutmix"),
+    *("colour_noise", "rand_augment", "mixup", "cutmix"),
 )
 LAST = "activation of the last of network.layers"
 
@@ -303,6 +303,12 @@ DEPENDENCES = (
         tuple(f"augmentation.{change}" for change in MOVES),
         _moves,
         "changes that end, beside flip, which does not",
+    ),
+    Dependence(
+        ("augmentation.rand_augment_magnitude",),
+        ("augmentation.rand_augment",),
+        lambda job: job.augmentation.rand_augment > 0,
+        "an augmentation.rand_augment above 0",
     ),
     Dependence(
         ("augmentation.crop_edge",),

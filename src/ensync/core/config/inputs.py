@@ -11,8 +11,8 @@ COLOURS = 3  # channels of an image whose colours can be changed
 def input_shape(job: Job, images: Sequence[int]) -> tuple[int, int, int]:
     """Return height, width and channels of a network's inputs, for images of that shape.
 
-    Errors: EnsyncError for images that augmentation.random_crop, augmentation.colour_noise or
-    evaluation.augmentation does not fit.
+    Errors: EnsyncError for images that augmentation.random_crop, augmentation.colour_noise,
+    augmentation.rand_augment or evaluation.augmentation does not fit.
     """
     height, width, channels = images
     given, side = job.augmentation, job.augmentation.random_crop
@@ -28,6 +28,12 @@ def input_shape(job: Job, images: Sequence[int]) -> tuple[int, int, int]:
             f"augmentation.colour_noise = {given.colour_noise:g} with images of {shape}",
             "images of three channels: red, green and blue",
             "set augmentation.colour_noise = 0",
+        )
+    if given.rand_augment and channels not in (1, COLOURS):
+        raise EnsyncError(
+            f"augmentation.rand_augment = {given.rand_augment} with images of {shape}",
+            "images of one channel, or of three: red, green and blue",
+            "set augmentation.rand_augment = 0",
         )
     if job.evaluation.augmentation == "ten_views" and side in (0, max(height, width)):
         raise EnsyncError(

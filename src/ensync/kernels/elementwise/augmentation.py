@@ -53,7 +53,7 @@ class ChangeSettings(NamedTuple):
 
 
 @njit(**INNER)
-def _uniform(low, high, number):
+def uniform(low, high, number):
     """Return a number in [0, 1) that depends on two words and its own number (0 to 2^32 - 1)
     only.
     """
@@ -66,10 +66,10 @@ def _rectangle(low, high, height, width, cutout, erasing, change):
     or one of any shape (Zhong et al. 2017).
     """
     a, b, c, d = (
-        _uniform(low, high, 6),
-        _uniform(low, high, 7),
-        _uniform(low, high, 8),
-        _uniform(low, high, 9),
+        uniform(low, high, 6),
+        uniform(low, high, 7),
+        uniform(low, high, 8),
+        uniform(low, high, 9),
     )
     if cutout:
         change[TOP], change[LEFT] = (
@@ -77,7 +77,7 @@ def _rectangle(low, high, height, width, cutout, erasing, change):
             math.floor(b * width) - cutout // 2,
         )
         change[BOTTOM], change[RIGHT] = change[TOP] + cutout, change[LEFT] + cutout
-    elif _uniform(low, high, 10) < erasing:
+    elif uniform(low, high, 10) < erasing:
         area, ratio = (
             (SMALL + c * (LARGE - SMALL)) * height * width,
             math.exp((2 * d - 1) * math.log(FLAT)),
@@ -120,12 +120,12 @@ def draw_changes(
         low, high = row_words(key, rows[i])
         change = changes[i]
         change[:] = 0
-        change[FLIP] = settings.flip and _uniform(low, high, 0) < 0.5
-        change[CROP_Y] = _place(_uniform(low, high, 1), height - tall, roams, crop)
-        change[CROP_X] = _place(_uniform(low, high, 2), width - wide, roams, crop)
-        change[SHIFT_Y] = (2 * _uniform(low, high, 3) - 1) * shift * tall
-        change[SHIFT_X] = (2 * _uniform(low, high, 4) - 1) * shift * wide
-        angle = (2 * _uniform(low, high, 5) - 1) * settings.rotation * math.pi / 180
+        change[FLIP] = settings.flip and uniform(low, high, 0) < 0.5
+        change[CROP_Y] = _place(uniform(low, high, 1), height - tall, roams, crop)
+        change[CROP_X] = _place(uniform(low, high, 2), width - wide, roams, crop)
+        change[SHIFT_Y] = (2 * uniform(low, high, 3) - 1) * shift * tall
+        change[SHIFT_X] = (2 * uniform(low, high, 4) - 1) * shift * wide
+        angle = (2 * uniform(low, high, 5) - 1) * settings.rotation * math.pi / 180
         change[SINE], change[COSINE] = math.sin(angle), math.cos(angle)
         _rectangle(low, high, tall, wide, settings.cutout, settings.erasing, change)
 
@@ -137,7 +137,7 @@ def draw_flips(rows: np.ndarray, key: np.uint64, turned: bool, changes: np.ndarr
     """
     for i in range(rows.size):
         low, high = row_words(key, rows[i])
-        changes[i, FLIP] = (_uniform(low, high, 0) < 0.5) != turned
+        changes[i, FLIP] = (uniform(low, high, 0) < 0.5) != turned
 
 
 @njit(**KERNEL)
@@ -149,11 +149,11 @@ def draw_colours(
     """
     for i in range(rows.size):
         low, high = row_words(key, rows[i])
-        length = math.sqrt(-2 * math.log(1 - _uniform(low, high, 11)))
-        angle = 2 * math.pi * _uniform(low, high, 12)
+        length = math.sqrt(-2 * math.log(1 - uniform(low, high, 11)))
+        angle = 2 * math.pi * uniform(low, high, 12)
         first, second = length * math.cos(angle), length * math.sin(angle)
-        length = math.sqrt(-2 * math.log(1 - _uniform(low, high, 13)))
-        third = length * math.cos(2 * math.pi * _uniform(low, high, 14))
+        length = math.sqrt(-2 * math.log(1 - uniform(low, high, 13)))
+        third = length * math.cos(2 * math.pi * uniform(low, high, 14))
         for channel in range(3):
             changes[i, RED + channel] = (
                 components[channel, 0] * first
