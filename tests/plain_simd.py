@@ -158,7 +158,8 @@ def tile(rows, vectors, simd=None):
     def kernel(a, b, c, bias, geometry, floor):
         g = geometry
         for row in range(g.row_count):
-            group, within = divmod(row, g.group)
+            group, within = divmod(g.skipped + row, g.group)
+            within -= g.skipped
             total = np.zeros(g.column_count)
             for outer, inner in itertools.product(range(g.outer), range(g.inner)):
                 at = outer * g.a_outer + group * g.a_group + within * g.a_row + inner * g.a_inner

@@ -19,7 +19,7 @@ def compiled(rows, vectors, form):
 
     @njit(error_model="numpy")
     def run(a, b, c, bias, strides, counts, flags, floor):
-        outer, inner, row_count, group, column_count = counts
+        outer, inner, row_count, group, skipped, column_count = counts
         a_outer, a_row, a_group, a_inner, b_outer, b_inner, c_row = strides
         geometry = tiles.TileGeometry(
             outer,
@@ -33,6 +33,7 @@ def compiled(rows, vectors, form):
             c_row,
             row_count,
             group,
+            skipped,
             column_count,
             flags[0],
             flags[1],
@@ -75,7 +76,7 @@ def test_every_form_and_remainder(form, rows, vectors, dtype):
                     c,
                     bias,
                     (row_count * 5, 5, 0, 1, 5 * columns, columns, columns + 3),
-                    (2, 5, row_count, row_count, columns),
+                    (2, 5, row_count, row_count, 0, columns),
                     (has_bias, accumulate),
                     dtype(floor),
                 )
@@ -91,10 +92,13 @@ def test_rows_in_groups_and_transposed_a():
         np.float32
     )  # lines, pixels, channels; rows are 3 pixels of each line
     b, c = random.standard_normal((5, 4)).astype(np.float32), np.zeros((8, 4), np.float32)
-    run(image, b, c, c, (0, 5, 30, 1, 0, 4, 4), (1, 5, 8, 3, 4), (0, 0), np.float32(-np.inf))
-    np.testing.assert_allclose(c, (image[:, :3].reshape(12, 5) @ b)[:8], rtol=1e-5, atol=1e-5)
+    pixels, strides = image[:, :3].reshape(12, 5), (0, 5, 30, 1, 0, 4, 4)
+    for skipped in range(3):
+        at = image[0, skipped:]
+        run(at, b, c, c, strides, (1, 5, 8, 3, skipped, 4), (0, 0), np.float32(-np.inf))
+        np.testing.assert_allclose(c, (pixels @ b)[skipped:][:8], rtol=1e-5, atol=1e-5)
     transposed = random.standard_normal((5, 8)).astype(np.float32)
-    run(transposed, b, c, c, (0, 1, 0, 8, 0, 4, 4), (1, 5, 8, 8, 4), (0, 0), np.float32(-np.inf))
+    run(transposed, b, c, c, (0, 1, 0, 8, 0, 4, 4), (1, 5, 8, 8, 0, 4), (0, 0), np.float32(-np.inf))
     np.testing.assert_allclose(c, transposed.T @ b, rtol=1e-5, atol=1e-5)
 
 
@@ -105,7 +109,7 @@ def test_nan_survives_the_floor():
         np.full((1, 2), -1, np.float32),
         np.zeros((2, 2), np.float32),
     )
-    run(a, b, c, c, (0, 1, 0, 1, 0, 2, 2), (1, 1, 2, 2, 2), (0, 0), np.float32(0))
+    run(a, b, c, c, (0, 1, 0, 1, 0, 2, 2), (1, 1, 2, 2, 0, 2), (0, 0), np.float32(0))
     assert np.isnan(c[0]).all() and (c[1] == 0).all()
 
 

@@ -139,6 +139,12 @@ class Convolution:
         has_pairs = self.groups == 1 or min(self.image[2], self.outputs[2]) > self.groups
         return BF16 if self.bf16 and has_pairs and not AMX else None
 
+    def pixels_together(self, itemsize: int) -> int:
+        """How many neighbouring outputs a direct convolution computes as one."""
+        return direct.pixels_together(
+            self.outputs, self.filter[1], self.stride, self.groups, itemsize
+        )
+
     @property
     def takes_bf16(self) -> bool:
         """Whether the arrays of images may be bf16."""
@@ -173,10 +179,9 @@ class Convolution:
                 sums, winograd.scratch_size(self.image[2], self.outputs[2], threads, itemsize)
             )
         packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
-        weights = direct.PARTS * int(np.prod(self.weights_shape))
-        frame = direct.frame_size(
-            self.image, self.filter, self.outputs, self.stride, self.direct_bf16
-        )
+        weights = direct.sums_size(self.weights_shape, self.groups, itemsize)
+        form = self.stride, self.pixels_together(itemsize)
+        frame = direct.frame_size(self.image, self.filter, self.outputs, form, self.direct_bf16)
         return max(sums, spread + max(packed, weights) + threads * frame)
 
 
@@ -241,14 +246,15 @@ def forward(
             form.winograd_bf16,
         )
     else:
-        direct.pack_filters(weights, form.groups, False, scratch, form.direct_bf16)
+        together = form.pixels_together(weights.itemsize)
+        direct.pack_filters(weights, form.groups, together, False, scratch, form.direct_bf16)
         filters = direct.packed_size(form.weights_shape, form.groups, weights.itemsize)
         direct.correlate(
             inputs,
             filters,
             form.filter,
-            bias,
-            (form.stride, form.padding, form.groups),
+            direct.repeated(bias, together),
+            (form.stride, form.padding, form.groups, together),
             floor,
             scratch,
             outputs,
@@ -319,14 +325,16 @@ def input_gradient(
         if form.is_tiled:
             tiled.convolve(slope, filters, zero_bias, 1, border, floor, True, rest, result)
             return
-        direct.pack_filters(filters, form.groups, True, rest, form.direct_bf16)
-        packed = direct.packed_size(filters.shape, form.groups, filters.itemsize)
+        taps, itemsize = filters.shape[:2], filters.itemsize
+        together = direct.pixels_together(result.shape, taps[1], 1, form.groups, itemsize)
+        direct.pack_filters(filters, form.groups, together, True, rest, form.direct_bf16)
+        packed = direct.packed_size(filters.shape, form.groups, itemsize)
         direct.correlate(
             slope,
             packed,
-            filters.shape[:2],
-            zero_bias,
-            (1, border, form.groups),
+            taps,
+            direct.repeated(zero_bias, together),
+            (1, border, form.groups, together),
             floor,
             rest,
             result,
@@ -388,9 +396,7 @@ def weight_gradient(
         direct.filter_gradient(
             inputs,
             gradient,
-            form.stride,
-            form.padding,
-            form.groups,
+            (form.stride, form.padding, form.groups, form.pixels_together(inputs.itemsize)),
             scratch,
             weights_gradient,
             form.direct_bf16,

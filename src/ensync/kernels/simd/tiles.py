@@ -32,7 +32,8 @@ class TileGeometry(NamedTuple):
     outer, inner: lengths of the two sums, at least 1 (with 0 nothing is defined). a_outer, a_inner,
     b_outer, b_inner: from one term to the next. a_row: from one row of A to the next within a group
     of `group` rows (pixels of one image line); a_group: from one group's first row to the next
-    one's. A plain matrix is one group: group = row_count. c_row: from one row of C to the next.
+    one's; skipped: rows of the first group before the first one, below group. A plain matrix is one
+    group: group = row_count. c_row: from one row of C to the next.
     Columns of B and C are adjacent.
     row_count, column_count: the rows and columns that exist, at least 1; nothing beyond them is
     read or written. Columns fit into the tile; more rows than the tile's are computed tile after
@@ -51,6 +52,7 @@ class TileGeometry(NamedTuple):
     c_row: int
     row_count: int
     group: int
+    skipped: int
     column_count: int
     has_bias: bool
     accumulate: bool
@@ -177,7 +179,8 @@ class TileWriter:
         they read what exists.
         """
         builder, one = self.builder, ir.Constant(INT64, 1)
-        offset = start = line = ir.Constant(INT64, 0)
+        offset, line = ir.Constant(INT64, 0), self.geometry.skipped
+        start = builder.neg(builder.mul(line, self.geometry.a_row))
         offsets = [offset]
         for row in range(1, self.rows):
             next_line = builder.add(line, one)
