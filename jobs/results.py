@@ -1,7 +1,7 @@
 """Make RESULTS.md and the pictures beside it from what is kept in results/, or keep more there.
 
     mpirun -n 2 ensync compare jobs/quickstart.toml
-    python jobs/results.py keep jobs/quickstart.toml runs/quickstart
+    python jobs/results.py keep jobs/quickstart.toml runs/quickstart [busy]
     python jobs/results.py
 
     python tests/bench/scale_on_hosts.py --to jobs/results/scale/hosts.json
@@ -9,8 +9,9 @@
 
 `keep` copies in short what the directory holds: study.json of a study (and filters.json, where
 `ensync describe --filters` has written it), comparison.json of a comparison, or result.json of a
-single training, of which there may be one for each seed. Without it RESULTS.md is written, and
-pictures for light and dark pages; `make results` calls that.
+single training, of which there may be one for each seed; `busy`: other programs ran beside it, so
+that its seconds are left out. Without `keep` RESULTS.md is written, and pictures for light and dark
+pages; `make results` calls that.
 
 What is kept names the commit that made it. No figure of RESULTS.md is typed.
 """
@@ -71,16 +72,17 @@ class Kept:
         return {*self.comparisons, *self.studies, *self.runs}
 
 
-def keep(job: Path, directory: Path) -> Path:
+def keep(job: Path, directory: Path, busy: bool = False) -> Path:
     """Copy what a directory holds into results/ without what RESULTS.md needs not; return where.
 
-    Only of that job, and from a checkout whose source is the commit that is named.
+    Only of that job, and from a checkout whose source is the commit that is named. busy: whether
+    other programs ran beside it.
     """
     for name, kind in (("study", _study), ("comparison", _comparison), ("result", _run)):
         if (directory / f"{name}.json").exists():
             found = json.loads((directory / f"{name}.json").read_text())
             path, kept = kind(job, directory, found)
-            kept["commit"] = _commit(directory, kept["created"])
+            kept["commit"], kept["busy"] = _commit(directory, kept["created"]), busy
             path.parent.mkdir(exist_ok=True, parents=True)
             path.write_text(_compact(kept))
             return path
@@ -308,7 +310,7 @@ def _section(job: Path, kept: Mapping) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Keep what is in the directory that is named, or write RESULTS.md and the picture."""
     if arguments[:1] == ["keep"]:
-        print(keep(*map(Path, arguments[1:])))
+        print(keep(*map(Path, arguments[1:3]), busy=arguments[3:] == ["busy"]))
         return
     found = kept()
     (HERE / "RESULTS.md").write_text(results(found))

@@ -20,8 +20,9 @@ def run_lines(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
     """
     lines = ["## Single trainings", ""]
     lines += wrapped(
-        "Means over seeds. Accuracy in %, the test's with its standard deviation over seeds; "
-        "training and validation: after the last epoch, of several members the mean of theirs."
+        "Means over seeds; seconds of those beside which nothing else ran. Accuracy in %, the "
+        "test's with its standard deviation over seeds; training and validation: after the last "
+        "epoch, of several members the mean of theirs."
     )
     for folder in dict.fromkeys(job.parent for job in found):
         here = {job: runs for job, runs in found.items() if job.parent == folder}
@@ -37,13 +38,13 @@ def run_lines(found: Mapping[Path, Sequence[Mapping]]) -> list[str]:
     return lines
 
 
-def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Sequence]]]:
+def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Mapping]]]:
     """Return the runs of one job in groups that differ in their seed alone, made on one kind of
-    processor, each with the training accuracies of its members.
+    processor, each with what is kept of it.
     """
-    groups: dict[tuple, list[tuple[RunResult, Sequence]]] = {}
+    groups: dict[tuple, list[tuple[RunResult, Mapping]]] = {}
     for each in runs:
-        run, extra = from_json(RunResult, each), each["train_accuracy"]
+        run, extra = from_json(RunResult, each), each
         key = (_place(run), _processor(run), run.job["training"].get("precision", "float32"))
         groups.setdefault(key, []).append((run, extra))
     return list(groups.values())
@@ -58,16 +59,16 @@ def _processor(run: RunResult) -> str:
     return run.machine.cpu or text.DASH if run.machine else text.DASH
 
 
-def _run_row(job: Path, group: Sequence[tuple[RunResult, Sequence]]) -> list[str]:
+def _run_row(job: Path, group: Sequence[tuple[RunResult, Mapping]]) -> list[str]:
     """Return the cells of runs that differ in their seed alone."""
     runs = [run for run, _ in group]
     training = runs[0].job["training"]
     precision = training.get("precision", "float32")
     name = job.stem + (f" ({precision})" if precision != "float32" else "")
     steps = training.get("max_steps")
-    train = _mean([_mean(accuracies) for _, accuracies in group])
+    train = _mean([_mean(kept["train_accuracy"]) for _, kept in group])
     validation = _mean([_mean(run.validation_accuracy) for run in runs])
-    seconds = sum(run.seconds for run in runs) / len(runs)
+    seconds = _mean([run.seconds for run, kept in group if not kept.get("busy")])
     return [
         name,
         _processor(runs[0]),
@@ -123,7 +124,7 @@ def _an_epoch(runs: Sequence[Mapping]) -> str:
     took: dict[str, list[float]] = {}
     for run in runs:
         took.setdefault(_processor(from_json(RunResult, run)), []).extend(
-            record["seconds"] for record in run.get("epochs", [])
+            record["seconds"] for record in run.get("epochs", []) if not run.get("busy")
         )
     told = [f"{text.seconds(statistics.median(v))} s ({k})" for k, v in took.items() if v]
     return f"An epoch here, in the median: {', '.join(told)}." if told else ""

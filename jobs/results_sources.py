@@ -33,7 +33,8 @@ def source_lines(
         return []
     said = (
         "Training accuracy, the mean over an epoch's batches as they are trained on, in %, and "
-        "seconds of the epoch; of several members the mean accuracy and the longest time."
+        "seconds of the epoch, where nothing else ran; of several members the mean accuracy and "
+        "the longest time."
     )
     return ["", "### Beside the sources, epoch by epoch", "", *wrapped(said), *lines]
 
@@ -50,18 +51,20 @@ def _table(columns: Sequence[Mapping], runs: Sequence[Mapping]) -> list[str]:
 
 
 def _cell(accuracy: float | None, seconds: float | None) -> str:
-    if accuracy is None or seconds is None:
+    if accuracy is None:
         return text.DASH
-    return f"{100 * accuracy:.2f} in {text.seconds(seconds)}"
+    return f"{100 * accuracy:.2f}" + (f" in {text.seconds(seconds)}" if seconds else "")
 
 
 def _epoch(run: Mapping, number: int) -> tuple[float | None, float | None]:
-    """Return the mean training accuracy of all members in an epoch, and the longest time."""
+    """Return the mean training accuracy of all members in an epoch, and the longest time, None
+    where other programs ran.
+    """
     records = [record for record in run["epochs"] if record["epoch"] == number]
     if not records:
         return None, None
-    accuracies = [record["train_accuracy"] for record in records]
-    return sum(accuracies) / len(records), max(record["seconds"] for record in records)
+    accuracy = sum(record["train_accuracy"] for record in records) / len(records)
+    return accuracy, None if run.get("busy") else max(record["seconds"] for record in records)
 
 
 def _named(runs: Sequence[Mapping]) -> dict[str, Mapping]:

@@ -171,6 +171,20 @@ def test_epochs_stand_beside_those_of_the_source(place):
     assert max(map(len, page.splitlines())) <= 100
 
 
+def test_seconds_beside_other_programs_are_left_out(place):
+    (place / "results/sources").mkdir()
+    column = {"name": "Other", "images": 1202, "jobs": ["quickstart"], "epochs": {"1": [0.25, 3]}}
+    (place / "results/sources/a.json").write_text(json.dumps(column))
+    results.keep(QUICKSTART, write_run(place / "one", 1, 0.95), busy=True)
+    page = results.results(results.kept(place / "results"))
+    assert "|quickstart|a CPU|2 x 1|20|1|-|99.00|90.00|95.00 |" in page
+    assert "|1|25.00 in 3.00|50.00 |" in page and "in the median" not in page
+    results.keep(QUICKSTART, write_run(place / "two", 2, 0.97))
+    page = results.results(results.kept(place / "results"))
+    assert "|quickstart|a CPU|2 x 1|20|2|4.00|99.00|90.00|96.00 \N{PLUS-MINUS SIGN} 1.41 |" in page
+    assert "An epoch here, in the median: 2.00 s (a CPU)." in page
+
+
 def test_sources_are_of_jobs_that_are_there():
     named = {name for column in KEPT.sources.values() for name in column["jobs"]}
     assert named and named <= {results.name_of(job) for job in results.jobs()}
