@@ -118,6 +118,7 @@ IDLE = [  # a job with a setting without effect, and what it lacks for one
         for key, value, name in (
             ("step_epochs", 3.0, "step"),
             ("factor", 0.5, "step"),
+            ("milestones", [1.0, 2.0], "multi_step"),
             ("minimum", 0.1, "cosine"),
             ("power", 3.0, "polynomial"),
             ("start", 0.2, "triangular"),

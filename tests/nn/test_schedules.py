@@ -35,6 +35,23 @@ def test_polynomial_is_pytorchs(power):
         assert found(6, 10, name="linear") == found(6, 10, name="polynomial", power=1.0)
 
 
+def test_multi_step_is_pytorchs():
+    ours = found(7, 10, name="multi_step", milestones=[2, 5.0, 9], factor=0.3)
+    expected = theirs(70, lambda shapes, o: shapes.MultiStepLR(o, [14, 35, 63], 0.3))
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_milestones_between_epochs_fall_on_the_first_step_after_them():
+    ours = found(10, 2, name="multi_step", milestones=[0.1, 0.35, 1.7], factor=0.5)
+    assert ours == [1.0] + [0.5] * 3 + [0.25] * 13 + [0.125] * 3
+
+
+@pytest.mark.parametrize("milestones", [[], [3, 2], [2, 2]])
+def test_milestones_rise_and_are_there(milestones):
+    with pytest.raises(ValueError, match="milestones"):
+        Schedule(name="multi_step", milestones=milestones)
+
+
 @pytest.mark.parametrize("peak,start,end", [(0.3, 0.04, 4e-6), (0.5, 0.2, 0.01), (0.25, 0.5, 0)])
 @pytest.mark.parametrize("steps", [1, 7, 40])
 def test_one_cycle_is_pytorchs(peak, start, end, steps):

@@ -179,6 +179,7 @@ class Draw(random.Random):
                     "step_epochs": self.choice([0.1, 0.2, 0.5, 0.7, 1.0, 1.5]),
                     "factor": 0.8,
                 },
+                {"name": "multi_step", "milestones": [0.3, 1.2], "factor": 0.7},
             ]
         )
 

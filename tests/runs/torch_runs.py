@@ -152,6 +152,8 @@ class Run:
             return float(min(Fraction(1), (passed + step) / warmup))
         if s.name == "step":
             return s.factor ** math.floor(passed / Fraction(str(s.step_epochs)))
+        if s.name == "multi_step":
+            return s.factor ** sum(passed >= Fraction(str(each)) for each in s.milestones)
         if s.name == "cosine":
             done = float(min(Fraction(1), (passed - warmup) / max(step, epochs - warmup)))
             return s.minimum + (1 - s.minimum) * 0.5 * (1 + math.cos(math.pi * done))

@@ -41,6 +41,12 @@ def _step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -
     )
 
 
+def _multi_step(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
+    """PyTorch's MultiStepLR, also between epochs."""
+    passed = sum(step >= steps_per_epoch * decimal(each) for each in schedule.milestones)
+    return float(schedule.factor**passed)
+
+
 def _cosine(schedule: Schedule, step: int, steps_per_epoch: int, epochs: Epochs) -> float:
     start = schedule.warmup_epochs * steps_per_epoch
     done = min(1.0, (step - start) / max(1.0, epochs * steps_per_epoch - start))
@@ -131,6 +137,7 @@ def _cosine_restarts(schedule: Schedule, step: int, steps_per_epoch: int, epochs
 SHAPES: dict[str, Callable[[Schedule, int, int, Epochs], float]] = {
     "constant": lambda schedule, step, steps_per_epoch, epochs: 1.0,
     "step": _step,
+    "multi_step": _multi_step,
     "cosine": _cosine,
     "linear": _polynomial,
     "polynomial": _polynomial,

@@ -5,7 +5,7 @@ course of training: learning rate, batch, slow weights. The shapes are in nn.sch
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ensync.core.config.layers import Positive, Section
 from ensync.core.config.tables import only
@@ -27,6 +27,7 @@ class ScheduleSpec:
 SCHEDULES = {
     "constant": ScheduleSpec("1 throughout"),
     "step": ScheduleSpec("reduced after every step_epochs", ("step_epochs", "factor")),
+    "multi_step": ScheduleSpec("reduced after each of milestones", ("milestones", "factor")),
     "cosine": ScheduleSpec("falls along half a cosine to minimum", ("minimum",), over_run=True),
     "linear": ScheduleSpec("falls along a line to minimum", ("minimum",), over_run=True),
     "polynomial": ScheduleSpec(
@@ -74,6 +75,11 @@ class Schedule(Section):
         description=f"{only(SCHEDULES, 'step_epochs')}: epochs between two reductions, also "
         "parts of one; each falls on the first step after them",
     )
+    milestones: list[Annotated[float, Field(gt=0)]] = Field(
+        [],
+        description=f"{only(SCHEDULES, 'milestones')}: epochs after which it is reduced, in rising "
+        "order, also parts of one",
+    )
     factor: Annotated[float, Field(gt=0, le=1)] = Field(
         0.1,
         description=f"{only(SCHEDULES, 'factor')}: what each reduction multiplies by",
@@ -103,6 +109,21 @@ class Schedule(Section):
         description=f"{only(SCHEDULES, 'restart_growth')}: what the length of a cycle is "
         "multiplied by for the next",
     )
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Schedule":
+        """Refuse milestones that are none, or not in order."""
+        if self.name == "multi_step" and not self.milestones:
+            raise ValueError(
+                "schedule.name = 'multi_step' without schedule.milestones"
+                "|the epochs after which the rate is reduced, such as [80, 120]|name them"
+            )
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(
+                f"schedule.milestones = {self.milestones}"
+                "|epochs that rise from one to the next|put them in order, each once"
+            )
+        return self
 
 
 class Lookahead(Section):
