@@ -32,6 +32,7 @@ from ensync.kernels.simd.panels import panel_width
 from ensync.kernels.simd.vectors import (
     advance,
     as_bf16,
+    copied,
     load,
     maximum,
     pair,
@@ -116,6 +117,8 @@ def _words(images, c, form):
 @njit(**INNER)
 def copy(source, target, elements):
     """Write so many elements, widened or rounded where the types differ."""
+    if copied(source, target, elements):
+        return
     full = lanes(source)
     for j in range(0, elements, full):
         count = min(full, elements - j)

@@ -1,7 +1,10 @@
 """The gradient of a convolution's filters by matrix tiles (tiled.py): sums over pixels.
 
-The frame is transposed for that, so that the pixels of a channel are neighbours, and the outputs'
-gradient is laid out on the frame's pixels, with zeros outside. At a stride there is a frame for
+A row of a product is a filter, whose terms are the outputs' gradients: transposed, so that the
+pixels of a filter are neighbours, and laid out on the frame's pixels, with zeros outside. A column
+is a channel of the inputs, of whose frame pairs of pixels are laid out twice, from each even pixel
+on and from each odd one: so a filter's tap, which shifts the inputs by any number of pixels, reads
+whole rows of one of the two, and all tiles begin on cache lines. At a stride there is a frame for
 each of stride * stride phases, in which neighbouring outputs read neighbouring pixels. Some images
 are laid out at a time, as many as the caches hold; threads share the filter's blocks, so that their
 number changes no sum.
@@ -16,14 +19,13 @@ from ensync.kernels.convolution.tiled import (
     ROWS,
     Plane,
     Sizes,
-    copy,
     fill,
     multiply,
     pitch_of,
     whole,
 )
 from ensync.kernels.options import INNER, KERNEL
-from ensync.kernels.simd.intrinsics import lanes, pointer, transpose_block
+from ensync.kernels.simd.intrinsics import pointer, transpose_block
 from ensync.kernels.simd.matrix_tiles import (
     SIDE,
     TERMS,
@@ -33,31 +35,35 @@ from ensync.kernels.simd.matrix_tiles import (
     tile_product,
 )
 from ensync.kernels.simd.panels import panel_width
-from ensync.kernels.simd.vectors import advance, as_bf16, load, load_pair, pair, store
+from ensync.kernels.simd.vectors import advance, as_bf16, load, load_pair, store
 
 ADD_WIDE, ADD_SHORT = tile_product(True), tile_product(True, 1, 2)
 ADD_NARROW, ADD_SMALL = tile_product(True, 2, 1), tile_product(True, 1, 1)
 # Words of the images that are laid out together for the filter's gradient, 1 MiB; but as many
 # images that a sum has so many steps.
 BLOCK, LEAST_STEPS = 1 << 18, 32
-LEAST_BLOCKS = 4  # of the filter's, from which threads take whole lines of it
+# Steps of TERMS pixels that all taps take before the next ones: their operands, 32 KiB, stay in the
+# first cache.
+CHUNK = 8
 
 
 class Layout(NamedTuple):
     """How the operands of the filter's gradient lie in the scratch, in elements of four bytes.
 
-    pixels, reach: of an image's outputs on the frame, and of the frame; images: that are laid out
-    together; channels: of the inputs, whole tiles; columns: of the outputs, whole panels. row: from
-    channel to channel; plane: from phase to phase; gradients_at, sums_at, frames_at: where the
-    outputs' gradients, the sums and the threads' frames begin.
+    pixels, pairs: of an image's outputs on the frame, and pairs of pixels of the frame; images:
+    that are laid out together; filters: whole tiles; channels: of the inputs, whole panels of
+    `width`. row: from filter to filter; plane: from a phase's even or odd pairs to the next ones;
+    gradients_at, sums_at, frames_at: where the outputs' gradients, the sums and the threads' frames
+    begin.
     """
 
     pitch: int
     pixels: int
-    reach: int
+    pairs: int
     images: int
+    filters: int
     channels: int
-    columns: int
+    width: int
     row: int
     plane: int
     gradients_at: int
@@ -71,99 +77,119 @@ def _layout(n, image, taps, outputs, stride, left):
     (_, w, c), (kh, kw), (oh, ow, k) = image, taps, outputs
     pitch = pitch_of(w, left, ow, kw, stride)
     pixels = whole(oh * pitch, TERMS)
-    reach = whole(pixels + (kh - 1) // stride * pitch + (kw - 1) // stride, TERMS)
-    channels, columns = whole(c, SIDE), whole(k, panel_width(k, SIDE))
-    phases = min(stride, kh) * min(stride, kw)
+    pairs = (pixels + (kh - 1) // stride * pitch + (kw - 1) // stride + 1) // 2
+    width = panel_width(c, SIDE)
+    filters, channels = whole(k, SIDE), whole(c, width)
+    planes = 2 * min(stride, kh) * min(stride, kw)
     most = max(
-        BLOCK // (phases * channels * reach // 2 + columns * pixels // 2),
+        BLOCK // (planes * channels * pairs + filters * pixels // 2),
         (LEAST_STEPS * TERMS + pixels - 1) // pixels,
     )
     images = min(n, most)
     # Rows that are a power of two apart would share few sets of a cache: a line more.
-    row = images * reach // 2 + SIDE
-    gradients_at = phases * channels * row
-    sums_at = gradients_at + images * pixels // 2 * columns
+    row, plane = images * pixels // 2 + SIDE, images * pairs * channels
+    sums_at = planes * plane + filters * row
     return Layout(
         pitch,
         pixels,
-        reach,
+        pairs,
         images,
+        filters,
         channels,
-        columns,
+        width,
         row,
-        channels * row,
-        gradients_at,
+        plane,
+        planes * plane,
         sums_at,
-        sums_at + kh * kw * channels * columns,
+        sums_at + kh * kw * filters * channels,
     )
 
 
 @njit(**INNER)
-def _transpose(frame, target, tile, c, layout):
-    """Write a frame (pixels, c) as bf16 pairs of pixels of each channel, (channels, pixels / 2), of
-    which those beyond c are any. tile: SIDE times SIDE elements.
+def _transpose(frame, target, tile, k, layout):
+    """Write a frame (pixels, k) as bf16 pairs of pixels of each filter, (filters, pixels / 2), of
+    which those beyond k are any. tile: SIDE times SIDE elements.
     """
-    for first in range(0, layout.reach, TERMS):
-        for channel in range(0, layout.channels, SIDE):
+    for first in range(0, layout.pixels, TERMS):
+        for column in range(0, layout.filters, SIDE):
             for i in range(SIDE):
-                at = (first + 2 * i) * c + channel
-                store(tile, i * SIDE, load_pair(tile, frame, at, at + c), SIDE)
-            to = advance(target, channel * layout.row + first // 2)
+                at = (first + 2 * i) * k + column
+                store(tile, i * SIDE, load_pair(tile, frame, at, at + k), SIDE)
+            to = advance(target, column * layout.row + first // 2)
             transpose_block(tile, SIDE, to, layout.row)
 
 
 @njit(**INNER)
-def _pair_pixels(source, target, sizes, layout):
-    """Write an image's gradient (oh, ow, k) as pairs of pixels of the frame, (panels, images,
-    pixels / 2, width), with zeros outside of the outputs.
+def _pair_pixels(frame, target, c, layout):
+    """Write a frame (pixels, c) as pairs of pixels from the first on, (panels, images, pairs,
+    width), of which channels beyond c are any.
     """
-    ow, k, width, pitch = sizes.ow, sizes.k, sizes.width, layout.pitch
-    full = lanes(source)
-    panel = layout.images * layout.pixels // 2 * width
-    for j in range(0, layout.columns, full):
-        count = max(0, min(full, k - j))
-        to = advance(target, j // width * panel + j % width)
-        y = x = 0
-        for i in range(layout.pixels // 2):
-            above = load(source, (y * ow + x) * k + j, count if y < sizes.oh and x < ow else 0)
-            x += 1
-            if x == pitch:
-                x, y = 0, y + 1
-            below = load(source, (y * ow + x) * k + j, count if y < sizes.oh and x < ow else 0)
-            x += 1
-            if x == pitch:
-                x, y = 0, y + 1
-            store(to, i * width, pair(above, below), full)
+    panel = layout.images * layout.pairs * layout.width
+    for first in range(0, layout.channels, layout.width):
+        to = advance(target, first // layout.width * panel)
+        for i in range(layout.pairs):
+            for j in range(0, layout.width, SIDE):
+                at = 2 * i * c + first + j
+                store(to, i * layout.width + j, load_pair(target, frame, at, at + c), SIDE)
 
 
 @njit(**INNER)
-def _add_taps(planes, gradients, sums, first, end, block, added, images, sizes, layout):
-    """Write or add to the sums of filter taps first .. end, for a block = (first channel, first
-    column).
+def _add_taps(planes, gradients, sums, taps, corner, added, images, sizes, layout):
+    """Write or add to the sums of filter taps taps[0] .. taps[1], for a block whose corner is
+    (first filter, first channel).
     """
-    kw, stride, width = sizes.kw, sizes.stride, sizes.width
+    (first, end), kw, stride, width = taps, sizes.kw, sizes.stride, layout.width
     across = min(stride, kw)
-    rows = min(ROWS, layout.channels - block[0])
-    b = advance(gradients, block[1] * (layout.images * layout.pixels // 2))
-    strides = Strides(
-        outer=images,
-        inner=layout.pixels // TERMS,
-        a_outer=layout.reach,
-        a_row=2 * layout.row,
-        b_outer=layout.pixels // 2 * width,
-        b_row=width,
-        c_row=layout.columns,
-    )
-    for tap in range(first, end):
-        ky, kx = tap // kw, tap % kw
-        plane = advance(planes, (ky % stride * across + kx % stride) * layout.plane)
-        a = advance(as_bf16(advance(plane, block[0] * layout.row)), ky // stride * layout.pitch)
-        a = advance(a, kx // stride)
-        c = advance(sums, (tap * layout.channels + block[0]) * layout.columns + block[1])
-        if added:
-            _multiply_add(a, b, c, strides, rows, width)
-        else:
-            multiply(a, b, c, strides, rows, width)
+    rows = min(ROWS, layout.filters - corner[0])
+    a = as_bf16(advance(gradients, corner[0] * layout.row))
+    panel = advance(planes, corner[1] * (layout.images * layout.pairs))
+    # A chunk is a part of an image, or some images.
+    steps = layout.pixels // TERMS
+    parts, together = max(1, (steps + CHUNK // 2) // CHUNK), max(1, CHUNK // steps)
+    for item in range((images + together - 1) // together * parts):
+        image, part = item // parts * together, item % parts
+        step = part * steps // parts
+        strides = Strides(
+            outer=min(together, images - image),
+            inner=(part + 1) * steps // parts - step,
+            a_outer=layout.pixels,
+            a_row=2 * layout.row,
+            b_outer=layout.pairs * width,
+            b_row=width,
+            c_row=layout.channels,
+        )
+        left = advance(a, image * layout.pixels + step * TERMS)
+        # First all taps that read even pairs, then the others.
+        for turn in range(2 * (end - first)):
+            odd, tap = turn // (end - first), first + turn % (end - first)
+            ky, kx = tap // kw, tap % kw
+            shift = ky // stride * layout.pitch + kx // stride
+            if shift % 2 != odd:
+                continue
+            plane = 2 * (ky % stride * across + kx % stride) + odd
+            pair = image * layout.pairs + step * SIDE + shift // 2
+            b = advance(panel, plane * layout.plane + pair * width)
+            c = advance(sums, tap * layout.filters * layout.channels)
+            if added or item > 0:
+                _multiply_add(left, b, c, strides, rows, width)
+            else:
+                multiply(left, b, c, strides, rows, width)
+
+
+@njit(**INNER)
+def _write_taps(sums, tile, taps, corner, counts, layout, out):
+    """Write a block's sums of some taps, transposed, to the filters' gradient (kh, kw, c, k).
+    counts: (c, k). tile: SIDE times SIDE elements.
+    """
+    (c, k), (column, channel) = counts, corner
+    for tap in range(taps[0], taps[1]):
+        for i in range(0, min(layout.width, c - channel), SIDE):
+            for j in range(0, min(ROWS, k - column), SIDE):
+                at = (tap * layout.filters + j) * layout.channels + i
+                transpose_block(advance(sums, at), layout.channels, tile, SIDE)
+                for line in range(min(SIDE, c - channel - i)):
+                    to = (tap * c + channel + i + line) * k + column + j
+                    store(out, to, load(tile, line * SIDE, SIDE), min(SIDE, k - column - j))
 
 
 @njit(forceinline=True, **INNER)
@@ -181,33 +207,36 @@ def _multiply_add(a, b, c, strides, rows, width):
 
 
 @njit(parallel=True, **KERNEL)
-def filter_gradient(inputs, gradient, stride, padding, scratch, out):
-    """Write the filters' gradient to out (kh, kw, c, k). Inputs and gradient: float32 or bf16."""
+def filter_gradient(inputs, gradient, stride, padding, scratch, out, threads):
+    """Write the filters' gradient to out (kh, kw, c, k), on so many threads. Inputs and gradient:
+    float32 or bf16.
+
+    A thread takes some filters, and for each panel of channels all of these.
+    """
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, gradient.shape[1:], out.shape[:2]
-    full, width = lanes(scratch), panel_width(k, lanes(scratch))
     down, across = min(stride, kh), min(stride, kw)
     all_of = _layout(n, (h, w, c), (kh, kw), (oh, ow, k), stride, padding[1])
-    together, channels, columns = all_of.images, all_of.channels, all_of.columns
+    together, filters, channels = all_of.images, all_of.filters, all_of.channels
     gradients_at, sums_at, frames_at = all_of.gradients_at, all_of.sums_at, all_of.frames_at
-    share = whole((all_of.reach + 2) * c + full, 2 * full) // 2 + full * full
-    blocks = (channels + ROWS - 1) // ROWS * (columns // width)
-    taps = kw if blocks >= LEAST_BLOCKS else 1
+    share = _frame_size(c, k, all_of) + SIDE * SIDE
+    panels, heights = channels // all_of.width, (filters + ROWS - 1) // ROWS
+    groups = min(threads, heights)
+    tall, blocks = (heights + groups - 1) // groups, heights * panels
+    taps = kh * kw if blocks >= threads else kw if blocks * kh >= threads else 1
     parts = kh * kw // taps
     for start in range(0, n, together):
         images = min(together, n - start)
         for item in prange(images * (down * across + 1)):
             image, phase = item // (down * across + 1), item % (down * across + 1)
             layout = _layout(n, (h, w, c), (kh, kw), (oh, ow, k), stride, padding[1])
+            tile = pointer(scratch, frames_at + numba.get_thread_id() * share)
+            frame = as_bf16(advance(tile, SIDE * SIDE))
             if phase == down * across:
-                _pair_pixels(
-                    pointer(gradient, (start + image) * oh * ow * k),
-                    pointer(scratch, gradients_at + image * (layout.pixels // 2) * width),
-                    Sizes(kh, kw, stride, oh, ow, k, width),
-                    layout,
-                )
+                source = pointer(gradient, (start + image) * oh * ow * k)
+                fill(source, frame, Plane(oh, ow, k, oh, layout.pitch, 1, 0, 0, layout.pixels))
+                to = pointer(scratch, gradients_at + image * (layout.pixels // 2))
+                _transpose(frame, to, tile, k, layout)
             else:
-                tile = pointer(scratch, frames_at + numba.get_thread_id() * share)
-                frame = as_bf16(advance(tile, full * full))
                 fill(
                     pointer(inputs, (start + image) * h * w * c),
                     frame,
@@ -220,31 +249,47 @@ def filter_gradient(inputs, gradient, stride, padding, scratch, out):
                         stride,
                         phase // across - padding[0],
                         phase % across - padding[1],
-                        layout.reach + 2,
+                        2 * layout.pairs + 1,
                     ),
                 )
-                to = pointer(scratch, phase * layout.plane + image * (layout.reach // 2))
-                _transpose(frame, to, tile, c, layout)
-        for item in prange(blocks * parts):
+                for odd in range(2):
+                    to = (2 * phase + odd) * layout.plane + image * layout.pairs * layout.width
+                    _pair_pixels(advance(frame, odd * c), pointer(scratch, to), c, layout)
+        for item in prange(groups * panels * tall * parts):
             block, part = item // parts, item % parts
+            height, panel = block // (panels * tall) * tall + block % tall, block // tall % panels
+            if height >= heights:
+                continue
             layout = _layout(n, (h, w, c), (kh, kw), (oh, ow, k), stride, padding[1])
+            taps_of, corner = (
+                (part * taps, (part + 1) * taps),
+                (height * ROWS, panel * layout.width),
+            )
+            sums = pointer(scratch, sums_at + corner[0] * channels + corner[1])
             start_tiles()
             _add_taps(
                 pointer(scratch, 0),
                 pointer(scratch, gradients_at),
-                pointer(scratch, sums_at),
-                part * taps,
-                (part + 1) * taps,
-                (block // (columns // width) * ROWS, block % (columns // width) * width),
+                sums,
+                taps_of,
+                corner,
                 start > 0,
                 images,
-                Sizes(kh, kw, stride, oh, ow, k, width),
+                Sizes(kh, kw, stride, oh, ow, k, layout.width),
                 layout,
             )
             end_tiles()
-    for item in prange(kh * kw * c):
-        line = item // c * channels + item % c
-        copy(pointer(scratch, sums_at + line * columns), pointer(out, item * k), k)
+            if start + together >= n:
+                tile = pointer(scratch, frames_at + numba.get_thread_id() * share)
+                _write_taps(sums, tile, taps_of, corner, (c, k), layout, pointer(out, 0))
+
+
+@njit(**KERNEL)
+def _frame_size(c, k, layout):
+    """Return the elements of a thread's frame, of inputs and then of gradients, with what vectors
+    read behind it.
+    """
+    return whole(max((2 * layout.pairs + 1) * c, layout.pixels * k) + TERMS, 2 * SIDE) // 2
 
 
 def scratch_size(
@@ -259,5 +304,5 @@ def scratch_size(
     ow, k), on all threads of this process.
     """
     layout = _layout.py_func(max(rows, 1), image, taps, outputs, stride, padding[1])
-    frame = whole.py_func((layout.reach + 2) * image[2] + SIDE, 2 * SIDE) // 2
+    frame = _frame_size.py_func(image[2], outputs[2], layout)
     return layout.frames_at + numba.config.NUMBA_NUM_THREADS * (frame + SIDE * SIDE)

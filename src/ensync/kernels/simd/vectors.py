@@ -12,6 +12,7 @@ import operator
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -142,6 +143,20 @@ def as_bf16(context, address):
         return builder.bitcast(arguments[0], ir.IntType(16).as_pointer())
 
     return narrow(address), generate
+
+
+@intrinsic
+def copied(context, source, target, elements):
+    """Copy so many elements where both addresses are of one type; return whether they are."""
+    same = source.dtype == target.dtype
+
+    def generate(frame, builder, sig, arguments):
+        given, kept, count = arguments
+        if same:
+            cgutils.raw_memcpy(builder, kept, given, count, source.dtype.bitwidth // 8)
+        return ir.Constant(ir.IntType(1), same)
+
+    return types.boolean(source, target, types.int64), generate
 
 
 @intrinsic
