@@ -12,6 +12,7 @@ from numba import njit
 
 from ensync.core.errors import EnsyncError
 from ensync.kernels.simd import host, intrinsics, tiles
+from ensync.kernels.simd.vectors import copied
 
 
 def compiled(rows, vectors, form):
@@ -100,6 +101,19 @@ def test_rows_in_groups_and_transposed_a():
     transposed = random.standard_normal((5, 8)).astype(np.float32)
     run(transposed, b, c, c, (0, 1, 0, 8, 0, 4, 4), (1, 5, 8, 8, 0, 4), (0, 0), np.float32(-np.inf))
     np.testing.assert_allclose(c, transposed.T @ b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32, np.float64])
+def test_a_copy_writes_no_more_than_its_elements(kind):
+    @njit(error_model="numpy")
+    def run(source, target, count):
+        return copied(intrinsics.pointer(source, 0), intrinsics.pointer(target, 0), count)
+
+    source, target = np.arange(1, 21).astype(kind), np.zeros(20, kind)
+    assert run(source, target, 7)
+    assert np.array_equal(target[:7], source[:7]) and not target[7:].any()
+    other = np.zeros(20, np.float64 if kind != np.float64 else np.float32)
+    assert not run(source, other, 7) and not other.any()
 
 
 def test_nan_survives_the_floor():
