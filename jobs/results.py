@@ -310,6 +310,8 @@ def _section(job: Path, kept: Mapping) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Keep what is in the directory that is named, or write RESULTS.md and the picture."""
     if arguments[:1] == ["keep"]:
+        if len(arguments) < 3 or arguments[3:] not in ([], ["busy"]):
+            sys.exit(f"keep {' '.join(arguments[1:])}: expected keep JOB.toml RUN [busy]")
         print(keep(*map(Path, arguments[1:3]), busy=arguments[3:] == ["busy"]))
         return
     found = kept()

@@ -185,6 +185,12 @@ def test_seconds_beside_other_programs_are_left_out(place):
     assert "An epoch here, in the median: 2.00 s (a CPU)." in page
 
 
+@pytest.mark.parametrize("words", [[], ["job.toml"], ["job.toml", "run", "bussy"]])
+def test_keep_refuses_words_that_it_does_not_know(words):
+    with pytest.raises(SystemExit, match="expected keep JOB.toml RUN"):
+        results.main(["keep", *words])
+
+
 def test_sources_are_of_jobs_that_are_there():
     named = {name for column in KEPT.sources.values() for name in column["jobs"]}
     assert named and named <= {results.name_of(job) for job in results.jobs()}
