@@ -44,9 +44,9 @@ def _alike(runs: Sequence[Mapping]) -> list[list[tuple[RunResult, Mapping]]]:
     """
     groups: dict[tuple, list[tuple[RunResult, Mapping]]] = {}
     for each in runs:
-        run, extra = from_json(RunResult, each), each
+        run = from_json(RunResult, each)
         key = (_place(run), _processor(run), run.job["training"].get("precision", "float32"))
-        groups.setdefault(key, []).append((run, extra))
+        groups.setdefault(key, []).append((run, each))
     return list(groups.values())
 
 
