@@ -4,8 +4,11 @@ import gc
 import os
 import signal
 import sys
+import time
 
 import pytest
+
+from ensync.core.streams import wait_until_read
 
 
 @pytest.hookimpl(
@@ -85,4 +88,6 @@ class RankReports:
         capture.suspend_global_capture(in_=True)
         sys.__stderr__.write(f"\n[rank {self.comm.rank} of {self.comm.size}] {reason}\n")
         sys.__stderr__.flush()
+        wait_until_read(2, 5)  # what the launcher has not read at an abort may be lost
+        time.sleep(0.1)
         self.comm.Abort(1)

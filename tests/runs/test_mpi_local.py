@@ -174,10 +174,12 @@ def test_only_meetings_send(make_job):
     assert numbers <= small <= numbers + 24 * passed(16, COMM.size)
 
 
-def test_wishes_are_heard_on_all_ranks_in_the_same_step(monkeypatch):
+@pytest.mark.parametrize("seconds", [1e-9, 1e-4, 60.0])
+def test_wishes_are_heard_on_all_ranks_in_the_same_step(seconds, monkeypatch):
     from ensync.mpi.wishes import Wishes
 
-    monkeypatch.setattr("ensync.mpi.wishes.SECONDS", 1e-4)
+    monkeypatch.setattr("ensync.mpi.wishes.SECONDS", seconds)
+    monkeypatch.setattr("ensync.mpi.wishes.LONGEST", 1000)  # heard after twice that at the latest
     sent = []
     wishes = Wishes(COMM, lambda nbytes, seconds: sent.append(nbytes))
     heard = [wishes.after_step(step >= 20 and COMM.rank == COMM.size - 1) for step in range(4000)]

@@ -4,8 +4,11 @@ full, gone, of another encoding; and limits of a process.
 
 import errno
 import os
+import stat
 import sys
+import time
 import warnings
+from contextlib import suppress
 
 from ensync.core.errors import EnsyncError, printable_lines, reason
 
@@ -13,6 +16,11 @@ try:
     import resource
 except ImportError:  # not a Unix
     resource = None  # type: ignore[assignment]
+try:
+    import fcntl
+    import termios
+except ImportError:  # not a Unix
+    fcntl = termios = None  # type: ignore[assignment]
 
 FILES = 64  # open files that a rank needs at least: MPI's start takes some thirty
 WANTED = 4096  # that it asks for, where the limit may be raised
@@ -103,6 +111,19 @@ def flush() -> None:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             leave(stream)
+
+
+def wait_until_read(descriptor: int, limit: float) -> None:
+    """Wait until whoever reads the pipe behind a descriptor has taken all that is in it, for at
+    most `limit` seconds. Anything else than a pipe holds nothing back.
+    """
+    end = time.monotonic() + limit
+    with suppress(OSError):
+        while stat.S_ISFIFO(os.fstat(descriptor).st_mode) and time.monotonic() < end:
+            waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+            if not any(waiting):
+                return
+            time.sleep(0.001)
 
 
 def leave(stream: object) -> None:

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from ensync.core.errors import sentence
 from ensync.core.signals import INTERRUPTED, STOPPED, StoppedEarly
-from ensync.core.streams import flush, tell
+from ensync.core.streams import flush, tell, wait_until_read
 from ensync.mpi import survivors
 from ensync.mpi.room import forget_segments, forget_start
 from ensync.mpi.world import Comm, patient_barrier
@@ -18,8 +18,9 @@ from ensync.mpi.world import Comm, patient_barrier
 # How long a failed rank waits for the others to fail as well, before it ends the job over their
 # heads.
 _GRACE = 1.0
-# Seconds for which the launcher gets to pass the reason on: what it has not read when a job is
-# aborted may be lost.
+# What the launcher has not read and passed on when a job is aborted may be lost. So many seconds it
+# gets at most to read, and then to pass on.
+_READ = 1.0
 _HEARD = 0.1
 
 
@@ -119,6 +120,7 @@ def end_job(comm: Comm, code: int, reason: str) -> None:
     """Tell why and abort all ranks."""
     forget_segments()
     tell(f"[rank {comm.rank} of {comm.size} on {MPI.Get_processor_name()}] {reason}")
+    wait_until_read(2, _READ)
     time.sleep(_HEARD)
     comm.Abort(code)
 

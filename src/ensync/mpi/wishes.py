@@ -38,7 +38,7 @@ class Wishes:
         if self._left:
             return False
         now = perf_counter()
-        self._mine[:] = wish, 1e6 * (now - self._begun) / self._interval
+        self._mine[:] = wish, 1e9 * (now - self._begun) / self._interval
         self._begun = now
         heard = self.finish()
         self._left = self._interval
@@ -54,7 +54,7 @@ class Wishes:
             self._request.Wait()
         self._request = None
         self._note(self._mine.nbytes, perf_counter() - start)
-        wishes, microseconds = self._all.tolist()
-        step = microseconds / 1e6 / self._comm.size
+        wishes, nanoseconds = self._all.tolist()
+        step = nanoseconds / 1e9 / self._comm.size
         self._interval = max(1, min(LONGEST, int(SECONDS / max(step, 1e-9))))
         return bool(wishes)
