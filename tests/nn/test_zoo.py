@@ -273,6 +273,31 @@ def _squared_bf16_distances(settings, size, channels, options, seed):
 
 
 @pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")
+def test_bf16_lies_between_layers_inside_a_residual_sum_and_a_branch():
+    """The sum itself stays in float32."""
+    convolution = {"kind": "convolution", "filters": 32}
+    pair = [convolution, {"kind": "batch_normalization", "activation": "relu"}]
+    parallel = {"kind": "parallel", "branches": [pair, [convolution]]}
+    layers = [convolution, {"kind": "residual", "layers": [*pair, convolution]}, parallel]
+    job = job_from_dict(
+        {
+            "data": {"path": "none"},
+            "output": {"directory": "none"},
+            "network": {
+                "name": "layers",
+                "layers": [*layers, {"kind": "flatten"}, {"kind": "dense"}],
+            },
+            "training": {"precision": "bf16"},
+        }
+    )
+    network = zoo.build(job, (8, 8, 16), 10, 2)
+    types = [layer.stored(network.dtype) for layer in walk(network.layers) if layer.reads_bf16]
+    full, half = network.dtype, BF16
+    chain = [(full, half), (half, half), (half, full)]  # of the residual sum
+    assert types == [(full, full), *chain, (full, half), (half, full), (full, full)]
+
+
+@pytest.mark.skipif(bool(bf16_missing()), reason=f"no bf16: {bf16_missing()}")
 def test_bf16_lies_between_layers_that_both_take_it():
     """Also for a rank without rows, which takes part in the sums; in float32 all is float32."""
     for precision, kept in (("bf16", BF16), ("float32", np.dtype(np.float32))):

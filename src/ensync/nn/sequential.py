@@ -1,13 +1,12 @@
 """Layers one after the other."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ensync.nn.layers.base import Layer, Shape, Step
-from ensync.nn.layers.composite import Composite
+from ensync.nn.layers.composite import Composite, store_bf16_between
 from ensync.nn.memory import Workspace
 
 
@@ -26,11 +25,8 @@ class Sequential(Composite):
         return shape
 
     def store_bf16(self) -> None:
-        """Store arrays between two layers that both take bf16 as bf16. Call it between `build` and
-        `allocate`.
-        """
-        for left, right in pairwise(self.layers):
-            left.bf16_outputs = right.bf16_inputs = left.writes_bf16 and right.reads_bf16
+        super().store_bf16()
+        store_bf16_between(self.layers)
 
     def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         for i, layer in enumerate(self.layers):

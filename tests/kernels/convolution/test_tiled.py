@@ -9,7 +9,7 @@ from brain_floats import narrow, rounded
 from convolutions import DIRECT, PRODUCT, WINOGRAD, case, close, expected_gradients, passes
 
 from ensync.kernels import threads
-from ensync.kernels.convolution import conv2d
+from ensync.kernels.convolution import conv2d, tiled_gradient
 from ensync.kernels.elementwise.activations import IDENTITY, RELU
 from ensync.kernels.simd import host
 
@@ -28,6 +28,14 @@ SIZES += [
     (200, 14, 14, 40, 72, 3, 1, 1, 1),
     (70, 16, 15, 64, 33, 3, 2, 1, 1),
 ]
+# Filters that are small beside the images, and larger ones: (images, ..., parts of the images).
+PARTS = {
+    (5, 20, 20, 16, 16, 3, 1, 1, 1): 4,
+    (137, 12, 11, 3, 20, 5, 2, 2, 1): 4,
+    (200, 14, 14, 40, 72, 3, 1, 1, 1): 16,
+    (40, 4, 4, 200, 200, 3, 1, 1, 1): 1,
+}
+SIZES += [sizes for sizes in PARTS if sizes not in SIZES]
 
 
 def tiled(sizes):
@@ -52,7 +60,7 @@ def test_three_passes(sizes):
         close(one, other, np.float32)
 
 
-@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[0], GROUPED[-1], SIZES[-1]], ids=str)
+@pytest.mark.parametrize("sizes", [DIRECT[1], WINOGRAD[0], GROUPED[-1], *PARTS], ids=str)
 def test_arrays_of_bf16_hold_the_same_numbers(sizes):
     """In bf16 images give the same weights' gradients to the bit, and images that are rounded."""
     form, inputs, weights, bias, gradient = tiled(sizes)
@@ -73,12 +81,19 @@ def test_arrays_of_bf16_hold_the_same_numbers(sizes):
         np.testing.assert_array_equal(half, narrow(image))
 
 
+@pytest.mark.parametrize("sizes", PARTS, ids=str)
+def test_sums_are_apart_where_filters_are_small(sizes):
+    form, *_ = tiled(sizes)
+    of = tiled_gradient.Form(*form.image, *form.filter, *form.outputs, form.stride, *form.padding)
+    assert tiled_gradient.parts_of(sizes[0], of) == PARTS[sizes]
+
+
 def test_groups_of_few_channels_stay_in_float32():
     form = conv2d.Convolution((8, 8, 30), (3, 3), (8, 8, 32), 1, (1, 1), 2, True)
     assert not form.is_tiled and not form.takes_bf16
 
 
-@pytest.mark.parametrize("sizes", [DIRECT[3], WINOGRAD[3], SIZES[-2], SIZES[-1]], ids=str)
+@pytest.mark.parametrize("sizes", [DIRECT[3], WINOGRAD[3], *PARTS], ids=str)
 def test_threads_do_not_change_a_bit(sizes):
     arrays, found, before = tiled(sizes), [], threads.get_threads()
     for count in (1, before):

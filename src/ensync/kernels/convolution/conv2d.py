@@ -37,7 +37,6 @@ from ensync.kernels.simd.intrinsics import lanes, pointer
 from ensync.kernels.simd.memory import clear
 from ensync.kernels.simd.operands import BF16
 from ensync.kernels.simd.vectors import load, store
-from ensync.kernels.threads import get_threads
 
 BLOCK = 256  # rows of one partial sum of a bias gradient
 # Of a group's inputs and outputs, from which Winograd's transforms pay for themselves, and to lay
@@ -383,7 +382,6 @@ def weight_gradient(
             form.padding,
             scratch,
             weights_gradient,
-            get_threads(),
         )
     elif form.is_product:
         c, k = weights_gradient.shape[2:]

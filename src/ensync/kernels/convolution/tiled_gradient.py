@@ -6,19 +6,22 @@ is a channel of the inputs, of whose frame pairs of pixels are laid out twice, f
 on and from each odd one: so a filter's tap, which shifts the inputs by any number of pixels, reads
 whole rows of one of the two, and all tiles begin on cache lines. At a stride there is a frame for
 each of stride * stride phases, in which neighbouring outputs read neighbouring pixels. Some images
-are laid out at a time, as many as the caches hold; threads share the filter's blocks, so that their
-number changes no sum.
+are laid out at a time, as many as the caches hold.
+
+Where filters are small beside the images, each part of the images has sums of its own, which are
+added at the end: what a thread lays out it reads itself. Of larger filters threads share the
+blocks. The sizes decide, so that the number of threads changes no sum.
 """
 
 from typing import NamedTuple
 
 import numba
+import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.convolution.tiled import (
     ROWS,
     Plane,
-    Sizes,
     fill,
     multiply,
     pitch_of,
@@ -34,17 +37,39 @@ from ensync.kernels.simd.matrix_tiles import (
     start_tiles,
     tile_product,
 )
+from ensync.kernels.simd.memory import add_to
 from ensync.kernels.simd.panels import panel_width
 from ensync.kernels.simd.vectors import advance, as_bf16, load, load_pair, store
+from ensync.kernels.threads import get_threads
 
 ADD_WIDE, ADD_SHORT = tile_product(True), tile_product(True, 1, 2)
 ADD_NARROW, ADD_SMALL = tile_product(True, 2, 1), tile_product(True, 1, 1)
 # Words of the images that are laid out together for the filter's gradient, 1 MiB; but as many
 # images that a sum has so many steps.
 BLOCK, LEAST_STEPS = 1 << 18, 32
+# Parts of the images with sums of their own, at most and at least.
+MOST_PARTS, LEAST_PARTS = 32, 4
 # Steps of TERMS pixels that all taps take before the next ones: their operands, 32 KiB, stay in the
 # first cache.
 CHUNK = 8
+
+
+class Form(NamedTuple):
+    """Of a convolution: inputs (h, w, c), filter (kh, kw), outputs (oh, ow, k), stride and zeros
+    (above, left).
+    """
+
+    h: int
+    w: int
+    c: int
+    kh: int
+    kw: int
+    oh: int
+    ow: int
+    k: int
+    stride: int
+    top: int
+    left: int
 
 
 class Layout(NamedTuple):
@@ -72,9 +97,9 @@ class Layout(NamedTuple):
 
 
 @njit(**KERNEL)
-def _layout(n, image, taps, outputs, stride, left):
-    """Return the Layout of the filter's gradient for n images (h, w, c)."""
-    (_, w, c), (kh, kw), (oh, ow, k) = image, taps, outputs
+def _layout(n, form):
+    """Return the Layout of the filter's gradient for n images."""
+    _, w, c, kh, kw, oh, ow, k, stride, _, left = form
     pitch = pitch_of(w, left, ow, kw, stride)
     pixels = whole(oh * pitch, TERMS)
     pairs = (pixels + (kh - 1) // stride * pitch + (kw - 1) // stride + 1) // 2
@@ -103,6 +128,22 @@ def _layout(n, image, taps, outputs, stride, left):
         sums_at,
         sums_at + kh * kw * filters * channels,
     )
+
+
+@njit(**KERNEL)
+def parts_of(n, form):
+    """Return in how many parts, a power of two, n images have sums of their own: so few that all
+    sums are a quarter of images and gradients, or the least number and not larger than these, or 1.
+    """
+    h, w, c, kh, kw, oh, ow, k, _, _, _ = form
+    sums = kh * kw * whole(c, SIDE) * whole(k, SIDE)
+    beside = n * (h * w * c + oh * ow * k) // sums
+    if min(beside, n) < LEAST_PARTS:
+        return 1
+    parts = MOST_PARTS
+    while parts > max(LEAST_PARTS, min(beside // 4, n)):
+        parts //= 2
+    return parts
 
 
 @njit(**INNER)
@@ -134,11 +175,34 @@ def _pair_pixels(frame, target, c, layout):
 
 
 @njit(**INNER)
-def _add_taps(planes, gradients, sums, taps, corner, added, images, sizes, layout):
+def _lay_out(source, tile, to, phase, image, form, layout):
+    """Lay out an image of the inputs at a phase of the stride, or its outputs' gradient where phase
+    is -1.
+
+    source: of the image; tile: SIDE times SIDE elements, with the frame behind; to: where planes
+    begin; image: its number there.
+    """
+    h, w, c, kh, kw, oh, ow, k, stride, top, left = form
+    frame = as_bf16(advance(tile, SIDE * SIDE))
+    if phase < 0:
+        fill(source, frame, Plane(oh, ow, k, oh, layout.pitch, 1, 0, 0, layout.pixels))
+        first = layout.gradients_at + image * (layout.pixels // 2)
+        _transpose(frame, advance(to, first), tile, k, layout)
+        return
+    lines, size, across = oh + (kh - 1) // stride, 2 * layout.pairs + 1, min(stride, kw)
+    down, right = phase // across - top, phase % across - left
+    fill(source, frame, Plane(h, w, c, lines, layout.pitch, stride, down, right, size))
+    for odd in range(2):
+        first = (2 * phase + odd) * layout.plane + image * layout.pairs * layout.width
+        _pair_pixels(advance(frame, odd * c), advance(to, first), c, layout)
+
+
+@njit(**INNER)
+def _add_taps(planes, gradients, sums, taps, corner, added, images, form, layout):
     """Write or add to the sums of filter taps taps[0] .. taps[1], for a block whose corner is
     (first filter, first channel).
     """
-    (first, end), kw, stride, width = taps, sizes.kw, sizes.stride, layout.width
+    (first, end), kw, stride, width = taps, form.kw, form.stride, layout.width
     across = min(stride, kw)
     rows = min(ROWS, layout.filters - corner[0])
     a = as_bf16(advance(gradients, corner[0] * layout.row))
@@ -206,19 +270,76 @@ def _multiply_add(a, b, c, strides, rows, width):
         ADD_SHORT(a, b, c, strides)
 
 
-@njit(parallel=True, **KERNEL)
-def filter_gradient(inputs, gradient, stride, padding, scratch, out, threads):
-    """Write the filters' gradient to out (kh, kw, c, k), on so many threads. Inputs and gradient:
-    float32 or bf16.
+@njit(**INNER)
+def _sum_images(inputs, gradient, tile, sums, first, end, form, layout):
+    """Write the sums of the images first .. end. tile: with a frame and planes behind."""
+    image_size, slope_size = form.h * form.w * form.c, form.oh * form.ow * form.k
+    planes = advance(tile, SIDE * SIDE + _frame_size(form, layout))
+    taps = form.kh * form.kw
+    for start in range(first, end, layout.images):
+        images = min(layout.images, end - start)
+        for image in range(images):
+            slope = advance(gradient, (start + image) * slope_size)
+            _lay_out(slope, tile, planes, -1, image, form, layout)
+            source = advance(inputs, (start + image) * image_size)
+            for phase in range(_phases(form)):
+                _lay_out(source, tile, planes, phase, image, form, layout)
+        slopes = advance(planes, layout.gradients_at)
+        start_tiles()
+        for row in range(0, layout.filters, ROWS):
+            for column in range(0, layout.channels, layout.width):
+                to, corner = advance(sums, row * layout.channels + column), (row, column)
+                added = start > first
+                _add_taps(planes, slopes, to, (0, taps), corner, added, images, form, layout)
+        end_tiles()
 
-    A thread takes some filters, and for each panel of channels all of these.
+
+@njit(parallel=True, **KERNEL)
+def _sum_by_parts(inputs, gradient, stride, padding, parts, scratch, out):
+    """Write the filters' gradient, by so many parts of the images."""
+    (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, gradient.shape[1:], out.shape[:2]
+    top, left = padding
+    most = (n + parts - 1) // parts
+    form_of = Form(h, w, c, kh, kw, oh, ow, k, stride, top, left)
+    all_of = _layout(most, form_of)
+    filters, channels, share = all_of.filters, all_of.channels, _share(form_of, all_of)
+    size = kh * kw * filters * channels
+    for part in prange(parts):
+        form = Form(h, w, c, kh, kw, oh, ow, k, stride, top, left)
+        _sum_images(
+            pointer(inputs, 0),
+            pointer(gradient, 0),
+            pointer(scratch, parts * size + numba.get_thread_id() * share),
+            pointer(scratch, part * size),
+            part * n // parts,
+            (part + 1) * n // parts,
+            form,
+            _layout(most, form),
+        )
+    for tap in prange(kh * kw):
+        at, length = tap * filters * channels, filters * channels
+        for part in range(1, parts):
+            add_to(pointer(scratch, part * size + at), pointer(scratch, at), length)
+        layout = _layout(most, Form(h, w, c, kh, kw, oh, ow, k, stride, top, left))
+        tile = pointer(scratch, parts * size + numba.get_thread_id() * share)
+        for row in range(0, filters, ROWS):
+            for column in range(0, channels, layout.width):
+                sums, corner = pointer(scratch, row * channels + column), (row, column)
+                _write_taps(sums, tile, (tap, tap + 1), corner, (c, k), layout, pointer(out, 0))
+
+
+@njit(parallel=True, **KERNEL)
+def _sum_by_blocks(inputs, gradient, stride, padding, scratch, out, threads):
+    """Write the filters' gradient, of which so many threads share the blocks: a thread takes some
+    filters, and for each panel of channels all of these.
     """
     (n, h, w, c), (oh, ow, k), (kh, kw) = inputs.shape, gradient.shape[1:], out.shape[:2]
-    down, across = min(stride, kh), min(stride, kw)
-    all_of = _layout(n, (h, w, c), (kh, kw), (oh, ow, k), stride, padding[1])
+    top, left = padding
+    form_of = Form(h, w, c, kh, kw, oh, ow, k, stride, top, left)
+    all_of, layouts = _layout(n, form_of), _phases(form_of) + 1
     together, filters, channels = all_of.images, all_of.filters, all_of.channels
     gradients_at, sums_at, frames_at = all_of.gradients_at, all_of.sums_at, all_of.frames_at
-    share = _frame_size(c, k, all_of) + SIDE * SIDE
+    share = _frame_size(form_of, all_of) + SIDE * SIDE
     panels, heights = channels // all_of.width, (filters + ROWS - 1) // ROWS
     groups = min(threads, heights)
     tall, blocks = (heights + groups - 1) // groups, heights * panels
@@ -226,41 +347,24 @@ def filter_gradient(inputs, gradient, stride, padding, scratch, out, threads):
     parts = kh * kw // taps
     for start in range(0, n, together):
         images = min(together, n - start)
-        for item in prange(images * (down * across + 1)):
-            image, phase = item // (down * across + 1), item % (down * across + 1)
-            layout = _layout(n, (h, w, c), (kh, kw), (oh, ow, k), stride, padding[1])
+        for item in prange(images * layouts):
+            image, phase = item // layouts, item % layouts - 1
+            form = Form(h, w, c, kh, kw, oh, ow, k, stride, top, left)
+            layout = _layout(n, form)
             tile = pointer(scratch, frames_at + numba.get_thread_id() * share)
-            frame = as_bf16(advance(tile, SIDE * SIDE))
-            if phase == down * across:
-                source = pointer(gradient, (start + image) * oh * ow * k)
-                fill(source, frame, Plane(oh, ow, k, oh, layout.pitch, 1, 0, 0, layout.pixels))
-                to = pointer(scratch, gradients_at + image * (layout.pixels // 2))
-                _transpose(frame, to, tile, k, layout)
+            if phase < 0:
+                slope = pointer(gradient, (start + image) * oh * ow * k)
+                _lay_out(slope, tile, pointer(scratch, 0), phase, image, form, layout)
             else:
-                fill(
-                    pointer(inputs, (start + image) * h * w * c),
-                    frame,
-                    Plane(
-                        h,
-                        w,
-                        c,
-                        oh + (kh - 1) // stride,
-                        layout.pitch,
-                        stride,
-                        phase // across - padding[0],
-                        phase % across - padding[1],
-                        2 * layout.pairs + 1,
-                    ),
-                )
-                for odd in range(2):
-                    to = (2 * phase + odd) * layout.plane + image * layout.pairs * layout.width
-                    _pair_pixels(advance(frame, odd * c), pointer(scratch, to), c, layout)
+                source = pointer(inputs, (start + image) * h * w * c)
+                _lay_out(source, tile, pointer(scratch, 0), phase, image, form, layout)
         for item in prange(groups * panels * tall * parts):
             block, part = item // parts, item % parts
             height, panel = block // (panels * tall) * tall + block % tall, block // tall % panels
             if height >= heights:
                 continue
-            layout = _layout(n, (h, w, c), (kh, kw), (oh, ow, k), stride, padding[1])
+            form = Form(h, w, c, kh, kw, oh, ow, k, stride, top, left)
+            layout = _layout(n, form)
             taps_of, corner = (
                 (part * taps, (part + 1) * taps),
                 (height * ROWS, panel * layout.width),
@@ -275,7 +379,7 @@ def filter_gradient(inputs, gradient, stride, padding, scratch, out, threads):
                 corner,
                 start > 0,
                 images,
-                Sizes(kh, kw, stride, oh, ow, k, layout.width),
+                form,
                 layout,
             )
             end_tiles()
@@ -285,11 +389,41 @@ def filter_gradient(inputs, gradient, stride, padding, scratch, out, threads):
 
 
 @njit(**KERNEL)
-def _frame_size(c, k, layout):
+def _phases(form):
+    """Return the frames of an image: one for each place of the stride that the filter reads."""
+    return min(form.stride, form.kh) * min(form.stride, form.kw)
+
+
+@njit(**KERNEL)
+def _frame_size(form, layout):
     """Return the elements of a thread's frame, of inputs and then of gradients, with what vectors
     read behind it.
     """
-    return whole(max((2 * layout.pairs + 1) * c, layout.pixels * k) + TERMS, 2 * SIDE) // 2
+    most = max((2 * layout.pairs + 1) * form.c, layout.pixels * form.k)
+    return whole(most + TERMS, 2 * SIDE) // 2
+
+
+@njit(**KERNEL)
+def _share(form, layout):
+    """Return the elements of a thread that lays out some images for itself."""
+    return SIDE * SIDE + _frame_size(form, layout) + layout.sums_at
+
+
+def filter_gradient(
+    inputs: np.ndarray,
+    gradient: np.ndarray,
+    stride: int,
+    padding: tuple[int, int],
+    scratch: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Write the filters' gradient to out (kh, kw, c, k). Inputs and gradient: float32 or bf16."""
+    form = Form(*inputs.shape[1:], *out.shape[:2], *gradient.shape[1:], stride, *padding)
+    parts = parts_of.py_func(len(inputs), form)
+    if parts > 1:
+        _sum_by_parts(inputs, gradient, stride, padding, parts, scratch, out)
+    else:
+        _sum_by_blocks(inputs, gradient, stride, padding, scratch, out, get_threads())
 
 
 def scratch_size(
@@ -303,6 +437,13 @@ def scratch_size(
     """Return the elements of scratch, of four bytes, for so many images (h, w, c) and outputs (oh,
     ow, k), on all threads of this process.
     """
-    layout = _layout.py_func(max(rows, 1), image, taps, outputs, stride, padding[1])
-    frame = _frame_size.py_func(image[2], outputs[2], layout)
-    return layout.frames_at + numba.config.NUMBA_NUM_THREADS * (frame + SIDE * SIDE)
+    form, threads = Form(*image, *taps, *outputs, stride, *padding), numba.config.NUMBA_NUM_THREADS
+    layout = _layout.py_func(max(rows, 1), form)
+    size = layout.frames_at + threads * (_frame_size.py_func(form, layout) + SIDE * SIDE)
+    parts = parts_of.py_func(rows, form)
+    if parts == 1:
+        return size
+    # Fewer images may have fewer parts, and more images in each.
+    layout = _layout.py_func((rows + LEAST_PARTS - 1) // LEAST_PARTS, form)
+    sums = taps[0] * taps[1] * layout.filters * layout.channels
+    return max(size, parts * sums + threads * _share.py_func(form, layout))

@@ -12,7 +12,7 @@ from ensync.kernels.elementwise import normalization
 from ensync.kernels.elementwise.activations import RELU
 from ensync.nn.layers.activations import Activated
 from ensync.nn.layers.base import Layer, Shape, Step
-from ensync.nn.layers.composite import Composite
+from ensync.nn.layers.composite import Composite, store_bf16_between
 from ensync.nn.memory import Workspace, empty
 from ensync.nn.sequential import Sequential
 
@@ -45,6 +45,11 @@ class Residual(Composite):
         self.shapes = [*self.before.shapes, self.shape, *self.shortcut.shapes]
         self.declare()
         return self.shape
+
+    def store_bf16(self) -> None:
+        super().store_bf16()
+        store_bf16_between([*self.before.layers, self.last])
+        store_bf16_between(self.shortcut.layers)
 
     def allocate(self, rows: int, dtype: np.dtype, workspace: Workspace, first: bool) -> None:
         self.workspace = workspace

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 from ensync.nn.layers.base import Layer, Parameter, Shape, Views
@@ -29,6 +30,12 @@ def numbered(owned: Sequence[tuple[Parameter, ...]]) -> tuple[Parameter, ...]:
     return tuple(replace(p, name=f"{i}.{p.name}") for i, own in enumerate(owned) for p in own)
 
 
+def store_bf16_between(layers: Sequence[Layer]) -> None:
+    """Store arrays between two layers that both take bf16 as bf16."""
+    for left, right in pairwise(layers):
+        left.bf16_outputs = right.bf16_inputs = left.writes_bf16 and right.reads_bf16
+
+
 class Composite(Layer):
     """Layers seen as one: their parameters and statistics are its own.
 
@@ -46,6 +53,14 @@ class Composite(Layer):
     def bind(self, values: Views, gradients: Views) -> None:
         for layer, own, inner in deal(self.layers, values, gradients):
             layer.bind(own, inner)
+
+    def store_bf16(self) -> None:
+        """Store arrays inside these layers as bf16 where both sides take it. Call it between
+        `build` and `allocate`.
+        """
+        for layer in self.layers:
+            if isinstance(layer, Composite):
+                layer.store_bf16()
 
     def operations(self, shape: Shape) -> int:
         return sum(
