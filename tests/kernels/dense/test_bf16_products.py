@@ -142,6 +142,23 @@ def test_sums_and_rows_that_are_laid_out_part_by_part(shape, monkeypatch):
         close(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(33, 40, 330), (200, 130, 333)], ids=str)
+@pytest.mark.parametrize("panels", [2000, 1 << 14])
+def test_panels_laid_out_together_change_no_bit(shape, panels, monkeypatch):
+    arrays, found = layer(*shape), []
+    for size in (1, panels):
+        monkeypatch.setattr(bf16_layout, "PANELS", size)
+        forget()
+        try:
+            found.append(passes(*arrays))
+        finally:
+            forget()
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for result, expected in zip(found[1], exact(*arrays), strict=True):
+        close(result, expected)
+
+
 def test_fewer_samples_than_the_scratch_is_for_need_no_more():
     for k, m in ((784, 512), (100, 10), (33, 47)):
         sizes = [matmul.packing_size(n, k, m, True) for n in range(1, 3000, 7)]

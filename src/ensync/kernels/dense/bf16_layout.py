@@ -28,27 +28,33 @@ BLOCK, LEAST_ROWS = 1 << 17, 128
 # Words of both operands of a weights' gradient that are laid out together, and samples at least;
 # words of a piece of B's panel, which stays in the second cache beside A's rows.
 SAMPLE_WORDS, LEAST_SAMPLES, PIECE = 1 << 19, 1024, 512
+# Words of neighbouring panels that are laid out together, half of a second cache of 1 MiB: so rows
+# of B, and of C where that has many, are read and written in long runs.
+PANELS = 1 << 17
 RUN = 128  # words of one partial sum of the bias's gradient
-AHEAD = 32  # rows between a prefetch and its use, where a panel reads a part of each row
+AHEAD = 16  # rows between a prefetch and its use, where a panel reads a part of each row
 
 
 class Layout(NamedTuple):
     """How the operands of a product lie in the scratch, in words of four bytes.
 
     block: rows of C whose part of A stays in a cache. rows: that are laid out at a time. samples:
-    terms of a sum that are. piece: words of a panel that are laid out at a time. pitch: from row to
-    row of A. height: rows of a tile; width: columns of a panel. shares_at, share: where the
-    threads' tiles and panels begin, behind A's rows, and from one to the next.
+    terms of a sum that are. piece: words of a panel that are laid out at a time; panels: that are
+    laid out together. pitch: from row to row of A. height: rows of a tile; width: columns of a
+    panel. shares_at, share: where the threads' tiles and panels begin, behind A's rows, and from
+    one to the next; sums_at: where in a share the sums of B's columns do.
     """
 
     block: int
     rows: int
     samples: int
     piece: int
+    panels: int
     pitch: int
     height: int
     width: int
     shares_at: int
+    sums_at: int
     share: int
 
 
@@ -79,8 +85,24 @@ def layout_of(shape: tuple[int, int, int], form: int, bf16: Flag, parts: int) ->
     if form != A_TRANSPOSED:
         together = max(1, min(rows, block * parts))
     whole = -(-together // (2 * SIDE)) * 2 * SIDE  # of any height, and of squares that are turned
-    share = ROOM + piece * width
-    return Layout(block, together, samples, piece, pitch, height, width, whole * pitch, share)
+    # Sums of several pieces are added to the same part of C, one panel after the other.
+    across, panel = -(-columns // width), max(1, piece * width)
+    panels = max(1, min(across, PANELS // panel)) if piece == words else 1
+    # Not less for more samples, of whose panels fewer are laid out together.
+    sums_at = ROOM + min(across * panel, max(PANELS, panel))
+    return Layout(
+        block=block,
+        rows=together,
+        samples=samples,
+        piece=piece,
+        panels=panels,
+        pitch=pitch,
+        height=height,
+        width=width,
+        shares_at=whole * pitch,
+        sums_at=sums_at,
+        share=sums_at + across * width,
+    )
 
 
 def _shapes(n: int, inputs: int, outputs: int) -> dict[int, tuple[int, int, int]]:
@@ -174,6 +196,29 @@ def _pair_panel(source, length, rows, columns, sums, target, width, words):
 
 
 @numba.njit(**INNER)
+def _pair_panels(source, length, rows, target, width, words, panels):
+    """Write whole panels of columns of a matrix of `rows` rows, `length` apart, as words that pair
+    the rows, (panels, words, width).
+    """
+    full = lanes(source)
+    for word in range(rows // 2):
+        for panel in range(panels):
+            for j in range(0, width, full):
+                at = 2 * word * length + panel * width + j
+                both = pair(load(source, at, full), load(source, at + length, full))
+                store(target, (panel * words + word) * width + j, both, full)
+                fetch(source, at + AHEAD * length)
+                fetch(source, at + (AHEAD + 1) * length)
+    for word in range(rows // 2, words):
+        count = full if 2 * word < rows else 0
+        for panel in range(panels):
+            for j in range(0, width, full):
+                last = load(source, 2 * word * length + panel * width + j, count)
+                to = (panel * words + word) * width + j
+                store(target, to, pair(last, zeros(target)), full)
+
+
+@numba.njit(**INNER)
 def write_sums(sums, bias, columns, added):
     """Write or add the sums of a panel's columns to the bias's gradient."""
     full = lanes(sums)
@@ -206,14 +251,25 @@ def lay_out_rows(a, scratch, layout, form, span, share):
 
 
 @numba.njit(**INNER)
-def lay_out_panel(b, room, width, form, first, terms, column):
-    """Lay out so many terms, from `first` on, of the panel of B from a column of C on, behind
-    `room`; then the sums of B's columns are in the room.
+def lay_out_panels(b, room, layout, form, span, panels):
+    """Lay out the panels first .. end of B behind `room`; for A_TRANSPOSED the sums of its columns
+    lie behind them.
+
+    span: (first of the terms, their number). panels: (first, end).
     """
+    (first, terms), (start, end), width = span, panels, layout.width
     length, words, target = b.shape[1], words_of(terms), advance(room, ROOM)
-    if form == B_TRANSPOSED:
-        source = pointer(b, column * length)
-        _turn_panel(source, length, b.shape[0] - column, room, target, width, words)
-    else:
-        source, columns = pointer(b, first * length + column), length - column
-        _pair_panel(source, length, terms, columns, room, target, width, words)
+    whole = start
+    if form == PLAIN:
+        whole = min(end, max(start, length // width))
+        source = pointer(b, first * length + start * width)
+        _pair_panels(source, length, terms, target, width, words, whole - start)
+    for panel in range(whole, end):
+        to, column = advance(target, (panel - start) * words * width), panel * width
+        if form == B_TRANSPOSED:
+            source = pointer(b, column * length)
+            _turn_panel(source, length, b.shape[0] - column, room, to, width, words)
+        else:
+            source, columns = pointer(b, first * length + column), length - column
+            sums = advance(room, layout.sums_at + (panel - start) * width)
+            _pair_panel(source, length, terms, columns, sums, to, width, words)

@@ -14,7 +14,7 @@ from ensync.kernels.dense.bf16_layout import (
     ROOM,
     ROWS,
     STEP,
-    lay_out_panel,
+    lay_out_panels,
     lay_out_rows,
     layout_of,
     words_of,
@@ -109,11 +109,24 @@ def _store_tile(tile, width, rows, c, row_length, columns, bias, floor, has_bias
 
 
 @numba.njit(**INNER)
+def _write_bias(room, bias, layout, mine, tiles, panels, added):
+    """Write or add the sums of columns of B to the bias's gradient, of the panels whose first tile
+    is this thread's.
+    """
+    (start, end), width = panels, layout.width
+    for item in range(start, end):
+        if mine[0] <= item * tiles < mine[1]:
+            sums = advance(room, layout.sums_at + (item - start) * width)
+            some = min(width, bias.size - item * width)
+            write_sums(sums, pointer(bias, item * width), some, added)
+
+
+@numba.njit(**INNER)
 def _multiply(b, c, bias, floor, scratch, layout, form, span, share, bf16):
     """Compute a part of C's tiles with what `lay_out_rows` laid out.
 
-    The tiles are taken in blocks of rows, and in each block panel by panel; a panel of B is laid
-    out by each thread that takes tiles of it.
+    The tiles are taken in blocks of rows, and in each block some panels together, row of tiles by
+    row of tiles; a panel of B is laid out by each thread that takes tiles of it.
     """
     (start, count), (part, parts) = span, share
     pitch, height, width = layout.pitch, layout.height, layout.width
@@ -123,37 +136,43 @@ def _multiply(b, c, bias, floor, scratch, layout, form, span, share, bf16):
     terms = count if summed else b.shape[1 if form == B_TRANSPOSED else 0]
     down, panels, block = quotient(rows, height), quotient(columns, width), layout.block // height
     begin, end = down * panels * part // parts, down * panels * (part + 1) // parts
-    position = 0
     _start(bf16)
-    for first_of_block in range(0, down, block):
-        tiles = min(block, down - first_of_block)
-        for item in range(panels):
-            first = first_of_block + min(max(begin - position, 0), tiles)
-            last = first_of_block + min(max(end - position, 0), tiles)
-            position += tiles
-            column = item * width
-            some = min(width, columns - column)
-            for word in range(0, words_of(terms) if first < last else 0, layout.piece):
+    for top_tile in range(0, down, block):
+        tiles = min(block, down - top_tile)
+        # This thread's tiles of the block, counted panel by panel.
+        mine = max(begin - top_tile * panels, 0), min(end - top_tile * panels, tiles * panels)
+        first_panel, last_panel = mine[0] // tiles, quotient(mine[1], tiles)
+        for group in range(first_panel, last_panel, layout.panels):
+            stop = min(group + layout.panels, last_panel)
+            for word in range(0, words_of(terms), layout.piece):
                 taken, added = min(terms - 2 * word, 2 * layout.piece), before + word > 0
-                lay_out_panel(b, room, width, form, before + 2 * word, taken, column)
-                if summed and first == 0:
-                    write_sums(room, pointer(bias, column), some, added)
-                words, narrow = words_of(taken), some <= lanes(scratch)
-                for row in range(first * height, last * height, height):
-                    left, right = pointer(scratch, row * pitch + word), advance(room, ROOM)
-                    _tile(left, right, room, words, pitch, width, narrow, bf16)
-                    _store_tile(
-                        room,
-                        width,
-                        min(height, rows - row),
-                        pointer(c, (top + row) * columns + column),
-                        columns,
-                        some,
-                        pointer(bias, column),
-                        floor,
-                        form == PLAIN,
-                        added,
-                    )
+                words = words_of(taken)
+                lay_out_panels(b, room, layout, form, (before + 2 * word, taken), (group, stop))
+                if summed and top_tile == 0:
+                    _write_bias(room, bias, layout, mine, tiles, (group, stop), added)
+                for tile in range(tiles):
+                    row = (top_tile + tile) * height
+                    left = pointer(scratch, row * pitch + word)
+                    for item in range(group, stop):
+                        if not mine[0] <= item * tiles + tile < mine[1]:
+                            continue
+                        column = item * width
+                        some = min(width, columns - column)
+                        right = advance(room, ROOM + (item - group) * words * width)
+                        narrow = some <= lanes(scratch)
+                        _tile(left, right, room, words, pitch, width, narrow, bf16)
+                        _store_tile(
+                            room,
+                            width,
+                            min(height, rows - row),
+                            pointer(c, (top + row) * columns + column),
+                            columns,
+                            some,
+                            pointer(bias, column),
+                            floor,
+                            form == PLAIN,
+                            added,
+                        )
     _end(bf16)
 
 
