@@ -86,7 +86,9 @@ def test_activation_is_part_of_the_forward_pass(name):
     close(out, naive.activation(name, inputs.astype(float) @ weights + bias), np.float32)
 
 
-@pytest.mark.parametrize("shape", [(128, 784, 100), (300, 256, 200), (1030, 50, 130)])
+@pytest.mark.parametrize(
+    "shape", [(128, 784, 100), (300, 256, 200), (1030, 50, 130), (9, 1500, 1403)]
+)
 @pytest.mark.compiled
 def test_threads_do_not_change_a_bit(shape):
     arrays, found = layer(*shape, np.float32), []
@@ -101,7 +103,7 @@ def test_threads_do_not_change_a_bit(shape):
 
 @pytest.mark.compiled
 def test_long_and_wide_shapes():
-    for shape in ((2100, 30, 60), (130, 600, 300)):
+    for shape in ((2100, 30, 60), (130, 600, 300), (9, 1500, 1403)):
         inputs, weights, bias, gradient = layer(*shape, np.float32)
         out, slope, weights_gradient, bias_gradient = passes(inputs, weights, bias, gradient)
         close(out, inputs.astype(float) @ weights + bias, np.float32)

@@ -22,6 +22,9 @@ TALL = NARROW_ROWS[SIMD]
 WIDE, NARROW = tile(ROWS, VECTORS), tile(TALL, 1)
 PACK_FROM = 64  # rows of C from which copying a panel of B pays for itself
 BLOCK = 1 << 18  # elements of A that stay in a second cache of 2 MiB beside a panel of B
+# Elements of a weights' gradient that no cache holds: it is written few rows at a time, in runs
+# that the processor's prefetching follows.
+LARGE = 1 << 21
 # Terms from which copying a block of a transposed A pays: each term touches another page of memory.
 PACK_A_FROM = 256
 TERMS = 256  # of one partial sum of the weight gradient: so many lines of A stay in the first cache
@@ -207,7 +210,9 @@ def product_part(a, b, c, bias, scratch, terms, operation, part, parts):
     work = cost_of(rows, columns, width, step)
     begin, end, position = work * part // parts, work * (part + 1) // parts, 0
     packing = operation.form == A_TRANSPOSED and inner >= PACK_A_FROM and columns > 2 * width
-    block = min(max(BLOCK // inner // TALL, 4) * TALL, quotient(max(rows, 1), step) * step)
+    large = operation.form == A_TRANSPOSED and inner < PACK_A_FROM and rows * columns >= LARGE
+    tall = 2 if large else max(BLOCK // inner // TALL, 4)
+    block = min(tall * TALL, quotient(max(rows, 1), step) * step)
     share = (scratch.size - step) // parts // step * step
     one = -scratch.ctypes.data // scratch.itemsize % step + part * share
     places, packed = Places(one, one + step, one + step + inner * width), -1
