@@ -47,7 +47,10 @@ SIDES = [
     (4, 7, 14, 256, 256, 3, 1, 1, 1),
     (36, 7, 8, 128, 130, 3, 1, 1, 1),
 ]
-WINOGRAD += SIDES
+# Filters that are small beside the images, whose tiles are summed in parts: each in one block, and
+# in several.
+PARTS = [(6, 24, 23, 16, 16, 3, 1, 1, 1), (70, 14, 13, 40, 33, 3, 1, 1, 1)]
+WINOGRAD += SIDES + PARTS
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from convolutions import (
     DIRECT,
+    PARTS,
     PRODUCT,
     SIDES,
     WINOGRAD,
@@ -18,6 +19,7 @@ from convolutions import (
 from forced_vectors import start, succeeds
 
 from ensync.kernels import threads
+from ensync.kernels.convolution import conv2d, winograd
 from ensync.kernels.elementwise.activations import GELU, IDENTITY, RELU
 from ensync.kernels.simd.host import SIMD, VECTOR_BYTES
 
@@ -42,6 +44,35 @@ def test_three_passes(sizes, dtype):
         found, (outputs, *expected_gradients(form, inputs, weights, gradient)), strict=True
     ):
         close(one, other, dtype)
+
+
+@pytest.mark.parametrize("sizes", [*map(sized, [SIDES[0], SIDES[1]])], ids=str)
+@pytest.mark.parametrize("parts", [2, 3])
+def test_tiles_are_summed_in_parts(sizes, parts, monkeypatch):
+    """As those of many images are."""
+    monkeypatch.setattr(winograd, "gradient_parts", lambda inputs, outputs: parts)
+    form, inputs, weights, bias, gradient = case(*sizes, np.float32)
+    found = passes(form, inputs, weights, bias, gradient)[2]
+    close(found, expected_gradients(form, inputs, weights, gradient)[1], np.float32)
+
+
+@pytest.mark.parametrize("sizes", WINOGRAD, ids=str)
+def test_fewer_images_need_no_more_scratch(sizes):
+    """A network reserves scratch once, for its largest batch."""
+    form, *_ = case(*sizes, np.float32)
+    needed = [form.scratch_size(n, np.dtype(np.float32)) for n in range(300)]
+    assert needed == sorted(needed)
+
+
+@pytest.mark.compiled
+def test_nothing_is_written_beyond_the_scratch():
+    for sizes in PARTS:
+        form, inputs, weights, bias, gradient = case(*sizes, np.float32)
+        assert winograd.gradient_parts(inputs.shape, gradient.shape) > 1
+        size = form.scratch_size(len(inputs), inputs.dtype)
+        scratch = np.full(size + 1024, 7, np.float32)
+        conv2d.weight_gradient(form, inputs, gradient, scratch[:size], np.empty_like(weights), bias)
+        assert (scratch[size:] == 7).all(), sizes
 
 
 @pytest.mark.parametrize("sizes", [*map(sized, [DIRECT[0], PRODUCT[0], WINOGRAD[0]])], ids=str)
@@ -79,7 +110,7 @@ def test_no_images_give_no_gradient(sizes):
 
 
 @pytest.mark.parametrize(
-    "sizes", [DIRECT[1], WINOGRAD[3], WINOGRAD[5], SIDES[2], SIDES[9]], ids=str
+    "sizes", [DIRECT[1], WINOGRAD[3], WINOGRAD[5], SIDES[2], SIDES[9], *PARTS], ids=str
 )
 @pytest.mark.compiled
 def test_threads_do_not_change_a_bit(sizes):

@@ -85,7 +85,7 @@ def test_arrays_of_bf16_hold_the_same_numbers(sizes):
 def test_sums_are_apart_where_filters_are_small(sizes):
     form, *_ = tiled(sizes)
     of = tiled_gradient.Form(*form.image, *form.filter, *form.outputs, form.stride, *form.padding)
-    assert tiled_gradient.parts_of(sizes[0], of) == PARTS[sizes]
+    assert tiled_gradient.gradient_parts(sizes[0], of) == PARTS[sizes]
 
 
 def test_groups_of_few_channels_stay_in_float32():

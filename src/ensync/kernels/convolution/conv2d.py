@@ -175,9 +175,8 @@ class Convolution:
             gradient = tiled_gradient.scratch_size(*form, rows)
             return max(sums, spread + tiled.scratch_size(*form), gradient)
         if self.is_winograd:
-            return max(
-                sums, winograd.scratch_size(self.image[2], self.outputs[2], threads, itemsize)
-            )
+            arrays = (rows, *self.image), (rows, *self.outputs)
+            return max(sums, winograd.scratch_size(*arrays, threads, itemsize))
         packed = direct.packed_size(self.weights_shape, self.groups, itemsize)
         weights = direct.sums_size(self.weights_shape, self.groups, itemsize)
         form = self.stride, self.pixels_together(itemsize)

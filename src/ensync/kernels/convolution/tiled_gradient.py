@@ -19,6 +19,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
+from ensync.kernels.convolution.parts import LEAST_PARTS, parts_of
 from ensync.kernels.convolution.tiled import (
     ROWS,
     Plane,
@@ -47,8 +48,6 @@ ADD_NARROW, ADD_SMALL = tile_product(True, 2, 1), tile_product(True, 1, 1)
 # Words of the images that are laid out together for the filter's gradient, 1 MiB; but as many
 # images that a sum has so many steps.
 BLOCK, LEAST_STEPS = 1 << 18, 32
-# Parts of the images with sums of their own, at most and at least.
-MOST_PARTS, LEAST_PARTS = 32, 4
 # Steps of TERMS pixels that all taps take before the next ones: their operands, 32 KiB, stay in the
 # first cache.
 CHUNK = 8
@@ -130,20 +129,11 @@ def _layout(n, form):
     )
 
 
-@njit(**KERNEL)
-def parts_of(n, form):
-    """Return in how many parts, a power of two, n images have sums of their own: so few that all
-    sums are a quarter of images and gradients, or the least number and not larger than these, or 1.
-    """
-    h, w, c, kh, kw, oh, ow, k, _, _, _ = form
-    sums = kh * kw * whole(c, SIDE) * whole(k, SIDE)
-    beside = n * (h * w * c + oh * ow * k) // sums
-    if min(beside, n) < LEAST_PARTS:
-        return 1
-    parts = MOST_PARTS
-    while parts > max(LEAST_PARTS, min(beside // 4, n)):
-        parts //= 2
-    return parts
+def gradient_parts(n: int, form: Form) -> int:
+    """Return in how many parts n images have sums of their own."""
+    values = n * (form.h * form.w * form.c + form.oh * form.ow * form.k)
+    channels, filters = whole.py_func(form.c, SIDE), whole.py_func(form.k, SIDE)
+    return parts_of(n, values, form.kh * form.kw * channels * filters)
 
 
 @njit(**INNER)
@@ -419,7 +409,7 @@ def filter_gradient(
 ) -> None:
     """Write the filters' gradient to out (kh, kw, c, k). Inputs and gradient: float32 or bf16."""
     form = Form(*inputs.shape[1:], *out.shape[:2], *gradient.shape[1:], stride, *padding)
-    parts = parts_of.py_func(len(inputs), form)
+    parts = gradient_parts(len(inputs), form)
     if parts > 1:
         _sum_by_parts(inputs, gradient, stride, padding, parts, scratch, out)
     else:
@@ -440,7 +430,7 @@ def scratch_size(
     form, threads = Form(*image, *taps, *outputs, stride, *padding), numba.config.NUMBA_NUM_THREADS
     layout = _layout.py_func(max(rows, 1), form)
     size = layout.frames_at + threads * (_frame_size.py_func(form, layout) + SIDE * SIDE)
-    parts = parts_of.py_func(rows, form)
+    parts = gradient_parts(rows, form)
     if parts == 1:
         return size
     # Fewer images may have fewer parts, and more images in each.

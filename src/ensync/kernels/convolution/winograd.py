@@ -14,15 +14,18 @@ tiles and their products. `bf16`: None, or a flag for those matrix products in b
 (simd/operands.py); then the numbers of input and output channels are multiples of a vector's lanes.
 """
 
+from math import prod
+
 import numba
 import numpy as np
 
+from ensync.kernels.convolution.parts import parts_of
+from ensync.kernels.convolution.winograd_gradient import filter_gradient, filter_gradient_by_parts
 from ensync.kernels.convolution.winograd_products import (
     TILES,
     WIDE_TILES,
     convolve_blocks,
     convolve_shared,
-    filter_gradient,
     transform_shared_inputs,
 )
 from ensync.kernels.convolution.winograd_transforms import POINTS, transform_filter, turn_filter
@@ -35,6 +38,9 @@ WIDE_FROM = 128 * 128 + 1  # input times output channels
 LEAST_PANELS, ITEMS = 2, 16  # of the filter at a time, and points times panels per thread
 # Transformed at once for the filter's gradient: they stay in two second caches.
 GRADIENT_VALUES = 1 << 19
+# Values of tiles that a part with sums of its own transforms at once, which stay in a second cache
+# of 1 MiB, and sums up to which parts pay.
+PART_VALUES, PART_SUMS = 1 << 17, 1 << 20
 
 
 def convolve(
@@ -102,16 +108,19 @@ def weight_gradient(
     bf16: bool | None = None,
 ) -> None:
     """Write the gradient of the filters to out (3, 3, c, k)."""
-    (c, k), total = out.shape[2:], tiles_of(gradient)
-    blocks = -(-total // gradient_tiles(c, k))
-    # As many in each block, so that few in the last do not exist.
-    tiles = -(-total // (2 * blocks)) * 2
+    (c, k), total, threads = out.shape[2:], tiles_of(gradient), numba.config.NUMBA_NUM_THREADS
+    parts = gradient_parts(inputs.shape, gradient.shape)
+    if parts > 1:
+        tiles = _evenly(-(-total // parts), part_tiles(c, k))
+        filter_gradient_by_parts(inputs, gradient, padding, parts, tiles, scratch, out, flag(bf16))
+        return
+    tiles = _evenly(total, gradient_tiles(c, k))
     step = columns_together(total, tiles, k, lanes_of(out.itemsize)) if is_wide(c, k) else k
     filter_gradient(
         inputs,
         gradient,
         padding,
-        numba.config.NUMBA_NUM_THREADS,
+        threads,
         tiles,
         step,
         is_wide(c, k),
@@ -119,6 +128,27 @@ def weight_gradient(
         out,
         flag(bf16),
     )
+
+
+def _evenly(total: int, most: int) -> int:
+    """Return how many tiles, an even number of at most so many, all but the last block takes."""
+    blocks = -(-total // most)
+    return -(-total // (2 * blocks)) * 2
+
+
+def gradient_parts(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> int:
+    """Return in how many parts the tiles of images (n, h, w, c) with outputs (n, oh, ow, k) have
+    sums of their own.
+    """
+    sums = POINTS * inputs[3] * outputs[3]
+    if sums > PART_SUMS:
+        return 1
+    return parts_of(inputs[0], (prod(inputs) + prod(outputs)) // 2, sums)
+
+
+def part_tiles(c: int, k: int) -> int:
+    """Return how many tiles a part transforms at once, an even number."""
+    return max(TILES, PART_VALUES // (POINTS * (c + k)) // 2 * 2)
 
 
 def tiles_of(outputs: np.ndarray) -> int:
@@ -151,15 +181,19 @@ def gradient_tiles(c: int, k: int) -> int:
     )
 
 
-def scratch_size(c: int, k: int, threads: int, itemsize: int) -> int:
-    """Return the elements of scratch that the three passes with c input and k output channels
-    need.
+def scratch_size(
+    inputs: tuple[int, ...], outputs: tuple[int, ...], threads: int, itemsize: int
+) -> int:
+    """Return the elements of scratch that the three passes of images (n, h, w, c) with outputs (n,
+    oh, ow, k) need, and those of fewer.
     """
-    full = lanes_of(itemsize)
+    (c, k), full = (inputs[3], outputs[3]), lanes_of(itemsize)
     c_whole, k_whole = (-(-channels // (VECTORS * full)) * VECTORS * full for channels in (c, k))
     blocks, tiles = (1, WIDE_TILES) if is_wide(c, k) else (threads, TILES)
     forward = blocks * (tiles * (c_whole + k_whole) + 2 * full)
     gradient = gradient_tiles(c, k) * (c_whole + k_whole) + 2 * full
-    return POINTS * (c_whole * k_whole + (threads + 1) * full + max(forward, gradient)) + max(
-        9 * c * k, VECTORS * full
-    )
+    apart = threads * (part_tiles(c, k) * (c_whole + k_whole) + 3 * full)
+    apart += gradient_parts(inputs, outputs) * (c_whole * k_whole + full)
+    most = max(forward, gradient, apart)
+    rest = max(9 * c * k, VECTORS * full)
+    return POINTS * (c_whole * k_whole + (threads + 1) * full + most) + rest

@@ -9,7 +9,6 @@ function returned before it, so that such are made inside.
 from typing import NamedTuple
 
 import numba
-import numpy as np
 from numba import njit, prange
 
 from ensync.kernels.convolution.winograd_tiling import Block, tile_at, tiles_with_point, tiling_of
@@ -17,8 +16,6 @@ from ensync.kernels.convolution.winograd_transforms import (
     POINTS,
     Image,
     Steps,
-    finish_filter,
-    transform_gradient,
     transform_input,
     transform_output,
 )
@@ -26,26 +23,17 @@ from ensync.kernels.options import INNER, KERNEL
 from ensync.kernels.simd import panels
 from ensync.kernels.simd.host import SIMD
 from ensync.kernels.simd.intrinsics import lanes, pointer
-from ensync.kernels.simd.memory import clear
 from ensync.kernels.simd.operands import (
-    PAIRED,
-    PLAIN,
     ROUNDED,
-    numbers_per_term,
-    store_operand,
     terms_of,
 )
 from ensync.kernels.simd.panels import Strides, panel, panel_width
-from ensync.kernels.simd.vectors import advance, fetch, zeros
+from ensync.kernels.simd.vectors import advance, fetch
 
 # Of a tile of registers: batches are powers of two, and so are many images' tiles: 5 x 13 is 64 and
 # little more.
 ROWS = {"avx512": 13}.get(SIMD, panels.ROWS)
-# Of a tile of the filter's gradient; all lie in the lanes of one vector.
-FILTER_ROWS = {"avx512": 8}.get(SIMD, 4)
 PANEL, NARROW_PANEL = panel(False, ROWS), panel(False, ROWS, 1)
-FILTER_PANEL = panel(True, FILTER_ROWS, in_lanes=True)
-NARROW_FILTER_PANEL = panel(True, FILTER_ROWS, 1, in_lanes=True)
 TILES = 2 * ROWS  # of one block: with their products they stay in a core's second cache
 # Of one block where the transformed filter is larger than that cache: it is read once per block.
 WIDE_TILES = -(-128 // ROWS) * ROWS
@@ -69,23 +57,6 @@ class Layout(NamedTuple):
     product_step: int
 
 
-class GradientLayout(NamedTuple):
-    """How the operands of the filter's gradient lie in the scratch.
-
-    terms: of a sum over tiles. channels: of the inputs, whole vectors. panels of `width` output
-    channels. The steps are elements from one point to the next: of transformed tiles of inputs,
-    sums, and transformed tiles of gradients.
-    """
-
-    terms: int
-    channels: int
-    panels: int
-    width: int
-    tile_step: int
-    sum_step: int
-    gradient_step: int
-
-
 @njit(forceinline=True, **INNER)
 def _panel(a, b, c, terms, width, c_row, bf16):
     strides = Strides(terms, 1, width, 0, c_row)
@@ -96,17 +67,7 @@ def _panel(a, b, c, terms, width, c_row, bf16):
 
 
 @njit(forceinline=True, **INNER)
-def _filter_panel(a, b, s, c, terms, s_row, width, bf16):
-    full = lanes(a)
-    strides = Strides(1, full, width, s_row, width)
-    if width == full:
-        NARROW_FILTER_PANEL(a, b, s, c, terms, strides, bf16)
-    else:
-        FILTER_PANEL(a, b, s, c, terms, strides, bf16)
-
-
-@njit(forceinline=True, **INNER)
-def _prefetch_part(address, elements, part, parts):
+def prefetch_part(address, elements, part, parts):
     """Prefetch one of `parts` parts of so many elements."""
     full = lanes(address)
     share = (elements + parts * full - 1) // (parts * full) * full
@@ -133,7 +94,7 @@ def _layout(terms, columns, width, tiles, full):
 
 
 @njit(**INNER)
-def _point(item, panels, step):
+def point_of(item, panels, step):
     """Return the point of an item, which counts points, each `step` after the one before, and
     panels.
     """
@@ -150,15 +111,15 @@ def _products(item, inputs, filters, products, block, tiles, layout, shared, bf1
     """
     terms, panels, width, tile_step, filter_step, product_step = layout
     step = POINT_STEP if shared else 1
-    point, number = _point(item, panels, step), item % panels
+    point, number = point_of(item, panels, step), item % panels
     first, end = tiles_with_point(point, block)
     right = advance(filters, point * filter_step + number * terms * width)
     left = advance(inputs, point * tile_step)
     to = advance(products, point * product_step + number * width)
     if shared:
-        later = _point(item + panels, panels, step)
+        later = point_of(item + panels, panels, step)
         start, stop = tiles_with_point(later, block)
-        _prefetch_part(
+        prefetch_part(
             advance(inputs, later * tile_step + start * terms),
             (stop - start) * terms,
             number,
@@ -179,9 +140,9 @@ def _products(item, inputs, filters, products, block, tiles, layout, shared, bf1
         )
         if shared:
             following = (
-                _point(item + 1, panels, step) * filter_step + (item + 1) % panels * terms * width
+                point_of(item + 1, panels, step) * filter_step + (item + 1) % panels * terms * width
             )
-            _prefetch_part(advance(filters, following), terms * width, part, parts)
+            prefetch_part(advance(filters, following), terms * width, part, parts)
 
 
 @njit(parallel=True, **KERNEL)
@@ -292,171 +253,3 @@ def convolve_shared(inputs, outputs, start, columns, bias, floor, scratch, threa
             end - first,
             pointer(scratch, numba.get_thread_id() * POINTS * full),
         )
-
-
-@njit(**INNER)
-def _add_products(item, inputs, gradients, sums, nothing, block, layout, shared, bf16):
-    """Add the products of a block's transformed tiles of inputs and of gradients, at one point and
-    for one panel of outputs, to the filter's sums; item and shared as in `_products`.
-
-    nothing: zeros, to which the first block is added. Tiles that go without a point have zeros
-    there: bf16's pairs may hold some.
-    """
-    terms, channels, panels, width, tile_step, sum_step, gradient_step = layout
-    full, point, number = lanes(inputs), _point(item, panels, POINT_STEP), item % panels
-    together = numbers_per_term(bf16)
-    first, end = tiles_with_point(point, block)
-    if first >= end:
-        if block.start > 0:
-            return
-        first, end = 0, 1  # zeros, for the sums to begin with
-    first, end = first // together, (end + together - 1) // together
-    right = advance(gradients, point * gradient_step + (number * terms + first) * width)
-    if shared:
-        later = _point(item + panels, panels, POINT_STEP)
-        _prefetch_part(advance(inputs, later * tile_step), channels * terms, number, panels)
-    rows = min(FILTER_ROWS, full)
-    for row in range(0, channels, rows):
-        left = advance(
-            inputs, point * tile_step + (row // full * terms + first) * full + row % full
-        )
-        to = advance(sums, point * sum_step + (number * channels + row) * width)
-        if block.start == 0:
-            _filter_panel(left, right, nothing, to, end - first, 0, width, bf16)
-        else:
-            _filter_panel(left, right, to, to, end - first, width, width, bf16)
-        if shared:
-            later = _point(item + 1, panels, POINT_STEP)
-            following = later * gradient_step + (item + 1) % panels * terms * width
-            _prefetch_part(
-                advance(gradients, following), terms * width, row // rows, channels // rows
-            )
-
-
-@njit(**INNER)
-def _clear_tile(inputs, gradients, c, k, layout, way, bf16):
-    """Write zeros for a tile that does not exist."""
-    full, width, nothing = lanes(inputs), layout.width, zeros(inputs)
-    for point in range(POINTS):
-        at = point * layout.tile_step
-        for j in range(0, c, full):
-            store_operand(inputs, at + j * layout.terms, nothing, full, way, bf16)
-        for j in range(0, (k + width - 1) // width * width, full):
-            at = point * layout.gradient_step + j // width * layout.terms * width + j % width
-            store_operand(gradients, at, nothing, full, way, bf16)
-
-
-@njit(**INNER)
-def _transform_tile(images, gradient, padding, block, term, below, layout, buffer, targets, bf16):
-    """Transform the inputs and the gradient of a block's tile to their place in the operands.
-
-    Tile number `below` of a term: with bf16 the second one is paired with the first. targets: the
-    addresses of the transformed tiles of inputs and of gradients.
-    """
-    (h, w, c), (oh, ow, k), full = images.shape[1:], gradient.shape[1:], lanes(images)
-    inputs = advance(targets[0], term * full)
-    gradients = advance(targets[1], term * layout.width)
-    number, way = term * numbers_per_term(bf16) + below, PAIRED if below else PLAIN
-    if number >= block.count:
-        _clear_tile(inputs, gradients, c, k, layout, way, bf16)
-        return
-    tile = tile_at(number, block)
-    transform_input(
-        pointer(images, tile.image * h * w * c),
-        Image(h, w, c),
-        tile,
-        padding,
-        inputs,
-        Steps(layout.tile_step, layout.terms),
-        buffer,
-        way,
-        bf16,
-    )
-    transform_gradient(
-        pointer(gradient, tile.image * oh * ow * k),
-        Image(oh, ow, k),
-        tile,
-        gradients,
-        Steps(layout.gradient_step, layout.terms * layout.width),
-        layout.width,
-        buffer,
-        way,
-        bf16,
-    )
-
-
-@njit(parallel=True, **KERNEL)
-def filter_gradient(inputs, gradient, padding, threads, tiles, columns, shared, scratch, out, bf16):
-    """Write the gradient of the filters to out (3, 3, c, k); `threads`: of which the scratch has
-    buffers.
-
-    tiles: of a block. columns: of k whose products are computed together, all of them where there
-    are several blocks. shared: whether operands come from farther than the second cache.
-    """
-    (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
-    channels, together = (c + full - 1) // full * full, numbers_per_term(bf16)
-    width, terms, total = panel_width(k, full), tiles // together, tiling_of(n, oh, ow).tiles
-    panels = (columns + width - 1) // width
-    layout = GradientLayout(
-        terms,
-        channels,
-        panels,
-        width,
-        terms * channels + full,
-        panels * channels * width + full,
-        (k + width - 1) // width * terms * width + full,
-    )
-    tiles_at = threads * POINTS * full
-    gradients_at = tiles_at + POINTS * layout.tile_step
-    sums_at = gradients_at + POINTS * layout.gradient_step
-    nothing_at = sums_at + POINTS * layout.sum_step
-    clear(pointer(scratch, nothing_at), width)
-    for start in range(0, total, tiles):
-        count = min(tiles, total - start)
-        for term in prange(terms):
-            buffer = pointer(scratch, numba.get_thread_id() * POINTS * full)
-            for below in range(together):
-                _transform_tile(
-                    inputs,
-                    gradient,
-                    padding,
-                    Block(start, count, tiling_of(n, oh, ow)),
-                    np.int64(term),
-                    below,
-                    layout,
-                    buffer,
-                    (pointer(scratch, tiles_at), pointer(scratch, gradients_at)),
-                    bf16,
-                )
-        for first in range(0, k, columns):
-            some = (min(columns, k - first) + width - 1) // width
-            for item in prange(POINTS * some):
-                _add_products(
-                    np.int64(item),
-                    pointer(scratch, tiles_at),
-                    pointer(scratch, gradients_at + first * terms),
-                    pointer(scratch, sums_at),
-                    pointer(scratch, nothing_at),
-                    Block(start, count, tiling_of(n, oh, ow)),
-                    GradientLayout(
-                        terms,
-                        channels,
-                        some,
-                        width,
-                        layout.tile_step,
-                        layout.sum_step,
-                        layout.gradient_step,
-                    ),
-                    shared,
-                    bf16,
-                )
-            if start + tiles >= total:
-                for i in prange(c):
-                    finish_filter(
-                        pointer(scratch, sums_at + i * width),
-                        Steps(layout.sum_step, channels * width),
-                        width,
-                        pointer(out, i * k + first),
-                        c * k,
-                        min(columns, k - first),
-                    )
