@@ -181,7 +181,8 @@ def test_a_shared_update_is_every_rank_s_own_update(comm, n, nodes):
     node, behind = split(comm, comm.rank * nodes // comm.size, comm.rank), 3
     gradient, noted = NodeVector(comm, node, n + behind, np.float64), []
     update = SharedUpdate(comm, node, gradient, n, noted.append)
-    update.parameters[:] = expected = share(99, n, np.float64)
+    expected = share(99, n, np.float64)
+    update.put(expected)
     state, moved = np.zeros(n), np.zeros(n)
     for step in range(3):
         total = np.sum(
@@ -201,6 +202,9 @@ def test_a_shared_update_is_every_rank_s_own_update(comm, n, nodes):
         assert sums.replicas_equal(comm, update.parameters)
     update.gather(state)
     np.testing.assert_allclose(state, moved, rtol=1e-12, atol=1e-12)
+    taken = np.empty(n)
+    update.take(taken)
+    assert np.array_equal(taken, update.parameters)
     assert len(noted) == 3 and min(noted) >= 0
     update.free()
     gradient.free()

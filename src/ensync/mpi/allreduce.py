@@ -116,7 +116,7 @@ class Allreduce:
         shared, nbytes = gradient.shared, gradient.values.nbytes
         if shared is None or self._node is None:
             return None
-        if any(self.comm.allgather(bool(free_space_obstacle(self._node.size * nbytes)))):
+        if any(self.comm.allgather(bool(free_space_obstacle(nbytes)))):
             return None
         with doing(Doing.SHARED):
             update = SharedUpdate(self.comm, self._node, shared, size, partial(self._count, nbytes))

@@ -124,12 +124,6 @@ class NodeVector:
             self.across.Allreduce(MPI.IN_PLACE, total, op=MPI.SUM)
         return total
 
-    def copy_to_others(self, piece: slice) -> None:
-        """Copy a piece of this rank's vector into those of the other ranks of its node."""
-        for rank, vector in enumerate(self._vectors):
-            if rank != self._node.rank:
-                vector[piece] = self.values[piece]
-
     def block(self, rank: int) -> slice:
         """The elements that a rank of the node sums."""
         lines = block(-(-len(self.values) // _LINE), self._node.size, rank)

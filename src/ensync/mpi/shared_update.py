@@ -1,10 +1,11 @@
-"""One update for the replicas of a node: each rank sums a block of the gradient, updates that block
-of the parameters, and copies it to the others.
+"""One update for the ranks of a node: each sums a block of the gradient, and updates that block of
+the parameters, of which the node has one copy in shared memory.
 
-If every rank updated its whole replica, each would read and write all parameters and all slots of
-the optimiser. Here a rank does so for its block only (the first stage of ZeRO, Rajbhandari et al.
-2020). Only that block of a slot is then up to date on a rank, and no rank has the whole sum of the
-gradient.
+If every rank updated a replica of its own, each would read and write all parameters and all slots
+of the optimiser. Here a rank does so for its block only (the first stage of ZeRO, Rajbhandari et
+al. 2020). Only that block of a slot is then up to date on a rank, and no rank has the whole sum of
+the gradient. With one copy of the parameters nothing is copied to other ranks, and a cache that
+ranks share holds it once.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from mpi4py import MPI
 
-from ensync.core.activity import Doing, begin
+from ensync.core.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
 from ensync.mpi.world import Comm
 
@@ -21,20 +22,42 @@ _GRADIENT, _TRAINING = float(Doing.GRADIENT), float(Doing.TRAINING)
 
 
 class SharedUpdate:
-    """The parameters (size,) of this rank's replica, and their update by the gradient, the first
-    `size` elements of the vector `gradient`.
+    """The parameters (size,) of a node, and their update by the gradient, the first `size`
+    elements of the vector `gradient`.
 
-    note: called after each step with the seconds that waiting, summing and copying took.
-    Collective.
+    All ranks of the node see `parameters`, so that a rank may change them within `update` only.
+    note: called after each step with the seconds that waiting and summing took. Collective.
     """
 
     def __init__(
         self, comm: Comm, node: Comm, gradient: NodeVector, size: int, note: Callable[[float], None]
     ) -> None:
         self._node, self._gradient, self._size, self._note = node, gradient, size, note
-        self._parameters = NodeVector(comm, node, size, gradient.values.dtype)
+        dtype = gradient.values.dtype
+        nbytes = max(1, size) * dtype.itemsize if node.rank == 0 else 0
+        self._window = MPI.Win.Allocate_shared(nbytes, 1, comm=node)
+        self._window.Lock_all()  # an epoch without end, as that of the gradient
+        memory = memoryview(self._window.Shared_query(0)[0]).cast("B")
+        self.parameters = np.frombuffer(memory, dtype, size)
         self._begun = 0.0
-        self.parameters = self._parameters.values
+
+    def put(self, parameters: np.ndarray) -> None:
+        """Let the shared parameters be these (size,), the same on all ranks. Collective."""
+        own = self._block(self._node.rank)
+        self.parameters[own] = parameters[own]
+        self.meet()
+
+    def take(self, parameters: np.ndarray) -> None:
+        """Copy the shared parameters to `parameters` (size,), and wait until all ranks have done
+        so. Collective.
+        """
+        parameters[:] = self.parameters
+        self.meet()
+
+    def meet(self) -> None:
+        """Wait until all ranks of the node are here. Collective."""
+        with doing(Doing.MEETING):
+            self._gradient.barrier()
 
     def sum_exact(self) -> np.ndarray:
         """Wait until all ranks have their gradients; return the sum of the elements behind the
@@ -46,8 +69,8 @@ class SharedUpdate:
         return self._gradient.sum_from(self._size)
 
     def update(self, step: Callable[[slice, np.ndarray], None]) -> None:
-        """Call `step(piece, sum of the gradient there)` for each piece of this rank's block, and
-        copy that piece of the parameters to the other ranks. Follows `sum_exact`. Collective.
+        """Call `step(piece, sum of the gradient there)` for each piece of this rank's block of the
+        parameters. Follows `sum_exact`. Collective.
         """
         busy = 0.0
 
@@ -56,7 +79,6 @@ class SharedUpdate:
             start = perf_counter()
             step(piece, total)
             busy += perf_counter() - start
-            self._parameters.copy_to_others(piece)
 
         self._gradient.sum_blocks(self._size, update)
         self._gradient.barrier()
@@ -66,15 +88,17 @@ class SharedUpdate:
 
     def gather(self, vector: np.ndarray) -> None:
         """Copy each rank's block of a vector (size,) to the other ranks of the node. Collective."""
-        blocks = [self._gradient.block(rank) for rank in range(self._node.size)]
-        starts, stops = (
-            [min(place, self._size) for place in places]
-            for places in zip(*((b.start, b.stop) for b in blocks), strict=True)
-        )
-        counts = [stop - start for start, stop in zip(starts, stops, strict=True)]
+        blocks = [self._block(rank) for rank in range(self._node.size)]
+        starts, counts = [b.start for b in blocks], [b.stop - b.start for b in blocks]
         self._node.Allgatherv(MPI.IN_PLACE, [vector, (counts, starts)])
+
+    def _block(self, rank: int) -> slice:
+        """What a rank of the node updates."""
+        block = self._gradient.block(rank)
+        return slice(min(block.start, self._size), min(block.stop, self._size))
 
     def free(self) -> None:
         """Give the parameters' memory back. Collective."""
         self.parameters = np.empty(0)
-        self._parameters.free()
+        self._window.Unlock_all()
+        self._window.Free()

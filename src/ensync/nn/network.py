@@ -167,10 +167,9 @@ class Network:
         body.bind(values, views(self.gradient, self.layout))
 
     def bind_parameters(self, parameters: np.ndarray) -> None:
-        """Move the parameters to an array of their length, such as memory that other ranks can
-        reach.
+        """Take the parameters from now on from this array of their length, such as memory that
+        other ranks can reach, with the values that it has.
         """
-        parameters[:] = self.parameters
         self.parameters = parameters
         self.bind_message(self.message)
 

@@ -1,6 +1,7 @@
 """The reducers of networks that several ranks train, and the choice among all reducers."""
 
 from collections.abc import Callable
+from types import TracebackType
 
 import numpy as np
 
@@ -116,12 +117,31 @@ class AllreduceReducer(_OverRanks):
 
 
 class SharedMemoryReducer(_OverRanks):
-    """Each rank of a node updates a block of the parameters for all replicas there."""
+    """Within steps the ranks of a node have one copy of the parameters, of which each updates a
+    block. Outside of them each has its own, as with other reducers.
+    """
 
     def __init__(self, network: Network, allreduce: Allreduce, update: SharedUpdate) -> None:
         super().__init__(network, allreduce)
-        self._update = update
-        network.bind_parameters(update.parameters)
+        self._update, self._own = update, network.parameters
+
+    def __enter__(self) -> None:
+        """Have the network read the node's parameters."""
+        self._update.put(self._own)
+        self.network.bind_parameters(self._update.parameters)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take the parameters back. After an error no rank waits for others."""
+        if kind is None:
+            self._update.take(self._own)
+        else:
+            self._own[:] = self._update.parameters
+        self.network.bind_parameters(self._own)
 
     def reduce(self, compute: Compute, stop_requested: Callable[[], int]) -> StepMetrics:
         """Compute this rank's part of the batch, wait for the others, and sum the exact part of
@@ -131,7 +151,7 @@ class SharedMemoryReducer(_OverRanks):
         return self._take(self._update.sum_exact())
 
     def apply(self, optimizer: Optimizer, factors: Factors) -> None:
-        """Update this rank's block, and copy it to the other ranks."""
+        """Update this rank's block."""
         parameters = self.network.parameters
 
         def step(piece: slice, gradient: np.ndarray) -> None:
@@ -139,6 +159,10 @@ class SharedMemoryReducer(_OverRanks):
 
         self._update.update(step)
         optimizer.steps += 1
+
+    def meet(self) -> None:
+        """Wait for the ranks of the node."""
+        self._update.meet()
 
     def gather_state(self, optimizer: Optimizer) -> None:
         """Complete each slot, of which a rank has its block only."""
@@ -148,5 +172,4 @@ class SharedMemoryReducer(_OverRanks):
     def close(self) -> None:
         """Give the memory of message and parameters back."""
         self.network.bind_message(np.zeros_like(self.network.message))
-        self.network.bind_parameters(self.network.parameters.copy())
         self._allreduce.close()

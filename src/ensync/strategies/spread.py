@@ -85,6 +85,10 @@ class SpreadReducer(Reducer):
         """Update this rank's part."""
         self._inner.apply(optimizer, factors)
 
+    def meet(self) -> None:
+        """Wait for the ranks that share this part's parameters."""
+        self._inner.meet()
+
     def gather_state(self, optimizer: Optimizer) -> None:
         """Have the state of the optimiser of this rank's part."""
         self._inner.gather_state(optimizer)

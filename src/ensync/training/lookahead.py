@@ -1,5 +1,7 @@
 """Lookahead: weights that follow the trained ones slowly, and lead them back."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ensync.core.config.schedules import Lookahead as Settings
@@ -28,9 +30,12 @@ class Lookahead:
                 "statistics": self.network.statistics.copy(),
             }
 
-    def after_step(self, done: int, whole: int) -> None:
+    def after_step(self, done: int, whole: int, meet: Callable[[], None]) -> None:
         """Let slow and trained weights meet where it is time, when so many steps of a run of
         `whole` are done.
+
+        meet: waits for the ranks that share the trained ones, none of which may still read them
+        when they change.
         """
         s = self.settings
         if not self.vectors or (done % s.every_steps and done < whole):
@@ -39,4 +44,6 @@ class Lookahead:
         trained = {"parameters": self.network.parameters, "statistics": self.network.statistics}
         for name, slow in self.vectors.items():
             updates.follow(trained[name], slow, 1.0 - share)
+        meet()
+        for name, slow in self.vectors.items():
             trained[name][:] = slow

@@ -67,7 +67,8 @@ PENDING = StepMetrics(0.0, 0, 0)  # of a step that a later one sums with its own
 class Reducer(ABC):
     """Sums what the ranks of one network compute in a step, and updates their replicas.
 
-    network: this rank's replica, whose vectors may lie in memory of the reducer until `close`.
+    network: this rank's replica, whose message may lie in memory of the reducer until `close`, and
+    whose parameters within the `with`; these other ranks may share.
     part: this rank's part of rows that all ranks of the network share outside of steps. left: how
     many steps come before the end of the `with`, outside of which the replicas are equal;
     run_steps: how many the whole run has; both are set before it.
@@ -134,6 +135,11 @@ class Reducer(ABC):
         rates. Collective.
         """
         optimizer.step(self.network.parameters, self.network.gradient, factors)
+
+    def meet(self) -> None:
+        """Wait for all ranks with which this one shares its parameters. Who changes these between
+        steps does so after it, on all ranks alike. Collective.
+        """
 
     def gather_state(self, optimizer: Optimizer) -> None:
         """Have the whole state of the optimiser on every rank. Collective."""

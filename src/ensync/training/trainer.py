@@ -186,7 +186,7 @@ class Trainer(Replica):
                 steps = f"{p.step + 1}" + f"..{p.step + count}" * (runner.steps > 1)
                 self._note_divergence(steps, metrics.loss_sum)
                 return metrics.stop
-            self.lookahead.after_step(self.steps_done + count, self.starts[-1])
+            self.lookahead.after_step(self.steps_done + count, self.starts[-1], self.reducer.meet)
             self.average.after_step(self.optimizer.steps)
             if self.tuner is not None and end - first == runner.steps * batch:
                 self.tuner.note(time.perf_counter() - self.reducer.seconds - start)
