@@ -54,6 +54,22 @@ class GradientLayout(NamedTuple):
     gradient_step: int
 
 
+@njit(**KERNEL)
+def _layout_of(tiles, c, k, columns, full, together):
+    """Return the GradientLayout of so many tiles at a time, and sums of so many columns of k."""
+    channels, width, terms = (c + full - 1) // full * full, panel_width(k, full), tiles // together
+    panels = (columns + width - 1) // width
+    return GradientLayout(
+        terms,
+        channels,
+        panels,
+        width,
+        terms * channels + full,
+        panels * channels * width + full,
+        (k + width - 1) // width * terms * width + full,
+    )
+
+
 @njit(forceinline=True, **INNER)
 def _filter_panel(a, b, s, c, terms, s_row, width, bf16):
     full = lanes(a)
@@ -165,22 +181,13 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, columns, shared, 
     are several blocks. shared: whether operands come from farther than the second cache.
     """
     (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
-    channels, together = (c + full - 1) // full * full, numbers_per_term(bf16)
-    width, terms, total = panel_width(k, full), tiles // together, tiling_of(n, oh, ow).tiles
-    panels = (columns + width - 1) // width
-    layout = GradientLayout(
-        terms,
-        channels,
-        panels,
-        width,
-        terms * channels + full,
-        panels * channels * width + full,
-        (k + width - 1) // width * terms * width + full,
-    )
+    together, total = numbers_per_term(bf16), tiling_of(n, oh, ow).tiles
+    layout = _layout_of(tiles, c, k, columns, full, together)
+    terms, channels, _, width, tile_step, sum_step, gradient_step = layout
     tiles_at = threads * POINTS * full
-    gradients_at = tiles_at + POINTS * layout.tile_step
-    sums_at = gradients_at + POINTS * layout.gradient_step
-    nothing_at = sums_at + POINTS * layout.sum_step
+    gradients_at = tiles_at + POINTS * tile_step
+    sums_at = gradients_at + POINTS * gradient_step
+    nothing_at = sums_at + POINTS * sum_step
     clear(pointer(scratch, nothing_at), width)
     for start in range(0, total, tiles):
         count = min(tiles, total - start)
@@ -194,7 +201,7 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, columns, shared, 
                     Block(start, count, tiling_of(n, oh, ow)),
                     np.int64(term),
                     below,
-                    layout,
+                    _layout_of(tiles, c, k, columns, full, together),
                     buffer,
                     (pointer(scratch, tiles_at), pointer(scratch, gradients_at)),
                     bf16,
@@ -210,13 +217,7 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, columns, shared, 
                     pointer(scratch, nothing_at),
                     Block(start, count, tiling_of(n, oh, ow)),
                     GradientLayout(
-                        terms,
-                        channels,
-                        some,
-                        width,
-                        layout.tile_step,
-                        layout.sum_step,
-                        layout.gradient_step,
+                        terms, channels, some, width, tile_step, sum_step, gradient_step
                     ),
                     (start == 0, shared),
                     bf16,
@@ -225,28 +226,12 @@ def filter_gradient(inputs, gradient, padding, threads, tiles, columns, shared, 
                 for i in prange(c):
                     finish_filter(
                         pointer(scratch, sums_at + i * width),
-                        Steps(layout.sum_step, channels * width),
+                        Steps(sum_step, channels * width),
                         width,
                         pointer(out, i * k + first),
                         c * k,
                         min(columns, k - first),
                     )
-
-
-@njit(**KERNEL)
-def _part_layout(tiles, c, k, full, together):
-    """Return the GradientLayout of a part, of so many tiles at a time."""
-    channels, width, terms = (c + full - 1) // full * full, panel_width(k, full), tiles // together
-    panels = (k + width - 1) // width
-    return GradientLayout(
-        terms,
-        channels,
-        panels,
-        width,
-        terms * channels + full,
-        panels * channels * width + full,
-        panels * terms * width + full,
-    )
 
 
 @njit(**INNER)
@@ -255,7 +240,7 @@ def _sum_part(inputs, gradient, padding, own, sums, nothing, block, tiles, bf16)
     its transformed tiles behind.
     """
     c, k, full, together = inputs.shape[3], gradient.shape[3], lanes(inputs), numbers_per_term(bf16)
-    layout = _part_layout(tiles, c, k, full, together)
+    layout = _layout_of(tiles, c, k, k, full, together)
     images = advance(own, POINTS * full)
     gradients = advance(images, POINTS * layout.tile_step)
     for first in range(0, block.count, tiles):
@@ -276,7 +261,7 @@ def filter_gradient_by_parts(inputs, gradient, padding, parts, tiles, scratch, o
     """Write the gradient of the filters to out (3, 3, c, k), by so many parts of the tiles."""
     (n, _, _, c), (oh, ow, k), full = inputs.shape, gradient.shape[1:], lanes(inputs)
     total, together = tiling_of(n, oh, ow).tiles, numbers_per_term(bf16)
-    layout = _part_layout(tiles, c, k, full, together)
+    layout = _layout_of(tiles, c, k, k, full, together)
     size, sum_step, width = POINTS * layout.sum_step, layout.sum_step, layout.width
     share = POINTS * (full + layout.tile_step + layout.gradient_step)
     nothing_at, channels = parts * size, layout.channels
