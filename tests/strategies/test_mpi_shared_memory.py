@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from training.test_training_features import make_trainee
 
+from ensync.core.errors import EnsyncError
 from ensync.mpi.world import alone, world
 from ensync.strategies.reducers import choose
 from ensync.training import lookahead
@@ -50,6 +51,17 @@ def test_ranks_share_parameters_within_steps_only(shared):
     own[0] = COMM.rank
     COMM.Barrier()
     assert own[0] == network.layers[0].weights[0, 0] == COMM.rank
+
+
+def test_parameters_that_differ_are_refused_before_steps(shared):
+    own = shared.network.parameters
+    own[-1] = np.nan
+    with shared.reducer:
+        pass
+    own[3] += COMM.rank == COMM.size - 1
+    with pytest.raises(EnsyncError, match="differ between ranks"):
+        shared.train()
+    assert shared.network.parameters is own and shared.optimizer.steps == 0
 
 
 def test_an_error_on_one_rank_leaves_the_steps_without_the_others(shared):

@@ -16,7 +16,7 @@ from mpi4py import MPI
 
 from ensync.core.activity import Doing, begin, doing
 from ensync.mpi.node_sum import NodeVector
-from ensync.mpi.world import Comm
+from ensync.mpi.world import Comm, agree_any
 
 _GRADIENT, _TRAINING = float(Doing.GRADIENT), float(Doing.TRAINING)
 
@@ -32,7 +32,8 @@ class SharedUpdate:
     def __init__(
         self, comm: Comm, node: Comm, gradient: NodeVector, size: int, note: Callable[[float], None]
     ) -> None:
-        self._node, self._gradient, self._size, self._note = node, gradient, size, note
+        self._comm, self._node, self._gradient = comm, node, gradient
+        self._size, self._note = size, note
         dtype = gradient.values.dtype
         nbytes = max(1, size) * dtype.itemsize if node.rank == 0 else 0
         self._window = MPI.Win.Allocate_shared(nbytes, 1, comm=node)
@@ -41,11 +42,16 @@ class SharedUpdate:
         self.parameters = np.frombuffer(memory, dtype, size)
         self._begun = 0.0
 
-    def put(self, parameters: np.ndarray) -> None:
-        """Let the shared parameters be these (size,), the same on all ranks. Collective."""
+    def put(self, parameters: np.ndarray) -> bool:
+        """Let the shared parameters be these (size,), each rank's block of its own; return whether
+        all ranks have the same bits, as they should. Collective.
+        """
         own = self._block(self._node.rank)
         self.parameters[own] = parameters[own]
         self.meet()
+        bits = f"u{parameters.itemsize}"  # NaN is like itself
+        same = np.array_equal(parameters.view(bits), self.parameters.view(bits))
+        return not agree_any(self._comm, not same)
 
     def take(self, parameters: np.ndarray) -> None:
         """Copy the shared parameters to `parameters` (size,), and wait until all ranks have done

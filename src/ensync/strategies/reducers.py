@@ -7,6 +7,7 @@ import numpy as np
 
 from ensync.core.config.communication import ALL, Communication
 from ensync.core.config.training import Training
+from ensync.core.errors import EnsyncError
 from ensync.mpi.allreduce import Allreduce, SummedVector
 from ensync.mpi.shard_sum import ShardSum
 from ensync.mpi.shared_update import SharedUpdate
@@ -126,8 +127,15 @@ class SharedMemoryReducer(_OverRanks):
         self._update, self._own = update, network.parameters
 
     def __enter__(self) -> None:
-        """Have the network read the node's parameters."""
-        self._update.put(self._own)
+        """Have the network read the node's parameters. Errors: EnsyncError on all ranks, where
+        their own differ.
+        """
+        if not self._update.put(self._own):
+            raise EnsyncError(
+                "parameters of one network that differ between ranks before a step",
+                "the same bits on all of them",
+                "start the run again from its newest checkpoint (`--resume`), and report this",
+            )
         self.network.bind_parameters(self._update.parameters)
 
     def __exit__(
