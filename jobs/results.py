@@ -49,6 +49,7 @@ DROPPED = ("measured", "accuracy_by_members")
 DROPPED_OF_CONTESTANTS = ("confusion", "reliability", "reliability_calibrated")
 DROPPED_OF_FUSIONS = ("precision", "recall", "f1", "confusion")
 OF_STUDIES = ("training.precision",)  # may differ from the job
+ANY = {"ensemble.members": 0}  # values of a job for which a run has its own
 OF_RUNS = ("training.seed", "training.threads", *OF_STUDIES)
 
 
@@ -216,14 +217,15 @@ def _compact(kept: Mapping) -> str:
 def differences(job: Path, comparison: Mapping) -> list[str]:
     """Return the settings in which a job file differs from the job of a comparison.
 
-    Settings that one of both does not know are of another version, and left out.
+    Settings that one of both does not know are of another version, and left out. No members in a
+    job are as many as ranks, whose number a run has in its place.
     """
     ours, theirs = load_job(str(job)).model_dump(mode="json", exclude_none=True), comparison["job"]
     return [
         f"{section}.{key}"
         for section in ours.keys() & theirs.keys() - {"output"}
         for key in ours[section].keys() & theirs[section].keys()
-        if ours[section][key] != theirs[section][key]
+        if ours[section][key] not in (theirs[section][key], ANY.get(f"{section}.{key}"))
     ]
 
 

@@ -119,6 +119,19 @@ def _exits(run: RunResult) -> str:
     )
 
 
+def _members(run: RunResult) -> str:
+    """Return how accurate each of several members is by itself, beside what they are fused by."""
+    alone = [accuracy for accuracy in run.members if accuracy is not None]
+    if len(alone) < 2:
+        return ""
+    seed, fused = run.job["training"]["seed"], next(iter(run.test)).replace("_", " ")
+    mean, least, most = map(text.percent, (_mean(alone), min(alone), max(alone)))
+    return (
+        f"The {len(alone)} members of seed {seed} alone: test accuracy {mean} on average, {least} "
+        f"to {most}; fused by {fused}."
+    )
+
+
 def _an_epoch(runs: Sequence[Mapping]) -> str:
     """Return what an epoch of training took on each kind of processor, where that is kept."""
     took: dict[str, list[float]] = {}
@@ -142,7 +155,9 @@ def _run_notes(job: Path, runs: Sequence[Mapping]) -> list[str]:
         f"- {job.stem}: {' to '.join(dict.fromkeys((days[0], days[-1])))}; seeds {seeds}; "
         f"commit {commits}; {made}."
     ]
-    said += [f"  {more}" for more in (_exits(first), source_of(job), _an_epoch(runs)) if more]
+    members = [_members(from_json(RunResult, each)) for each in runs]
+    others = _exits(first), *members, source_of(job), _an_epoch(runs)
+    said += [f"  {more}" for more in others if more]
     return [
         line
         for sentence in said

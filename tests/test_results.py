@@ -202,6 +202,24 @@ def test_a_training_of_another_job_is_refused(place):
         results.keep(QUICKSTART, run)
 
 
+def test_members_of_an_ensemble_on_as_many_ranks_are_told(place):
+    run = write_run(place / "run", 1, 0.9)
+    result = json.loads((run / "result.json").read_text())
+    result["job"]["ensemble"]["members"], result["members"] = 3, [0.8, 0.85, None]
+    (run / "result.json").write_text(json.dumps(result))
+    results.keep(QUICKSTART, run)
+    page = results.results(results.kept(place / "results"))
+    said = (
+        "The 2 members of seed 1 alone: test accuracy 82.50 % on average, 80.00 % to 85.00 %; "
+        "fused by soft voting."
+    )
+    assert said in " ".join(page.split())
+    result["job"]["ensemble"]["synchronous_epochs"] = 7
+    (run / "result.json").write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match=r"is no training of .*: ensemble\.sync"):
+        results.keep(QUICKSTART, run)
+
+
 def study_of(**more):
     """Return the content of a study.json of the quickstart study."""
     from report.study_sample import make_study
